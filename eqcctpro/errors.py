@@ -1,0 +1,121 @@
+"""Every error that EQCCTPro raises on purpose.
+
+::
+
+    EQCCTProError
+    +-- SettingsError            a parameter, option or configuration file is wrong
+    +-- InputError               an archive, folder, file or waveform cannot be used
+    |   +-- DecodeError          a file is not readable as miniSEED
+    +-- ModelError               a picker cannot be used
+    |   +-- UnknownModelError    no such model
+    |   +-- WeightsNotFoundError no weights under that name
+    |   +-- WeightsError         weights are there but damaged or of another model
+    +-- RuntimeUnavailableError  the asked-for runtime or device is not there
+    +-- ExportError              a model could not be exported to a runtime
+    +-- OutputError              results cannot be written
+    +-- WorkerError              a Ray worker or the cluster failed
+
+An error carries the exit code that the command line ends with.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "DecodeError",
+    "EQCCTProError",
+    "ExportError",
+    "InputError",
+    "ModelError",
+    "OutputError",
+    "RuntimeUnavailableError",
+    "SettingsError",
+    "UnknownModelError",
+    "WeightsError",
+    "WeightsNotFoundError",
+    "WorkerError",
+]
+
+
+class EQCCTProError(Exception):
+    """Base of all errors of this package.
+
+    Parameters
+    ----------
+    message : str
+        What is wrong, naming the file, station or parameter.
+    hint : str, optional
+        What to do about it; printed on a line of its own.
+    """
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message if self.hint is None else f"{self.message} ({self.hint})"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments are lost by the default reduction when an error
+        # crosses a process boundary.
+        return _rebuild, (type(self), self.message, self.hint)
+
+
+def _rebuild(kind: type[EQCCTProError], message: str, hint: str | None) -> EQCCTProError:
+    return kind(message, hint=hint)
+
+
+class SettingsError(EQCCTProError, ValueError):
+    """A parameter, command-line option or configuration file is wrong."""
+
+    exit_code = 2
+
+
+class InputError(EQCCTProError):
+    """An archive, folder, file or waveform cannot be used."""
+
+    exit_code = 3
+
+
+class DecodeError(InputError):
+    """A file cannot be decoded as miniSEED."""
+
+
+class ModelError(EQCCTProError):
+    """A picker cannot be used."""
+
+    exit_code = 4
+
+
+class UnknownModelError(ModelError):
+    """There is no model of that name."""
+
+
+class WeightsNotFoundError(ModelError):
+    """No weights were found under that name, and none could be fetched."""
+
+
+class WeightsError(ModelError):
+    """Weights are damaged, incomplete, or belong to another model."""
+
+
+class RuntimeUnavailableError(ModelError):
+    """The runtime or device that was asked for is not available here."""
+
+
+class ExportError(ModelError):
+    """A model could not be exported, or its export disagrees with torch."""
+
+
+class OutputError(EQCCTProError):
+    """Results cannot be written."""
+
+    exit_code = 5
+
+
+class WorkerError(EQCCTProError):
+    """A Ray worker or the Ray cluster failed."""
+
+    exit_code = 6
