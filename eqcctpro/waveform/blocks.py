@@ -1,0 +1,189 @@
+"""The segments of one instrument as arrays with one row per component.
+
+A block is a stretch of time in which at least one component has data (or, in
+strict mode, all of them); what other components lack in it is filled with zeros.
+Sample positions follow SeisBench's arithmetic to the last bit, including its
+truncation of fractional sample numbers, since a shift by one sample changes
+probabilities by more than the parity that we promise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqcctpro.times import NS_PER_S
+from eqcctpro.waveform.segments import Segment
+
+__all__ = ["Block", "assemble_blocks", "component_rows"]
+
+# SeisBench accepts either member of a pair for the other.
+INTERCHANGEABLE = (("1", "N"), ("2", "E"))
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Gap-filled waveforms of one instrument.
+
+    Attributes
+    ----------
+    start_ns : int
+        Time of the first sample.
+    sampling_rate : float
+        Hz.
+    data : ndarray of float32, shape (components, samples)
+        Counts, in the order of the model's components.
+    """
+
+    start_ns: int
+    sampling_rate: float
+    data: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class _Aligned:
+    """A segment whose start lies on the sampling grid of whole seconds."""
+
+    row: int
+    start_ns: int
+    end_ns: int
+    shift_s: float
+    segment: Segment
+
+
+def component_rows(components: str, *, flexible: bool = True) -> dict[str, int]:
+    """Row of each component letter that a model accepts.
+
+    Parameters
+    ----------
+    components : str
+        The model's component order, for example ``"ZNE"``.
+    flexible : bool
+        Accept 1 for N and 2 for E, and the reverse.
+    """
+    rows = {letter: row for row, letter in enumerate(components)}
+    if flexible:
+        for first, second in INTERCHANGEABLE:
+            if first in rows:
+                rows[second] = rows[first]
+            elif second in rows:
+                rows[first] = rows[second]
+    return rows
+
+
+def assemble_blocks(
+    segments: Sequence[Segment], rows: Mapping[str, int], n_rows: int, *, strict: bool = False
+) -> list[Block]:
+    """Build the blocks of one instrument.
+
+    Parameters
+    ----------
+    segments : sequence of Segment
+        Of one instrument, with one sampling rate, without contradictions.
+    rows : mapping
+        From :func:`component_rows`; other components are left out.
+    n_rows : int
+        Components of the model.
+    strict : bool
+        Only keep the time that all components cover.
+
+    Returns
+    -------
+    list of Block
+        In order of time; blocks may be too short for a window.
+    """
+    aligned = [
+        _align(segment, rows[segment.code.component])
+        for segment in segments
+        # SeisBench loses pieces of one sample when it slices; so do we.
+        if segment.code.component in rows and len(segment.samples) > 1
+    ]
+    blocks = []
+    for start_ns, end_ns in _covered(aligned, n_rows, strict):
+        inside = [clip for piece in aligned if (clip := _clip(piece, start_ns, end_ns))]
+        if inside:
+            blocks.append(_fill(inside, n_rows))
+    return blocks
+
+
+def _align(segment: Segment, row: int) -> _Aligned:
+    rate = segment.sampling_rate
+    true_start = segment.start_ns / NS_PER_S
+    start = float(np.round(true_start * rate) / rate)
+    start_ns = round(start * NS_PER_S)
+    end_ns = start_ns + round((len(segment.samples) - 1) * (1.0 / rate) * NS_PER_S)
+    return _Aligned(row, start_ns, end_ns, true_start - start, segment)
+
+
+def _covered(pieces: Sequence[_Aligned], n_rows: int, strict: bool) -> list[tuple[int, int]]:
+    if not pieces:
+        return []
+    if not strict:
+        return _union([(piece.start_ns, piece.end_ns) for piece in pieces])
+    shared = _union([(p.start_ns, p.end_ns) for p in pieces if p.row == 0])
+    for row in range(1, n_rows):
+        shared = _intersect(shared, _union([(p.start_ns, p.end_ns) for p in pieces if p.row == row]))
+    return shared
+
+
+def _union(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    joined: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, end))
+    return joined
+
+
+def _intersect(
+    left: Sequence[tuple[int, int]], right: Sequence[tuple[int, int]]
+) -> list[tuple[int, int]]:
+    spans = [
+        (max(a[0], b[0]), min(a[1], b[1])) for a in left for b in right if a[0] < b[1] and b[0] < a[1]
+    ]
+    return sorted(spans)
+
+
+def _clip(piece: _Aligned, start_ns: int, end_ns: int) -> _Aligned | None:
+    if piece.end_ns < start_ns or piece.start_ns > end_ns:
+        return None
+    if piece.start_ns >= start_ns and piece.end_ns <= end_ns:
+        return piece
+    interval = piece.segment.interval_ns
+    first = max(round((start_ns - piece.start_ns) / interval), 0)
+    last = min(round((end_ns - piece.start_ns) / interval) + 1, len(piece.segment.samples))
+    if last - first < 2:
+        return None
+    start = piece.start_ns + round(first * interval)
+    segment = Segment(
+        piece.segment.code,
+        piece.segment.start_ns + round(first * interval),
+        piece.segment.sampling_rate,
+        piece.segment.samples[first:last],
+    )
+    return _Aligned(piece.row, start, start + round((last - first - 1) * interval), piece.shift_s, segment)
+
+
+def _fill(pieces: Sequence[_Aligned], n_rows: int) -> Block:
+    rate = pieces[0].segment.sampling_rate
+    start_ns = min(piece.start_ns for piece in pieces)
+    end_ns = max(piece.end_ns for piece in pieces)
+    n_samples = _truncated_samples(end_ns - start_ns, rate) + 1
+    # One more column takes the sample that truncation may push past the end.
+    data = np.zeros((n_rows, n_samples + 1), dtype=np.float32)
+    for piece in pieces:
+        first = _truncated_samples(piece.start_ns - start_ns, rate)
+        samples = piece.segment.samples
+        last = min(first + len(samples), n_samples + 1)
+        data[piece.row, first:last] = samples[: last - first]
+    shift_s = float(np.mean([piece.shift_s for piece in pieces]))
+    return Block(start_ns + round(shift_s * NS_PER_S), rate, data[:, :n_samples])
+
+
+def _truncated_samples(span_ns: int, rate: float) -> int:
+    """Samples in a span as SeisBench counts them: microseconds, times rate, truncated."""
+    return int(round(span_ns / 1e9, 6) * rate)

@@ -1,0 +1,168 @@
+"""Filtering and resampling of segments, in the way SeisBench does it through ObsPy.
+
+The arithmetic of ObsPy's filters, decimation and Fourier resampling is written
+out on arrays here, so that ObsPy need not be imported to pick.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqcctpro.errors import SettingsError
+from eqcctpro.waveform.segments import Segment
+
+__all__ = ["Bandpass", "Conditioning", "condition", "resample"]
+
+Float64 = NDArray[np.float64]
+
+# EQCCTPro tapers this many seconds at each end of a trace before it filters.
+TAPER_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Bandpass:
+    """EQCCTPro's band-pass: zero-phase Butterworth after demeaning and tapering.
+
+    Attributes
+    ----------
+    low, high : float
+        Corner frequencies in Hz.
+    corners : int
+        Order of the filter; it is applied forwards and backwards.
+    """
+
+    low: float = 1.0
+    high: float = 45.0
+    corners: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Conditioning:
+    """What is done to a segment before windows are cut.
+
+    Attributes
+    ----------
+    sampling_rate : float or None
+        Hz that the model expects; None leaves the data as they are.
+    zerophase : bool
+        Whether the anti-alias filter of integer decimation is zero-phase.
+    bandpass : Bandpass or None
+        Optional filter of EQCCTPro.
+    filter_args, filter_kwargs
+        A filter that the model itself asks for, in the terms of ObsPy's
+        ``Stream.filter``: a name with arguments, or dictionaries by channel pattern.
+    """
+
+    sampling_rate: float | None
+    zerophase: bool = True
+    bandpass: Bandpass | None = None
+    filter_args: Any = None
+    filter_kwargs: Any = None
+
+
+def condition(segments: Sequence[Segment], how: Conditioning) -> list[Segment]:
+    """Filter, then resample, every segment; untouched ones keep their array."""
+    if how.bandpass is not None:
+        segments = [_bandpass(segment, how.bandpass) for segment in segments]
+    if how.filter_args is not None or how.filter_kwargs is not None:
+        segments = [_model_filter(segment, how) for segment in segments]
+    if how.sampling_rate is None:
+        return list(segments)
+    return [resample(segment, how.sampling_rate, zerophase=how.zerophase) for segment in segments]
+
+
+def _bandpass(segment: Segment, band: Bandpass) -> Segment:
+    from scipy.signal import iirfilter, sosfilt
+
+    nyquist = segment.sampling_rate / 2
+    if band.low >= nyquist:
+        raise SettingsError(
+            f"{segment.code}: band-pass from {band.low} Hz needs more than "
+            f"{segment.sampling_rate} Hz sampling"
+        )
+    data = segment.samples.astype(np.float64)
+    data -= data.mean()
+    data *= _cosine_taper(len(data), TAPER_S * segment.sampling_rate)
+    # At or above Nyquist the upper corner is meaningless: what is left is a high-pass.
+    edges, kind = (
+        ([band.low / nyquist, band.high / nyquist], "band")
+        if band.high < nyquist * (1 - 1e-6)
+        else ([band.low / nyquist], "high")
+    )
+    sections = iirfilter(band.corners, edges, btype=kind, ftype="butter", output="sos")
+    forward = sosfilt(sections, data)
+    return replace(segment, samples=sosfilt(sections, forward[::-1])[::-1])
+
+
+def _cosine_taper(n: int, width: float) -> Float64:
+    """Ones with a cosine ramp of at most `width` samples at both ends."""
+    ramp_samples = min(int(width), n // 2)
+    taper = np.ones(n)
+    if ramp_samples > 0:
+        ramp = 0.5 * (1 - np.cos(np.pi * np.arange(ramp_samples) / ramp_samples))
+        taper[:ramp_samples] = ramp
+        taper[n - ramp_samples :] = ramp[::-1]
+    return taper
+
+
+def _model_filter(segment: Segment, how: Conditioning) -> Segment:
+    from fnmatch import fnmatchcase
+
+    from obspy import Trace
+
+    trace = Trace(
+        segment.samples.astype(np.float64), header={"sampling_rate": segment.sampling_rate}
+    )
+    if isinstance(how.filter_args, dict):
+        for pattern, arguments in how.filter_args.items():
+            if fnmatchcase(segment.code.channel, pattern):
+                trace.filter(*arguments, **how.filter_kwargs[pattern])
+    else:
+        trace.filter(*(how.filter_args or ()), **(how.filter_kwargs or {}))
+    return replace(segment, samples=trace.data)
+
+
+def resample(segment: Segment, sampling_rate: float, *, zerophase: bool = True) -> Segment:
+    """Bring a segment to another sampling rate.
+
+    Integer ratios are low-pass filtered (4-corner Butterworth at the new Nyquist
+    frequency) and decimated; all others are resampled in the Fourier domain with a
+    Hann window and no filter, as SeisBench's ``WaveformModel.resample`` does.
+    """
+    if segment.sampling_rate == sampling_rate:
+        return segment
+    if segment.sampling_rate % sampling_rate == 0:
+        samples = _decimate(segment, sampling_rate, zerophase)
+    else:
+        samples = _fourier_resample(segment.samples, segment.sampling_rate, sampling_rate)
+    return replace(segment, samples=samples, sampling_rate=sampling_rate)
+
+
+def _decimate(segment: Segment, sampling_rate: float, zerophase: bool) -> Float64:
+    from scipy.signal import iirfilter, sosfilt
+
+    corner = sampling_rate * 0.5 / (segment.sampling_rate * 0.5)
+    sections = iirfilter(4, corner, btype="lowpass", ftype="butter", output="sos")
+    data = sosfilt(sections, segment.samples.astype(np.float64))
+    if zerophase:
+        data = sosfilt(sections, data[::-1])[::-1]
+    return np.ascontiguousarray(data[:: int(segment.sampling_rate / sampling_rate)])
+
+
+def _fourier_resample(samples: NDArray[Any], rate: float, new_rate: float) -> Float64:
+    from scipy.signal import get_window
+
+    n = len(samples)
+    spectrum = np.fft.rfft(samples.astype(np.float64))
+    spectrum *= np.fft.ifftshift(get_window("hann", n))[: n // 2 + 1]
+    new_n = max(int(n / (rate / new_rate)), 1)
+    frequencies = np.arange(n // 2 + 1) / (n * (1.0 / rate))
+    new_frequencies = np.arange(new_n // 2 + 1) * (1.0 / new_n * new_rate)
+    real = np.interp(new_frequencies, frequencies, spectrum.real)
+    imaginary = np.interp(new_frequencies, frequencies, spectrum.imag)
+    return np.asarray(np.fft.irfft(real + 1j * imaginary, new_n) * (new_n / n))

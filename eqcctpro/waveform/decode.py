@@ -1,0 +1,120 @@
+"""miniSEED files to segments.
+
+The codes, times and sampling rates come from the records; file names mean nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from pymseed import MiniSEEDError, MS3TraceList, sourceid2nslc
+from pymseed.logging import clear_error_messages, get_error_messages
+
+from eqcctpro.errors import DecodeError
+from eqcctpro.times import NS_PER_S, format_utc
+from eqcctpro.waveform.segments import ChannelCode, Segment
+
+__all__ = ["DecodedFile", "decode_file"]
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedFile:
+    """What a file held.
+
+    Attributes
+    ----------
+    segments : list of Segment
+    warnings : list of str
+        What could not be used, in sentences that name the file.
+    """
+
+    segments: list[Segment]
+    warnings: list[str] = field(default_factory=list)
+
+
+@lru_cache(maxsize=65536)
+def _channel_code(sourceid: str) -> ChannelCode:
+    return ChannelCode(*sourceid2nslc(sourceid))
+
+
+def decode_file(
+    path: str | Path, start_ns: int | None = None, end_ns: int | None = None
+) -> DecodedFile:
+    """Decode a miniSEED file, or the records of it that touch a span.
+
+    Parameters
+    ----------
+    path : path
+    start_ns, end_ns : int, optional
+        Only records with samples in this span are decoded.  Whole records are
+        returned: what lies outside the span is not cut off.
+
+    Raises
+    ------
+    DecodeError
+        The file cannot be read, is empty, or holds no miniSEED record.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise DecodeError(
+            f"cannot read {path}: {error.strerror or error}",
+            hint="check that the file exists and may be read",
+        ) from error
+    if not content:
+        raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
+    traces = MS3TraceList()
+    warnings: list[str] = []
+    clear_error_messages()
+    try:
+        traces.add_buffer(
+            content,
+            unpack_data=True,
+            skip_not_data=True,
+            starttime=_time_text(start_ns),
+            endtime=_time_text(end_ns),
+        )
+    except (MiniSEEDError, ValueError) as error:
+        details = "; ".join(get_error_messages()) or str(error)
+        if not len(traces):
+            raise DecodeError(
+                f"{path} is not readable as miniSEED: {_one_line(details)}",
+                hint="only miniSEED 2 and 3 can be picked",
+            ) from error
+        warnings.append(f"{path}: only partly readable: {_one_line(details)}")
+    segments = _collect(traces, path, warnings)
+    if not segments and not warnings and start_ns is None and end_ns is None:
+        raise DecodeError(
+            f"{path} holds no miniSEED record", hint="only miniSEED 2 and 3 can be picked"
+        )
+    return DecodedFile(segments, warnings)
+
+
+def _collect(traces: MS3TraceList, path: str | Path, warnings: list[str]) -> list[Segment]:
+    segments: list[Segment] = []
+    for trace_id in traces:
+        try:
+            code = _channel_code(trace_id.sourceid)
+        except ValueError:
+            warnings.append(f"{path}: source identifier {trace_id.sourceid!r} is not understood")
+            continue
+        for piece in trace_id:
+            if piece.samprate <= 0 or piece.numsamples <= 0 or piece.sampletype == "t":
+                warnings.append(f"{path}: {code} holds no time series (log or event records)")
+                continue
+            rate = float(piece.samprate)
+            segments.append(Segment(code, piece.starttime, rate, piece.take_np_datasamples()))
+    return segments
+
+
+def _time_text(time_ns: int | None) -> str | None:
+    if time_ns is None:
+        return None
+    seconds, nanoseconds = divmod(time_ns, NS_PER_S)
+    return f"{format_utc(seconds * NS_PER_S, 'seconds')[:-1]}.{nanoseconds:09d}Z"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
