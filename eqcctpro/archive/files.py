@@ -1,0 +1,133 @@
+"""The files of an input: which there are, and which time-chunk folder each lies in."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from eqcctpro.errors import InputError
+from eqcctpro.times import parse_chunk_name
+
+__all__ = ["ArchiveFile", "Layout", "detect_layout", "list_files"]
+
+Layout = Literal["chunks", "files"]
+
+# Files with these endings are meant to be miniSEED; an unreadable one is a failure.
+MINISEED_SUFFIXES = frozenset({".mseed", ".miniseed", ".ms", ".msd", ".mseed2", ".mseed3", ".seed"})
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveFile:
+    """One file of an archive.
+
+    Attributes
+    ----------
+    path : str
+    folder : str
+        Name of the station folder in the ``chunks`` layout, otherwise empty.
+    chunk : str
+        Name of the time-chunk folder in the ``chunks`` layout, otherwise empty.
+    expected : bool
+        Whether the file is meant to be miniSEED, by its ending or because it was named.
+    """
+
+    path: str
+    folder: str
+    chunk: str
+    expected: bool
+
+
+def detect_layout(inputs: Sequence[Path]) -> Layout:
+    """``"chunks"`` when a single folder holds time-chunk folders, else ``"files"``."""
+    if len(inputs) == 1 and inputs[0].is_dir():
+        with os.scandir(inputs[0]) as entries:
+            if any(entry.is_dir() and parse_chunk_name(entry.name) for entry in entries):
+                return "chunks"
+    return "files"
+
+
+def list_files(inputs: Sequence[Path], layout: Layout) -> list[ArchiveFile]:
+    """Every file below the inputs, sorted by path.
+
+    Raises
+    ------
+    InputError
+        An input is missing or unreadable, the folder holds no files, or the layout
+        is ``"chunks"`` and there is no time-chunk folder.
+    """
+    for path in inputs:
+        if not path.exists():
+            raise InputError(f"input {path} does not exist", hint="check the path")
+    try:
+        files = _chunk_files(inputs) if layout == "chunks" else _plain_files(inputs)
+    except PermissionError as error:
+        raise InputError(
+            f"input folder {error.filename} may not be read", hint="check its permissions"
+        ) from error
+    if not files:
+        names = ", ".join(str(path) for path in inputs)
+        raise InputError(f"input {names} holds no files", hint="check the path")
+    return sorted(files, key=lambda file: file.path)
+
+
+def _chunk_files(inputs: Sequence[Path]) -> list[ArchiveFile]:
+    files: list[ArchiveFile] = []
+    chunks = 0
+    for root in inputs:
+        if not root.is_dir():
+            raise InputError(
+                f"input {root} is a file, and the layout is 'chunks'",
+                hint="name the folder that holds the time-chunk folders, or use --layout files",
+            )
+        for chunk in _folders(root):
+            if parse_chunk_name(chunk.name) is None:
+                continue
+            chunks += 1
+            for entry in sorted(os.scandir(chunk.path), key=lambda item: item.name):
+                if entry.is_dir():
+                    files.extend(_below(entry.path, folder=entry.name, chunk=chunk.name))
+                elif not entry.name.startswith("."):
+                    files.append(_file(entry.path, "", chunk.name))
+    if not chunks:
+        raise InputError(
+            f"input {inputs[0]} holds no time-chunk folder",
+            hint="folders are named 20241215T115800Z_20241215T123000Z; "
+            "for other layouts use --layout files",
+        )
+    return files
+
+
+def _plain_files(inputs: Sequence[Path]) -> list[ArchiveFile]:
+    files: list[ArchiveFile] = []
+    for path in inputs:
+        if path.is_dir():
+            files.extend(_below(str(path), folder="", chunk=""))
+        else:
+            files.append(ArchiveFile(str(path), "", "", expected=True))
+    return files
+
+
+def _folders(root: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(root) as entries:
+        return sorted((entry for entry in entries if entry.is_dir()), key=lambda item: item.name)
+
+
+def _below(root: str, *, folder: str, chunk: str) -> Iterator[ArchiveFile]:
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for parent, folders, names in os.walk(root, onerror=refuse):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith("."):
+                yield _file(os.path.join(parent, name), folder, chunk)  # noqa: PTH118 (hot)
+
+
+def _file(path: str, folder: str, chunk: str) -> ArchiveFile:
+    suffix = Path(path).suffix.lower()
+    # Day files of SDS archives end in the day of the year.
+    expected = suffix in MINISEED_SUFFIXES or suffix == "" or suffix[1:].isdigit()
+    return ArchiveFile(path, folder, chunk, expected or path.lower().endswith("mseed"))

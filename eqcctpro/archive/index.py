@@ -1,0 +1,118 @@
+"""Which channels and times a miniSEED file holds, without decoding it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pymseed import MiniSEEDError, MS3Record, MS3TraceList, sourceid2nslc
+
+from eqcctpro.errors import DecodeError
+
+__all__ = ["ChannelExtent", "IndexedFile", "index_file"]
+
+Code = tuple[str, str, str, str]
+
+# The first record of nearly every file is shorter; longer ones are scanned whole.
+PROBE_BYTES = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelExtent:
+    """First and last sample time of one channel in one file, in nanoseconds."""
+
+    code: Code
+    start_ns: int
+    end_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedFile:
+    """A file and what is in it.
+
+    Attributes
+    ----------
+    path : str
+    size : int
+        Bytes.
+    mtime_ns : int
+        Time of the last change.
+    channels : tuple of ChannelExtent
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+    channels: tuple[ChannelExtent, ...]
+
+
+def index_file(path: str | Path) -> IndexedFile:
+    """Read the first and the last record's header; scan the file when they differ.
+
+    A file whose first and last records are of one channel is taken to hold that channel
+    only.  What else a decoder finds in it later is picked with it.
+
+    Raises
+    ------
+    DecodeError
+        The file cannot be read, is empty, or holds no miniSEED record.
+    """
+    try:
+        with Path(path).open("rb", buffering=0) as file:
+            status = os.fstat(file.fileno())
+            if status.st_size == 0:
+                raise DecodeError(
+                    f"{path} is empty (0 bytes)", hint="remove it or fetch it again"
+                )
+            quick = _first_and_last(file.fileno(), status.st_size)
+        channels = (quick,) if quick is not None else _scan(path)
+    except OSError as error:
+        raise DecodeError(
+            f"cannot read {path}: {error.strerror or error}",
+            hint="check that the file exists and may be read",
+        ) from error
+    return IndexedFile(str(path), status.st_size, status.st_mtime_ns, channels)
+
+
+def _first_and_last(descriptor: int, size: int) -> ChannelExtent | None:
+    try:
+        head = MS3Record.parse(os.pread(descriptor, min(PROBE_BYTES, size), 0))
+        length = head.reclen
+        if size % length or head.samprate <= 0:
+            return None
+        tail = MS3Record.parse(os.pread(descriptor, length, size - length))
+        if tail.sourceid != head.sourceid or tail.starttime < head.starttime:
+            return None
+        span = round((tail.samplecnt - 1) * 1e9 / head.samprate)
+        return ChannelExtent(
+            sourceid2nslc(head.sourceid), head.starttime, tail.starttime + max(span, 0)
+        )
+    except (MiniSEEDError, ValueError):
+        return None
+
+
+def _scan(path: str | Path) -> tuple[ChannelExtent, ...]:
+    traces = MS3TraceList()
+    problem: Exception | None = None
+    try:
+        traces.add_buffer(Path(path).read_bytes(), skip_not_data=True)
+    except (MiniSEEDError, ValueError) as error:
+        problem = error
+    extents = list(_extents(traces))
+    if not extents:
+        raise DecodeError(
+            f"{path} is not readable as miniSEED", hint="only miniSEED 2 and 3 can be picked"
+        ) from problem
+    return tuple(sorted(extents, key=lambda extent: extent.code))
+
+
+def _extents(traces: MS3TraceList) -> Iterable[ChannelExtent]:
+    for trace in traces:
+        try:
+            code = sourceid2nslc(trace.sourceid)
+        except ValueError:
+            continue
+        if any(piece.samprate > 0 for piece in trace):
+            yield ChannelExtent(code, trace.earliest, trace.latest)

@@ -1,0 +1,328 @@
+"""The plan of a run: every station task, before anything is decoded."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+from eqcctpro.archive.files import ArchiveFile, Layout, detect_layout, list_files
+from eqcctpro.archive.index import Code, IndexedFile, index_file
+from eqcctpro.archive.timechunks import (
+    MINUTE_NS,
+    Timechunk,
+    chunk_grid,
+    chunks_of_folders,
+    whole_archive,
+)
+from eqcctpro.errors import DecodeError, InputError, SettingsError
+
+__all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "make_plan"]
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """What is read, and how time is cut.
+
+    Attributes
+    ----------
+    inputs : tuple of Path
+        Folders or files.
+    layout : {"auto", "chunks", "files"}
+    start_ns, end_ns : int or None
+        Picks outside are dropped by rule.
+    timechunk_min : float or None
+        Length of a chunk in minutes; None takes the folders, or one chunk.
+    overlap_min : float
+        What neighbouring chunks share, in minutes.
+    stations : tuple of str
+        Patterns; empty takes all.
+    stations_at_most : int or None
+        A seeded random choice of that many stations.
+    context_ns : int
+        Data wanted around what a chunk owns, where files hold it.
+    chunk_major : bool
+        Finish a chunk's stations before the next chunk, even if files are then read more
+        than once.
+    """
+
+    inputs: tuple[Path, ...]
+    layout: str = "auto"
+    start_ns: int | None = None
+    end_ns: int | None = None
+    timechunk_min: float | None = None
+    overlap_min: float = 0.0
+    stations: tuple[str, ...] = ()
+    stations_at_most: int | None = None
+    context_ns: int = 0
+    chunk_major: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class StationTask:
+    """One instrument of one station in one time chunk.
+
+    Attributes
+    ----------
+    index : int
+        Position in the plan.
+    network, station, location, instrument : str
+        `instrument` is the band and instrument code, for example ``"HH"``.
+    folder : str
+        Name of the station in output paths: its folder, or its code.
+    chunk : Timechunk
+    files : tuple of str
+        Files with records of this station and time.
+    n_bytes : int
+        Size of these files.
+    """
+
+    index: int
+    network: str
+    station: str
+    location: str
+    instrument: str
+    folder: str
+    chunk: Timechunk
+    files: tuple[str, ...]
+    n_bytes: int
+
+    @property
+    def name(self) -> str:
+        """``NET.STA.LOC.INSTRUMENT``."""
+        return f"{self.network}.{self.station}.{self.location}.{self.instrument}"
+
+
+@dataclass(frozen=True, slots=True)
+class FileProblem:
+    """A file that cannot be used, and why."""
+
+    path: str
+    error: str
+    message: str
+
+
+@dataclass
+class Plan:
+    """All station tasks of a run, and the files that are left out of it."""
+
+    layout: Layout
+    chunks: list[Timechunk]
+    tasks: list[StationTask]
+    files: list[IndexedFile]
+    problems: list[FileProblem] = field(default_factory=list)
+    ignored: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class _Instrument:
+    network: str
+    station: str
+    location: str
+    instrument: str
+    folder: str
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        return (self.network, self.station, self.location, self.instrument)
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """What one file holds of one instrument."""
+
+    path: str
+    size: int
+    chunk: str
+    start_ns: int
+    end_ns: int
+
+
+def make_plan(settings: InputSettings) -> Plan:
+    """List the station tasks of a run.
+
+    Raises
+    ------
+    InputError
+        The input is missing, empty, or holds nothing that can be picked.
+    SettingsError
+        A pattern matches no station, or the time settings contradict each other.
+    """
+    layout: Layout = (
+        detect_layout(settings.inputs) if settings.layout == "auto" else settings.layout  # type: ignore[assignment]
+    )
+    plan = Plan(layout, [], [], [])
+    holdings = _index(list_files(settings.inputs, layout), plan)
+    if not holdings:
+        raise InputError(
+            f"nothing to pick in {', '.join(map(str, settings.inputs))}: {_why_nothing(plan)}",
+            hint="the input must hold miniSEED files",
+        )
+    holdings = _choose_stations(holdings, settings)
+    plan.chunks = _time_chunks(holdings, settings, layout)
+    folders_are_chunks = layout == "chunks" and settings.timechunk_min is None
+    plan.tasks = _tasks(holdings, plan.chunks, settings, folders_are_chunks)
+    if not plan.tasks:
+        raise InputError(
+            "no data between start_time and end_time",
+            hint="compare them with the times of the records",
+        )
+    return plan
+
+
+def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_Piece]]:
+    holdings: dict[_Instrument, list[_Piece]] = {}
+    for file in files:
+        try:
+            indexed = index_file(file.path)
+        except DecodeError as error:
+            if file.expected:
+                problem = FileProblem(file.path, type(error).__name__, str(error))
+                plan.problems.append(problem)
+            else:
+                plan.ignored.append(file.path)
+            continue
+        plan.files.append(indexed)
+        for instrument, start_ns, end_ns in _instruments(indexed, file.folder):
+            piece = _Piece(file.path, indexed.size, file.chunk, start_ns, end_ns)
+            holdings.setdefault(instrument, []).append(piece)
+    return holdings
+
+
+def _instruments(indexed: IndexedFile, folder: str) -> list[tuple[_Instrument, int, int]]:
+    spans: dict[tuple[str, str, str, str], tuple[int, int]] = {}
+    for extent in indexed.channels:
+        key = instrument_key(extent.code)
+        start, end = spans.get(key, (extent.start_ns, extent.end_ns))
+        spans[key] = (min(start, extent.start_ns), max(end, extent.end_ns))
+    return [
+        (_Instrument(*key, folder or key[1]), start, end) for key, (start, end) in spans.items()
+    ]
+
+
+def instrument_key(code: Code) -> tuple[str, str, str, str]:
+    """Network, station, location, and band and instrument code of a channel."""
+    network, station, location, channel = code
+    return network, station, location, channel[:-1]
+
+
+def _why_nothing(plan: Plan) -> str:
+    if plan.problems:
+        more = f" (and {len(plan.problems) - 1} more)" if len(plan.problems) > 1 else ""
+        return plan.problems[0].message + more
+    return f"{len(plan.ignored)} files, none of them miniSEED"
+
+
+def _choose_stations(
+    holdings: dict[_Instrument, list[_Piece]], settings: InputSettings
+) -> dict[_Instrument, list[_Piece]]:
+    chosen = holdings
+    if settings.stations:
+        chosen = {}
+        for pattern in settings.stations:
+            found = {k: v for k, v in holdings.items() if _matches(k, pattern)}
+            if not found:
+                known = sorted({f"{k.network}.{k.station}" for k in holdings})
+                raise SettingsError(
+                    f"stations: no station matches {pattern!r}",
+                    hint=f"the input holds {', '.join(known[:10])}"
+                    + (f" and {len(known) - 10} more" if len(known) > 10 else ""),
+                )
+            chosen.update(found)
+    if settings.stations_at_most is not None:
+        stations = sorted({(k.network, k.station) for k in chosen})
+        if settings.stations_at_most < len(stations):
+            picked = set(random.Random(0).sample(stations, settings.stations_at_most))
+            chosen = {k: v for k, v in chosen.items() if (k.network, k.station) in picked}
+    return chosen
+
+
+def _matches(instrument: _Instrument, pattern: str) -> bool:
+    network, station, location, band = instrument.key
+    names = (
+        instrument.folder,
+        station,
+        f"{network}.{station}",
+        f"{network}_{station}",
+        f"{network}.{station}.{location}",
+        f"{network}.{station}.{location}.{band}",
+    )
+    return any(fnmatchcase(name.upper(), pattern.upper()) for name in names)
+
+
+def _time_chunks(
+    holdings: dict[_Instrument, list[_Piece]], settings: InputSettings, layout: Layout
+) -> list[Timechunk]:
+    pieces = [piece for held in holdings.values() for piece in held]
+    first = min(piece.start_ns for piece in pieces)
+    last = max(piece.end_ns for piece in pieces)
+    if settings.timechunk_min is not None:
+        length = round(settings.timechunk_min * MINUTE_NS)
+        start = first // length * length if settings.start_ns is None else settings.start_ns
+        end = last + 1 if settings.end_ns is None else settings.end_ns
+        return chunk_grid(
+            start, end, length_min=settings.timechunk_min, overlap_min=settings.overlap_min
+        )
+    if layout == "chunks":
+        names = [piece.chunk for piece in pieces]
+        return chunks_of_folders(names, settings.start_ns, settings.end_ns)
+    return [whole_archive(first, last, settings.start_ns, settings.end_ns)]
+
+
+def _tasks(
+    holdings: dict[_Instrument, list[_Piece]],
+    chunks: Sequence[Timechunk],
+    settings: InputSettings,
+    folders_are_chunks: bool,
+) -> list[StationTask]:
+    found: list[tuple[_Instrument, Timechunk, list[_Piece]]] = []
+    shared = False
+    for instrument in sorted(holdings, key=lambda item: (item.key, item.folder)):
+        used: set[str] = set()
+        for chunk in chunks:
+            if folders_are_chunks:
+                pieces = [p for p in holdings[instrument] if p.chunk == chunk.name]
+            else:
+                pieces = _pieces_in(holdings[instrument], chunk, settings)
+            # A chunk that owns nothing, by start_time and end_time, is left out by rule.
+            if not pieces or chunk.own_start_ns >= chunk.own_end_ns:
+                continue
+            shared = shared or any(piece.path in used for piece in pieces)
+            used.update(piece.path for piece in pieces)
+            found.append((instrument, chunk, pieces))
+    if settings.chunk_major or not shared:
+        found.sort(key=lambda item: item[1].index)
+    return [
+        StationTask(
+            index,
+            *instrument.key,
+            instrument.folder,
+            chunk,
+            tuple(sorted({piece.path for piece in pieces})),
+            sum(piece.size for piece in pieces),
+        )
+        for index, (instrument, chunk, pieces) in enumerate(found)
+    ]
+
+
+def _pieces_in(
+    pieces: Sequence[_Piece], chunk: Timechunk, settings: InputSettings
+) -> list[_Piece]:
+    start, end = read_span(chunk, settings.context_ns)
+    return [
+        piece
+        for piece in pieces
+        if (end is None or piece.start_ns < end) and (start is None or piece.end_ns >= start)
+    ]
+
+
+def read_span(chunk: Timechunk, context_ns: int) -> tuple[int | None, int | None]:
+    """What a chunk reads, widened to `context_ns` around what it owns."""
+    start, end = chunk.read_start_ns, chunk.read_end_ns
+    if start is not None and context_ns:
+        start = min(start, chunk.own_start_ns - context_ns)
+    if end is not None and context_ns:
+        end = max(end, chunk.own_end_ns + context_ns)
+    return start, end

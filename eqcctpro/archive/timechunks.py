@@ -1,0 +1,142 @@
+"""Time chunks: what each one reads, and which picks it owns.
+
+A chunk reads more than it owns.  The border between two neighbours lies in the middle of
+what both read, so that every moment between the first and the last chunk belongs to
+exactly one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from eqcctpro.errors import SettingsError
+from eqcctpro.times import NS_PER_S, chunk_name, format_utc, parse_chunk_name
+
+__all__ = ["FOREVER_NS", "Timechunk", "chunk_grid", "chunks_of_folders", "whole_archive"]
+
+FOREVER_NS = 2**62
+MINUTE_NS = 60 * NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Timechunk:
+    """One span of time that is picked as a unit.
+
+    Attributes
+    ----------
+    index : int
+        Position among the chunks of the run.
+    name : str
+        For example ``20241215T115800Z_20241215T123000Z``.
+    read_start_ns, read_end_ns : int or None
+        Data outside this span are not used; None reads whatever the files hold.
+    own_start_ns, own_end_ns : int
+        A pick belongs to this chunk when its peak lies in this half-open span.
+    """
+
+    index: int
+    name: str
+    read_start_ns: int | None
+    read_end_ns: int | None
+    own_start_ns: int
+    own_end_ns: int
+
+
+def chunk_grid(
+    start_ns: int, end_ns: int, *, length_min: float, overlap_min: float
+) -> list[Timechunk]:
+    """EQCCTPro's grid: chunks of `length_min` that begin `overlap_min` early.
+
+    The first chunk begins `overlap_min` before the start; each following one begins
+    `overlap_min` before the end of the one before; the last is cut at the end.
+
+    Raises
+    ------
+    SettingsError
+        The span is empty, or a length or overlap is impossible.
+    """
+    check_span(start_ns, end_ns)
+    if length_min <= 0:
+        raise SettingsError(f"timechunk: {length_min} min is not a length", hint="use more than 0")
+    if overlap_min < 0 or overlap_min >= length_min:
+        raise SettingsError(
+            f"overlap: {overlap_min} min does not fit chunks of {length_min} min",
+            hint="the overlap is at least 0 and shorter than a chunk",
+        )
+    length = round(length_min * MINUTE_NS)
+    overlap = round(overlap_min * MINUTE_NS)
+    chunks = []
+    for index, begin in enumerate(range(start_ns, end_ns, length)):
+        read_start = begin - overlap
+        read_end = min(begin + length, end_ns)
+        chunks.append(
+            Timechunk(index, chunk_name(read_start, read_end), read_start, read_end, 0, 0)
+        )
+    spans = [(chunk.read_start_ns or 0, chunk.read_end_ns or 0) for chunk in chunks]
+    return _with_owners(chunks, spans, start_ns, end_ns)
+
+
+def chunks_of_folders(
+    names: Sequence[str], start_ns: int | None = None, end_ns: int | None = None
+) -> list[Timechunk]:
+    """The chunks that time-chunk folders stand for.
+
+    Each reads whatever its folder holds.  The first owns everything before it and the
+    last everything after it, within `start_ns` and `end_ns` where these are given.
+    """
+    if start_ns is not None and end_ns is not None:
+        check_span(start_ns, end_ns)
+    spans = sorted((span, name) for name in set(names) if (span := parse_chunk_name(name)))
+    chunks = [Timechunk(i, name, None, None, 0, 0) for i, (_, name) in enumerate(spans)]
+    first = -FOREVER_NS if start_ns is None else start_ns
+    last = FOREVER_NS if end_ns is None else end_ns
+    return _with_owners(chunks, [span for span, _ in spans], first, last)
+
+
+def whole_archive(
+    data_start_ns: int, data_end_ns: int, start_ns: int | None, end_ns: int | None
+) -> Timechunk:
+    """One chunk that owns everything, named after the span of the data."""
+    if start_ns is not None and end_ns is not None:
+        check_span(start_ns, end_ns)
+    first = data_start_ns if start_ns is None else start_ns
+    last = data_end_ns if end_ns is None else end_ns
+    return Timechunk(
+        0,
+        chunk_name(first, last),
+        None,
+        None,
+        -FOREVER_NS if start_ns is None else start_ns,
+        FOREVER_NS if end_ns is None else end_ns,
+    )
+
+
+def check_span(start_ns: int, end_ns: int) -> None:
+    """Refuse a span that ends before it begins.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if end_ns <= start_ns:
+        raise SettingsError(
+            f"end_time {format_utc(end_ns)} is not after start_time {format_utc(start_ns)}"
+        )
+
+
+def _with_owners(
+    chunks: Sequence[Timechunk],
+    spans: Sequence[tuple[int, int]],
+    first_ns: int,
+    last_ns: int,
+) -> list[Timechunk]:
+    borders = [first_ns]
+    for (_, left_end), (right_start, _) in zip(spans, spans[1:], strict=False):
+        middle = (left_end + right_start) // 2
+        borders.append(min(max(middle, borders[-1]), last_ns))
+    borders.append(max(last_ns, borders[-1]))
+    return [
+        replace(chunk, own_start_ns=begin, own_end_ns=end)
+        for chunk, begin, end in zip(chunks, borders, borders[1:], strict=False)
+    ]
