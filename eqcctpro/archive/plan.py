@@ -286,8 +286,8 @@ def _tasks(
                 pieces = [p for p in holdings[instrument] if p.chunk == chunk.name]
             else:
                 pieces = _pieces_in(holdings[instrument], chunk, settings)
-            # A chunk that owns nothing, by start_time and end_time, is left out by rule.
-            if not pieces or chunk.own_start_ns >= chunk.own_end_ns:
+            # A chunk that owns none of the data is left out by rule.
+            if not any(_owned(piece, chunk) for piece in pieces):
                 continue
             shared = shared or any(piece.path in used for piece in pieces)
             used.update(piece.path for piece in pieces)
@@ -316,6 +316,10 @@ def _pieces_in(
         for piece in pieces
         if (end is None or piece.start_ns < end) and (start is None or piece.end_ns >= start)
     ]
+
+
+def _owned(piece: _Piece, chunk: Timechunk) -> bool:
+    return piece.start_ns < chunk.own_end_ns and piece.end_ns >= chunk.own_start_ns
 
 
 def read_span(chunk: Timechunk, context_ns: int) -> tuple[int | None, int | None]:

@@ -1,0 +1,193 @@
+"""The settings of a picking run: one validated object that is passed down."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from eqcctpro.errors import SettingsError
+from eqcctpro.times import parse_utc
+
+__all__ = ["OutputFormat", "PickConfig", "load_config_file"]
+
+OutputFormat = Literal["csv", "parquet", "eqcctpro"]
+Threshold = Field(default=None, gt=0, lt=1)
+
+
+class PickConfig(BaseModel):
+    """Everything that a run of ``eqcctpro pick`` can be told.
+
+    The field names are those of the command line, with ``_`` for ``-``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    input: tuple[Path, ...] = Field(description="Folders or miniSEED files", min_length=1)
+    output: Path = Field(description="Folder that results are written to")
+    model: str = Field("EQTransformer/original", description="Parent/child, or a path to weights")
+
+    layout: Literal["auto", "chunks", "files"] = "auto"
+    start: str | None = Field(None, description="Picks before this time are dropped")
+    end: str | None = Field(None, description="Picks from this time on are dropped")
+    timechunk: float | None = Field(None, gt=0, description="Length of a time chunk, minutes")
+    overlap: float = Field(0.0, ge=0, description="What neighbouring chunks share, minutes")
+    window_grid: Literal["trace", "absolute"] = "trace"
+    stations: tuple[str, ...] = Field((), description="Patterns of stations; none takes all")
+    stations_at_most: int | None = Field(None, ge=1)
+
+    mode: Literal["local", "modelactor", "ripper"] = "local"
+    workers: int | None = Field(None, ge=1, description="Ray workers")
+    concurrent_timechunks: int | None = Field(None, ge=1)
+    address: str | None = Field(None, description="Address of a running Ray cluster")
+    device: str = "cpu"
+    runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = "auto"
+    batch_size: int | None = Field(None, ge=1)
+    threads: int | None = Field(None, ge=1, description="Threads of each worker's runtime")
+    cpu_ids: tuple[int, ...] | None = None
+    gpu_fraction: float | None = Field(None, gt=0, le=1)
+    ray_temp_dir: Path | None = None
+
+    p_threshold: float | None = Threshold
+    s_threshold: float | None = Threshold
+    detection_threshold: float | None = Threshold
+    bandpass: tuple[float, float] | None = Field(None, description="EQCCTPro's band-pass, Hz")
+    model_arguments: dict[str, Any] = Field(default_factory=dict)
+
+    formats: tuple[OutputFormat, ...] = ("csv", "parquet")
+    overview: bool = True
+    log_file: Path | None = None
+
+    @field_validator("input", mode="before")
+    @classmethod
+    def _one_or_many(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, (str, Path)) else value
+
+    @field_validator("stations", "formats", mode="before")
+    @classmethod
+    def _comma_separated(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return tuple(part for part in (item.strip() for item in value.split(",")) if part)
+        return value
+
+    @field_validator("start", "end")
+    @classmethod
+    def _is_time(cls, value: str | None, info: Any) -> str | None:
+        if value is not None:
+            parse_utc(value, info.field_name)
+        return value
+
+    @field_validator("device")
+    @classmethod
+    def _is_device(cls, value: str) -> str:
+        _device_indices(value)
+        return value
+
+    @field_validator("bandpass")
+    @classmethod
+    def _is_band(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
+        if value is not None and not 0 < value[0] < value[1]:
+            raise ValueError("give the low corner first, both above 0 Hz")
+        return value
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> PickConfig:
+        if self.start and self.end and self.end_ns <= self.start_ns:  # type: ignore[operator]
+            raise ValueError(f"end {self.end} is not after start {self.start}")
+        if self.timechunk is None and self.overlap:
+            raise ValueError("overlap needs a timechunk length")
+        if self.timechunk is not None and self.overlap >= self.timechunk:
+            raise ValueError(
+                f"overlap ({self.overlap} min) must be shorter than timechunk ({self.timechunk} min)"
+            )
+        if self.mode == "local":
+            for name in ("workers", "address", "concurrent_timechunks", "gpu_fraction"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} applies to the modes modelactor and ripper")
+        return self
+
+    @property
+    def start_ns(self) -> int | None:
+        """`start` in nanoseconds since 1970."""
+        return None if self.start is None else parse_utc(self.start, "start")
+
+    @property
+    def end_ns(self) -> int | None:
+        """`end` in nanoseconds since 1970."""
+        return None if self.end is None else parse_utc(self.end, "end")
+
+    @property
+    def gpu_ids(self) -> tuple[int, ...]:
+        """CUDA devices that `device` names; empty on the CPU."""
+        return _device_indices(self.device)
+
+    @classmethod
+    def checked(cls, **values: Any) -> PickConfig:
+        """Validate, and report everything that is wrong in one `SettingsError`."""
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise SettingsError("; ".join(_sentences(error, cls))) from error
+
+
+def _device_indices(device: str) -> tuple[int, ...]:
+    if device == "cpu":
+        return ()
+    name, _, numbers = device.partition(":")
+    if name != "cuda" or not all(part.strip().isdigit() for part in numbers.split(",") if numbers):
+        raise ValueError(f"{device!r} is not a device; use cpu, cuda, cuda:0 or cuda:0,1")
+    return tuple(int(part) for part in numbers.split(",")) if numbers else (0,)
+
+
+def _sentences(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
+    from difflib import get_close_matches
+
+    for problem in error.errors(include_url=False):
+        name = ".".join(str(part) for part in problem["loc"])
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            close = get_close_matches(name, list(model.model_fields), n=1)
+            message = "no such setting" + (f"; did you mean {close[0]}?" if close else "")
+        elif problem["type"] not in {"value_error", "missing"}:
+            message = f"{message} (it is {problem['input']!r})"
+        yield f"{name}: {message}" if name else message
+
+
+def load_config_file(path: Path) -> dict[str, Any]:
+    """Settings from a TOML, YAML or JSON file, as keyword arguments of `PickConfig`.
+
+    Raises
+    ------
+    SettingsError
+        The file is missing, unreadable, or not a table of settings.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"config: cannot read {path}: {error}") from error
+    try:
+        values = _parse(text, path.suffix.lower())
+    except ValueError as error:
+        raise SettingsError(f"config: {path} cannot be parsed: {error}") from error
+    if not isinstance(values, Mapping):
+        raise SettingsError(
+            f"config: {path} is not a table of settings", hint="write lines such as model = ..."
+        )
+    return {str(key).replace("-", "_"): value for key, value in values.items()}
+
+
+def _parse(text: str, suffix: str) -> Any:
+    if suffix == ".json":
+        return json.loads(text)
+    if suffix in {".yaml", ".yml"}:
+        import yaml
+
+        try:
+            return yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(str(error)) from error
+    return tomllib.loads(text)

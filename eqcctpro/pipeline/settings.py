@@ -1,0 +1,199 @@
+"""Settings of the pipeline: what the model asks for, overridden by what the user asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from typing import Any
+
+from eqcctpro.errors import SettingsError
+from eqcctpro.models.picker import Picker, WindowSettings
+from eqcctpro.waveform.conditioning import Bandpass, Conditioning
+from eqcctpro.windows.placement import WindowGrid, window_step
+
+__all__ = ["PipelineSettings", "resolve_settings"]
+
+
+@dataclass(frozen=True)
+class PipelineSettings:
+    """Everything between decoded records and picks, with no default left open.
+
+    Attributes
+    ----------
+    windows : WindowSettings
+    grid : {"trace", "absolute"}
+    conditioning : Conditioning
+    strict, flexible : bool
+        Whether all components must be there, and whether 1 and 2 count as N and E.
+    thresholds : dict
+        Of every phase, and of ``"Detection"``.
+    context_ns : int
+        Data wanted around what a chunk owns.
+    """
+
+    windows: WindowSettings
+    grid: WindowGrid
+    conditioning: Conditioning
+    strict: bool
+    flexible: bool
+    thresholds: dict[str, float]
+    context_ns: int
+
+
+def resolve_settings(
+    picker: Picker,
+    *,
+    grid: WindowGrid = "trace",
+    p_threshold: float | None = None,
+    s_threshold: float | None = None,
+    detection_threshold: float | None = None,
+    bandpass: tuple[float, float] | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> PipelineSettings:
+    """Combine a model's defaults with what a user sets.
+
+    Parameters
+    ----------
+    picker : Picker
+    arguments : mapping
+        Arguments of SeisBench's ``annotate`` and ``classify``: overlap, stride, stacking,
+        blinding, strict, flexible_horizontal_components, zerophase_resample, and
+        thresholds such as ``P_threshold``.  ``batch_size`` is not among them.
+
+    Raises
+    ------
+    SettingsError
+        An argument is unknown, has a wrong value, or does not apply to the model.
+    """
+    given = dict(arguments or {})
+    thresholds = _thresholds(picker, p_threshold, s_threshold, detection_threshold, given)
+    windows = _windows(picker, given)
+    strict = _flag(given, "strict", default=False)
+    flexible = _flag(given, "flexible_horizontal_components", default=True)
+    zerophase = _flag(given, "zerophase_resample", default=True)
+    if given:
+        raise _unknown_argument(next(iter(given)), picker)
+    conditioning = Conditioning(
+        picker.sampling_rate,
+        zerophase,
+        None if bandpass is None else Bandpass(*bandpass),
+        picker.filter_args,
+        picker.filter_kwargs,
+    )
+    return PipelineSettings(
+        windows, grid, conditioning, strict, flexible, thresholds, _context_ns(picker, grid)
+    )
+
+
+def _context_ns(picker: Picker, grid: WindowGrid) -> int:
+    if grid == "trace" or picker.sampling_rate is None:
+        return 0
+    # One window reaches a sample from either side, and a pick's flanks need the same.
+    return round(2 * picker.in_samples / picker.sampling_rate * 1e9)
+
+
+def _thresholds(
+    picker: Picker,
+    p: float | None,
+    s: float | None,
+    detection: float | None,
+    given: dict[str, Any],
+) -> dict[str, float]:
+    thresholds = dict(picker.thresholds)
+    for initial, value in (("P", p), ("S", s)):
+        if value is not None:
+            phases = [phase for phase in picker.phases if phase.upper().startswith(initial)]
+            if not phases:
+                raise SettingsError(
+                    f"{initial.lower()}_threshold: {picker.name} yields no {initial} picks"
+                )
+            thresholds.update(dict.fromkeys(phases, value))
+    if detection is not None:
+        if picker.detection_label is None:
+            raise SettingsError(f"detection_threshold: {picker.name} yields no detections")
+        thresholds["Detection"] = detection
+    for name in [key for key in given if key.endswith("_threshold")]:
+        label = name.removesuffix("_threshold")
+        label = "Detection" if label == "detection" else label
+        if label not in thresholds:
+            raise SettingsError(
+                f"{name}: {picker.name} has no curve {label!r}",
+                hint=f"its curves are {', '.join(thresholds)}",
+            )
+        thresholds[label] = _number(name, given.pop(name))
+    for label, value in thresholds.items():
+        if not 0 < value < 1:
+            raise SettingsError(f"{label}_threshold: {value} is not between 0 and 1")
+    return thresholds
+
+
+def _windows(picker: Picker, given: dict[str, Any]) -> WindowSettings:
+    windows = picker.windows
+    if "overlap" in given:
+        overlap = _number("overlap", given.pop("overlap"))
+        samples = int(overlap * picker.in_samples) if overlap < 1 else int(overlap)
+        windows = replace(windows, overlap=samples)
+    if "stride" in given:
+        windows = replace(windows, stride=int(_number("stride", given.pop("stride"))))
+    if "stacking" in given:
+        stacking = str(given.pop("stacking")).lower()
+        if stacking not in ("avg", "max"):
+            raise SettingsError(f"stacking: {stacking!r} is not known", hint="use avg or max")
+        windows = replace(windows, stacking=stacking)  # type: ignore[arg-type]
+    if "blinding" in given:
+        windows = replace(windows, blinding=_blinding(picker, given.pop("blinding")))
+    if windows.overlap < 0:
+        raise SettingsError(f"overlap: {windows.overlap} is negative")
+    window_step(picker, windows)
+    return windows
+
+
+def _blinding(picker: Picker, value: Any) -> tuple[int, int]:
+    parts = value.strip("()[] ").split(",") if isinstance(value, str) else value
+    try:
+        before, after = (int(part) for part in parts)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"blinding: {value!r} is not a pair", hint="use 500,500") from error
+    if before < 0 or after < 0 or before + after >= max(picker.out_samples, 2):
+        raise SettingsError(
+            f"blinding: ({before}, {after}) leaves nothing of {picker.out_samples} samples"
+        )
+    return before, after
+
+
+def _flag(given: dict[str, Any], name: str, *, default: bool) -> bool:
+    value = given.pop(name, default)
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip().lower()
+    if text in {"true", "yes", "on", "1"}:
+        return True
+    if text in {"false", "no", "off", "0"}:
+        return False
+    raise SettingsError(f"{name}: {value!r} is not true or false")
+
+
+def _number(name: str, value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(f"{name}: {value!r} is not a number") from error
+
+
+def _unknown_argument(name: str, picker: Picker) -> SettingsError:
+    known = [
+        "overlap",
+        "stride",
+        "stacking",
+        "blinding",
+        "strict",
+        "flexible_horizontal_components",
+        "zerophase_resample",
+        *(f"{label}_threshold" for label in picker.thresholds),
+    ]
+    close = get_close_matches(name, known, n=1)
+    return SettingsError(
+        f"model argument {name!r} is not known",
+        hint=f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}",
+    )
