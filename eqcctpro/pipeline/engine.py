@@ -1,0 +1,201 @@
+"""The pipeline: station tasks in, picks out, windows of many stations in one batch."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.timechunks import Timechunk
+from eqcctpro.models.picker import Picker
+from eqcctpro.picks.trigger import find_triggers
+from eqcctpro.pipeline.feeder import Feeder
+from eqcctpro.pipeline.prepare import Prepared
+from eqcctpro.pipeline.records import RawPicks, StageSeconds, TaskRecord, TaskResult
+from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.runtimes.base import Runtime
+from eqcctpro.times import NS_PER_S
+from eqcctpro.waveform.blocks import Block
+from eqcctpro.windows.stacking import CurveStack
+
+__all__ = ["BORDER_GUARD_NS", "Pipeline"]
+
+# Picks this close to a border are reported by both neighbours, which are then compared.
+BORDER_GUARD_NS = NS_PER_S
+
+
+@dataclass(slots=True)
+class _OpenTask:
+    prepared: Prepared
+    missing_blocks: int
+    picks: list[RawPicks] = field(default_factory=list)
+    detections: list[RawPicks] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _OpenBlock:
+    owner: _OpenTask
+    start_ns: int
+    sampling_rate: float
+    stack: CurveStack
+
+
+class Pipeline:
+    """Decodes, cuts, predicts, stacks and picks; the same object in every mode.
+
+    Parameters
+    ----------
+    picker : Picker
+    runtime : Runtime
+    settings : PipelineSettings
+    """
+
+    def __init__(self, picker: Picker, runtime: Runtime, settings: PipelineSettings) -> None:
+        self.picker = picker
+        self.runtime = runtime
+        self.settings = settings
+        self.stages = StageSeconds()
+        shape = (runtime.batch_size, len(picker.components), picker.in_samples)
+        self._batch = np.empty(shape, dtype=np.float32)
+        self._filled = 0
+        self._claims: list[tuple[_OpenBlock, int]] = []
+        self._finished: deque[TaskResult] = deque()
+
+    def run(self, tasks: Sequence[StationTask]) -> Iterator[TaskResult]:
+        """Pick station tasks; results come as tasks finish, which may be out of order.
+
+        Yields
+        ------
+        TaskResult
+            One for every task.
+        """
+        feeder = Feeder(tasks, self.picker, self.settings)
+        for prepared in feeder:
+            if prepared.record is not None:
+                yield TaskResult(prepared.record)
+                continue
+            self._enqueue(prepared)
+            while self._finished:
+                yield self._finished.popleft()
+        self._flush()
+        while self._finished:
+            yield self._finished.popleft()
+        self.stages.add(feeder.seconds)
+
+    def _enqueue(self, prepared: Prepared) -> None:
+        owner = _OpenTask(prepared, len(prepared.blocks))
+        for block, offsets in prepared.blocks:
+            stack = CurveStack(self.picker, self.settings.windows, offsets)
+            opened = _OpenBlock(owner, block.start_ns, block.sampling_rate, stack)
+            self._pack(block, offsets, opened)
+
+    def _pack(self, block: Block, offsets: NDArray[np.intp], opened: _OpenBlock) -> None:
+        length = self.picker.in_samples
+        first = 0
+        while first < len(offsets):
+            room = min(self.runtime.batch_size - self._filled, len(offsets) - first)
+            for row, offset in enumerate(offsets[first : first + room].tolist(), self._filled):
+                self._batch[row] = block.data[:, offset : offset + length]
+            self._claims.append((opened, room))
+            self._filled += room
+            first += room
+            if self._filled == self.runtime.batch_size:
+                self._flush()
+
+    def _flush(self) -> None:
+        if not self._filled:
+            return
+        started = time.perf_counter()
+        predictions = self.runtime.predict(self._batch[: self._filled])
+        inferred = time.perf_counter()
+        position = 0
+        for block, n in self._claims:
+            block.stack.add(predictions[position : position + n])
+            position += n
+            if block.stack.complete:
+                self._close(block)
+        self._claims.clear()
+        self._filled = 0
+        self.stages.seconds["infer"] += inferred - started
+        self.stages.seconds["pick"] += time.perf_counter() - inferred
+
+    def _close(self, block: _OpenBlock) -> None:
+        curve = block.stack.finish()
+        owner = block.owner
+        task = owner.prepared.task
+        for index, label in enumerate(self.picker.labels):
+            is_detection = label == self.picker.detection_label
+            if not is_detection and label not in self.picker.phases:
+                continue
+            threshold = self.settings.thresholds["Detection" if is_detection else label]
+            found = self._trigger(block, np.ascontiguousarray(curve[:, index]), threshold)
+            if found is not None:
+                raw = _columns(task.index, index, found)
+                (owner.detections if is_detection else owner.picks).append(raw)
+        owner.missing_blocks -= 1
+        if owner.missing_blocks == 0:
+            self._finished.append(_finish(owner))
+
+    def _trigger(
+        self, block: _OpenBlock, curve: NDArray[np.float32], threshold: float
+    ) -> tuple[NDArray[np.int64], ...] | None:
+        triggers = find_triggers(curve, threshold)
+        if not len(triggers.peak):
+            return None
+        origin_ns, interval_ns = self._curve_times(block)
+        times = [
+            origin_ns + np.round(samples * interval_ns).astype(np.int64)
+            for samples in (triggers.peak, triggers.onset, triggers.end)
+        ]
+        wanted = _within(times[0], block.owner.prepared.task.chunk)
+        if not wanted.any():
+            return None
+        return times[0][wanted], times[1][wanted], times[2][wanted], triggers.value[wanted]  # type: ignore[return-value]
+
+    def _curve_times(self, block: _OpenBlock) -> tuple[int, float]:
+        """Time of a curve's first sample, and nanoseconds between its samples."""
+        rate = block.sampling_rate
+        if self.picker.output == "point":
+            shift = self.picker.pred_sample[1]
+            interval = self.settings.windows.stride * NS_PER_S / rate
+        else:
+            shift = self.picker.pred_sample[0]
+            interval = NS_PER_S / (rate * block.stack.rate_factor)
+        return block.start_ns + round(shift * NS_PER_S / rate), interval
+
+
+def _within(times_ns: NDArray[np.int64], chunk: Timechunk) -> NDArray[np.bool_]:
+    return (times_ns >= chunk.own_start_ns - BORDER_GUARD_NS) & (
+        times_ns < chunk.own_end_ns + BORDER_GUARD_NS
+    )
+
+
+def _columns(task: int, label: int, found: tuple[NDArray[np.int64], ...]) -> RawPicks:
+    peak, onset, end, value = found
+    return RawPicks(
+        np.full(len(peak), task, dtype=np.int32),
+        np.full(len(peak), label, dtype=np.int16),
+        peak,
+        onset,
+        end,
+        value.astype(np.float32),
+    )
+
+
+def _finish(owner: _OpenTask) -> TaskResult:
+    prepared = owner.prepared
+    record = TaskRecord(
+        prepared.task.index,
+        "done",
+        notes=tuple(prepared.notes),
+        n_windows=prepared.n_windows,
+        n_samples=prepared.n_samples,
+    )
+    return TaskResult(
+        record, RawPicks.concatenate(owner.picks), RawPicks.concatenate(owner.detections)
+    )

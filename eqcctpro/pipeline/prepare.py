@@ -1,0 +1,231 @@
+"""A station task to blocks with their windows laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqcctpro.archive.plan import StationTask, read_span
+from eqcctpro.errors import EQCCTProError
+from eqcctpro.models.picker import Picker
+from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.waveform.blocks import Block, assemble_blocks, component_rows
+from eqcctpro.waveform.conditioning import condition
+from eqcctpro.waveform.decode import DecodedFile, decode_file
+from eqcctpro.waveform.segments import (
+    Segment,
+    drop_conflicts,
+    merge_segments,
+    split_at_nan,
+    trim,
+)
+from eqcctpro.windows.placement import window_offsets
+
+__all__ = ["FileCache", "Prepared", "load_segments", "prepare"]
+
+
+@dataclass(slots=True)
+class Prepared:
+    """A station task that is ready for the network, or has ended before it.
+
+    Attributes
+    ----------
+    task : StationTask
+    record : TaskRecord or None
+        Set when there is nothing for the network to do.
+    blocks : list of (Block, ndarray of intp)
+        With the first sample of each window.
+    notes : list of str
+    n_samples : int
+        Decoded samples.
+    """
+
+    task: StationTask
+    record: TaskRecord | None = None
+    blocks: list[tuple[Block, NDArray[np.intp]]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    n_samples: int = 0
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the blocks."""
+        return sum(block.data.nbytes for block, _ in self.blocks)
+
+    @property
+    def n_windows(self) -> int:
+        """Windows of all blocks."""
+        return sum(len(offsets) for _, offsets in self.blocks)
+
+
+class FileCache:
+    """Decodes files, and keeps what the next station task needs too.
+
+    A day file that is read in short chunks, or a file that holds many stations, is so
+    decoded once; nothing else stays in memory.
+    """
+
+    def __init__(self) -> None:
+        self._kept: dict[str, DecodedFile] = {}
+
+    def read(
+        self, task: StationTask, following: StationTask | None, context_ns: int
+    ) -> list[DecodedFile]:
+        """The decoded files of a task.
+
+        Raises
+        ------
+        DecodeError
+            A file cannot be read or is not miniSEED.
+        """
+        wanted_next = set(following.files) if following is not None else set()
+        span = read_span(task.chunk, context_ns)
+        decoded = []
+        for path in task.files:
+            content = self._kept.get(path)
+            if content is None:
+                content = decode_file(path, *(() if path in wanted_next else span))
+            if path in wanted_next:
+                self._kept[path] = content
+            decoded.append(content)
+        for path in set(self._kept) - wanted_next:
+            del self._kept[path]
+        return decoded
+
+
+def load_segments(
+    task: StationTask, decoded: Sequence[DecodedFile], context_ns: int, notes: list[str]
+) -> list[Segment]:
+    """The segments of a task's instrument, trimmed to what its chunk reads."""
+    key = (task.network, task.station, task.location, task.instrument)
+    start_ns, end_ns = read_span(task.chunk, context_ns)
+    segments: list[Segment] = []
+    missing = 0
+    for file in decoded:
+        notes.extend(file.warnings)
+        for segment in file.segments:
+            code = segment.code
+            if (code.network, code.station, code.location, code.instrument) != key:
+                continue
+            part = trim(segment, start_ns, end_ns)
+            if part is None:
+                continue
+            pieces, not_finite = split_at_nan(part)
+            segments.extend(pieces)
+            missing += not_finite
+    if missing:
+        notes.append(f"{missing} samples that are not numbers were treated as a gap")
+    return merge_segments(segments)
+
+
+def prepare(
+    task: StationTask, decoded: Sequence[DecodedFile], picker: Picker, settings: PipelineSettings
+) -> Prepared:
+    """Clean, filter, resample and lay out the windows of one station task.
+
+    Never raises for bad waveforms: the task then ends with a record that says why.
+    """
+    prepared = Prepared(task)
+    try:
+        segments = load_segments(task, decoded, settings.context_ns, prepared.notes)
+        prepared.n_samples = sum(len(segment.samples) for segment in segments)
+        reason = _unusable(segments, picker, settings, prepared.notes)
+        if reason is None:
+            blocks = _blocks(segments, picker, settings, prepared.notes)
+            _lay_out(prepared, blocks, picker, settings)
+            if not prepared.blocks:
+                reason = _too_short(blocks, picker)
+    except EQCCTProError as error:
+        prepared.record = failed_record(task, error, tuple(prepared.notes))
+        return prepared
+    if reason is not None:
+        prepared.record = TaskRecord(
+            task.index, "empty", reason, notes=tuple(prepared.notes), n_samples=prepared.n_samples
+        )
+    return prepared
+
+
+def failed_record(task: StationTask, error: Exception, notes: tuple[str, ...] = ()) -> TaskRecord:
+    """The record of a task that ended with an error."""
+    return TaskRecord(task.index, "failed", str(error), type(error).__name__, notes)
+
+
+def _unusable(
+    segments: Sequence[Segment], picker: Picker, settings: PipelineSettings, notes: list[str]
+) -> str | None:
+    if not segments:
+        return "no samples in the time that is read"
+    rows = component_rows(picker.components, flexible=settings.flexible)
+    components = {segment.code.component for segment in segments}
+    usable = components & rows.keys()
+    if components - usable:
+        notes.append(f"components not used: {', '.join(sorted(components - usable))}")
+    if not usable:
+        return f"no component that {picker.name} knows ({', '.join(picker.components)})"
+    missing = [letter for letter in picker.components if rows[letter] not in map(rows.get, usable)]
+    if missing:
+        if settings.strict:
+            return f"components {', '.join(missing)} missing, and strict is set"
+        notes.append(f"components {', '.join(missing)} missing: filled with zeros")
+    for first, second in (("1", "N"), ("2", "E")):
+        if first in usable and second in usable and rows[first] == rows[second]:
+            notes.append(f"components {first} and {second} are both there and share a row")
+    if not any(segment.samples.any() for segment in segments if segment.code.component in usable):
+        return "all samples are zero"
+    return None
+
+
+def _blocks(
+    segments: Sequence[Segment], picker: Picker, settings: PipelineSettings, notes: list[str]
+) -> list[Block]:
+    rates = sorted({segment.sampling_rate for segment in segments})
+    target = picker.sampling_rate
+    if target is None and len(rates) > 1:
+        raise EQCCTProError(
+            f"{segments[0].code} has several sampling rates ({rates}) and {picker.name} has none"
+        )
+    resampled = [rate for rate in rates if target is not None and rate != target]
+    if resampled:
+        listed = ", ".join(f"{rate:g}" for rate in resampled)
+        notes.append(f"resampled from {listed} Hz to {target:g} Hz")
+    conditioned = merge_segments(condition(segments, settings.conditioning))
+    kept, dropped = drop_conflicts(conditioned)
+    if dropped:
+        notes.append(f"{len(dropped)} pieces that contradict each other were left out")
+    rows = component_rows(picker.components, flexible=settings.flexible)
+    blocks = assemble_blocks(kept, rows, len(picker.components), strict=settings.strict)
+    if len(kept) > len({segment.code for segment in kept}):
+        notes.append(f"gaps: {len(kept)} pieces in {len(blocks)} blocks")
+    return blocks
+
+
+def _lay_out(
+    prepared: Prepared, blocks: Sequence[Block], picker: Picker, settings: PipelineSettings
+) -> None:
+    short = 0
+    for block in blocks:
+        offsets = window_offsets(
+            picker,
+            settings.windows,
+            block.data.shape[1],
+            grid=settings.grid,
+            start_ns=block.start_ns,
+            sampling_rate=block.sampling_rate,
+        )
+        if len(offsets):
+            prepared.blocks.append((block, offsets))
+        else:
+            short += 1
+    if short and prepared.blocks:
+        notes = f"{short} stretches shorter than a window ({picker.in_samples} samples) left out"
+        prepared.notes.append(notes)
+
+
+def _too_short(blocks: Sequence[Block], picker: Picker) -> str:
+    if not blocks:
+        return "no stretch of usable samples"
+    longest = max(block.data.shape[1] for block in blocks)
+    return f"too short: {longest} samples, and a window has {picker.in_samples}"
