@@ -102,7 +102,8 @@ class PickConfig(BaseModel):
             raise ValueError("overlap needs a timechunk length")
         if self.timechunk is not None and self.overlap >= self.timechunk:
             raise ValueError(
-                f"overlap ({self.overlap} min) must be shorter than timechunk ({self.timechunk} min)"
+                f"overlap ({self.overlap} min) must be shorter than timechunk "
+                f"({self.timechunk} min)"
             )
         if self.mode == "local":
             for name in ("workers", "address", "concurrent_timechunks", "gpu_fraction"):

@@ -1,0 +1,1 @@
+"""What there is to pick: files, stations and time chunks."""

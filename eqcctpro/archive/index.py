@@ -63,9 +63,7 @@ def index_file(path: str | Path) -> IndexedFile:
         with Path(path).open("rb", buffering=0) as file:
             status = os.fstat(file.fileno())
             if status.st_size == 0:
-                raise DecodeError(
-                    f"{path} is empty (0 bytes)", hint="remove it or fetch it again"
-                )
+                raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
             quick = _first_and_last(file.fileno(), status.st_size)
         channels = (quick,) if quick is not None else _scan(path)
     except OSError as error:

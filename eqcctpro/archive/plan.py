@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -279,13 +279,15 @@ def _tasks(
 ) -> list[StationTask]:
     found: list[tuple[_Instrument, Timechunk, list[_Piece]]] = []
     shared = False
+    owners = _FolderOwners(chunks, settings)
     for instrument in sorted(holdings, key=lambda item: (item.key, item.folder)):
         used: set[str] = set()
-        for chunk in chunks:
+        held = holdings[instrument]
+        for chunk in owners.of({piece.chunk for piece in held}) if folders_are_chunks else chunks:
             if folders_are_chunks:
-                pieces = [p for p in holdings[instrument] if p.chunk == chunk.name]
+                pieces = [piece for piece in held if piece.chunk == chunk.name]
             else:
-                pieces = _pieces_in(holdings[instrument], chunk, settings)
+                pieces = _pieces_in(held, chunk, settings)
             # A chunk that owns none of the data is left out by rule.
             if not any(_owned(piece, chunk) for piece in pieces):
                 continue
@@ -307,15 +309,35 @@ def _tasks(
     ]
 
 
-def _pieces_in(
-    pieces: Sequence[_Piece], chunk: Timechunk, settings: InputSettings
-) -> list[_Piece]:
+def _pieces_in(pieces: Sequence[_Piece], chunk: Timechunk, settings: InputSettings) -> list[_Piece]:
     start, end = read_span(chunk, settings.context_ns)
     return [
         piece
         for piece in pieces
         if (end is None or piece.start_ns < end) and (start is None or piece.end_ns >= start)
     ]
+
+
+class _FolderOwners:
+    """Chunks of the folders that a station really is in.
+
+    Borders lie between these: what a station's file holds beyond its folder's name
+    belongs to it when the neighbouring folder lacks the station.
+    """
+
+    def __init__(self, chunks: Sequence[Timechunk], settings: InputSettings) -> None:
+        self._index = {chunk.name: chunk.index for chunk in chunks}
+        self._settings = settings
+        self._known: dict[frozenset[str], list[Timechunk]] = {}
+
+    def of(self, names: set[str]) -> list[Timechunk]:
+        key = frozenset(names)
+        if key not in self._known:
+            chunks = chunks_of_folders(
+                sorted(names), self._settings.start_ns, self._settings.end_ns
+            )
+            self._known[key] = [replace(chunk, index=self._index[chunk.name]) for chunk in chunks]
+        return self._known[key]
 
 
 def _owned(piece: _Piece, chunk: Timechunk) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.times import NS_PER_S, chunk_name, format_utc, parse_chunk_name
@@ -132,7 +133,7 @@ def _with_owners(
     last_ns: int,
 ) -> list[Timechunk]:
     borders = [first_ns]
-    for (_, left_end), (right_start, _) in zip(spans, spans[1:], strict=False):
+    for (_, left_end), (right_start, _) in pairwise(spans):
         middle = (left_end + right_start) // 2
         borders.append(min(max(middle, borders[-1]), last_ns))
     borders.append(max(last_ns, borders[-1]))

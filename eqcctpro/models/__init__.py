@@ -1,0 +1,1 @@
+"""What a picker is, and where its weights come from."""

@@ -1,0 +1,1 @@
+"""Probability curves to picks, and picks to tables and files."""

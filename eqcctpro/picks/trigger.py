@@ -27,7 +27,8 @@ class Triggers(NamedTuple):
     value: NDArray[np.float32]
 
 
-_NONE = Triggers(*(np.empty(0, dtype=np.intp) for _ in range(3)), np.empty(0, dtype=np.float32))
+_NO_SAMPLES = np.empty(0, dtype=np.intp)
+_NONE = Triggers(_NO_SAMPLES, _NO_SAMPLES, _NO_SAMPLES, np.empty(0, dtype=np.float32))
 
 
 def find_triggers(curve: NDArray[np.float32], threshold: float) -> Triggers:
@@ -57,7 +58,10 @@ def find_triggers(curve: NDArray[np.float32], threshold: float) -> Triggers:
     onset = above[first]
     end = run_end[runs]
     peak = np.array(
-        [start + int(np.argmax(curve[start : stop + 1])) for start, stop in zip(onset, end, strict=True)],
+        [
+            start + int(np.argmax(curve[start : stop + 1]))
+            for start, stop in zip(onset, end, strict=True)
+        ],
         dtype=np.intp,
     )
     return Triggers(onset, end, peak, curve[peak])

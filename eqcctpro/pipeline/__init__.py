@@ -1,0 +1,1 @@
+"""Decoding, windows, network and picking joined in one process."""

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.archive.timechunks import Timechunk
 from eqcctpro.models.picker import Picker
+from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.trigger import find_triggers
 from eqcctpro.pipeline.feeder import Feeder
 from eqcctpro.pipeline.prepare import Prepared
-from eqcctpro.pipeline.records import RawPicks, StageSeconds, TaskRecord, TaskResult
+from eqcctpro.pipeline.records import StageSeconds, TaskRecord, TaskResult
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.times import NS_PER_S
@@ -33,6 +34,7 @@ BORDER_GUARD_NS = NS_PER_S
 class _OpenTask:
     prepared: Prepared
     missing_blocks: int
+    n_outside: int = 0
     picks: list[RawPicks] = field(default_factory=list)
     detections: list[RawPicks] = field(default_factory=list)
 
@@ -152,7 +154,9 @@ class Pipeline:
             origin_ns + np.round(samples * interval_ns).astype(np.int64)
             for samples in (triggers.peak, triggers.onset, triggers.end)
         ]
-        wanted = _within(times[0], block.owner.prepared.task.chunk)
+        outside = _outside(times[0], self.settings)
+        block.owner.n_outside += int(np.count_nonzero(outside))
+        wanted = _within(times[0], block.owner.prepared.task.chunk) & ~outside
         if not wanted.any():
             return None
         return times[0][wanted], times[1][wanted], times[2][wanted], triggers.value[wanted]  # type: ignore[return-value]
@@ -175,6 +179,15 @@ def _within(times_ns: NDArray[np.int64], chunk: Timechunk) -> NDArray[np.bool_]:
     )
 
 
+def _outside(times_ns: NDArray[np.int64], settings: PipelineSettings) -> NDArray[np.bool_]:
+    outside = np.zeros(len(times_ns), dtype=bool)
+    if settings.start_ns is not None:
+        outside |= times_ns < settings.start_ns
+    if settings.end_ns is not None:
+        outside |= times_ns >= settings.end_ns
+    return outside
+
+
 def _columns(task: int, label: int, found: tuple[NDArray[np.int64], ...]) -> RawPicks:
     peak, onset, end, value = found
     return RawPicks(
@@ -195,6 +208,7 @@ def _finish(owner: _OpenTask) -> TaskResult:
         notes=tuple(prepared.notes),
         n_windows=prepared.n_windows,
         n_samples=prepared.n_samples,
+        n_outside=owner.n_outside,
     )
     return TaskResult(
         record, RawPicks.concatenate(owner.picks), RawPicks.concatenate(owner.detections)

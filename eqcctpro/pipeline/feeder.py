@@ -71,9 +71,7 @@ class Feeder:
     def _put(self, item: Prepared) -> bool:
         size = item.n_bytes
         with self._changed:
-            while (
-                self._ready and self._waiting_bytes + size > WAITING_BYTES and not self._stopped
-            ):
+            while self._ready and self._waiting_bytes + size > WAITING_BYTES and not self._stopped:
                 self._changed.wait()
             self._ready.append(item)
             self._waiting_bytes += size
@@ -84,9 +82,7 @@ class Feeder:
         try:
             cache = FileCache()
             for position, task in enumerate(self._tasks):
-                following = (
-                    self._tasks[position + 1] if position + 1 < len(self._tasks) else None
-                )
+                following = self._tasks[position + 1] if position + 1 < len(self._tasks) else None
                 if not self._put(self._prepare(cache, task, following)):
                     return
         except BaseException as error:  # handed to the thread that iterates

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-from numpy.typing import NDArray
+from eqcctpro.picks.raw import RawPicks
 
-__all__ = ["RawPicks", "StageSeconds", "TaskRecord", "TaskResult"]
+__all__ = ["StageSeconds", "TaskRecord", "TaskResult"]
 
 Status = Literal["done", "empty", "failed"]
 
@@ -33,6 +32,8 @@ class TaskRecord:
         Windows that the network saw.
     n_samples : int
         Decoded samples.
+    n_outside : int
+        Picks before the run's start or from its end on, dropped by rule.
     """
 
     task: int
@@ -42,63 +43,7 @@ class TaskRecord:
     notes: tuple[str, ...] = ()
     n_windows: int = 0
     n_samples: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class RawPicks:
-    """Picks or detections as columns of equal length.
-
-    Attributes
-    ----------
-    task : ndarray of int32
-        Index of the station task in the plan.
-    label : ndarray of int16
-        Index into the picker's labels.
-    time_ns, start_ns, end_ns : ndarray of int64
-        Peak, trigger on and trigger off.
-    probability : ndarray of float32
-    """
-
-    task: NDArray[np.int32]
-    label: NDArray[np.int16]
-    time_ns: NDArray[np.int64]
-    start_ns: NDArray[np.int64]
-    end_ns: NDArray[np.int64]
-    probability: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.time_ns)
-
-    @classmethod
-    def empty(cls) -> RawPicks:
-        """No picks."""
-        times = [np.empty(0, dtype=np.int64) for _ in range(3)]
-        return cls(
-            np.empty(0, dtype=np.int32),
-            np.empty(0, dtype=np.int16),
-            *times,
-            np.empty(0, dtype=np.float32),
-        )
-
-    @classmethod
-    def concatenate(cls, parts: list[RawPicks]) -> RawPicks:
-        """All picks of several parts, in their order."""
-        parts = [part for part in parts if len(part)]
-        if not parts:
-            return cls.empty()
-        names = ("task", "label", "time_ns", "start_ns", "end_ns", "probability")
-        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
-
-    def take(self, which: NDArray[Any]) -> RawPicks:
-        """The picks that an index or boolean array names."""
-        return RawPicks(
-            self.task[which],
-            self.label[which],
-            self.time_ns[which],
-            self.start_ns[which],
-            self.end_ns[which],
-            self.probability[which],
-        )
+    n_outside: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,8 @@ class PipelineSettings:
         Of every phase, and of ``"Detection"``.
     context_ns : int
         Data wanted around what a chunk owns.
+    start_ns, end_ns : int or None
+        Picks outside are dropped by rule, and counted.
     """
 
     windows: WindowSettings
@@ -39,6 +41,8 @@ class PipelineSettings:
     flexible: bool
     thresholds: dict[str, float]
     context_ns: int
+    start_ns: int | None = None
+    end_ns: int | None = None
 
 
 def resolve_settings(
@@ -50,6 +54,8 @@ def resolve_settings(
     detection_threshold: float | None = None,
     bandpass: tuple[float, float] | None = None,
     arguments: Mapping[str, Any] | None = None,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
 ) -> PipelineSettings:
     """Combine a model's defaults with what a user sets.
 
@@ -82,11 +88,20 @@ def resolve_settings(
         picker.filter_kwargs,
     )
     return PipelineSettings(
-        windows, grid, conditioning, strict, flexible, thresholds, _context_ns(picker, grid)
+        windows,
+        grid,
+        conditioning,
+        strict,
+        flexible,
+        thresholds,
+        context_ns(picker, grid),
+        start_ns,
+        end_ns,
     )
 
 
-def _context_ns(picker: Picker, grid: WindowGrid) -> int:
+def context_ns(picker: Picker, grid: WindowGrid) -> int:
+    """Data wanted around what a chunk owns, so that its curves do not depend on the cut."""
     if grid == "trace" or picker.sampling_rate is None:
         return 0
     # One window reaches a sample from either side, and a pick's flanks need the same.

@@ -1,0 +1,1 @@
+"""miniSEED to gap-aware arrays of one instrument."""

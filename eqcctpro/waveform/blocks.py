@@ -125,7 +125,9 @@ def _covered(pieces: Sequence[_Aligned], n_rows: int, strict: bool) -> list[tupl
         return _union([(piece.start_ns, piece.end_ns) for piece in pieces])
     shared = _union([(p.start_ns, p.end_ns) for p in pieces if p.row == 0])
     for row in range(1, n_rows):
-        shared = _intersect(shared, _union([(p.start_ns, p.end_ns) for p in pieces if p.row == row]))
+        shared = _intersect(
+            shared, _union([(p.start_ns, p.end_ns) for p in pieces if p.row == row])
+        )
     return shared
 
 
@@ -143,7 +145,10 @@ def _intersect(
     left: Sequence[tuple[int, int]], right: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
     spans = [
-        (max(a[0], b[0]), min(a[1], b[1])) for a in left for b in right if a[0] < b[1] and b[0] < a[1]
+        (max(a[0], b[0]), min(a[1], b[1]))
+        for a in left
+        for b in right
+        if a[0] < b[1] and b[0] < a[1]
     ]
     return sorted(spans)
 
@@ -165,7 +170,9 @@ def _clip(piece: _Aligned, start_ns: int, end_ns: int) -> _Aligned | None:
         piece.segment.sampling_rate,
         piece.segment.samples[first:last],
     )
-    return _Aligned(piece.row, start, start + round((last - first - 1) * interval), piece.shift_s, segment)
+    return _Aligned(
+        piece.row, start, start + round((last - first - 1) * interval), piece.shift_s, segment
+    )
 
 
 def _fill(pieces: Sequence[_Aligned], n_rows: int) -> Block:

@@ -27,9 +27,7 @@ class CurveStack:
         First input sample of each window, ascending.
     """
 
-    def __init__(
-        self, picker: Picker, windows: WindowSettings, offsets: NDArray[np.intp]
-    ) -> None:
+    def __init__(self, picker: Picker, windows: WindowSettings, offsets: NDArray[np.intp]) -> None:
         self._point = picker.output == "point"
         self._average = windows.stacking == "avg"
         self._missing = len(offsets)
@@ -75,7 +73,7 @@ class CurveStack:
             if self._average:
                 part += values
             else:
-                np.maximum(part, values, out=part)
+                np.fmax(part, values, out=part)
 
     def finish(self) -> Float32:
         """The curve, shape (samples, labels); NaN where no window reaches."""

@@ -1,0 +1,109 @@
+"""Pick tables to files, written whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from eqcctpro.errors import OutputError
+
+__all__ = ["atomic_file", "check_writable", "write_csv", "write_parquet"]
+
+# Rows that are turned into text at a time, so that memory stays flat.
+CSV_ROWS = 65_536
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """A file under a temporary name that takes its own only when it is complete.
+
+    Raises
+    ------
+    OutputError
+        The folder or file cannot be written.
+    """
+    temporary: str | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # noqa: PTH101 (mkstemp made it private)
+        os.replace(temporary, path)  # noqa: PTH105
+        temporary = None
+    except OSError as error:
+        raise OutputError(
+            f"cannot write {path}: {error.strerror or error}",
+            hint="check the folder's permissions and the space on the disk",
+        ) from error
+    finally:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Create a folder, and make sure that files can be written to it.
+
+    Raises
+    ------
+    OutputError
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OutputError(
+            f"output folder {folder} cannot be written: {error.strerror or error}",
+            hint="choose another folder, or change its permissions",
+        ) from error
+
+
+def write_csv(table: pa.Table, path: Path) -> None:
+    """Write a pick or detection table as CSV.
+
+    Times are ISO-8601 in UTC with microseconds; probabilities have six decimals.
+    """
+    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+    with atomic_file(path) as file:
+        file.write((",".join(table.column_names) + "\n").encode())
+        for start in range(0, table.num_rows, CSV_ROWS):
+            rows = _as_text(table.slice(start, CSV_ROWS))
+            pyarrow.csv.write_csv(rows, file, write_options=options)
+
+
+def write_parquet(table: pa.Table, path: Path) -> None:
+    """Write a pick or detection table as Parquet, compressed with Zstandard."""
+    with atomic_file(path) as file:
+        pyarrow.parquet.write_table(table, file, compression="zstd")
+
+
+def _as_text(table: pa.Table) -> pa.Table:
+    columns = []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        convert = _text_of(table.schema.field(name).type)
+        columns.append(convert(column.to_numpy()) if convert else column)
+    return pa.table(columns, names=table.column_names)
+
+
+def _text_of(kind: pa.DataType) -> Callable[[np.ndarray], pa.Array] | None:
+    if pa.types.is_timestamp(kind):
+        return lambda values: pa.array(
+            np.char.add(np.datetime_as_string(values.astype("M8[us]"), unit="us"), "Z")
+        )
+    if pa.types.is_floating(kind):
+        return lambda values: pa.array(np.char.mod("%.6f", values))
+    return None
