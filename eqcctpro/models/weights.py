@@ -258,7 +258,7 @@ def _latest(files: list[FoundFile]) -> FoundFile | None:
 
     def key(file: FoundFile) -> Version:
         try:
-            return Version(file.version or "0")
+            return Version(stated_version(file))
         except InvalidVersion:
             return Version("0")
 
