@@ -1,0 +1,62 @@
+"""Station tasks in bundles: the unit that is sent to a worker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from eqcctpro.archive.plan import StationTask
+
+__all__ = ["make_bundles"]
+
+# Several bundles per worker even out stations of different length.
+BUNDLES_PER_WORKER = 4
+MOST_TASKS = 256
+
+
+def make_bundles(
+    tasks: Sequence[StationTask], workers: int, *, within_chunks: bool = False
+) -> list[list[StationTask]]:
+    """Cut the plan into bundles of about equal size, without changing its order.
+
+    Parameters
+    ----------
+    tasks : sequence of StationTask
+    workers : int
+    within_chunks : bool
+        Never join stations of different time chunks.
+
+    Returns
+    -------
+    list of list of StationTask
+        Neighbouring tasks that read the same file stay together where that leaves
+        enough bundles for all workers.
+    """
+    total = sum(task.n_bytes for task in tasks)
+    target = max(total / (workers * BUNDLES_PER_WORKER), 1.0)
+    most = max(min(len(tasks) // workers, MOST_TASKS), 1)
+    bundles: list[list[StationTask]] = []
+    size = 0
+    for task in tasks:
+        if bundles and not _must_split(bundles[-1], size, task, target, most, within_chunks):
+            bundles[-1].append(task)
+            size += task.n_bytes
+        else:
+            bundles.append([task])
+            size = task.n_bytes
+    return bundles
+
+
+def _must_split(
+    bundle: Sequence[StationTask],
+    size: int,
+    task: StationTask,
+    target: float,
+    most: int,
+    within_chunks: bool,
+) -> bool:
+    last = bundle[-1]
+    if within_chunks and last.chunk.index != task.chunk.index:
+        return True
+    full = size + task.n_bytes > target or len(bundle) >= most
+    shares_files = bool(set(last.files) & set(task.files))
+    return full and not (shares_files and len(bundle) < most)

@@ -1,0 +1,71 @@
+"""Bundles to workers, with a bounded number in flight."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from eqcctpro.archive.plan import StationTask
+from eqcctpro.errors import WorkerError
+from eqcctpro.orchestration.worker import BundleResult
+from eqcctpro.picks.raw import RawPicks
+from eqcctpro.pipeline.records import TaskRecord
+
+__all__ = ["BundleQueue", "lost_bundle"]
+
+Bundle = list[StationTask]
+
+
+class BundleQueue:
+    """Bundles that wait, in the order of the plan, with a bound on open time chunks.
+
+    Parameters
+    ----------
+    bundles : sequence of list of StationTask
+    open_chunks : int or None
+        Time chunks that may be worked on at once; None does not bound them.
+    """
+
+    def __init__(self, bundles: Sequence[Bundle], open_chunks: int | None = None) -> None:
+        self._waiting = deque(bundles)
+        self._limit = open_chunks
+        self._open: dict[int, int] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    def take(self) -> Bundle | None:
+        """The next bundle, or None while its chunk has to wait for an earlier one."""
+        if not self._waiting:
+            return None
+        chunk = self._waiting[0][0].chunk.index
+        if self._limit is not None and chunk not in self._open and len(self._open) >= self._limit:
+            return None
+        self._open[chunk] = self._open.get(chunk, 0) + 1
+        return self._waiting.popleft()
+
+    def done(self, bundle: Bundle) -> None:
+        """Say that a bundle has ended; its chunk closes when nothing of it is left."""
+        chunk = bundle[0].chunk.index
+        self._open[chunk] -= 1
+        follows = bool(self._waiting) and self._waiting[0][0].chunk.index == chunk
+        if self._open[chunk] == 0 and not follows:
+            del self._open[chunk]
+
+    def put_back(self, bundle: Bundle) -> None:
+        """Return the tasks of a bundle whose worker died, each in a bundle of its own.
+
+        A task that kills its worker then takes no other down with it.
+        """
+        self.done(bundle)
+        for task in reversed(bundle):
+            self._waiting.appendleft([task])
+
+
+def lost_bundle(bundle: Bundle, error: Exception) -> BundleResult:
+    """The result of a bundle that killed its worker."""
+    failure = WorkerError(f"the worker died while it picked this station: {error}")
+    records = [
+        TaskRecord(task.index, "failed", str(failure), type(failure).__name__) for task in bundle
+    ]
+    return BundleResult(records, RawPicks.empty(), RawPicks.empty())

@@ -1,0 +1,142 @@
+"""Mode ``modelactor``: persistent Ray actors, each with one loaded model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from eqcctpro.archive.plan import StationTask
+from eqcctpro.errors import WorkerError
+from eqcctpro.orchestration.bundles import make_bundles
+from eqcctpro.orchestration.dispatch import Bundle, BundleQueue, lost_bundle
+from eqcctpro.orchestration.placement import Placement
+from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
+
+__all__ = ["run_modelactor"]
+
+logger = logging.getLogger("eqcctpro")
+
+# One bundle is picked while the next one waits, so that an actor is never idle.
+IN_FLIGHT_PER_ACTOR = 2
+
+
+def run_modelactor(
+    ray: Any,
+    tasks: Sequence[StationTask],
+    spec: WorkerSpec,
+    placement: Placement,
+    *,
+    open_chunks: int | None = None,
+) -> Iterator[BundleResult]:
+    """Pick on actors that are made once for the whole run.
+
+    Yields
+    ------
+    BundleResult
+        As bundles finish.
+
+    Raises
+    ------
+    WorkerError
+        No actor could be started.
+    EQCCTProError
+        What the model raised while it was loaded.
+    """
+    pool = _ActorPool(ray, spec, placement)
+    queue = BundleQueue(
+        make_bundles(tasks, placement.workers, within_chunks=open_chunks is not None), open_chunks
+    )
+    try:
+        yield from pool.run(queue)
+    finally:
+        pool.close()
+
+
+class _ActorPool:
+    def __init__(self, ray: Any, spec: WorkerSpec, placement: Placement) -> None:
+        self._ray = ray
+        self._spec = spec
+        self._placement = placement
+        self._actors = [self._start() for _ in range(placement.workers)]
+        self._await_ready()
+        self._flying: dict[Any, tuple[int, Bundle]] = {}
+
+    def _start(self) -> Any:
+        spec = replace(self._spec, device=self._placement.device)
+        return self._ray.remote(PickWorker).options(**self._placement.ray_options).remote(spec)
+
+    def _await_ready(self) -> None:
+        try:
+            states = self._ray.get([actor.ready.remote() for actor in self._actors])
+        except self._ray.exceptions.RayActorError as error:
+            self.close()
+            raise _start_failure(error) from error
+        slowest = max(state["load"] for state in states)
+        logger.info("%d actors ready, slowest load %.2f s", len(states), slowest)
+
+    def run(self, queue: BundleQueue) -> Iterator[BundleResult]:
+        while queue or self._flying:
+            self._fill(queue)
+            done, _ = self._ray.wait(list(self._flying), num_returns=1)
+            slot, bundle = self._flying.pop(done[0])
+            result = self._collect(done[0], slot, bundle, queue)
+            if result is not None:
+                queue.done(bundle)
+                yield result
+
+    def _fill(self, queue: BundleQueue) -> None:
+        load = [0] * len(self._actors)
+        for slot, _ in self._flying.values():
+            load[slot] += 1
+        while (slot := min(range(len(load)), key=load.__getitem__)) is not None:
+            if load[slot] >= IN_FLIGHT_PER_ACTOR or (bundle := queue.take()) is None:
+                return
+            self._flying[self._actors[slot].pick.remote(bundle)] = (slot, bundle)
+            load[slot] += 1
+
+    def _collect(
+        self, reference: Any, slot: int, bundle: Bundle, queue: BundleQueue
+    ) -> BundleResult | None:
+        """The result, or None when the bundle has to be picked again."""
+        try:
+            result: BundleResult = self._ray.get(reference)
+        except self._ray.exceptions.RayActorError as error:
+            logger.warning("actor %d died, a new one takes its place: %s", slot, error)
+            self._replace(slot, queue)
+            if len(bundle) == 1:
+                return lost_bundle(bundle, error)
+            queue.put_back(bundle)
+            return None
+        except self._ray.exceptions.RayTaskError as error:
+            raise error.as_instanceof_cause() from error
+        return result
+
+    def _replace(self, slot: int, queue: BundleQueue) -> None:
+        for reference, (owner, bundle) in list(self._flying.items()):
+            if owner == slot:
+                del self._flying[reference]
+                queue.put_back(bundle)
+        self._actors[slot] = self._start()
+
+    def close(self) -> None:
+        for actor in self._actors:
+            self._ray.kill(actor)
+
+
+def _start_failure(error: Exception) -> Exception:
+    """What the actor's constructor raised, or a WorkerError."""
+    from eqcctpro.errors import EQCCTProError
+
+    cause: BaseException | None = error
+    while cause is not None:
+        inner = getattr(cause, "cause", None)
+        if isinstance(inner, EQCCTProError):
+            return inner
+        if isinstance(cause, EQCCTProError):
+            return cause
+        cause = inner if isinstance(inner, BaseException) else cause.__cause__
+    return WorkerError(
+        f"a model actor could not be started: {error}", hint="see run.log, or try --mode local"
+    )

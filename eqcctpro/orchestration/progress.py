@@ -1,0 +1,105 @@
+"""How far a run is: a live line on a terminal, plain lines now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import TextIO
+
+__all__ = ["Progress"]
+
+LIVE_INTERVAL_S = 0.1
+PLAIN_INTERVAL_S = 10.0
+
+
+class Progress:
+    """Counts finished station tasks and picks, and shows them.
+
+    Parameters
+    ----------
+    total : int
+        Station tasks of the run.
+    quiet : bool
+        Show nothing.
+    stream : text file, optional
+        Where lines go; standard error by default, which leaves standard output to results.
+    """
+
+    def __init__(self, total: int, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._total = total
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._live = self._stream.isatty()
+        self._started = time.monotonic()
+        self._shown = self._started
+        self.done = 0
+        self.picks = 0
+        self.failed = 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._quiet and self._live:
+            self._write(f"\r\x1b[2K{self.line()}\n")
+
+    def add(self, *, done: int, picks: int, failed: int) -> None:
+        """Count what a bundle brought."""
+        self.done += done
+        self.picks += picks
+        self.failed += failed
+        now = time.monotonic()
+        interval = LIVE_INTERVAL_S if self._live else PLAIN_INTERVAL_S
+        if self._quiet or now - self._shown < interval:
+            return
+        self._shown = now
+        self._write(f"\r\x1b[2K{self.line()}" if self._live else f"{self.line()}\n")
+
+    def line(self) -> str:
+        """Stations done, rate, picks, failures, memory and time left."""
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        rate = self.done / elapsed
+        parts = [
+            f"{self.done}/{self._total} stations",
+            f"{rate:.1f}/s",
+            f"{self.picks} picks",
+        ]
+        if self.failed:
+            parts.append(f"{self.failed} failed")
+        parts.append(f"{_memory_mb():.0f} MB")
+        if 0 < self.done < self._total:
+            parts.append(f"{_duration((self._total - self.done) / rate)} left")
+        return "  ".join(parts)
+
+    def _write(self, text: str) -> None:
+        self._stream.write(text)
+        self._stream.flush()
+
+
+def _memory_mb() -> float:
+    """Resident memory of this process and its children, in MB of 2**20 bytes."""
+    import psutil
+
+    total = 0
+    try:
+        me = psutil.Process()
+        for process in (me, *me.children(recursive=True)):
+            try:
+                total += process.memory_info().rss
+            except psutil.Error:
+                continue  # it ended meanwhile
+    except psutil.Error:
+        return 0.0
+    return total / 2**20
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,54 @@
+"""The log of a run: one file beside its results."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from eqcctpro.errors import OutputError
+
+__all__ = ["run_log"]
+
+FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
+
+
+@contextmanager
+def run_log(paths: list[Path]) -> Iterator[logging.Logger]:
+    """The logger ``eqcctpro``, writing to `paths` for as long as the run lasts.
+
+    Raises
+    ------
+    OutputError
+        A log file cannot be written.
+    """
+    logger = logging.getLogger("eqcctpro")
+    formatter = logging.Formatter(FORMAT)
+    formatter.converter = time.gmtime
+    formatter.default_msec_format = "%s.%03dZ"
+    handlers: list[logging.Handler] = []
+    earlier = logger.level
+    try:
+        for path in paths:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+            handler.setFormatter(formatter)
+            handlers.append(handler)
+            logger.addHandler(handler)
+        if logger.getEffectiveLevel() > logging.INFO:
+            logger.setLevel(logging.INFO)
+        yield logger
+    except OSError as error:
+        if error.filename is None or Path(error.filename) not in paths:
+            raise
+        raise OutputError(
+            f"cannot write the log {error.filename}: {error.strerror}",
+            hint="choose another path for it",
+        ) from error
+    finally:
+        logger.setLevel(earlier)
+        for handler in handlers:
+            logger.removeHandler(handler)
+            handler.close()

@@ -1,0 +1,130 @@
+"""What a worker is told, what it does, and what it returns; the same in every mode."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from eqcctpro.archive.plan import StationTask
+from eqcctpro.models.weights import WeightFiles
+from eqcctpro.picks.raw import RawPicks
+from eqcctpro.pipeline.engine import Pipeline
+from eqcctpro.pipeline.records import TaskRecord, TaskResult
+from eqcctpro.pipeline.settings import PipelineSettings
+
+__all__ = ["BundleResult", "PickWorker", "WorkerSpec", "open_pipeline"]
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """Everything a worker needs to build its pipeline.
+
+    Attributes
+    ----------
+    weights : WeightFiles
+    settings : PipelineSettings
+    runtime : str
+    device : str
+        ``"cpu"`` or one device, such as ``"cuda:0"``.
+    batch_size, threads : int or None
+        None leaves the choice to the runtime.
+    cpu_ids : tuple of int or None
+        Cores that the worker's process is bound to.
+    """
+
+    weights: WeightFiles
+    settings: PipelineSettings
+    runtime: str = "auto"
+    device: str = "cpu"
+    batch_size: int | None = None
+    threads: int | None = None
+    cpu_ids: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class BundleResult:
+    """What became of a bundle of station tasks.
+
+    Attributes
+    ----------
+    records : list of TaskRecord
+        One for each task.
+    picks, detections : RawPicks
+    seconds : dict
+        Per stage.
+    """
+
+    records: list[TaskRecord]
+    picks: RawPicks
+    detections: RawPicks
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def gather(cls, results: Sequence[TaskResult], seconds: dict[str, float]) -> BundleResult:
+        """Join the results of single tasks."""
+        return cls(
+            [result.record for result in results],
+            RawPicks.concatenate([result.picks for result in results]),
+            RawPicks.concatenate([result.detections for result in results]),
+            seconds,
+        )
+
+
+def open_pipeline(spec: WorkerSpec) -> Pipeline:
+    """Load the model and make a pipeline with it.
+
+    Raises
+    ------
+    ModelError
+        The model, its weights or its runtime cannot be used.
+    """
+    from eqcctpro.runtimes.select import open_picker
+
+    picker, runtime = open_picker(
+        spec.weights,
+        runtime=spec.runtime,
+        device=spec.device,
+        batch_size=spec.batch_size,
+        threads=spec.threads,
+    )
+    return Pipeline(picker, runtime, spec.settings)
+
+
+class PickWorker:
+    """Holds one pipeline and picks bundle after bundle with it.
+
+    Parameters
+    ----------
+    spec : WorkerSpec
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        started = time.perf_counter()
+        bind_to_cores(spec.cpu_ids)
+        self._pipeline = open_pipeline(spec)
+        self._load_seconds = time.perf_counter() - started
+
+    def ready(self) -> dict[str, float]:
+        """Process id and seconds that loading took."""
+        return {"pid": float(os.getpid()), "load": self._load_seconds}
+
+    def pick(self, tasks: Sequence[StationTask]) -> BundleResult:
+        """Pick a bundle; every task ends with a record."""
+        before = dict(self._pipeline.stages.seconds)
+        results = list(self._pipeline.run(tasks))
+        seconds = {
+            stage: value - before.get(stage, 0.0)
+            for stage, value in self._pipeline.stages.seconds.items()
+        }
+        return BundleResult.gather(results, seconds)
+
+
+def bind_to_cores(cpu_ids: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Bind this process to cores where the system can; returns the earlier binding."""
+    if cpu_ids is None or not hasattr(os, "sched_setaffinity"):
+        return None
+    earlier = tuple(sorted(os.sched_getaffinity(0)))
+    os.sched_setaffinity(0, cpu_ids)
+    return earlier
