@@ -1,0 +1,81 @@
+"""Folders for what can be made again: exported models, compiled networks, calibrations.
+
+They lie under ``$EQCCTPRO_CACHE``, else ``$XDG_CACHE_HOME/eqcctpro``, else
+``~/.cache/eqcctpro``.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from functools import cache
+from pathlib import Path
+
+__all__ = ["cache_folder", "write_atomically"]
+
+_log = logging.getLogger("eqcctpro")
+
+
+def cache_folder(name: str) -> Path:
+    """A writable folder of the user's cache, made if need be.
+
+    Parameters
+    ----------
+    name : str
+        Name of the folder, for example ``"exports"``.
+
+    Returns
+    -------
+    pathlib.Path
+        Under a temporary folder that lives as long as the machine's ``/tmp`` does if
+        the cache cannot be written; the log says so once.
+    """
+    return _writable_folder(_preferred_root(), name)
+
+
+def _preferred_root() -> Path:
+    own = os.environ.get("EQCCTPRO_CACHE")
+    if own:
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "eqcctpro"
+
+
+@cache
+def _writable_folder(root: Path, name: str) -> Path:
+    folder = root / name
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # A probe, since access bits say nothing about read-only mounts and quotas.
+        with tempfile.TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        fallback = _temporary_root() / name
+        fallback.mkdir(parents=True, exist_ok=True)
+        _log.warning("cache %s cannot be written (%s); using %s", folder, error.strerror, fallback)
+        return fallback
+
+
+def _temporary_root() -> Path:
+    """A folder in the temporary directory that nobody but this user can have made."""
+    user = os.getuid() if hasattr(os, "getuid") else 0
+    folder = Path(tempfile.gettempdir()) / f"eqcctpro-cache-{user}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    status = folder.lstat()
+    foreign = hasattr(os, "getuid") and status.st_uid != user
+    if folder.is_symlink() or foreign or status.st_mode & 0o022:
+        return Path(tempfile.mkdtemp(prefix="eqcctpro-cache-"))
+    return folder
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a small text file so that readers see the old or the new one, never half."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as stream:
+            stream.write(text)
+        Path(temporary).replace(path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise

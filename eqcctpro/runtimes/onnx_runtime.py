@@ -1,0 +1,73 @@
+"""Execution by ONNX Runtime on a CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+from eqcctpro.errors import ExportError, RuntimeUnavailableError
+from eqcctpro.runtimes.base import Float32, Runtime
+
+__all__ = ["OnnxRuntime"]
+
+
+class OnnxRuntime(Runtime):
+    """Runs an exported model by ONNX Runtime.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        ONNX file from :mod:`eqcctpro.models.export`.
+    batch_size : int
+        Windows a call takes at most.
+    threads : int, optional
+        Threads of one call; None for one a core.
+
+    Attributes
+    ----------
+    reason : str
+        Why this runtime was chosen, for a run's log.
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        If the package onnxruntime is missing.
+    """
+
+    kind: ClassVar[str] = "onnxruntime"
+
+    def __init__(self, path: Path, *, batch_size: int, threads: int | None = None) -> None:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise RuntimeUnavailableError(
+                f"the runtime onnxruntime is not installed ({error})",
+                hint="pip install 'eqcctpro[onnx]'",
+            ) from error
+        self.device = "cpu"
+        self.batch_size = batch_size
+        self.reason = ""
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or 0
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        # Idle threads that spin take the cores from those that decode and pick.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            self._session: Any = onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # onnxruntime has an exception class for each status
+            raise ExportError(f"ONNX Runtime cannot load {path}: {error}") from error
+
+    def predict(self, windows: Float32) -> Float32:
+        """Execute the network on one batch; see :meth:`Runtime.predict`."""
+        if self._session is None:
+            raise RuntimeError("this runtime was closed")
+        curves: Float32 = self._session.run(None, {"windows": windows})[0]
+        return curves
+
+    def close(self) -> None:
+        """Release the session and its threads."""
+        self._session = None

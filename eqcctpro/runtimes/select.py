@@ -1,0 +1,230 @@
+"""Opening a picker: its description, and the runtime that executes it.
+
+The way that a worker usually takes, an exported model in the cache, imports neither
+torch nor SeisBench.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from eqcctpro.errors import ExportError, RuntimeUnavailableError, SettingsError
+from eqcctpro.models.cache import cache_folder
+from eqcctpro.models.export import Export, cached_export, find_export
+from eqcctpro.models.picker import Picker
+from eqcctpro.runtimes.base import Runtime
+from eqcctpro.runtimes.calibration import calibrated, fastest
+from eqcctpro.runtimes.onnx_runtime import OnnxRuntime
+from eqcctpro.runtimes.openvino_runtime import OpenVinoRuntime
+
+if TYPE_CHECKING:
+    from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.runtimes.torch_runtime import TorchRuntime
+
+__all__ = ["RUNTIMES", "default_batch_size", "load_picker", "open_picker", "open_runtime"]
+
+#: What ``runtime`` may be.
+RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")
+
+#: Runtimes for exported models, in order of preference where nothing was measured.
+_EXPORTED = ("openvino", "onnxruntime")
+
+#: Windows of a job of which nothing is known: 200 stations, ten minutes, PhaseNet.
+_USUAL_JOB = 10_000
+
+#: A job of fewer windows is over before a first calibration is.
+_TINY_JOB = 500
+
+#: Samples of one component in a batch: enough to keep two cores busy, few enough for
+#: the first layers' activations to stay near the cache (docs/performance.md).
+_CPU_BATCH_SAMPLES = 96_000
+_GPU_BATCH_SAMPLES = 3_000_000
+
+_log = logging.getLogger("eqcctpro")
+
+
+def open_picker(
+    files: WeightFiles,
+    *,
+    runtime: str = "auto",
+    device: str = "cpu",
+    batch_size: int | None = None,
+    threads: int | None = None,
+    expected_windows: int | None = None,
+) -> tuple[Picker, Runtime]:
+    """Open weights for picking.
+
+    Parameters
+    ----------
+    files : WeightFiles
+        Which model, and where its weights are.
+    runtime : {"auto", "torch", "onnxruntime", "openvino"}
+        What executes it; ``"auto"`` takes the runtime that is fastest for the job.
+    device : str
+        ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
+    batch_size : int, optional
+        Windows in a batch; None for what was measured to be fast.
+    threads : int, optional
+        Threads of one call on a CPU; None for one a core.
+    expected_windows : int, optional
+        Size of the job, which decides how much a long loading time may cost.
+
+    Returns
+    -------
+    picker : Picker
+    runtime : Runtime
+        Its attribute ``reason`` says why it was chosen.
+
+    Raises
+    ------
+    SettingsError
+        If an argument is none of those above.
+    RuntimeUnavailableError
+        If the asked-for runtime or device is not here.
+    ModelError
+        If the weights cannot be loaded, or cannot be exported to the asked-for runtime.
+    """
+    _check(runtime, device, batch_size, threads)
+    if device != "cpu":
+        if runtime not in ("auto", "torch"):
+            raise RuntimeUnavailableError(
+                f"the runtime {runtime} runs on the CPU only, not on {device}",
+                hint="choose the runtime torch or auto",
+            )
+        return _open_torch(files, device, batch_size, threads, f"the device is {device}")
+    if runtime == "torch":
+        return _open_torch(files, device, batch_size, threads, "it was asked for")
+    if runtime != "auto":
+        export = cached_export(files)
+        chosen = open_runtime(export, runtime, batch_size=batch_size, threads=threads)
+        return export.picker, _explained(export.picker, chosen, "it was asked for")
+    installed = [kind for kind in _EXPORTED if find_spec(kind) is not None]
+    if not installed:
+        return _open_torch(files, device, batch_size, threads, "no other runtime is installed")
+    try:
+        export = cached_export(files)
+    except (ExportError, RuntimeUnavailableError) as error:
+        _log.warning("%s/%s runs on torch: %s", files.parent, files.child, error)
+        return _open_torch(files, device, batch_size, threads, "the model was not exported")
+    kind, reason = _choose(export, installed, batch_size, threads, expected_windows)
+    chosen = open_runtime(export, kind, batch_size=batch_size, threads=threads)
+    return export.picker, _explained(export.picker, chosen, reason)
+
+
+def load_picker(files: WeightFiles) -> Picker:
+    """Describe weights; from the cache where they were exported, else by SeisBench."""
+    export = find_export(files)
+    if export is not None:
+        return export.picker
+    from eqcctpro.models.seisbench import describe, load_module
+
+    module = load_module(files.parent, files.weight_path, files.metadata_path)
+    return describe(module, files.parent, files.child, files.sha256)
+
+
+def open_runtime(
+    export: Export, kind: str, *, batch_size: int | None = None, threads: int | None = None
+) -> OnnxRuntime | OpenVinoRuntime:
+    """Open an exported model on the CPU.
+
+    Parameters
+    ----------
+    export : Export
+        From :func:`eqcctpro.models.export.cached_export`.
+    kind : {"onnxruntime", "openvino"}
+    batch_size, threads : int, optional
+        As for :func:`open_picker`.
+    """
+    size = batch_size or default_batch_size(export.picker)
+    if kind == "onnxruntime":
+        return OnnxRuntime(export.onnx_path, batch_size=size, threads=threads)
+    if kind == "openvino":
+        compiled: Path = cache_folder("compiled")
+        return OpenVinoRuntime(
+            export.onnx_path, batch_size=size, threads=threads, compiled_cache=compiled
+        )
+    raise SettingsError(f"exported models do not run on {kind!r}", hint=f"known: {_EXPORTED}")
+
+
+def default_batch_size(picker: Picker, device: str = "cpu") -> int:
+    """Windows in a batch, by the length of a window; a power of two."""
+    samples = _CPU_BATCH_SAMPLES if device == "cpu" else _GPU_BATCH_SAMPLES
+    size = max(1, samples // picker.in_samples)
+    return int(min(1 << (size.bit_length() - 1), 64 if device == "cpu" else 4096))
+
+
+def _check(runtime: str, device: str, batch_size: int | None, threads: int | None) -> None:
+    if runtime not in RUNTIMES:
+        raise SettingsError(
+            f"runtime {runtime!r} does not run SeisBench models",
+            hint=f"choose one of {', '.join(RUNTIMES)}",
+        )
+    if device != "cpu" and not device.startswith("cuda"):
+        raise SettingsError(f"device {device!r} is unknown", hint="use cpu, cuda or cuda:N")
+    for name, value in (("batch_size", batch_size), ("threads", threads)):
+        if value is not None and value < 1:
+            raise SettingsError(f"{name} must be at least 1, not {value}")
+
+
+def _choose(
+    export: Export,
+    installed: list[str],
+    batch_size: int | None,
+    threads: int | None,
+    expected_windows: int | None,
+) -> tuple[str, str]:
+    """Name of a runtime, and why."""
+    if len(installed) == 1:
+        return installed[0], "of the runtimes for exported models only it is installed"
+    job = _USUAL_JOB if expected_windows is None else expected_windows
+    openers: dict[str, Callable[[], Runtime]] = {}
+    for kind in installed:
+        openers[kind] = _opener(export, kind, batch_size, threads)
+    costs = calibrated(export, openers, threads, measure=job > _TINY_JOB)
+    if costs is None:
+        return installed[0], f"usually the faster one; {job} windows are too few to measure it"
+    best = fastest(costs, job)
+    expected = ", ".join(f"{kind} {costs[kind].of(job):.2f} s" for kind in sorted(costs))
+    return best, f"expected for {job} windows: {expected}"
+
+
+def _opener(
+    export: Export, kind: str, batch_size: int | None, threads: int | None
+) -> Callable[[], Runtime]:
+    return lambda: open_runtime(export, kind, batch_size=batch_size, threads=threads)
+
+
+def _open_torch(
+    files: WeightFiles, device: str, batch_size: int | None, threads: int | None, reason: str
+) -> tuple[Picker, Runtime]:
+    if find_spec("torch") is None:
+        raise RuntimeUnavailableError("torch is not installed", hint="pip install torch")
+    from eqcctpro.models.seisbench import load_picker_module
+    from eqcctpro.runtimes.torch_runtime import TorchRuntime, check_device
+
+    check_device(device)
+    picker, module = load_picker_module(
+        files.parent, files.child, files.weight_path, files.metadata_path, files.sha256
+    )
+    size = batch_size or default_batch_size(picker, device)
+    chosen = TorchRuntime(module, batch_size=size, device=device, threads=threads)
+    return picker, _explained(picker, chosen, reason)
+
+
+def _explained(
+    picker: Picker, runtime: OnnxRuntime | OpenVinoRuntime | TorchRuntime, reason: str
+) -> Runtime:
+    runtime.reason = reason
+    _log.info(
+        "%s runs on %s (%s), %d windows a batch: %s",
+        picker.name,
+        runtime.kind,
+        runtime.device,
+        runtime.batch_size,
+        reason,
+    )
+    return runtime
