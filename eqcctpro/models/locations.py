@@ -10,6 +10,7 @@ import logging
 import os
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from eqcctpro.models.weight_store import read_metadata
@@ -115,8 +116,14 @@ def cache_root() -> Path:
     if _can_write(preferred):
         return preferred
     fallback = user_root()
-    _log.info("%s cannot be written; weights go to %s", preferred, fallback)
+    _say_fallback(preferred, fallback)
     return fallback
+
+
+@cache
+def _say_fallback(preferred: Path, fallback: Path) -> None:
+    """Log where weights go instead, once for each place."""
+    _log.info("%s cannot be written; weights go to %s", preferred, fallback)
 
 
 def _can_write(folder: Path) -> bool:
@@ -156,7 +163,7 @@ def writable_class_folder(parent: str) -> Path:
     if _can_write(folder):
         return folder
     fallback = class_folder(user_root(), parent)
-    _log.info("%s cannot be written; weights go to %s", folder, fallback)
+    _say_fallback(folder, fallback)
     return fallback
 
 
