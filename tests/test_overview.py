@@ -1,0 +1,160 @@
+"""The overview picture, looked at pixel by pixel."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from eqcctpro.analysis.overview import PHASE_COLOURS, OverviewTrace, draw_overview
+from eqcctpro.errors import OutputError
+
+START_NS = 1_734_264_000_000_000_000
+SCHEMA = pa.schema(
+    [
+        ("network", pa.string()),
+        ("station", pa.string()),
+        ("phase", pa.string()),
+        ("time", pa.timestamp("us", tz="UTC")),
+        ("probability", pa.float32()),
+    ]
+)
+
+
+def picks(*rows: tuple[str, str, float, float]) -> pa.Table:
+    """Build a table from station, phase, seconds after the start, probability."""
+    return pa.Table.from_pylist(
+        [
+            {
+                "network": "XX",
+                "station": station,
+                "phase": phase,
+                "time": START_NS // 1000 + round(seconds * 1e6),
+                "probability": probability,
+            }
+            for station, phase, seconds, probability in rows
+        ],
+        schema=SCHEMA,
+    )
+
+
+def trace(station: str, channel: str = "HHZ", **changes: Any) -> OverviewTrace:
+    values: dict[str, Any] = {
+        "label": f"XX.{station}.00.{channel}",
+        "start_ns": START_NS,
+        "sampling_rate": 100.0,
+        "samples": np.random.default_rng(0).standard_normal(6000).astype(np.float32),
+        "station": f"XX.{station}",
+    }
+    return OverviewTrace(**(values | changes))
+
+
+def draw(path: Path, traces: list[OverviewTrace], table: pa.Table, **options: Any) -> np.ndarray:
+    from matplotlib.image import imread
+
+    assert draw_overview(path, traces, table, title="A run", **options) == path
+    return imread(path)
+
+
+def coloured(image: np.ndarray, phase: str) -> np.ndarray:
+    """Pixels of a phase's full colour, without the legend in the picture's top 40 rows."""
+    code = PHASE_COLOURS[phase]
+    wanted = np.array([int(code[at : at + 2], 16) for at in (1, 3, 5)]) / 255
+    return (np.abs(image[40:, :, :3] - wanted) < 0.02).all(axis=-1)
+
+
+def test_certain_picks_are_drawn_at_their_time_in_their_colour(tmp_path: Path) -> None:
+    table = picks(("A", "P", 15.0, 1.0), ("A", "S", 45.0, 1.0))
+    image = draw(tmp_path / "o.png", [trace("A")], table)
+    columns = {phase: np.flatnonzero(coloured(image, phase).any(axis=0)) for phase in "PS"}
+    assert columns["P"].size and columns["S"].size
+    distance = columns["S"].mean() - columns["P"].mean()
+    # Half a minute of the minute that fills most of the picture's width.
+    assert 0.40 * image.shape[1] < distance < 0.5 * image.shape[1]
+
+
+def test_an_uncertain_pick_is_fainter(tmp_path: Path) -> None:
+    sure = draw(tmp_path / "sure.png", [trace("A")], picks(("A", "P", 15.0, 1.0)))
+    unsure = draw(tmp_path / "unsure.png", [trace("A")], picks(("A", "P", 15.0, 0.1)))
+    assert coloured(sure, "P").any()
+    assert not coloured(unsure, "P").any()
+    blank = draw(tmp_path / "none.png", [trace("A")], picks())
+    assert (unsure != blank)[40:].any()
+
+
+def test_pieces_of_one_trace_share_a_row_and_stations_do_not(tmp_path: Path) -> None:
+    later = trace("A", start_ns=START_NS + 70_000_000_000)
+    one = draw(tmp_path / "one.png", [trace("A"), later], picks())
+    many = draw(tmp_path / "many.png", [trace(f"S{n}") for n in range(20)], picks())
+    assert many.shape[0] > one.shape[0]
+    both = draw(tmp_path / "both.png", [trace("A"), trace("A", "HHN"), later], picks())
+    assert np.array_equal(one, both), "the vertical component stands for the station"
+
+
+def test_the_stations_with_the_most_picks_are_kept(tmp_path: Path) -> None:
+    traces = [trace(f"S{n:02d}") for n in range(30)]
+    table = picks(("S29", "P", 15.0, 1.0))
+    image = draw(tmp_path / "o.png", traces, table, max_traces=5)
+    assert coloured(image, "P").any()
+    assert image.shape[0] < draw(tmp_path / "all.png", traces, table).shape[0]
+
+
+@pytest.mark.parametrize(
+    "samples",
+    [
+        np.zeros(6000, np.float32),
+        np.full(6000, np.nan),
+        np.array([1.0]),
+        np.array([], np.float32),
+        np.where(np.arange(600_000) % 1000, 1.0, np.inf),
+        np.arange(1_000_001, dtype=np.int32),
+    ],
+    ids=["flat", "nan", "single", "empty", "inf", "ramp"],
+)
+def test_odd_samples_are_drawn(tmp_path: Path, samples: np.ndarray) -> None:
+    table = picks(("B", "P", 15.0, 1.0))
+    image = draw(tmp_path / "o.png", [trace("A", samples=samples), trace("B")], table)
+    assert image.ndim == 3
+
+
+def test_nothing_at_all_is_drawn(tmp_path: Path) -> None:
+    image = draw(tmp_path / "o.png", [], picks())
+    assert (image[..., :3] < 0.5).any(), "it says that there is nothing"
+
+
+def test_picks_of_stations_that_are_not_shown_do_not_matter(tmp_path: Path) -> None:
+    image = draw(tmp_path / "o.png", [trace("A")], picks(("ELSE", "P", 15.0, 1.0)))
+    assert not coloured(image, "P").any()
+
+
+def test_a_day_draws_fast(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).standard_normal(8_640_000).astype(np.float32)
+    traces = [trace(f"S{n}", samples=samples) for n in range(10)]
+    draw(tmp_path / "warm.png", [trace("A")], picks())
+    started = time.perf_counter()
+    draw(tmp_path / "o.png", traces, picks())
+    # 0.5 s here; without reducing the traces it is minutes.
+    assert time.perf_counter() - started < 20
+
+
+def test_the_same_input_gives_the_same_file(tmp_path: Path) -> None:
+    table = picks(("A", "P", 15.0, 0.7))
+    draw(tmp_path / "a.png", [trace("A")], table)
+    draw(tmp_path / "b.png", [trace("A")], table)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="nowhere"):
+        draw_overview(tmp_path / "nowhere" / "o.png", [trace("A")], picks(), title="A run")
+
+
+def test_importing_it_does_not_import_matplotlib() -> None:
+    code = "import sys, eqcctpro.analysis.overview; sys.exit('matplotlib' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
