@@ -1,5 +1,6 @@
 """Made-up recordings whose arrivals are known."""
 
 from eqcctpro.synthetic.network import TrueArrival, synthetic_network
+from eqcctpro.synthetic.waveforms import Recording, synthetic_waveforms
 
-__all__ = ["TrueArrival", "synthetic_network"]
+__all__ = ["Recording", "TrueArrival", "synthetic_network", "synthetic_waveforms"]
