@@ -62,8 +62,7 @@ def parse_chunk_name(name: str) -> tuple[int, int] | None:
         return None
     try:
         start, end = (
-            datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-            for text in match.groups()
+            datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) for text in match.groups()
         )
     except ValueError:
         return None

@@ -67,6 +67,8 @@ def ray_session(
 def _connect(
     ray: Any, *, address: str | None, cpus: int, gpu_ids: Sequence[int], temp_dir: Path | None
 ) -> None:
+    # Ray says on every start that its token authentication is on, which needs no saying.
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
     try:
         if address is not None:

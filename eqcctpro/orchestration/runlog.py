@@ -33,7 +33,7 @@ def run_log(paths: list[Path]) -> Iterator[logging.Logger]:
     try:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handler = logging.FileHandler(path, mode="a", encoding="utf-8")
+            handler: logging.Handler = logging.FileHandler(path, mode="w", encoding="utf-8")
             handler.setFormatter(formatter)
             handlers.append(handler)
             logger.addHandler(handler)

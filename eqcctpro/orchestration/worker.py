@@ -32,6 +32,8 @@ class WorkerSpec:
         None leaves the choice to the runtime.
     cpu_ids : tuple of int or None
         Cores that the worker's process is bound to.
+    expected_windows : int or None
+        Size of the run, for choosing a runtime.
     """
 
     weights: WeightFiles
@@ -41,6 +43,7 @@ class WorkerSpec:
     batch_size: int | None = None
     threads: int | None = None
     cpu_ids: tuple[int, ...] | None = None
+    expected_windows: int | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +91,7 @@ def open_pipeline(spec: WorkerSpec) -> Pipeline:
         device=spec.device,
         batch_size=spec.batch_size,
         threads=spec.threads,
+        expected_windows=spec.expected_windows,
     )
     return Pipeline(picker, runtime, spec.settings)
 

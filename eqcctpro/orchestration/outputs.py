@@ -1,0 +1,213 @@
+"""What a run leaves behind: tables, summary, picture."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from eqcctpro.archive.plan import Plan, StationTask
+from eqcctpro.config import PickConfig
+from eqcctpro.picks.eqcctpro_folders import write_eqcctpro_folders
+from eqcctpro.picks.writers import atomic_file, write_csv, write_parquet
+from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.times import format_utc
+
+if TYPE_CHECKING:
+    from eqcctpro.analysis.overview import OverviewTrace
+
+__all__ = ["RunTables", "draw_run", "summarise", "write_summary", "write_tables"]
+
+PACKAGES = ("numpy", "torch", "seisbench", "pymseed", "openvino", "onnxruntime", "ray", "pyarrow")
+OVERVIEW_TRACES = 60
+# Notes of more tasks than this are only counted in the summary.
+MOST_LISTED = 1000
+
+
+@dataclass(frozen=True)
+class RunTables:
+    """The findings of a run.
+
+    Attributes
+    ----------
+    picks : pyarrow.Table
+        Rows of `eqcctpro.picks.table.PICK_SCHEMA`.
+    detections : pyarrow.Table or None
+        None when the model yields no detections.
+    """
+
+    picks: pa.Table
+    detections: pa.Table | None
+
+
+def write_tables(
+    config: PickConfig,
+    tables: RunTables,
+    tasks: Sequence[StationTask],
+    records: Mapping[int, TaskRecord],
+) -> dict[str, str]:
+    """Write the files that the configuration asks for; returns their paths by kind."""
+    paths: dict[str, str] = {}
+    if "csv" in config.formats:
+        write_csv(tables.picks, config.output / "picks.csv")
+        paths["picks_csv"] = str(config.output / "picks.csv")
+        if tables.detections is not None:
+            write_csv(tables.detections, config.output / "detections.csv")
+            paths["detections_csv"] = str(config.output / "detections.csv")
+    if "parquet" in config.formats:
+        write_parquet(tables.picks, config.output / "picks.parquet")
+        paths["picks_parquet"] = str(config.output / "picks.parquet")
+    if "eqcctpro" in config.formats:
+        ended = [task for task in tasks if records[task.index].status != "failed"]
+        write_eqcctpro_folders(tables.picks, ended, config.output)
+        paths["station_folders"] = str(config.output)
+    return paths
+
+
+def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> str:
+    """Draw ``overview.png``: traces of the chunk with the most picks, and its picks."""
+    from eqcctpro.analysis.overview import draw_overview
+
+    chunk = _busiest_chunk(plan, tables.picks)
+    tasks = [task for task in plan.tasks if task.chunk.name == chunk]
+    counts = Counter(
+        zip(tables.picks["network"].to_pylist(), tables.picks["station"].to_pylist(), strict=True)
+    )
+    tasks.sort(key=lambda task: (-counts[task.network, task.station], task.name))
+    traces = [trace for task in tasks[:OVERVIEW_TRACES] for trace in _vertical(task)]
+    picks = tables.picks.filter(pa.compute.equal(tables.picks["timechunk"], chunk))
+    path = config.output / "overview.png"
+    draw_overview(path, traces, picks, title=f"{model}, {chunk}", max_traces=OVERVIEW_TRACES)
+    return str(path)
+
+
+def _busiest_chunk(plan: Plan, picks: pa.Table) -> str:
+    import pyarrow.compute  # noqa: F401 (registers pa.compute)
+
+    counts = Counter(picks["timechunk"].to_pylist())
+    names = [task.chunk.name for task in plan.tasks]
+    return max(dict.fromkeys(names), key=lambda name: counts[name])
+
+
+def _vertical(task: StationTask) -> list[OverviewTrace]:
+    """The vertical component of a task, or the first one it has."""
+    from eqcctpro.analysis.overview import OverviewTrace
+    from eqcctpro.errors import InputError
+    from eqcctpro.pipeline.prepare import FileCache, load_segments
+
+    try:
+        decoded = FileCache().read(task, None, 0)
+    except InputError:
+        return []  # its record says what is wrong with it
+    segments = load_segments(task, decoded, 0, [])
+    codes = sorted({segment.code for segment in segments}, key=lambda c: (c.component != "Z", c))
+    return [
+        OverviewTrace(
+            str(segment.code),
+            segment.start_ns,
+            segment.sampling_rate,
+            segment.samples,
+            f"{task.network}.{task.station}",
+        )
+        for segment in segments
+        if segment.code == codes[0]
+    ]
+
+
+def summarise(
+    plan: Plan,
+    records: Mapping[int, TaskRecord],
+    tables: RunTables,
+    facts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The content of ``summary.json``.
+
+    Every station task of the plan is in exactly one of done, empty and failed; the
+    balance says so.
+    """
+    statuses = Counter(record.status for record in records.values())
+    phases = Counter(tables.picks["phase"].to_pylist())
+    return {
+        **facts,
+        "plan": {
+            "layout": plan.layout,
+            "timechunks": len(plan.chunks),
+            "station_tasks": len(plan.tasks),
+            "files": len(plan.files),
+            "files_unusable": len(plan.problems),
+            "files_ignored": len(plan.ignored),
+        },
+        "tasks": {status: statuses[status] for status in ("done", "empty", "failed")},
+        "balanced": sum(statuses.values()) == len(plan.tasks),
+        "picks": {"total": tables.picks.num_rows, **dict(sorted(phases.items()))},
+        "detections": None if tables.detections is None else tables.detections.num_rows,
+        "picks_outside_span": sum(record.n_outside for record in records.values()),
+        "windows": sum(record.n_windows for record in records.values()),
+        "samples": sum(record.n_samples for record in records.values()),
+        "empty": _listed(plan, records, "empty"),
+        "failed": _listed(plan, records, "failed"),
+        "files_failed": [
+            {"file": p.path, "error": p.error, "message": p.message} for p in plan.problems
+        ],
+        "files_ignored": plan.ignored[:MOST_LISTED],
+        "notes": _notes(plan, records),
+        "versions": _versions(),
+        "machine": {"system": platform.platform(), "python": platform.python_version()},
+    }
+
+
+def _listed(plan: Plan, records: Mapping[int, TaskRecord], status: str) -> list[dict[str, str]]:
+    listed = []
+    for task in plan.tasks:
+        record = records[task.index]
+        if record.status == status:
+            entry = {"station": task.name, "timechunk": task.chunk.name, "reason": record.reason}
+            if record.error:
+                entry["error"] = record.error
+            listed.append(entry)
+    return listed
+
+
+def _notes(plan: Plan, records: Mapping[int, TaskRecord]) -> list[dict[str, Any]]:
+    noted = [task for task in plan.tasks if records[task.index].notes]
+    return [
+        {
+            "station": task.name,
+            "timechunk": task.chunk.name,
+            "notes": list(records[task.index].notes),
+        }
+        for task in noted[:MOST_LISTED]
+    ]
+
+
+def _versions() -> dict[str, str]:
+    from eqcctpro import __version__
+
+    versions = {"eqcctpro": __version__}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    """Write ``summary.json``."""
+    with atomic_file(path) as file:
+        file.write(json.dumps(summary, indent=2, default=str).encode() + b"\n")
+
+
+def span_text(plan: Plan) -> str:
+    """First and last sample of the files of a plan, for the log."""
+    extents = [extent for file in plan.files for extent in file.channels]
+    first = min(extent.start_ns for extent in extents)
+    last = max(extent.end_ns for extent in extents)
+    return f"{format_utc(first, 'seconds')} to {format_utc(last, 'seconds')}"
