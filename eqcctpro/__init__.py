@@ -1,3 +1,51 @@
-"""EQCCTPro: P and S arrivals from the waveforms of whole seismic networks."""
+"""EQCCTPro: P and S arrivals from the waveforms of whole seismic networks.
+
+The public API::
+
+    RunEQCCTPro   a picking run, with the parameter names of EQCCTPro
+    PickConfig    the settings of a run, with the names of the command line
+    run_picking   runs a PickConfig
+    RunResult     what a run found
+    EQCCTProError and its kinds, in eqcctpro.errors
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from eqcctpro.api import RunEQCCTPro
+    from eqcctpro.config import PickConfig
+    from eqcctpro.errors import EQCCTProError
+    from eqcctpro.orchestration.run import RunResult, run_picking
+
+__all__ = [
+    "EQCCTProError",
+    "PickConfig",
+    "RunEQCCTPro",
+    "RunResult",
+    "__version__",
+    "run_picking",
+]
 
 __version__ = "1.0.0.dev0"
+
+# Loaded when first asked for, so that importing the package costs nothing.
+_HOMES = {
+    "EQCCTProError": "eqcctpro.errors",
+    "PickConfig": "eqcctpro.config",
+    "RunEQCCTPro": "eqcctpro.api",
+    "RunResult": "eqcctpro.orchestration.run",
+    "run_picking": "eqcctpro.orchestration.run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'eqcctpro' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -51,6 +51,8 @@ class PickConfig(BaseModel):
     cpu_ids: tuple[int, ...] | None = None
     gpu_fraction: float | None = Field(None, gt=0, le=1)
     ray_temp_dir: Path | None = None
+    ram_safety_cap: float = Field(0.90, gt=0, le=0.98, description="Share of memory to fill")
+    ignore_ram_cap: bool = False
 
     p_threshold: float | None = Threshold
     s_threshold: float | None = Threshold

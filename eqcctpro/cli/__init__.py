@@ -1,1 +1,47 @@
 """The command line."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from eqcctpro.cli.demo import demo
+from eqcctpro.cli.doctor import doctor
+from eqcctpro.cli.models import models_app
+from eqcctpro.cli.pick import pick
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="eqcctpro",
+    help="P and S arrivals from the waveforms of whole seismic networks.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(pick)
+app.command()(demo)
+app.command()(doctor)
+app.add_typer(models_app)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from eqcctpro import __version__
+
+        typer.echo(f"eqcctpro {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -12,6 +12,11 @@ from eqcctpro.errors import SettingsError
 __all__ = ["Placement", "available_cores", "place_workers"]
 
 
+# Peak memory of a worker on 60 s records, MB of 2**20 bytes (docs/performance.md).
+WORKER_MB = 400
+TORCH_WORKER_MB = 1000
+
+
 def available_cores() -> list[int]:
     """Ids of the cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -36,6 +41,8 @@ class Placement:
         Share of one GPU that each worker takes.
     cpus_per_worker : float
         What Ray books for each worker.
+    limits : tuple of str
+        Why there are fewer workers than were asked for.
     """
 
     workers: int
@@ -44,6 +51,7 @@ class Placement:
     gpu_ids: tuple[int, ...]
     gpu_fraction: float
     cpus_per_worker: float
+    limits: tuple[str, ...] = ()
 
     @property
     def device(self) -> str:
@@ -74,7 +82,7 @@ def place_workers(config: PickConfig) -> Placement:
             )
     cores = len(set(config.cpu_ids)) if config.cpu_ids else len(mine)
     gpus = config.gpu_ids
-    workers = config.workers or (len(gpus) if gpus else cores)
+    workers, limits = _within_memory(config, config.workers or (len(gpus) if gpus else cores))
     threads = config.threads or max(cores // workers, 1)
     return Placement(
         workers=workers,
@@ -83,7 +91,26 @@ def place_workers(config: PickConfig) -> Placement:
         gpu_ids=gpus,
         gpu_fraction=_gpu_fraction(config, workers),
         cpus_per_worker=min(1.0, int(cores / workers * 100) / 100),
+        limits=limits,
     )
+
+
+def _within_memory(config: PickConfig, requested: int) -> tuple[int, tuple[str, ...]]:
+    """As many of the requested workers as the memory holds, and why not all."""
+    if config.mode == "local" or config.address is not None or config.ignore_ram_cap:
+        return requested, ()
+    import psutil
+
+    each = TORCH_WORKER_MB if config.runtime == "torch" or config.gpu_ids else WORKER_MB
+    pool = config.ram_safety_cap * psutil.virtual_memory().available / 2**20
+    workers = min(requested, max(1, int(pool / each)))
+    if workers == requested:
+        return requested, ()
+    sentence = (
+        f"Requested {requested} workers, created {workers} "
+        f"(RAM limited to {pool:.0f} MB, {each} MB/worker)"
+    )
+    return workers, (sentence,)
 
 
 def _gpu_fraction(config: PickConfig, workers: int) -> float:

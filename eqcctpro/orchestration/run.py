@@ -237,6 +237,8 @@ class _Execution:
         self._picks: list[RawPicks] = []
         self._detections: list[RawPicks] = []
         self.placement = place_workers(config)
+        for sentence in self.placement.limits:
+            logging.getLogger("eqcctpro").warning("%s", sentence)
         batch_size = config.batch_size or config.model_arguments.get("batch_size")
         self._spec = WorkerSpec(
             weights,
@@ -359,6 +361,7 @@ def _facts(
         "run_id": run_id,
         "mode": config.mode,
         "workers": workers,
+        "limits": list(placement.limits),
         "threads_per_worker": config.threads if config.mode == "local" else placement.threads,
         "runtime": run.runtime,
         "device": config.device,
@@ -378,9 +381,10 @@ def _facts(
 def _run_id(config: PickConfig, weights: WeightFiles, tasks: Sequence[StationTask]) -> str:
     """A name for what was computed: the same plan, weights and settings give the same id."""
     where_only = {
-        "output", "mode", "workers", "address", "device", "cpu_ids", "gpu_fraction",
-        "ray_temp_dir", "threads", "log_file", "formats", "overview", "concurrent_timechunks",
-    }  # fmt: skip
+        *("output", "log_file", "formats", "overview"),
+        *("mode", "workers", "concurrent_timechunks", "address", "ray_temp_dir"),
+        *("device", "gpu_fraction", "threads", "cpu_ids", "ram_safety_cap", "ignore_ram_cap"),
+    }
     if unknown := where_only - set(PickConfig.model_fields):
         raise SettingsError(f"settings {sorted(unknown)} no longer exist")
     digest = hashlib.sha256(weights.sha256.encode())

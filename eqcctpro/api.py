@@ -1,0 +1,266 @@
+"""The Python interface with the parameter names that EQCCTPro's users know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eqcctpro.config import PickConfig
+from eqcctpro.errors import SettingsError
+
+if TYPE_CHECKING:
+    from eqcctpro.orchestration.run import RunResult
+
+__all__ = ["RunEQCCTPro"]
+
+PathLike = str | Path
+
+
+class RunEQCCTPro:
+    """One picking run over an archive of time-chunk and station folders.
+
+    Every parameter is checked here, before any work starts; one that cannot be
+    honoured raises and says why.
+
+    Parameters
+    ----------
+    use_gpu : bool
+        Run the model on CUDA devices.
+    input_dir, output_dir : path
+        The archive, and where results go.
+    log_filepath : path, optional
+        A second place for the log, beside ``output_dir/run.log``.
+    p_model_filepath, s_model_filepath : path, optional
+        Weights of EQCCT's two networks; only with ``model_type="eqcct"``.
+    number_of_concurrent_station_predictions : int, optional
+        Workers: Ray actors, or Ripper tasks at a time.  One for each core by default.
+    number_of_concurrent_timechunk_predictions : int
+        Time chunks that are worked on at once.
+    intra_threads : int
+        Threads of each worker.
+    inter_threads : int
+        Only 1: the runtimes execute one operator after the other.
+    P_threshold, S_threshold, Detection_threshold : float, optional
+        Probabilities in 0..1.  None takes the defaults of the weights.
+    specific_stations : str, optional
+        Station folders or codes, separated by commas; patterns are allowed.
+    stations2use : int, optional
+        Pick a random choice of that many stations, the same in every run.
+    csv_dir, best_usecase_config
+        Take the configuration that a benchmark found; needs its results.
+    vram_mb, gpu_vram_safety_cap, cudnn_headroom : float
+        Limits on GPU memory; only with ``use_gpu=True``.
+    selected_gpus : list of int, optional
+        CUDA devices; the first one by default.
+    ram_safety_cap : float
+        Share of the available memory that workers may fill, at most 0.98.
+    cpu_id_list : list of int, optional
+        Cores to use; all by default.
+    start_time, end_time : str, optional
+        UTC, ``"2024-12-15 12:00:00"``.  Without them everything is picked, and the
+        folders are the time chunks.
+    timechunk_dt, waveform_overlap : float
+        Length of a time chunk and what neighbours share, in minutes; used with
+        `start_time` and `end_time`.
+    tmp_dir : path, optional
+        Ray's folder for sockets and logs.
+    model_type : {"eqcct", "seisbench"}
+    seisbench_parent_model, seisbench_child_model : str, optional
+        For example ``"PhaseNet"`` and ``"original"``.
+    ripper : bool
+        One Ray task per bundle of stations instead of persistent actors.
+    ripper_ignore_cpu_ram_cap, ignore_cpu_ram_cap : bool
+        Start all workers that are asked for, whatever the memory.
+    mode : {"local", "modelactor", "ripper"}, optional
+        Overrides `ripper`; ``"local"`` runs in this process.
+    runtime, batch_size, window_grid, bandpass, model_arguments, formats, overview
+        As in `eqcctpro.PickConfig`.
+
+    Raises
+    ------
+    SettingsError
+        A parameter is wrong, or cannot be honoured.
+
+    Examples
+    --------
+    >>> run = RunEQCCTPro(
+    ...     input_dir="network",
+    ...     output_dir="out",
+    ...     model_type="seisbench",
+    ...     seisbench_parent_model="EQTransformer",
+    ...     seisbench_child_model="original",
+    ...     mode="local",
+    ... )
+    >>> result = run.run_eqcctpro()  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        use_gpu: bool = False,
+        input_dir: PathLike | None = None,
+        output_dir: PathLike | None = None,
+        log_filepath: PathLike | None = None,
+        p_model_filepath: PathLike | None = None,
+        s_model_filepath: PathLike | None = None,
+        number_of_concurrent_station_predictions: int | None = None,
+        number_of_concurrent_timechunk_predictions: int = 1,
+        intra_threads: int = 1,
+        inter_threads: int = 1,
+        P_threshold: float | None = None,
+        S_threshold: float | None = None,
+        specific_stations: str | None = None,
+        csv_dir: PathLike | None = None,
+        best_usecase_config: bool = False,
+        vram_mb: float | None = None,
+        stations2use: int | None = None,
+        selected_gpus: Sequence[int] | None = None,
+        gpu_vram_safety_cap: float = 0.95,
+        cudnn_headroom: float = 0.25,
+        ram_safety_cap: float = 0.90,
+        cpu_id_list: Sequence[int] | None = None,
+        start_time: str | None = None,
+        end_time: str | None = None,
+        timechunk_dt: float = 1,
+        waveform_overlap: float = 0,
+        tmp_dir: PathLike | None = None,
+        model_type: str = "eqcct",
+        seisbench_parent_model: str | None = None,
+        seisbench_child_model: str | None = None,
+        Detection_threshold: float | None = None,
+        ripper: bool = False,
+        ripper_ignore_cpu_ram_cap: bool = False,
+        ignore_cpu_ram_cap: bool = False,
+        *,
+        mode: str | None = None,
+        runtime: str = "auto",
+        batch_size: int | None = None,
+        window_grid: str = "trace",
+        bandpass: tuple[float, float] | None = None,
+        model_arguments: Mapping[str, Any] | None = None,
+        formats: Sequence[str] = ("csv", "parquet", "eqcctpro"),
+        overview: bool = True,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name != "self"}
+        _require(given, "input_dir", "output_dir")
+        _refuse_impossible(given)
+        mode = mode or ("ripper" if ripper else "modelactor")
+        on_ray = mode != "local"
+        ignore_cap = ripper_ignore_cpu_ram_cap if mode == "ripper" else ignore_cpu_ram_cap
+        timed = start_time is not None and end_time is not None
+        self.config = PickConfig.checked(
+            input=input_dir,
+            output=output_dir,
+            log_file=log_filepath,
+            model=_model_name(given),
+            start=start_time,
+            end=end_time,
+            timechunk=timechunk_dt if timed else None,
+            overlap=waveform_overlap if timed else 0.0,
+            window_grid=window_grid,
+            stations=specific_stations or (),
+            stations_at_most=stations2use,
+            mode=mode,
+            workers=number_of_concurrent_station_predictions if on_ray else None,
+            concurrent_timechunks=number_of_concurrent_timechunk_predictions if on_ray else None,
+            device=_device(use_gpu, selected_gpus),
+            runtime=runtime,
+            batch_size=batch_size,
+            threads=intra_threads if on_ray else None,
+            cpu_ids=None if cpu_id_list is None else tuple(cpu_id_list),
+            ram_safety_cap=ram_safety_cap,
+            ignore_ram_cap=ignore_cap,
+            ray_temp_dir=tmp_dir,
+            p_threshold=P_threshold,
+            s_threshold=S_threshold,
+            detection_threshold=Detection_threshold,
+            bandpass=bandpass,
+            model_arguments=dict(model_arguments or {}),
+            formats=tuple(formats),
+            overview=overview,
+        )
+
+    def run_eqcctpro(self, *, quiet: bool = True) -> RunResult:
+        """Pick, and write the results to `output_dir`.
+
+        Parameters
+        ----------
+        quiet : bool
+            Show no progress.
+
+        Returns
+        -------
+        RunResult
+            The pick table, counts, seconds and paths.
+
+        Raises
+        ------
+        EQCCTProError
+            The run cannot start or cannot be finished.  Single stations that fail
+            are in the result's summary instead.
+        """
+        from eqcctpro.orchestration.run import run_picking
+
+        return run_picking(self.config, quiet=quiet)
+
+
+def _require(given: Mapping[str, Any], *names: str) -> None:
+    missing = [name for name in names if given[name] is None]
+    if missing:
+        raise SettingsError(f"{', '.join(missing)} must be given")
+
+
+def _model_name(given: Mapping[str, Any]) -> str:
+    kind = str(given["model_type"]).lower()
+    if kind == "seisbench":
+        _require(given, "seisbench_parent_model", "seisbench_child_model")
+        for name in ("p_model_filepath", "s_model_filepath"):
+            if given[name] is not None:
+                raise SettingsError(f"{name} is for model_type='eqcct', not for 'seisbench'")
+        return f"{given['seisbench_parent_model']}/{given['seisbench_child_model']}"
+    if kind == "eqcct":
+        raise SettingsError(
+            "model_type: 'eqcct' is not available in this version",
+            hint="use model_type='seisbench' with EQCCTP or EQCCTS as the parent model",
+        )
+    raise SettingsError(f"model_type: {kind!r} is not known", hint="use 'seisbench' or 'eqcct'")
+
+
+def _device(use_gpu: bool, selected_gpus: Sequence[int] | None) -> str:
+    if not use_gpu:
+        if selected_gpus:
+            raise SettingsError("selected_gpus needs use_gpu=True")
+        return "cpu"
+    return "cuda:" + ",".join(str(gpu) for gpu in selected_gpus or (0,))
+
+
+def _refuse_impossible(given: Mapping[str, Any]) -> None:
+    """Refuse what would otherwise be ignored."""
+    if given["inter_threads"] != 1:
+        raise SettingsError(
+            f"inter_threads: {given['inter_threads']} cannot be honoured",
+            hint="the runtimes execute one operator after the other; use intra_threads",
+        )
+    if given["best_usecase_config"] or given["csv_dir"] is not None:
+        raise SettingsError(
+            "best_usecase_config and csv_dir cannot be honoured: this version runs no benchmarks",
+            hint="set number_of_concurrent_station_predictions yourself",
+        )
+    limits = {"vram_mb": None, "gpu_vram_safety_cap": 0.95, "cudnn_headroom": 0.25}
+    for name, default in limits.items():
+        if given[name] != default:
+            raise SettingsError(
+                f"{name} cannot be honoured: this version does not limit GPU memory",
+                hint="choose fewer workers for each GPU instead",
+            )
+    if given["mode"] == "local":
+        for name in ("number_of_concurrent_station_predictions", "tmp_dir"):
+            if given[name] is not None:
+                raise SettingsError(f"{name} applies to the modes modelactor and ripper")
+    if (given["start_time"] is None) != (given["end_time"] is None):
+        raise SettingsError("start_time and end_time belong together: give both, or neither")
+    if given["start_time"] is None and (given["timechunk_dt"], given["waveform_overlap"]) != (1, 0):
+        raise SettingsError(
+            "timechunk_dt and waveform_overlap need start_time and end_time",
+            hint="without them the folders are the time chunks",
+        )

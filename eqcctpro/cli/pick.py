@@ -1,0 +1,205 @@
+"""``eqcctpro pick``: an archive in, a table of picks out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eqcctpro.cli.errors import reporting
+from eqcctpro.errors import SettingsError
+
+if TYPE_CHECKING:
+    from eqcctpro.orchestration.run import RunResult
+
+__all__ = ["pick"]
+
+_INPUT, _MODEL, _WHERE, _PICKS = "Input", "Model", "Where it runs", "Results"
+
+Option = typer.Option
+
+
+def pick(
+    inputs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="INPUT...", help="Folder of an archive, or miniSEED files."),
+    ] = None,
+    output: Annotated[Path | None, Option("-o", "--output", help="Folder for the results.")] = None,
+    model: Annotated[
+        str | None,
+        Option(help="Parent/child, or Parent/path of weights.", rich_help_panel=_MODEL),
+    ] = None,
+    layout: Annotated[
+        str | None, Option(help="auto, chunks or files.", rich_help_panel=_INPUT)
+    ] = None,
+    start: Annotated[
+        str | None, Option(help="Drop picks before this time.", rich_help_panel=_INPUT)
+    ] = None,
+    end: Annotated[
+        str | None, Option(help="Drop picks from this time on.", rich_help_panel=_INPUT)
+    ] = None,
+    timechunk: Annotated[
+        float | None,
+        Option(help="Cut time into chunks of so many minutes.", rich_help_panel=_INPUT),
+    ] = None,
+    overlap: Annotated[
+        float | None, Option(help="Minutes that neighbouring chunks share.", rich_help_panel=_INPUT)
+    ] = None,
+    window_grid: Annotated[
+        str | None,
+        Option(help="trace (SeisBench's placement) or absolute.", rich_help_panel=_MODEL),
+    ] = None,
+    stations: Annotated[
+        str | None, Option(help="Patterns such as 'NC.*,PB35'.", rich_help_panel=_INPUT)
+    ] = None,
+    mode: Annotated[
+        str | None, Option(help="local, modelactor or ripper.", rich_help_panel=_WHERE)
+    ] = None,
+    workers: Annotated[int | None, Option(help="Ray workers.", rich_help_panel=_WHERE)] = None,
+    address: Annotated[
+        str | None, Option(help="A running Ray cluster to join.", rich_help_panel=_WHERE)
+    ] = None,
+    device: Annotated[
+        str | None, Option(help="cpu, cuda or cuda:0,1.", rich_help_panel=_WHERE)
+    ] = None,
+    runtime: Annotated[
+        str | None,
+        Option(help="auto, torch, onnxruntime, openvino or tensorflow.", rich_help_panel=_WHERE),
+    ] = None,
+    threads: Annotated[
+        int | None, Option(help="Threads of each worker.", rich_help_panel=_WHERE)
+    ] = None,
+    batch_size: Annotated[
+        int | None, Option(help="Windows in a batch.", rich_help_panel=_WHERE)
+    ] = None,
+    p_threshold: Annotated[float | None, Option(rich_help_panel=_MODEL)] = None,
+    s_threshold: Annotated[float | None, Option(rich_help_panel=_MODEL)] = None,
+    detection_threshold: Annotated[float | None, Option(rich_help_panel=_MODEL)] = None,
+    bandpass: Annotated[
+        str | None,
+        Option(help="EQCCTPro's filter, for example 1,45 (Hz).", rich_help_panel=_MODEL),
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        Option(
+            "--set",
+            metavar="NAME=VALUE",
+            help="An argument of the model, such as overlap=0.5.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = None,
+    format_: Annotated[
+        str | None,
+        Option("--format", help="Any of csv,parquet,eqcctpro.", rich_help_panel=_PICKS),
+    ] = None,
+    overview: Annotated[
+        bool | None, Option("--overview/--no-overview", help="Draw overview.png.")
+    ] = None,
+    config: Annotated[
+        Path | None, Option(help="Settings from a TOML, YAML or JSON file; options win.")
+    ] = None,
+    keep_going: Annotated[
+        bool, Option("--keep-going/--fail-fast", help="Go on when a station fails.")
+    ] = True,
+    quiet: Annotated[bool, Option("-q", "--quiet", help="Only errors.")] = False,
+    verbose: Annotated[bool, Option("-v", "--verbose", help="Show the log.")] = False,
+) -> None:
+    """Pick P and S arrivals on the waveforms of a network.
+
+    Results are written to the output folder: picks.csv, picks.parquet, summary.json, run.log,
+    overview.png, and detections.csv where the model yields detections.
+
+    Exit codes: 0 all is well; 2 wrong settings; 3 unusable input; 4 model, weights or
+    runtime; 5 results cannot be written; 6 Ray; 10 the run is complete, but stations or
+    files in it failed (they are listed in summary.json); 130 interrupted.
+    """
+    options: dict[str, Any] = {
+        "input": tuple(inputs) if inputs else None,
+        "output": output,
+        "model": model,
+        "layout": layout,
+        "start": start,
+        "end": end,
+        "timechunk": timechunk,
+        "overlap": overlap,
+        "window_grid": window_grid,
+        "stations": stations,
+        "mode": mode,
+        "workers": workers,
+        "address": address,
+        "device": device,
+        "runtime": runtime,
+        "threads": threads,
+        "batch_size": batch_size,
+        "p_threshold": p_threshold,
+        "s_threshold": s_threshold,
+        "detection_threshold": detection_threshold,
+        "formats": format_,
+        "overview": overview,
+    }
+    with reporting():
+        result = _run(options, bandpass, set_ or [], config, keep_going, quiet, verbose)
+        if not quiet:
+            _report(result)
+        raise typer.Exit(result.exit_code)
+
+
+def _run(
+    options: dict[str, Any],
+    bandpass: str | None,
+    arguments: list[str],
+    config_file: Path | None,
+    keep_going: bool,
+    quiet: bool,
+    verbose: bool,
+) -> RunResult:
+    from eqcctpro.config import PickConfig, load_config_file
+    from eqcctpro.orchestration.run import run_picking
+
+    settings = load_config_file(config_file) if config_file is not None else {}
+    settings.update({name: value for name, value in options.items() if value is not None})
+    if bandpass is not None:
+        settings["bandpass"] = tuple(bandpass.split(","))
+    if arguments:
+        settings["model_arguments"] = {
+            **settings.get("model_arguments", {}),
+            **dict(_name_and_value(text) for text in arguments),
+        }
+    for name, how in (("input", "INPUT"), ("output", "-o OUT")):
+        if name not in settings:
+            raise SettingsError(f"{name} is missing", hint=f"eqcctpro pick INPUT -o OUT; add {how}")
+    if verbose:
+        logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    return run_picking(PickConfig.checked(**settings), quiet=quiet, keep_going=keep_going)
+
+
+def _name_and_value(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals or not name.strip():
+        raise SettingsError(f"--set {text!r} is not NAME=VALUE", hint="--set overlap=0.5")
+    return name.strip(), value.strip()
+
+
+def _report(result: RunResult) -> None:
+    """The outcome in a few lines, failures first."""
+    summary = result.summary
+    for file in summary["files_failed"]:
+        typer.echo(f"unusable file: {file['message']}", err=True)
+    for item in summary["failed"]:
+        typer.echo(f"failed: {item['station']} {item['timechunk']}: {item['reason']}", err=True)
+    for item in summary["empty"]:
+        typer.echo(f"empty: {item['station']} {item['timechunk']}: {item['reason']}", err=True)
+    counts, picks = summary["tasks"], dict(summary["picks"])
+    total = picks.pop("total")
+    phases = ", ".join(f"{number} {phase}" for phase, number in picks.items())
+    typer.echo(
+        f"{total} picks"
+        + (f" ({phases})" if phases else "")
+        + f" on {sum(counts.values())} station tasks: {counts['done']} done, "
+        f"{counts['empty']} empty, {counts['failed']} failed"
+    )
+    for kind in ("picks_csv", "picks_parquet", "detections_csv", "overview", "summary"):
+        if kind in summary["paths"]:
+            typer.echo(summary["paths"][kind])
