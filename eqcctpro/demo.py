@@ -1,0 +1,241 @@
+"""The demonstration: a made-up network, picked with a model that is really here."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from eqcctpro.errors import ModelError, OutputError, WeightsNotFoundError
+from eqcctpro.synthetic import TrueArrival, synthetic_network
+from eqcctpro.times import NS_PER_S
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.orchestration.run import RunResult
+
+__all__ = ["DemoResult", "PhaseScore", "make_demo", "score"]
+
+TOLERANCE_S = 0.5
+"""A pick this close to a true arrival has found it."""
+
+_PREFERRED = (
+    "EQTransformer/original",
+    "PhaseNet/original",
+    "EQTransformer/original_nonconservative",
+    "PhaseNetLight/ethz",
+    "GPD/original",
+)
+_MARKER = "demo.json"
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseScore:
+    """How the picks of one phase compare with the truth.
+
+    Attributes
+    ----------
+    phase : str
+    found, true : int
+        Arrivals that a pick found, and arrivals that there are.
+    extra : int
+        Picks that belong to no arrival.
+    residual_s : float or None
+        Median of pick minus true time over the arrivals found, in s.
+    """
+
+    phase: str
+    found: int
+    true: int
+    extra: int
+    residual_s: float | None
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demonstration did.
+
+    Attributes
+    ----------
+    weights : WeightFiles
+        The model that was used, and where its weights are from.
+    passed_over : list of str
+        Models that were preferred but could not be used, and why.
+    stations : int
+    scores : list of PhaseScore
+        P and S.
+    run : RunResult
+    """
+
+    weights: WeightFiles
+    passed_over: list[str]
+    stations: int
+    scores: list[PhaseScore]
+    run: RunResult = field(repr=False)
+
+
+def make_demo(
+    out: str | Path,
+    *,
+    stations: int = 12,
+    mode: str = "local",
+    workers: int | None = None,
+    model: str | None = None,
+    seed: int = 0,
+    quiet: bool = True,
+) -> DemoResult:
+    """Make a small network, pick it, and compare the picks with the true arrivals.
+
+    Writes ``out/network`` (the archive), ``out/picks`` (the run's results) and ``out/demo.json``
+    (the comparison).  What an earlier demonstration left there is replaced.  Nothing is
+    downloaded.
+
+    Parameters
+    ----------
+    out : path
+    stations : int
+        Stations of the network, 1 to 999.
+    mode : {"local", "modelactor", "ripper"}
+    workers : int, optional
+        Ray workers of the modes modelactor and ripper.
+    model : str, optional
+        ``Parent/child``; None takes the first one of a list that is here.
+    seed : int
+        Another seed makes other earthquakes.
+    quiet : bool
+        Show no progress.
+
+    Returns
+    -------
+    DemoResult
+
+    Raises
+    ------
+    WeightsNotFoundError
+        No weights of a picker are on this machine.
+    OutputError
+        The results cannot be written, or `out` holds a network that no demonstration made.
+    EQCCTProError
+        The run failed.
+    """
+    from eqcctpro.config import PickConfig
+    from eqcctpro.orchestration.run import run_picking
+
+    folder = Path(out)
+    weights, passed_over = _find_model(model)
+    _clear(folder)
+    truth = synthetic_network(folder / "network", stations=stations, seed=seed)
+    config = PickConfig.checked(
+        input=folder / "network",
+        output=folder / "picks",
+        model=weights.name,
+        mode=mode,
+        workers=workers,
+    )
+    run = run_picking(config, quiet=quiet)
+    result = DemoResult(weights, passed_over, stations, score(run.table, truth), run)
+    _write_report(folder / _MARKER, result)
+    return result
+
+
+def score(picks: pa.Table, truth: Sequence[TrueArrival]) -> list[PhaseScore]:
+    """Compare picks with true arrivals.
+
+    Parameters
+    ----------
+    picks : pyarrow.Table
+        With the columns network, station, phase and time.
+    truth : sequence of TrueArrival
+
+    Returns
+    -------
+    list of PhaseScore
+        One for each phase in `truth`, in alphabetical order.
+    """
+    import pyarrow as pa
+
+    times = picks["time"].cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64()).to_pylist()
+    codes = (picks[name].to_pylist() for name in ("network", "station", "phase"))
+    found: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+    for network, station, phase, time_ns in zip(*codes, times, strict=True):
+        found[network, station, phase].append(time_ns)
+    return [_score_phase(phase, found, truth) for phase in sorted({t.phase for t in truth})]
+
+
+def _score_phase(
+    phase: str, found: dict[tuple[str, str, str], list[int]], truth: Sequence[TrueArrival]
+) -> PhaseScore:
+    residuals = []
+    wanted = [arrival for arrival in truth if arrival.phase == phase]
+    for arrival in wanted:
+        near = found.get((arrival.network, arrival.station, phase), ())
+        offsets = [(time_ns - arrival.time_ns) / NS_PER_S for time_ns in near]
+        nearest = min(offsets, key=abs, default=None)
+        if nearest is not None and abs(nearest) <= TOLERANCE_S:
+            residuals.append(nearest)
+    picked = sum(len(times) for (*_, name), times in found.items() if name == phase)
+    middle = median(residuals) if residuals else None
+    return PhaseScore(phase, len(residuals), len(wanted), picked - len(residuals), middle)
+
+
+def _find_model(asked_for: str | None) -> tuple[WeightFiles, list[str]]:
+    """Weights to use, and why preferred ones are not."""
+    from eqcctpro.models.inventory import list_local
+    from eqcctpro.models.weights import find_weights, split_name
+
+    if asked_for is not None:
+        return find_weights(*split_name(asked_for), fetch=False), []
+    here = {row.name for row in list_local()}
+    passed_over: list[str] = []
+    for name in _PREFERRED:
+        if name not in here:
+            continue
+        try:
+            return find_weights(*split_name(name), fetch=False), passed_over
+        except ModelError as error:
+            passed_over.append(f"{name}: {error.message}")
+    raise WeightsNotFoundError(
+        f"none of {', '.join(_PREFERRED)} is on this machine"
+        + "".join(f"; {reason}" for reason in passed_over),
+        hint="run: pip install 'eqcctpro[weights]', or: eqcctpro models fetch PhaseNet/original",
+    )
+
+
+def _clear(folder: Path) -> None:
+    """Remove what an earlier demonstration made, and only that."""
+    marker = folder / _MARKER
+    made = [folder / "network", folder / "picks"]
+    try:
+        taken = [path for path in made if path.exists()]
+        if taken and not marker.is_file():
+            raise OutputError(
+                f"{taken[0]} is there already and no demonstration made it",
+                hint="choose another folder with --out",
+            )
+        for path in taken:
+            shutil.rmtree(path)
+        folder.mkdir(parents=True, exist_ok=True)
+        marker.write_text("{}\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the demonstration to {folder}: {error.strerror or error}",
+            hint="choose another folder with --out",
+        ) from error
+
+
+def _write_report(path: Path, result: DemoResult) -> None:
+    report = {
+        "model": result.weights.name,
+        "weights": str(result.weights.weight_path),
+        "sha256": result.weights.sha256,
+        "stations": result.stations,
+        "scores": [asdict(phase) for phase in result.scores],
+    }
+    path.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

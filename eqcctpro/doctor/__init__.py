@@ -1,0 +1,6 @@
+"""What this machine has, what works on it, and what to fix."""
+
+from eqcctpro.doctor.check import Check, Status
+from eqcctpro.doctor.examine import examine
+
+__all__ = ["Check", "Status", "examine"]
