@@ -213,6 +213,7 @@ def _lay_out(
             block.data.shape[1],
             grid=settings.grid,
             start_ns=block.start_ns,
+            origin_ns=block.origin_ns,
             sampling_rate=block.sampling_rate,
         )
         if len(offsets):

@@ -94,15 +94,15 @@ def resolve_settings(
         strict,
         flexible,
         thresholds,
-        context_ns(picker, grid),
+        context_ns(picker),
         start_ns,
         end_ns,
     )
 
 
-def context_ns(picker: Picker, grid: WindowGrid) -> int:
+def context_ns(picker: Picker) -> int:
     """Data wanted around what a chunk owns, so that its curves do not depend on the cut."""
-    if grid == "trace" or picker.sampling_rate is None:
+    if picker.sampling_rate is None:
         return 0
     # One window reaches a sample from either side, and a pick's flanks need the same.
     return round(2 * picker.in_samples / picker.sampling_rate * 1e9)

@@ -36,11 +36,14 @@ class Block:
         Hz.
     data : ndarray of float32, shape (components, samples)
         Counts, in the order of the model's components.
+    origin_ns : int
+        Where the continuous record begins that this is a part of.
     """
 
     start_ns: int
     sampling_rate: float
     data: NDArray[np.float32]
+    origin_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +172,7 @@ def _clip(piece: _Aligned, start_ns: int, end_ns: int) -> _Aligned | None:
         piece.segment.start_ns + round(first * interval),
         piece.segment.sampling_rate,
         piece.segment.samples[first:last],
+        piece.segment.anchor_ns,
     )
     return _Aligned(
         piece.row, start, start + round((last - first - 1) * interval), piece.shift_s, segment
@@ -188,7 +192,9 @@ def _fill(pieces: Sequence[_Aligned], n_rows: int) -> Block:
         last = min(first + len(samples), n_samples + 1)
         data[piece.row, first:last] = samples[: last - first]
     shift_s = float(np.mean([piece.shift_s for piece in pieces]))
-    return Block(start_ns + round(shift_s * NS_PER_S), rate, data[:, :n_samples])
+    true_start_ns = start_ns + round(shift_s * NS_PER_S)
+    cut_off_ns = max(piece.segment.start_ns - piece.segment.origin_ns for piece in pieces)
+    return Block(true_start_ns, rate, data[:, :n_samples], true_start_ns - cut_off_ns)
 
 
 def _truncated_samples(span_ns: int, rate: float) -> int:

@@ -5,6 +5,7 @@ The codes, times and sampling rates come from the records; file names mean nothi
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -84,15 +85,32 @@ def decode_file(
                 hint="only miniSEED 2 and 3 can be picked",
             ) from error
         warnings.append(f"{path}: only partly readable: {_one_line(details)}")
-    segments = _collect(traces, path, warnings)
-    if not segments and not warnings and start_ns is None and end_ns is None:
+    cut = start_ns is not None or end_ns is not None
+    segments = _collect(traces, path, warnings, _record_starts(content) if cut else {})
+    if not segments and not warnings and not cut:
         raise DecodeError(
             f"{path} holds no miniSEED record", hint="only miniSEED 2 and 3 can be picked"
         )
     return DecodedFile(segments, warnings)
 
 
-def _collect(traces: MS3TraceList, path: str | Path, warnings: list[str]) -> list[Segment]:
+def _record_starts(content: bytes) -> dict[str, list[tuple[int, int]]]:
+    """Start and end of every continuous record, from the headers alone."""
+    traces = MS3TraceList()
+    # What cannot be read has been reported when it was decoded.
+    with suppress(MiniSEEDError, ValueError):
+        traces.add_buffer(content, skip_not_data=True)
+    return {
+        trace.sourceid: [(piece.starttime, piece.endtime) for piece in trace] for trace in traces
+    }
+
+
+def _collect(
+    traces: MS3TraceList,
+    path: str | Path,
+    warnings: list[str],
+    spans: dict[str, list[tuple[int, int]]],
+) -> list[Segment]:
     segments: list[Segment] = []
     for trace_id in traces:
         try:
@@ -104,8 +122,10 @@ def _collect(traces: MS3TraceList, path: str | Path, warnings: list[str]) -> lis
             if piece.samprate <= 0 or piece.numsamples <= 0 or piece.sampletype == "t":
                 warnings.append(f"{path}: {code} holds no time series (log or event records)")
                 continue
-            rate = float(piece.samprate)
-            segments.append(Segment(code, piece.starttime, rate, piece.take_np_datasamples()))
+            start, rate = piece.starttime, float(piece.samprate)
+            whole = (s for s, end in spans.get(trace_id.sourceid, ()) if s <= start <= end)
+            samples = piece.take_np_datasamples()
+            segments.append(Segment(code, start, rate, samples, min(whole, default=None)))
     return segments
 
 

@@ -56,12 +56,21 @@ class Segment:
         Hz.
     samples : ndarray, shape (n,)
         Counts, in the type that the records hold.
+    anchor_ns : int or None
+        Where the continuous record begins that this is a part of; None where it was
+        not cut.
     """
 
     code: ChannelCode
     start_ns: int
     sampling_rate: float
     samples: NDArray[Any]
+    anchor_ns: int | None = None
+
+    @property
+    def origin_ns(self) -> int:
+        """Where the continuous record begins."""
+        return self.start_ns if self.anchor_ns is None else self.anchor_ns
 
     @property
     def end_ns(self) -> int:
@@ -175,6 +184,7 @@ def split_at_nan(segment: Segment) -> tuple[list[Segment], int]:
             segment,
             start_ns=segment.start_ns + round(first * segment.interval_ns),
             samples=segment.samples[first:last],
+            anchor_ns=segment.anchor_ns if first == 0 else None,
         )
         for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
     ]
@@ -198,4 +208,5 @@ def trim(segment: Segment, start_ns: int | None, end_ns: int | None) -> Segment 
         segment,
         start_ns=segment.start_ns + round(first * interval),
         samples=segment.samples[first:last],
+        anchor_ns=segment.origin_ns,
     )

@@ -24,6 +24,7 @@ def window_offsets(
     *,
     grid: WindowGrid = "trace",
     start_ns: int = 0,
+    origin_ns: int = 0,
     sampling_rate: float = 100.0,
 ) -> NDArray[np.intp]:
     """First sample of every window on a block.
@@ -35,12 +36,13 @@ def window_offsets(
     n_samples : int
         Length of the block.
     grid : {"trace", "absolute"}
-        ``"trace"`` counts from the block's first sample and adds one window at the
-        end, as SeisBench does.  ``"absolute"`` puts windows at multiples of the step
-        since 1970 and adds one at each edge, so that windows inside a record do not
-        depend on where the record was cut.
-    start_ns, sampling_rate
-        Of the block; only needed for the absolute grid.
+        ``"trace"`` counts from the first sample of the continuous record, as SeisBench
+        does; ``"absolute"`` from 1970, so that windows do not depend on where a record
+        begins.  One more window stands at each edge that no other begins or ends at.
+    start_ns, origin_ns : int
+        Where the block and the continuous record that it is a part of begin.
+    sampling_rate : float
+        Hz.
 
     Returns
     -------
@@ -51,14 +53,12 @@ def window_offsets(
     if last < 0:
         return np.empty(0, dtype=np.intp)
     step = window_step(picker, windows)
-    first = 0
-    if grid == "absolute":
-        first = -_samples_since_1970(start_ns, sampling_rate) % step
+    before = start_ns - (origin_ns if grid == "trace" else 0)
+    first = -_samples_in(before, sampling_rate) % step
     offsets = np.arange(first, last + 1, step, dtype=np.intp)
     if picker.output == "point":
         return offsets
-    edges = [0, last] if grid == "absolute" else [last]
-    return np.unique(np.concatenate([offsets, np.asarray(edges, dtype=np.intp)]))
+    return np.unique(np.concatenate([offsets, np.array([0, last], dtype=np.intp)]))
 
 
 def window_step(picker: Picker, windows: WindowSettings) -> int:
@@ -79,5 +79,5 @@ def window_step(picker: Picker, windows: WindowSettings) -> int:
     return step
 
 
-def _samples_since_1970(start_ns: int, sampling_rate: float) -> int:
-    return round(Fraction(start_ns) * Fraction(sampling_rate) / NS_PER_S)
+def _samples_in(span_ns: int, sampling_rate: float) -> int:
+    return round(Fraction(span_ns) * Fraction(sampling_rate) / NS_PER_S)
