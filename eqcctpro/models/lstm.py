@@ -1,0 +1,113 @@
+"""SeisBench's hand-written LSTMs as operators that can be exported.  Imports torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+__all__ = ["RECURRENCE_OPERATOR", "exportable_lstm"]
+
+#: Name of the operator that stands for a hard-sigmoid recurrence in the traced graph,
+#: until :mod:`eqcctpro.models.recurrence` writes it out.
+RECURRENCE_OPERATOR = "eqcctpro::HardSigmoidLSTM"
+
+#: ``hard_sigmoid(x) = clip(0.2 x + 0.5, 0, 1)``, as in Keras, EQTransformer's framework.
+_HARD_SLOPE, _HARD_OFFSET = 0.2, 0.5
+
+
+def exportable_lstm(lstm: Any) -> nn.Module:
+    """A ``seisbench.models.base.CustomLSTM`` as one operator.
+
+    Gates that are sigmoids make it torch's own LSTM, hard sigmoids a recurrence of ours.
+    """
+    from seisbench.models.base import hard_sigmoid
+
+    cells = [lstm.cell_f, *([lstm.cell_b] if lstm.bidirectional else [])]
+    gates = {cell.gate_activation for cell in cells}
+    if gates == {hard_sigmoid}:
+        return _HardSigmoidLSTM(cells)
+    if gates == {torch.sigmoid}:
+        return _plain_lstm(cells)
+    raise NotImplementedError(f"LSTM gates {gates} have no exportable form")
+
+
+def _plain_lstm(cells: list[Any]) -> nn.LSTM:
+    lstm = nn.LSTM(cells[0].input_size, cells[0].hidden_size, bidirectional=len(cells) == 2)
+    with torch.no_grad():
+        for cell, suffix in zip(cells, ("", "_reverse"), strict=False):
+            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+                getattr(lstm, f"{name}_l0{suffix}").copy_(getattr(cell, name))
+    return lstm.eval()
+
+
+class _HardSigmoidLSTM(nn.Module):
+    """An LSTM with hard-sigmoid gates, as weights of one recurrence.
+
+    Both directions run as one recurrence on the record and its reverse: the states
+    lie side by side, the recurrent weights on a block diagonal.  Gates are in the order
+    input, forget, output, cell, and slope and offset of the hard sigmoid are part of
+    the weights, so that a step clips the first three and takes tanh of the last.
+    """
+
+    def __init__(self, cells: list[Any]) -> None:
+        super().__init__()
+        directions, hidden, inputs = len(cells), cells[0].hidden_size, cells[0].input_size
+        projection = torch.zeros(directions, inputs, 4, directions, hidden)
+        recurrence = torch.zeros(directions, hidden, 4, directions, hidden)
+        bias = torch.zeros(4, directions, hidden)
+        for d, cell in enumerate(cells):
+            for ours, theirs in enumerate((0, 1, 3, 2)):
+                slope, offset = (_HARD_SLOPE, _HARD_OFFSET) if ours < 3 else (1.0, 0.0)
+                rows = slice(theirs * hidden, (theirs + 1) * hidden)
+                projection[d, :, ours, d] = slope * cell.weight_ih[rows].detach().T
+                recurrence[d, :, ours, d] = slope * cell.weight_hh[rows].detach().T
+                total = cell.bias_ih[rows] + cell.bias_hh[rows]
+                bias[ours, d] = slope * total.detach() + offset
+        width = directions * hidden
+        self.directions, self.hidden = directions, hidden
+        self.projection: torch.Tensor
+        self.recurrence: torch.Tensor
+        self.bias: torch.Tensor
+        self.register_buffer("projection", projection.reshape(directions * inputs, 4 * width))
+        self.register_buffer("recurrence", recurrence.reshape(width, 4 * width))
+        self.register_buffer("bias", bias.reshape(4 * width))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, None]:
+        """Run over ``x`` of shape (time, batch, inputs)."""
+        if self.directions == 2:
+            x = torch.cat([x, x.flip(0)], dim=-1)
+        projected = torch.matmul(x, self.projection) + self.bias
+        states = _Recurrence.apply(projected, self.recurrence, int(projected.shape[0]))
+        if self.directions == 2:
+            forward, backward = states[..., : self.hidden], states[..., self.hidden :]
+            states = torch.cat([forward, backward.flip(0)], dim=-1)
+        return states, None
+
+
+class _Recurrence(torch.autograd.Function):
+    """The loop over time, traced as one operator instead of one set of nodes a step."""
+
+    @staticmethod
+    def forward(
+        _ctx: Any, projected: torch.Tensor, recurrence: torch.Tensor, steps: int
+    ) -> torch.Tensor:
+        width = recurrence.shape[0]
+        h = c = projected.new_zeros(projected.shape[1], width)
+        states = []
+        for step in range(steps):
+            gates = projected[step] + h @ recurrence
+            i, f, o = torch.clamp(gates[:, : 3 * width], 0, 1).chunk(3, dim=1)
+            c = f * c + i * torch.tanh(gates[:, 3 * width :])
+            h = o * torch.tanh(c)
+            states.append(h)
+        return torch.stack(states)
+
+    @staticmethod
+    def symbolic(g: Any, projected: Any, recurrence: Any, steps: int) -> Any:
+        width = recurrence.type().sizes()
+        states = g.op(RECURRENCE_OPERATOR, projected, recurrence)
+        # Without a type the exporter warns on every operator that it does not know.
+        states.setType(projected.type().with_sizes([steps, None, width[0] if width else None]))
+        return states
