@@ -14,7 +14,7 @@ from eqcctpro.orchestration.dispatch import Bundle, BundleQueue, lost_bundle
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
 
-__all__ = ["run_modelactor"]
+__all__ = ["ActorPool", "run_modelactor"]
 
 logger = logging.getLogger("eqcctpro")
 
@@ -44,7 +44,7 @@ def run_modelactor(
     EQCCTProError
         What the model raised while it was loaded.
     """
-    pool = _ActorPool(ray, spec, placement)
+    pool = ActorPool(ray, spec, placement)
     queue = BundleQueue(
         make_bundles(tasks, placement.workers, within_chunks=open_chunks is not None), open_chunks
     )
@@ -54,7 +54,7 @@ def run_modelactor(
         pool.close()
 
 
-class _ActorPool:
+class ActorPool:
     def __init__(self, ray: Any, spec: WorkerSpec, placement: Placement) -> None:
         self._ray = ray
         self._spec = spec

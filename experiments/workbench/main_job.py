@@ -1,0 +1,62 @@
+"""How much faster is the main job than SeisBench on the same network, and in what memory?
+
+Makes a network of real records, then measures warm runs from miniSEED files to a CSV of picks:
+
+    python experiments/workbench/main_job.py RECORDS --stations 200 --model PhaseNet/original
+
+RECORDS is an archive in EQCCTPro's layout with three-component records of more than 75 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import tempfile
+from pathlib import Path
+
+from eqcctpro.evaluation.mainjob import Contender, compare_main_job
+from eqcctpro.synthetic.tiling import tile_network
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("records", type=Path)
+    parser.add_argument("--stations", type=int, default=200)
+    parser.add_argument("--model", action="append", required=True)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--skip-seisbench", action="store_true")
+    parser.add_argument("--json", type=Path, help="also write everything to this file")
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as scratch:
+        network = tile_network(
+            options.records, Path(scratch) / "network", stations=options.stations
+        )
+        for model in options.model:
+            contenders = [Contender("local", "local", model)]
+            contenders.append(Contender("modelactor", "modelactor", model, options.workers))
+            if not options.skip_seisbench:
+                contenders.append(Contender("seisbench", "seisbench", model))
+            measured = compare_main_job(
+                network, Path(scratch) / "out", contenders, repeats=options.repeats
+            )
+            slowest = measured[-1].median
+            for m in measured:
+                print(
+                    f"{model:34s} {m.contender.name:12s} {m.median:7.2f} s "
+                    f"({min(m.seconds):.2f}-{max(m.seconds):.2f})  {slowest / m.median:6.2f} x  "
+                    f"{m.peak_mb:6.0f} MB  {m.picks} picks  {m.detail}"
+                )
+                rows.append(m.row())
+    if options.json:
+        machine = {
+            "machine": platform.processor() or platform.machine(),
+            "stations": options.stations,
+        }
+        options.json.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
