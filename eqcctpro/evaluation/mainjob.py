@@ -178,7 +178,7 @@ def _seisbench(contender: Contender, network: Path, output: Path) -> Prepared:
 def _local(contender: Contender, network: Path, output: Path) -> Prepared:
     from eqcctpro.orchestration.worker import open_pipeline
 
-    plan, spec = _plan_and_spec(contender, network)
+    _, spec = _plan_and_spec(contender, network)
     pipeline = open_pipeline(spec)
 
     def job() -> int:

@@ -55,6 +55,16 @@ def run_modelactor(
 
 
 class ActorPool:
+    """Actors with loaded models, which pick one queue of bundles after another.
+
+    Parameters
+    ----------
+    ray : module
+        Connected.
+    spec : WorkerSpec
+    placement : Placement
+    """
+
     def __init__(self, ray: Any, spec: WorkerSpec, placement: Placement) -> None:
         self._ray = ray
         self._spec = spec
@@ -77,6 +87,7 @@ class ActorPool:
         logger.info("%d actors ready, slowest load %.2f s", len(states), slowest)
 
     def run(self, queue: BundleQueue) -> Iterator[BundleResult]:
+        """Pick all bundles of a queue; yields each as it finishes."""
         while queue or self._flying:
             self._fill(queue)
             done, _ = self._ray.wait(list(self._flying), num_returns=1)
@@ -121,6 +132,7 @@ class ActorPool:
         self._actors[slot] = self._start()
 
     def close(self) -> None:
+        """End all actors."""
         for actor in self._actors:
             self._ray.kill(actor)
 

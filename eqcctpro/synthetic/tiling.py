@@ -30,7 +30,7 @@ def tile_network(
     output : Path
         Where the new archive is written, with one time chunk.
     stations : int
-        Stations ``XX.T00000``, ``XX.T00001`` ...
+        Stations ``XX.T0000``, ``XX.T0001`` ... in hexadecimal, at most 65,536.
     seconds : float
         Length of each record.
     skip_s : float
@@ -52,7 +52,7 @@ def tile_network(
     end_ns = START_NS + round(seconds * NS_PER_S)
     chunk = output / chunk_name(START_NS, end_ns)
     for number in range(stations):
-        station = f"T{number:05d}"
+        station = f"T{number:04X}"  # miniSEED 2 holds five letters
         folder = chunk / station
         folder.mkdir(parents=True, exist_ok=True)
         for segment in sources[number % len(sources)]:
