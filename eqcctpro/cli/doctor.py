@@ -60,7 +60,10 @@ def _print_table(checks: Sequence[Check]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("", "what", "found", "to do", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    for heading in ("", "what", "found", "to do"):
+        # Paths are long words: they break, and nothing of them is left out.
+        table.add_column(heading, overflow="fold")
     for check in checks:
         status = Text(check.status, style=_COLOURS[check.status])
         table.add_row(status, Text(check.topic), Text(check.found), Text(check.hint))
