@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from eqcctpro.models.cache import cache_folder, write_atomically
 from eqcctpro.models.export import Export
 from eqcctpro.models.picker import Picker
 from eqcctpro.runtimes.base import Runtime
+from eqcctpro.runtimes.slices import available_cores
 
 __all__ = ["Cost", "calibrated", "calibration_path", "fastest"]
 
@@ -85,7 +85,7 @@ def calibrated(
 def calibration_path(export: Export, kinds: tuple[str, ...], threads: int | None) -> Path:
     """File that remembers a model's costs on this machine with these releases."""
     releases = [f"{kind} {packages.version(kind)}" for kind in sorted(kinds)]
-    about = [export.key, _processor(), str(_cores()), str(threads), *releases]
+    about = [export.key, _processor(), str(threads or available_cores()), *releases]
     name = hashlib.sha256("\n".join(about).encode()).hexdigest()[:32]
     return cache_folder("calibrations") / f"{name}.json"
 
@@ -144,10 +144,3 @@ def _processor() -> str:
     except OSError:
         pass
     return f"{platform.machine()} {platform.processor()}"
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
+
 from eqcctpro.errors import ExportError, RuntimeUnavailableError
 from eqcctpro.runtimes.base import Float32, Runtime
+from eqcctpro.runtimes.slices import available_cores, slice_bounds, slice_size
 
 __all__ = ["OnnxRuntime"]
 
@@ -32,6 +36,8 @@ class OnnxRuntime(Runtime):
     ------
     RuntimeUnavailableError
         If the package onnxruntime is missing.
+    ExportError
+        If the file cannot be loaded.
     """
 
     kind: ClassVar[str] = "onnxruntime"
@@ -48,7 +54,7 @@ class OnnxRuntime(Runtime):
         self.batch_size = batch_size
         self.reason = ""
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads or 0
+        options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 3
@@ -60,14 +66,26 @@ class OnnxRuntime(Runtime):
             )
         except Exception as error:  # onnxruntime has an exception class for each status
             raise ExportError(f"ONNX Runtime cannot load {path}: {error}") from error
+        _, _, samples = self._session.get_inputs()[0].shape
+        self._slice = slice_size(int(samples), batch_size)
+        workers = min(threads or available_cores(), -(-batch_size // self._slice))
+        self._pool = ThreadPoolExecutor(workers, "onnxruntime")
 
     def predict(self, windows: Float32) -> Float32:
         """Execute the network on one batch; see :meth:`Runtime.predict`."""
         if self._session is None:
             raise RuntimeError("this runtime was closed")
-        curves: Float32 = self._session.run(None, {"windows": windows})[0]
-        return curves
+        bounds = slice_bounds(len(windows), self._slice)
+        if len(bounds) == 1:
+            return self._run(windows)
+        parts = [windows[start:stop] for start, stop in bounds]
+        return np.concatenate(list(self._pool.map(self._run, parts)))
 
     def close(self) -> None:
         """Release the session and its threads."""
+        self._pool.shutdown()
         self._session = None
+
+    def _run(self, windows: Float32) -> Float32:
+        curves: Float32 = self._session.run(None, {"windows": windows})[0]
+        return curves

@@ -9,15 +9,16 @@ import numpy as np
 
 from eqcctpro.errors import ExportError, RuntimeUnavailableError
 from eqcctpro.runtimes.base import Float32, Runtime
+from eqcctpro.runtimes.slices import available_cores, slice_bounds, slice_size
 
 __all__ = ["OpenVinoRuntime"]
 
 
 class OpenVinoRuntime(Runtime):
-    """Runs an exported model by OpenVINO, compiled for one batch size.
+    """Runs an exported model by OpenVINO, compiled for slices of one size.
 
-    Batches that are not full are filled up with zeros, which no window's result
-    depends on.
+    The last slice of a batch that is not full is filled up with zeros, which no other
+    window's result depends on.
 
     Parameters
     ----------
@@ -41,6 +42,8 @@ class OpenVinoRuntime(Runtime):
     ------
     RuntimeUnavailableError
         If the package openvino is missing.
+    ExportError
+        If the file cannot be loaded.
     """
 
     kind: ClassVar[str] = "openvino"
@@ -64,40 +67,56 @@ class OpenVinoRuntime(Runtime):
         self.device = "cpu"
         self.batch_size = batch_size
         self.reason = ""
-        settings: dict[str, Any] = {
-            "PERFORMANCE_HINT": "LATENCY",
+        streams = threads or available_cores()
+        settings = {
+            "NUM_STREAMS": streams,
+            "INFERENCE_NUM_THREADS": streams,
             "INFERENCE_PRECISION_HINT": precision,
+            # Pinned, the streams of two workers would sit on the same cores.
+            "ENABLE_CPU_PINNING": False,
         }
-        if threads is not None:
-            settings["INFERENCE_NUM_THREADS"] = threads
         try:
             core = openvino.Core()
             if compiled_cache is not None:
                 core.set_property({"CACHE_DIR": str(compiled_cache)})
             model = core.read_model(str(path))
-            components, samples = list(model.input(0).partial_shape)[1:]
-            shape = (batch_size, components.get_length(), samples.get_length())
-            model.reshape(list(shape))
-            self._request: Any = core.compile_model(model, "CPU", settings).create_infer_request()
+            shape = model.input(0).partial_shape
+            components, samples = (int(shape[axis].get_length()) for axis in (1, 2))
+            self._slice = slice_size(samples, batch_size)
+            model.reshape([self._slice, components, samples])
+            compiled = core.compile_model(model, "CPU", settings)
+            self._requests: list[Any] = []
+            self._bind(openvino, compiled)
         except RuntimeError as error:
             raise ExportError(f"OpenVINO cannot load {path}: {error}") from error
-        self._input: Float32 = np.zeros(shape, np.float32)
-        self._request.set_input_tensor(openvino.Tensor(self._input, shared_memory=True))
-        self._filled = 0
+
+    def _bind(self, openvino: Any, compiled: Any) -> None:
+        """One request a slice, each reading and writing its part of two arrays."""
+        slices = -(-self.batch_size // self._slice)
+        full = slices * self._slice
+        self._input: Float32 = np.zeros((full, *list(compiled.input(0).shape)[1:]), np.float32)
+        self._output: Float32 = np.zeros((full, *list(compiled.output(0).shape)[1:]), np.float32)
+        for start, stop in slice_bounds(full, self._slice):
+            request = compiled.create_infer_request()
+            request.set_input_tensor(openvino.Tensor(self._input[start:stop], shared_memory=True))
+            request.set_output_tensor(openvino.Tensor(self._output[start:stop], shared_memory=True))
+            self._requests.append(request)
 
     def predict(self, windows: Float32) -> Float32:
         """Execute the network on one batch; see :meth:`Runtime.predict`."""
-        if self._request is None:
+        if not self._requests:
             raise RuntimeError("this runtime was closed")
         count = len(windows)
+        needed = -(-count // self._slice)
         self._input[:count] = windows
-        # What an earlier batch left behind must not slow this one down with NaNs.
-        self._input[count : self._filled] = 0
-        self._filled = count
-        self._request.infer()
-        curves: Float32 = self._request.get_output_tensor(0).data
-        return curves[:count]
+        # Leftovers of an earlier batch would be harmless, but NaNs among them slow.
+        self._input[count : needed * self._slice] = 0
+        for request in self._requests[:needed]:
+            request.start_async()
+        for request in self._requests[:needed]:
+            request.wait()
+        return self._output[:count]
 
     def close(self) -> None:
         """Release the compiled network."""
-        self._request = None
+        self._requests = []

@@ -20,6 +20,7 @@ from eqcctpro.runtimes.base import Runtime
 from eqcctpro.runtimes.calibration import calibrated, fastest
 from eqcctpro.runtimes.onnx_runtime import OnnxRuntime
 from eqcctpro.runtimes.openvino_runtime import OpenVinoRuntime
+from eqcctpro.runtimes.slices import MAX_SLICE, available_cores, slice_size
 
 if TYPE_CHECKING:
     from eqcctpro.models.weights import WeightFiles
@@ -39,10 +40,11 @@ _USUAL_JOB = 10_000
 #: A job of fewer windows is over before a first calibration is.
 _TINY_JOB = 500
 
-#: Samples of one component in a batch: enough to keep two cores busy, few enough for
-#: the first layers' activations to stay near the cache (docs/performance.md).
-_CPU_BATCH_SAMPLES = 96_000
-_GPU_BATCH_SAMPLES = 3_000_000
+#: Slices that a batch has for every thread, so that no thread waits for long at its end.
+_SLICES_PER_THREAD = 2
+
+#: Samples of one component that a GPU takes at once, and windows at most.
+_GPU_BATCH_SAMPLES, _GPU_BATCH = 3_000_000, 1024
 
 _log = logging.getLogger("eqcctpro")
 
@@ -139,7 +141,7 @@ def open_runtime(
     batch_size, threads : int, optional
         As for :func:`open_picker`.
     """
-    size = batch_size or default_batch_size(export.picker)
+    size = batch_size or default_batch_size(export.picker, threads=threads)
     if kind == "onnxruntime":
         return OnnxRuntime(export.onnx_path, batch_size=size, threads=threads)
     if kind == "openvino":
@@ -150,11 +152,13 @@ def open_runtime(
     raise SettingsError(f"exported models do not run on {kind!r}", hint=f"known: {_EXPORTED}")
 
 
-def default_batch_size(picker: Picker, device: str = "cpu") -> int:
-    """Windows in a batch, by the length of a window; a power of two."""
-    samples = _CPU_BATCH_SAMPLES if device == "cpu" else _GPU_BATCH_SAMPLES
-    size = max(1, samples // picker.in_samples)
-    return int(min(1 << (size.bit_length() - 1), 64 if device == "cpu" else 4096))
+def default_batch_size(picker: Picker, device: str = "cpu", threads: int | None = None) -> int:
+    """Windows in a batch: some slices for every thread, or what fills a GPU."""
+    if device != "cpu":
+        size = max(1, min(_GPU_BATCH_SAMPLES // picker.in_samples, _GPU_BATCH))
+        return int(1 << (size.bit_length() - 1))
+    slices = _SLICES_PER_THREAD * max(2, threads or available_cores())
+    return slices * slice_size(picker.in_samples, MAX_SLICE)
 
 
 def _check(runtime: str, device: str, batch_size: int | None, threads: int | None) -> None:
@@ -210,7 +214,7 @@ def _open_torch(
     picker, module = load_picker_module(
         files.parent, files.child, files.weight_path, files.metadata_path, files.sha256
     )
-    size = batch_size or default_batch_size(picker, device)
+    size = batch_size or default_batch_size(picker, device, threads)
     chosen = TorchRuntime(module, batch_size=size, device=device, threads=threads)
     return picker, _explained(picker, chosen, reason)
 
