@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -279,6 +279,7 @@ class _Execution:
         from eqcctpro.orchestration.ripper import run_ripper
 
         config = self.config
+        spec = self._with_one_runtime()
         with ExitStack() as stack:
             ray = stack.enter_context(
                 ray_session(
@@ -292,10 +293,20 @@ class _Execution:
             yield from pick(
                 ray,
                 self.plan.tasks,
-                self._spec,
+                spec,
                 self.placement,
                 open_chunks=config.concurrent_timechunks,
             )
+
+    def _with_one_runtime(self) -> WorkerSpec:
+        """The workers' spec with the runtime settled, so that all of them use the same."""
+        if self._spec.device != "cpu":
+            self.runtime = "torch"
+            return replace(self._spec, runtime="torch")
+        runtime = open_pipeline(self._spec).runtime
+        self.runtime = runtime.kind  # type: ignore[assignment]
+        runtime.close()
+        return replace(self._spec, runtime=runtime.kind, batch_size=runtime.batch_size)
 
     def raw(self) -> tuple[RawPicks, RawPicks]:
         """Picks and detections, with the borders between chunks settled."""
