@@ -101,7 +101,8 @@ class ActorPool:
         load = [0] * len(self._actors)
         for slot, _ in self._flying.values():
             load[slot] += 1
-        while (slot := min(range(len(load)), key=load.__getitem__)) is not None:
+        while True:
+            slot = min(range(len(load)), key=load.__getitem__)
             if load[slot] >= IN_FLIGHT_PER_ACTOR or (bundle := queue.take()) is None:
                 return
             self._flying[self._actors[slot].pick.remote(bundle)] = (slot, bundle)

@@ -303,7 +303,8 @@ class _Execution:
         if self._spec.device != "cpu":
             self.runtime = "torch"
             return replace(self._spec, runtime="torch")
-        runtime = open_pipeline(self._spec).runtime
+        # Chosen as mode local chooses, so that the modes give the same picks to the last bit.
+        runtime = open_pipeline(replace(self._spec, threads=self.config.threads)).runtime
         self.runtime = runtime.kind  # type: ignore[assignment]
         runtime.close()
         return replace(self._spec, runtime=runtime.kind, batch_size=runtime.batch_size)
