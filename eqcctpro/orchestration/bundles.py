@@ -14,7 +14,11 @@ MOST_TASKS = 256
 
 
 def make_bundles(
-    tasks: Sequence[StationTask], workers: int, *, within_chunks: bool = False
+    tasks: Sequence[StationTask],
+    workers: int,
+    *,
+    within_chunks: bool = False,
+    per_worker: int = BUNDLES_PER_WORKER,
 ) -> list[list[StationTask]]:
     """Cut the plan into bundles of about equal size, without changing its order.
 
@@ -24,6 +28,8 @@ def make_bundles(
     workers : int
     within_chunks : bool
         Never join stations of different time chunks.
+    per_worker : int
+        Bundles for each worker, if tasks are small enough.
 
     Returns
     -------
@@ -32,7 +38,7 @@ def make_bundles(
         enough bundles for all workers.
     """
     total = sum(task.n_bytes for task in tasks)
-    target = max(total / (workers * BUNDLES_PER_WORKER), 1.0)
+    target = max(total / (workers * per_worker), 1.0)
     most = max(min(len(tasks) // workers, MOST_TASKS), 1)
     bundles: list[list[StationTask]] = []
     size = 0

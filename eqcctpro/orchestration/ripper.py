@@ -15,6 +15,9 @@ from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
 
 __all__ = ["run_ripper"]
 
+# Every bundle starts a process and loads the model: few are enough to even out the end.
+BUNDLES_PER_WORKER = 2
+
 logger = logging.getLogger("eqcctpro")
 
 
@@ -50,7 +53,13 @@ def run_ripper(
     remote = ray.remote(max_calls=1, max_retries=0)(rip).options(**placement.ray_options)
     worker_spec = replace(spec, device=placement.device)
     queue = BundleQueue(
-        make_bundles(tasks, placement.workers, within_chunks=open_chunks is not None), open_chunks
+        make_bundles(
+            tasks,
+            placement.workers,
+            within_chunks=open_chunks is not None,
+            per_worker=BUNDLES_PER_WORKER,
+        ),
+        open_chunks,
     )
     flying: dict[Any, Bundle] = {}
     while queue or flying:
