@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from eqcctpro.api import RunEQCCTPro
     from eqcctpro.config import PickConfig
     from eqcctpro.errors import EQCCTProError
-    from eqcctpro.orchestration.run import RunResult, run_picking
+    from eqcctpro.orchestration.result import RunResult
+    from eqcctpro.orchestration.run import run_picking
 
 __all__ = [
     "EQCCTProError",
@@ -36,7 +37,7 @@ _HOMES = {
     "EQCCTProError": "eqcctpro.errors",
     "PickConfig": "eqcctpro.config",
     "RunEQCCTPro": "eqcctpro.api",
-    "RunResult": "eqcctpro.orchestration.run",
+    "RunResult": "eqcctpro.orchestration.result",
     "run_picking": "eqcctpro.orchestration.run",
 }
 

@@ -10,7 +10,7 @@ from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
 
 if TYPE_CHECKING:
-    from eqcctpro.orchestration.run import RunResult
+    from eqcctpro.orchestration.result import RunResult
 
 __all__ = ["RunEQCCTPro"]
 

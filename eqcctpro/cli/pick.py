@@ -12,7 +12,7 @@ from eqcctpro.cli.errors import reporting
 from eqcctpro.errors import SettingsError
 
 if TYPE_CHECKING:
-    from eqcctpro.orchestration.run import RunResult
+    from eqcctpro.orchestration.result import RunResult
 
 __all__ = ["pick"]
 

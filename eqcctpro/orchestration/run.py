@@ -5,18 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
+from collections.abc import Sequence
+from typing import Any
 
 from eqcctpro.archive.plan import InputSettings, Plan, StationTask, make_plan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, SettingsError
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles, find_weights, split_name
+from eqcctpro.orchestration.execution import Execution
 from eqcctpro.orchestration.outputs import (
     RunTables,
     draw_run,
@@ -25,79 +22,17 @@ from eqcctpro.orchestration.outputs import (
     write_summary,
     write_tables,
 )
-from eqcctpro.orchestration.placement import Placement, place_workers
 from eqcctpro.orchestration.progress import Progress
+from eqcctpro.orchestration.result import RunResult
 from eqcctpro.orchestration.runlog import run_log
-from eqcctpro.orchestration.worker import (
-    BundleResult,
-    WorkerSpec,
-    bind_to_cores,
-    open_pipeline,
-)
-from eqcctpro.picks.borders import settle_borders
-from eqcctpro.picks.raw import RawPicks
+from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.picks.table import detection_table, pick_table
 from eqcctpro.picks.writers import check_writable
-from eqcctpro.pipeline.records import StageSeconds, TaskRecord
 from eqcctpro.pipeline.settings import PipelineSettings, resolve_settings
 from eqcctpro.times import NS_PER_S
 from eqcctpro.windows.placement import window_step
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-__all__ = ["RunResult", "run_picking"]
-
-#: Exit code of a run that finished although stations or files failed.
-SOME_FAILED = 10
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run found and where it is.
-
-    Attributes
-    ----------
-    table : pyarrow.Table
-        The pick table.
-    detections : pyarrow.Table or None
-    summary : dict
-        The content of ``summary.json``: counts, reasons, seconds, versions, paths.
-    """
-
-    table: pa.Table
-    detections: pa.Table | None
-    summary: dict[str, Any] = field(repr=False)
-
-    @property
-    def picks(self) -> pd.DataFrame:
-        """The pick table as a pandas data frame."""
-        return self.table.to_pandas()
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Station tasks done, empty and failed, unusable files, and picks."""
-        return {
-            **self.summary["tasks"],
-            "files_failed": self.summary["plan"]["files_unusable"],
-            "picks": self.summary["picks"]["total"],
-        }
-
-    @property
-    def seconds(self) -> dict[str, float]:
-        """Wall-clock seconds per part of the run, and seconds per stage over all workers."""
-        return dict(self.summary["seconds"])
-
-    @property
-    def paths(self) -> dict[str, str]:
-        """Files that were written, by kind."""
-        return dict(self.summary["paths"])
-
-    @property
-    def exit_code(self) -> int:
-        """0 if nothing failed, else 10."""
-        counts = self.counts
-        return SOME_FAILED if counts["failed"] or counts["files_failed"] else 0
+__all__ = ["run_picking"]
 
 
 class _Clock:
@@ -162,7 +97,7 @@ def _run(
         if not keep_going:
             raise EQCCTProError(problem.message)
     clock.lap("plan")
-    run = _Execution(config, weights, settings, plan, expected_windows(plan, picker, settings))
+    run = Execution(config, weights, settings, plan, expected_windows(plan, picker, settings))
     with Progress(len(plan.tasks), quiet=quiet) as progress:
         for bundle in run.results():
             _note_failures(bundle, plan, logger, keep_going=keep_going)
@@ -218,104 +153,6 @@ def _input_settings(config: PickConfig, settings: PipelineSettings) -> InputSett
     )
 
 
-class _Execution:
-    """Runs a plan in the mode that is asked for, and keeps what comes back."""
-
-    def __init__(
-        self,
-        config: PickConfig,
-        weights: WeightFiles,
-        settings: PipelineSettings,
-        plan: Plan,
-        windows: int,
-    ) -> None:
-        self.config = config
-        self.plan = plan
-        self.records: dict[int, TaskRecord] = {}
-        self.stages = StageSeconds()
-        self.runtime = config.runtime
-        self._picks: list[RawPicks] = []
-        self._detections: list[RawPicks] = []
-        self.placement = place_workers(config)
-        for sentence in self.placement.limits:
-            logging.getLogger("eqcctpro").warning("%s", sentence)
-        batch_size = config.batch_size or config.model_arguments.get("batch_size")
-        self._spec = WorkerSpec(
-            weights,
-            settings,
-            runtime=config.runtime,
-            device=config.device,
-            batch_size=None if batch_size is None else int(batch_size),
-            threads=config.threads if config.mode == "local" else self.placement.threads,
-            cpu_ids=config.cpu_ids,
-            expected_windows=windows,
-        )
-
-    def results(self) -> Iterator[BundleResult]:
-        """Every bundle, after its findings have been kept."""
-        source = self._local() if self.config.mode == "local" else self._on_ray()
-        for bundle in source:
-            self.records.update((record.task, record) for record in bundle.records)
-            self._picks.append(bundle.picks)
-            self._detections.append(bundle.detections)
-            self.stages.add(bundle.seconds)
-            yield bundle
-
-    def _local(self) -> Iterator[BundleResult]:
-        earlier = bind_to_cores(self.config.cpu_ids)
-        try:
-            pipeline = open_pipeline(self._spec)
-            self.runtime = pipeline.runtime.kind  # type: ignore[assignment]
-            for result in pipeline.run(self.plan.tasks):
-                yield BundleResult([result.record], result.picks, result.detections)
-            self.stages.add(pipeline.stages.seconds)
-            pipeline.runtime.close()
-        finally:
-            bind_to_cores(earlier)
-
-    def _on_ray(self) -> Iterator[BundleResult]:
-        from eqcctpro.orchestration.cluster import ray_session
-        from eqcctpro.orchestration.modelactor import run_modelactor
-        from eqcctpro.orchestration.ripper import run_ripper
-
-        config = self.config
-        spec = self._with_one_runtime()
-        with ExitStack() as stack:
-            ray = stack.enter_context(
-                ray_session(
-                    address=config.address,
-                    cpus=self.placement.cores,
-                    gpu_ids=config.gpu_ids,
-                    temp_dir=config.ray_temp_dir,
-                )
-            )
-            pick = run_modelactor if config.mode == "modelactor" else run_ripper
-            yield from pick(
-                ray,
-                self.plan.tasks,
-                spec,
-                self.placement,
-                open_chunks=config.concurrent_timechunks,
-            )
-
-    def _with_one_runtime(self) -> WorkerSpec:
-        """The workers' spec with the runtime settled, so that all of them use the same."""
-        if self._spec.device != "cpu":
-            self.runtime = "torch"
-            return replace(self._spec, runtime="torch")
-        # Chosen as mode local chooses, so that the modes give the same picks to the last bit.
-        runtime = open_pipeline(replace(self._spec, threads=self.config.threads)).runtime
-        self.runtime = runtime.kind  # type: ignore[assignment]
-        runtime.close()
-        return replace(self._spec, runtime=runtime.kind, batch_size=runtime.batch_size)
-
-    def raw(self) -> tuple[RawPicks, RawPicks]:
-        """Picks and detections, with the borders between chunks settled."""
-        picks = settle_borders(RawPicks.concatenate(self._picks), self.plan.tasks)
-        detections = settle_borders(RawPicks.concatenate(self._detections), self.plan.tasks)
-        return picks, detections
-
-
 def _note_failures(
     bundle: BundleResult, plan: Plan, logger: logging.Logger, *, keep_going: bool
 ) -> None:
@@ -334,7 +171,7 @@ def _finish(
     logger: logging.Logger,
     weights: WeightFiles,
     picker: Picker,
-    run: _Execution,
+    run: Execution,
 ) -> RunResult:
     run_id = _run_id(config, weights, run.plan.tasks)
     picks, detections = run.raw()
@@ -363,11 +200,11 @@ def _facts(
     config: PickConfig,
     clock: _Clock,
     weights: WeightFiles,
-    run: _Execution,
+    run: Execution,
     run_id: str,
     paths: dict[str, str],
 ) -> dict[str, Any]:
-    placement: Placement = run.placement
+    placement = run.placement
     workers = 1 if config.mode == "local" else placement.workers
     return {
         "run_id": run_id,
