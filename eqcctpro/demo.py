@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from eqcctpro.models.weights import WeightFiles
-    from eqcctpro.orchestration.run import RunResult
+    from eqcctpro.orchestration.result import RunResult
 
 __all__ = ["DemoResult", "PhaseScore", "make_demo", "score"]
 
