@@ -50,7 +50,20 @@ def exportable(module: WaveformModel) -> CurveModule:
         copied.annotate_batch_pre = _TaperedNormalisation(copied)
     if isinstance(copied, sbm.CRED):
         copied.waveforms_to_spectrogram = _Spectrogram()
-    return CurveModule(copied)
+    return _TwiceCentred(copied)
+
+
+class _TwiceCentred(CurveModule):
+    """Takes the mean off before the model does so once more.
+
+    A component that is constant, as a dead channel is, must become exactly zero: what the
+    rounding of one mean leaves over is blown up by the normalisation, and runtimes round
+    differently.  The rest of rounding goes with the second mean.
+    """
+
+    def forward(self, windows: torch.Tensor) -> torch.Tensor:
+        curves: torch.Tensor = super().forward(windows - windows.mean(dim=-1, keepdim=True))
+        return curves
 
 
 def _replace_layers(module: nn.Module) -> None:
@@ -73,8 +86,6 @@ def _replace_layers(module: nn.Module) -> None:
 
 def _widen_last_convolutions(module: Any) -> None:
     """Spread the convolutions that end EQTransformer's branches over phases."""
-    if module.in_samples % _LAST_PHASES:
-        return
     for branches in ("pick_convs", "pol_convs"):
         for index, convolution in enumerate(getattr(module, branches, [])):
             getattr(module, branches)[index] = WideConvolution(convolution, _LAST_PHASES)

@@ -78,17 +78,21 @@ class WideConvolution(nn.Module):
     convolution : torch.nn.Conv1d
         As for :func:`phased`.
     phases : int
-        Divides the number of samples.
+        Samples in a group; records that are no multiple of it are convolved as they are.
     """
 
     def __init__(self, convolution: nn.Conv1d, phases: int) -> None:
         super().__init__()
         self.phases = phases
-        self.convolution = phased(convolution, phases, 1)
+        self.narrow = convolution
+        self.wide = phased(convolution, phases, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Convolve ``x`` of shape (n, channels, samples)."""
-        return interleave(self.convolution(deinterleave(x, self.phases)), self.phases)
+        if x.shape[2] % self.phases:
+            narrow: torch.Tensor = self.narrow(x)
+            return narrow
+        return interleave(self.wide(deinterleave(x, self.phases)), self.phases)
 
 
 class PolyphaseDecoder(nn.Module):

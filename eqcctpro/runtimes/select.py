@@ -34,6 +34,9 @@ RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")
 #: Runtimes for exported models, in order of preference where nothing was measured.
 _EXPORTED = ("openvino", "onnxruntime")
 
+#: What installs them.
+_EXTRAS = {"openvino": "eqcctpro[openvino]", "onnxruntime": "eqcctpro[onnx]"}
+
 #: Windows of a job of which nothing is known: 200 stations, ten minutes, PhaseNet.
 _USUAL_JOB = 10_000
 
@@ -101,6 +104,7 @@ def open_picker(
     if runtime == "torch":
         return _open_torch(files, device, batch_size, threads, "it was asked for")
     if runtime != "auto":
+        _require_installed(runtime)
         export = cached_export(files)
         chosen = open_runtime(export, runtime, batch_size=batch_size, threads=threads)
         return export.picker, _explained(export.picker, chosen, "it was asked for")
@@ -112,7 +116,8 @@ def open_picker(
     except (ExportError, RuntimeUnavailableError) as error:
         _log.warning("%s/%s runs on torch: %s", files.parent, files.child, error)
         return _open_torch(files, device, batch_size, threads, "the model was not exported")
-    kind, reason = _choose(export, installed, batch_size, threads, expected_windows)
+    agreeing = [kind for kind in installed if export.agrees(kind)]
+    kind, reason = _choose(export, agreeing, batch_size, threads, expected_windows)
     chosen = open_runtime(export, kind, batch_size=batch_size, threads=threads)
     return export.picker, _explained(export.picker, chosen, reason)
 
@@ -141,6 +146,14 @@ def open_runtime(
     batch_size, threads : int, optional
         As for :func:`open_picker`.
     """
+    if kind in _EXPORTED:
+        _require_installed(kind)
+        if not export.agrees(kind):
+            difference = export.differences.get(kind, float("nan"))
+            raise ExportError(
+                f"{export.picker.name} differs on {kind} by {difference:.1e} from torch",
+                hint="choose another runtime",
+            )
     size = batch_size or default_batch_size(export.picker, threads=threads)
     if kind == "onnxruntime":
         return OnnxRuntime(export.onnx_path, batch_size=size, threads=threads)
@@ -174,6 +187,14 @@ def _check(runtime: str, device: str, batch_size: int | None, threads: int | Non
             raise SettingsError(f"{name} must be at least 1, not {value}")
 
 
+def _require_installed(kind: str) -> None:
+    """Raise RuntimeUnavailableError, before anything is exported for nothing."""
+    if find_spec(kind) is None:
+        raise RuntimeUnavailableError(
+            f"the runtime {kind} is not installed", hint=f"pip install '{_EXTRAS[kind]}'"
+        )
+
+
 def _choose(
     export: Export,
     installed: list[str],
@@ -183,7 +204,7 @@ def _choose(
 ) -> tuple[str, str]:
     """Name of a runtime, and why."""
     if len(installed) == 1:
-        return installed[0], "of the runtimes for exported models only it is installed"
+        return installed[0], "no other runtime for exported models is installed and agrees"
     job = _USUAL_JOB if expected_windows is None else expected_windows
     openers: dict[str, Callable[[], Runtime]] = {}
     for kind in installed:
