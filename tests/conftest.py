@@ -45,6 +45,8 @@ def pytest_configure(config: pytest.Config) -> None:
         reference if reference.is_dir() else folder / "seisbench"
     )
     os.environ.setdefault("EQCCTPRO_CACHE", str(folder / "cache"))
+    # Threads that wait actively make everything slow where tests share their cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A terminal that is too narrow would break messages into lines.
     os.environ["COLUMNS"] = "200"
 
@@ -140,13 +142,14 @@ Pick = Callable[..., "RunResult"]
 
 @pytest.fixture(scope="session")
 def pick(tmp_path_factory: pytest.TempPathFactory) -> Pick:
-    """Run a picking run: ``pick(input, **settings)``; torch, CSV only, no picture."""
+    """Run a picking run: ``pick(input, **settings)``; one thread of torch, CSV only, no picture."""
     from eqcctpro import PickConfig, run_picking
 
     def run(source: Any, *, keep_going: bool = True, **settings: Any) -> RunResult:
         defaults: dict[str, Any] = {
             "output": tmp_path_factory.mktemp("out"),
             "runtime": "torch",
+            "threads": 1,
             "formats": ("csv",),
             "overview": False,
         }
