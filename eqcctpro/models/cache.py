@@ -9,12 +9,14 @@ from __future__ import annotations
 import logging
 import os
 import tempfile
-from functools import cache
 from pathlib import Path
 
 __all__ = ["cache_folder", "write_atomically"]
 
 _log = logging.getLogger("eqcctpro")
+
+#: Folders that the log has already said cannot be written.
+_reported: set[Path] = set()
 
 
 def cache_folder(name: str) -> Path:
@@ -28,23 +30,10 @@ def cache_folder(name: str) -> Path:
     Returns
     -------
     pathlib.Path
-        Under a temporary folder that lives as long as the machine's ``/tmp`` does if
-        the cache cannot be written; the log says so once.
+        Under the system's temporary folder if the cache cannot be written; the log says
+        so once.
     """
-    return _writable_folder(_preferred_root(), name)
-
-
-def _preferred_root() -> Path:
-    own = os.environ.get("EQCCTPRO_CACHE")
-    if own:
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "eqcctpro"
-
-
-@cache
-def _writable_folder(root: Path, name: str) -> Path:
-    folder = root / name
+    folder = _preferred_root() / name
     try:
         folder.mkdir(parents=True, exist_ok=True)
         # A probe, since access bits say nothing about read-only mounts and quotas.
@@ -53,8 +42,19 @@ def _writable_folder(root: Path, name: str) -> Path:
     except OSError as error:
         fallback = _temporary_root() / name
         fallback.mkdir(parents=True, exist_ok=True)
-        _log.warning("cache %s cannot be written (%s); using %s", folder, error.strerror, fallback)
+        if folder not in _reported:
+            _reported.add(folder)
+            reason = error.strerror or error
+            _log.warning("cache %s cannot be written (%s); using %s", folder, reason, fallback)
         return fallback
+
+
+def _preferred_root() -> Path:
+    own = os.environ.get("EQCCTPRO_CACHE")
+    if own:
+        return Path(own).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "eqcctpro"
 
 
 def _temporary_root() -> Path:

@@ -21,16 +21,21 @@ def interleave(x: torch.Tensor, phases: int) -> torch.Tensor:
     """Phases to time: (n, phases * channels, samples) to (n, channels, phases * samples)."""
     if phases == 1:
         return x
-    channels = x.shape[1] // phases
-    return x.transpose(1, 2).reshape(-1, x.shape[2] * phases, channels).transpose(1, 2)
+    channels, samples = _fixed(x.shape[1]) // phases, _fixed(x.shape[2])
+    return x.transpose(1, 2).reshape(-1, samples * phases, channels).transpose(1, 2)
+
+
+def _fixed(size: int) -> int:
+    """A size as a number, where tracing would write down how it is computed."""
+    return int(size)
 
 
 def deinterleave(x: torch.Tensor, phases: int) -> torch.Tensor:
     """Time to phases, the inverse of :func:`interleave`."""
     if phases == 1:
         return x
-    samples = x.shape[2] // phases
-    return x.transpose(1, 2).reshape(-1, samples, phases * x.shape[1]).transpose(1, 2)
+    channels, samples = _fixed(x.shape[1]), _fixed(x.shape[2]) // phases
+    return x.transpose(1, 2).reshape(-1, samples, phases * channels).transpose(1, 2)
 
 
 def phased(convolution: nn.Conv1d, phases: int, upsampling: int) -> nn.Conv1d:
@@ -174,6 +179,6 @@ class _Transposed(nn.Module):
             self.convolution.bias.copy_(bias.repeat(self.stride))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        samples = x.shape[2] * self.stride + self.grown
+        samples = _fixed(x.shape[2]) * self.stride + self.grown
         full = interleave(self.convolution(x), self.stride)
         return full[:, :, self.first : self.first + samples]

@@ -78,7 +78,11 @@ def calibrated(
     if costs is None and measure:
         costs = _measure(export.picker, openers)
         _log.info("calibrated %s: %s", export.picker.name, _summary(costs))
-        write_atomically(path, json.dumps({k: asdict(c) for k, c in costs.items()}, indent=1))
+        text = json.dumps({kind: asdict(cost) for kind, cost in costs.items()}, indent=1)
+        try:
+            write_atomically(path, text)
+        except OSError as error:
+            _log.warning("calibration of %s is not kept: %s", export.picker.name, error)
     return costs
 
 
