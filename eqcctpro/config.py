@@ -157,7 +157,7 @@ def _sentences(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
             message = "no such setting" + (f"; did you mean {close[0]}?" if close else "")
         elif problem["type"] not in {"value_error", "missing"}:
             message = f"{message} (it is {problem['input']!r})"
-        yield f"{name}: {message}" if name else message
+        yield message if not name or message.startswith(f"{name}:") else f"{name}: {message}"
 
 
 def load_config_file(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ __all__ = ["ray_session"]
 
 # Bundles and pick tables are small: the smallest store that Ray accepts with some room.
 OBJECT_STORE_BYTES = 256 * 2**20
+
+ANSWER_SECONDS = 5.0
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -70,6 +73,8 @@ def _connect(
     # Ray says on every start that its token authentication is on, which needs no saying.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
+    if address is not None:
+        _require_answer(address)
     try:
         if address is not None:
             ray.init(address=address, **common)
@@ -92,4 +97,18 @@ def _connect(
             hint="check that the cluster runs and has the same Ray and Python version"
             if address
             else "use --mode local, or choose another ray_temp_dir (a short path)",
+        ) from error
+
+
+def _require_answer(address: str) -> None:
+    """Refuse an address at which nothing answers; Ray itself would try for minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto", or something that only Ray understands
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise WorkerError(
+            f"no Ray cluster answers at {address}: {error.strerror or error}",
+            hint="check the address, and that the cluster runs",
         ) from error

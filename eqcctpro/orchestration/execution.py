@@ -119,6 +119,10 @@ class Execution:
     def _with_one_runtime(self) -> WorkerSpec:
         """The workers' spec with the runtime settled, so that all of them use the same."""
         if self._spec.device != "cpu":
+            if self.config.address is None:
+                from eqcctpro.runtimes.torch_runtime import check_device
+
+                check_device(f"cuda:{self.config.gpu_ids[-1]}")
             self.runtime = "torch"
             return replace(self._spec, runtime="torch")
         # Chosen as mode local chooses, so that the modes give the same picks to the last bit.

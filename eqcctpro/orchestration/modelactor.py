@@ -79,12 +79,16 @@ class ActorPool:
 
     def _await_ready(self) -> None:
         try:
-            states = self._ray.get([actor.ready.remote() for actor in self._actors])
+            seconds = self._ray.get([actor.load.remote() for actor in self._actors])
+        except self._ray.exceptions.RayTaskError as error:
+            self.close()
+            raise error.cause from None
         except self._ray.exceptions.RayActorError as error:
             self.close()
-            raise _start_failure(error) from error
-        slowest = max(state["load"] for state in states)
-        logger.info("%d actors ready, slowest load %.2f s", len(states), slowest)
+            raise WorkerError(
+                f"a model actor died while it was loaded: {error}", hint="try --mode local"
+            ) from error
+        logger.info("%d actors ready, slowest load %.2f s", len(seconds), max(seconds))
 
     def run(self, queue: BundleQueue) -> Iterator[BundleResult]:
         """Pick all bundles of a queue; yields each as it finishes."""
@@ -122,7 +126,7 @@ class ActorPool:
             queue.put_back(bundle)
             return None
         except self._ray.exceptions.RayTaskError as error:
-            raise error.as_instanceof_cause() from error
+            raise error.cause from None
         return result
 
     def _replace(self, slot: int, queue: BundleQueue) -> None:
@@ -136,20 +140,3 @@ class ActorPool:
         """End all actors."""
         for actor in self._actors:
             self._ray.kill(actor)
-
-
-def _start_failure(error: Exception) -> Exception:
-    """What the actor's constructor raised, or a WorkerError."""
-    from eqcctpro.errors import EQCCTProError
-
-    cause: BaseException | None = error
-    while cause is not None:
-        inner = getattr(cause, "cause", None)
-        if isinstance(inner, EQCCTProError):
-            return inner
-        if isinstance(cause, EQCCTProError):
-            return cause
-        cause = inner if isinstance(inner, BaseException) else cause.__cause__
-    return WorkerError(
-        f"a model actor could not be started: {error}", hint="see run.log, or try --mode local"
-    )

@@ -24,8 +24,9 @@ logger = logging.getLogger("eqcctpro")
 def rip(spec: WorkerSpec, tasks: Sequence[StationTask]) -> BundleResult:
     """Load, pick, release: the body of one Ray task."""
     worker = PickWorker(spec)
+    load_seconds = worker.load()
     result = worker.pick(tasks)
-    result.seconds["load"] = worker.ready()["load"]
+    result.seconds["load"] = load_seconds
     return result
 
 
@@ -83,5 +84,5 @@ def _collect(ray: Any, reference: Any, bundle: Bundle, queue: BundleQueue) -> Bu
         queue.put_back(bundle)
         return None
     except ray.exceptions.RayTaskError as error:
-        raise error.as_instanceof_cause() from error
+        raise error.cause from None
     return result

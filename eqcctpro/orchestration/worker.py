@@ -105,22 +105,37 @@ class PickWorker:
     """
 
     def __init__(self, spec: WorkerSpec) -> None:
-        started = time.perf_counter()
-        bind_to_cores(spec.cpu_ids)
-        self._pipeline = open_pipeline(spec)
-        self._load_seconds = time.perf_counter() - started
+        # Nothing is loaded here: what a method raises reaches the driver as it is, while an
+        # actor whose constructor raises is only reported dead.
+        self._spec = spec
+        self._pipeline: Pipeline | None = None
 
-    def ready(self) -> dict[str, float]:
-        """Process id and seconds that loading took."""
-        return {"pid": float(os.getpid()), "load": self._load_seconds}
+    def load(self) -> float:
+        """Bind to cores and load the model, if that has not been done; returns seconds.
+
+        Raises
+        ------
+        ModelError
+            The model, its weights or its runtime cannot be used.
+        """
+        started = time.perf_counter()
+        self._loaded()
+        return time.perf_counter() - started
+
+    def _loaded(self) -> Pipeline:
+        if self._pipeline is None:
+            bind_to_cores(self._spec.cpu_ids)
+            self._pipeline = open_pipeline(self._spec)
+        return self._pipeline
 
     def pick(self, tasks: Sequence[StationTask]) -> BundleResult:
         """Pick a bundle; every task ends with a record."""
-        before = dict(self._pipeline.stages.seconds)
-        results = list(self._pipeline.run(tasks))
+        pipeline = self._loaded()
+        before = dict(pipeline.stages.seconds)
+        results = list(pipeline.run(tasks))
         seconds = {
             stage: value - before.get(stage, 0.0)
-            for stage, value in self._pipeline.stages.seconds.items()
+            for stage, value in pipeline.stages.seconds.items()
         }
         return BundleResult.gather(results, seconds)
 
