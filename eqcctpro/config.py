@@ -108,6 +108,11 @@ class PickConfig(BaseModel):
                 f"({self.timechunk} min)"
             )
         if self.mode == "local":
+            if len(self.gpu_ids) > 1:
+                raise ValueError(
+                    f"device {self.device}: one process uses one GPU; "
+                    "choose one, or the mode modelactor"
+                )
             for name in ("workers", "address", "concurrent_timechunks", "gpu_fraction"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} applies to the modes modelactor and ripper")
