@@ -11,7 +11,7 @@ from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.pipeline.records import TaskRecord
 
-__all__ = ["BundleQueue", "lost_bundle"]
+__all__ = ["BundleQueue", "first_line", "lost_bundle"]
 
 Bundle = list[StationTask]
 
@@ -64,8 +64,13 @@ class BundleQueue:
 
 def lost_bundle(bundle: Bundle, error: Exception) -> BundleResult:
     """The result of a bundle that killed its worker."""
-    failure = WorkerError(f"the worker died while it picked this station: {error}")
+    failure = WorkerError(f"the worker died while it picked this station: {first_line(error)}")
     records = [
         TaskRecord(task.index, "failed", str(failure), type(failure).__name__) for task in bundle
     ]
     return BundleResult(records, RawPicks.empty(), RawPicks.empty())
+
+
+def first_line(error: Exception) -> str:
+    """The gist of Ray's many lines about a dead worker."""
+    return str(error).strip().partition("\n")[0]

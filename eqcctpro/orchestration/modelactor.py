@@ -10,7 +10,7 @@ from typing import Any
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import WorkerError
 from eqcctpro.orchestration.bundles import make_bundles
-from eqcctpro.orchestration.dispatch import Bundle, BundleQueue, lost_bundle
+from eqcctpro.orchestration.dispatch import Bundle, BundleQueue, first_line, lost_bundle
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
 
@@ -119,7 +119,7 @@ class ActorPool:
         try:
             result: BundleResult = self._ray.get(reference)
         except self._ray.exceptions.RayActorError as error:
-            logger.warning("actor %d died, a new one takes its place: %s", slot, error)
+            logger.warning("actor %d died, a new one takes its place: %s", slot, first_line(error))
             self._replace(slot, queue)
             if len(bundle) == 1:
                 return lost_bundle(bundle, error)

@@ -9,7 +9,7 @@ from typing import Any
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.orchestration.bundles import make_bundles
-from eqcctpro.orchestration.dispatch import Bundle, BundleQueue, lost_bundle
+from eqcctpro.orchestration.dispatch import Bundle, BundleQueue, first_line, lost_bundle
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
 
@@ -78,7 +78,9 @@ def _collect(ray: Any, reference: Any, bundle: Bundle, queue: BundleQueue) -> Bu
     try:
         result: BundleResult = ray.get(reference)
     except ray.exceptions.WorkerCrashedError as error:
-        logger.warning("a worker died; its stations are picked again one by one: %s", error)
+        logger.warning(
+            "a worker died; its stations are picked again one by one: %s", first_line(error)
+        )
         if len(bundle) == 1:
             return lost_bundle(bundle, error)
         queue.put_back(bundle)
