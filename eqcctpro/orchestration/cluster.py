@@ -35,7 +35,7 @@ def ray_session(
     Parameters
     ----------
     address : str or None
-        A running cluster to join; None starts Ray on this machine, bound to loopback.
+        A running cluster to join; None starts Ray on this machine.
     cpus : int
         Cores that a Ray that is started here may use.
     gpu_ids : sequence of int
