@@ -40,6 +40,7 @@ class IndexedFile:
     mtime_ns : int
         Time of the last change.
     channels : tuple of ChannelExtent
+        Empty for a file of log or event records, which hold no time series.
     """
 
     path: str
@@ -98,12 +99,11 @@ def _scan(path: str | Path) -> tuple[ChannelExtent, ...]:
         traces.add_buffer(Path(path).read_bytes(), skip_not_data=True)
     except (MiniSEEDError, ValueError) as error:
         problem = error
-    extents = list(_extents(traces))
-    if not extents:
+    if not len(traces):
         raise DecodeError(
             f"{path} is not readable as miniSEED", hint="only miniSEED 2 and 3 can be picked"
         ) from problem
-    return tuple(sorted(extents, key=lambda extent: extent.code))
+    return tuple(sorted(_extents(traces), key=lambda extent: extent.code))
 
 
 def _extents(traces: MS3TraceList) -> Iterable[ChannelExtent]:

@@ -19,6 +19,8 @@ from eqcctpro.archive.timechunks import (
 )
 from eqcctpro.errors import DecodeError, InputError, SettingsError
 
+Key = tuple[str, str, str, str]
+
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "make_plan"]
 
 
@@ -125,7 +127,7 @@ class _Instrument:
     folder: str
 
     @property
-    def key(self) -> tuple[str, str, str, str]:
+    def key(self) -> Key:
         return (self.network, self.station, self.location, self.instrument)
 
 
@@ -136,6 +138,7 @@ class _Piece:
     path: str
     size: int
     chunk: str
+    folder: str
     start_ns: int
     end_ns: int
 
@@ -173,7 +176,7 @@ def make_plan(settings: InputSettings) -> Plan:
 
 
 def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_Piece]]:
-    holdings: dict[_Instrument, list[_Piece]] = {}
+    holdings: dict[Key, list[_Piece]] = {}
     for file in files:
         try:
             indexed = index_file(file.path)
@@ -184,25 +187,33 @@ def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_
             else:
                 plan.ignored.append(file.path)
             continue
+        if not indexed.channels:
+            plan.ignored.append(file.path)
+            continue
         plan.files.append(indexed)
-        for instrument, start_ns, end_ns in _instruments(indexed, file.folder):
-            piece = _Piece(file.path, indexed.size, file.chunk, start_ns, end_ns)
-            holdings.setdefault(instrument, []).append(piece)
-    return holdings
+        for key, (start_ns, end_ns) in _instruments(indexed).items():
+            piece = _Piece(file.path, indexed.size, file.chunk, file.folder, start_ns, end_ns)
+            holdings.setdefault(key, []).append(piece)
+    return {_Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
 
 
-def _instruments(indexed: IndexedFile, folder: str) -> list[tuple[_Instrument, int, int]]:
-    spans: dict[tuple[str, str, str, str], tuple[int, int]] = {}
+def _folder_name(key: Key, pieces: Sequence[_Piece]) -> str:
+    """The station folder, where there is one; folders only group, and may be several."""
+    folders = {piece.folder for piece in pieces}
+    return folders.pop() or key[1] if len(folders) == 1 else key[1]
+
+
+def _instruments(indexed: IndexedFile) -> dict[Key, tuple[int, int]]:
+    """First and last sample time of every instrument in a file."""
+    spans: dict[Key, tuple[int, int]] = {}
     for extent in indexed.channels:
         key = instrument_key(extent.code)
         start, end = spans.get(key, (extent.start_ns, extent.end_ns))
         spans[key] = (min(start, extent.start_ns), max(end, extent.end_ns))
-    return [
-        (_Instrument(*key, folder or key[1]), start, end) for key, (start, end) in spans.items()
-    ]
+    return spans
 
 
-def instrument_key(code: Code) -> tuple[str, str, str, str]:
+def instrument_key(code: Code) -> Key:
     """Network, station, location, and band and instrument code of a channel."""
     network, station, location, channel = code
     return network, station, location, channel[:-1]

@@ -84,7 +84,9 @@ def write_csv(table: pa.Table, path: Path) -> None:
 
     Times are ISO-8601 in UTC with microseconds; probabilities have six decimals.
     """
-    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style="needed")
+    # Arrow quotes every text or none; codes need quotes only where a record's header is odd.
+    quoting = "needed" if _needs_quotes(table) else "none"
+    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style=quoting)
     with atomic_file(path) as file:
         file.write((",".join(table.column_names) + "\n").encode())
         for start in range(0, table.num_rows, CSV_ROWS):
@@ -96,6 +98,12 @@ def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a pick or detection table as Parquet, compressed with Zstandard."""
     with atomic_file(path) as file:
         pyarrow.parquet.write_table(table, file, compression="zstd")
+
+
+def _needs_quotes(table: pa.Table) -> bool:
+    texts = (column for column in table.columns if pa.types.is_string(column.type))
+    values = {str(value) for column in texts for value in column.unique().to_pylist()}
+    return any(character in value for value in values for character in ',"\r\n')
 
 
 def _as_text(table: pa.Table) -> pa.Table:
