@@ -238,7 +238,7 @@ def test_a_runtime_that_disagrees_is_not_used(light: WeightFiles) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"runtime": "tensorflow"}, "tensorflow"),
+        ({"runtime": "theano"}, "theano"),
         ({"device": "tpu"}, "tpu"),
         ({"batch_size": 0}, "batch_size"),
         ({"threads": -1}, "threads"),

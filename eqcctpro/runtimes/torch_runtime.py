@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from concurrent.futures import ThreadPoolExecutor
+from typing import ClassVar
 
 import numpy as np
 import torch
 
 from eqcctpro.errors import RuntimeUnavailableError
 from eqcctpro.runtimes.base import Float32, Runtime
+from eqcctpro.runtimes.slices import available_cores, slice_bounds
 
 __all__ = ["TorchRuntime", "check_device"]
 
@@ -25,7 +27,9 @@ class TorchRuntime(Runtime):
     device : str
         ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     threads : int, optional
-        Threads on a CPU, set for this process; None leaves torch's choice.
+        Threads of one call on a CPU, None for one a core.  Each takes a part of the batch:
+        torch's own threads wait actively for each other, at the end of every layer.
+        Until the runtime is closed, torch runs an operation in one thread.
 
     Attributes
     ----------
@@ -51,33 +55,55 @@ class TorchRuntime(Runtime):
         self.device = check_device(device)
         self.batch_size = batch_size
         self.reason = ""
-        if threads is not None:
-            torch.set_num_threads(threads)
         self._target = torch.device(self.device)
         self._module: torch.nn.Module | None = module.eval().to(self._target)
         self._pinned: dict[str, torch.Tensor] = {}
+        self._pool: ThreadPoolExecutor | None = None
         if self._target.type == "cuda":
             # TF32 convolutions differ from a CPU's by 1e-3, more than picks can bear.
             torch.backends.cudnn.allow_tf32 = False
             torch.backends.cuda.matmul.allow_tf32 = False
+        else:
+            self._workers = min(threads or available_cores(), batch_size)
+            self._pool = ThreadPoolExecutor(self._workers, "torch")
+            self._threads_before = torch.get_num_threads()
+            torch.set_num_threads(1)
 
     def predict(self, windows: Float32) -> Float32:
         """Execute the network on one batch; see :meth:`Runtime.predict`."""
         if self._module is None:
             raise RuntimeError("this runtime was closed")
+        if self._pool is None:
+            return self._run_on_gpu(windows)
+        bounds = slice_bounds(len(windows), -(-len(windows) // self._workers))
+        if len(bounds) == 1:
+            return self._run(windows)
+        parts = [windows[start:stop] for start, stop in bounds]
+        return np.concatenate(list(self._pool.map(self._run, parts)))
+
+    def _run(self, windows: Float32) -> Float32:
+        assert self._module is not None
         with torch.inference_mode():
-            if self._target.type == "cpu":
-                return _array(self._module(torch.from_numpy(windows)))
+            curves: Float32 = self._module(torch.from_numpy(windows)).numpy()
+        return np.ascontiguousarray(curves)
+
+    def _run_on_gpu(self, windows: Float32) -> Float32:
+        assert self._module is not None
+        with torch.inference_mode():
             staged = self._staged("in", windows.shape)
             staged.numpy()[...] = windows
             curves = self._module(staged.to(self._target, non_blocking=True))
             result = self._staged("out", tuple(curves.shape))
             result.copy_(curves, non_blocking=True)
             torch.cuda.current_stream(self._target).synchronize()
-            return _array(result)
+            on_host: Float32 = result.numpy()
+        return on_host
 
     def close(self) -> None:
-        """Release the network and its buffers."""
+        """Release the network, its threads and its buffers."""
+        if self._pool is not None and self._module is not None:
+            self._pool.shutdown()
+            torch.set_num_threads(self._threads_before)
         self._module = None
         self._pinned.clear()
 
@@ -120,8 +146,3 @@ def check_device(device: str) -> str:
                 f"there is no {device!r}: torch finds {count} CUDA device(s), numbered from 0"
             )
     return device
-
-
-def _array(tensor: Any) -> Float32:
-    array: Float32 = np.ascontiguousarray(tensor.numpy())
-    return array
