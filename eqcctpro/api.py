@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
@@ -32,7 +32,8 @@ class RunEQCCTPro:
     log_filepath : path, optional
         A second place for the log, beside ``output_dir/run.log``.
     p_model_filepath, s_model_filepath : path, optional
-        Weights of EQCCT's two networks; only with ``model_type="eqcct"``.
+        Weights of EQCCT's two networks, Keras's ``.h5`` or SeisBench's ``.pt``; only with
+        ``model_type="eqcct"``.  Without them ``EQCCT/original`` is found by name.
     number_of_concurrent_station_predictions : int, optional
         Workers: Ray actors, or Ripper tasks at a time.  One for each core by default.
     number_of_concurrent_timechunk_predictions : int
@@ -40,17 +41,22 @@ class RunEQCCTPro:
     intra_threads : int
         Threads of each worker.
     inter_threads : int
-        Only 1: the runtimes execute one operator after the other.
+        Operators that TensorFlow executes at a time.  Only 1 with the other runtimes,
+        which execute one operator after the other.
     P_threshold, S_threshold, Detection_threshold : float, optional
-        Probabilities in 0..1.  None takes the defaults of the weights.
+        Probabilities in 0..1.  None takes the defaults of the weights: 0.001 for P and
+        0.02 for S with EQCCT.
     specific_stations : str, optional
         Station folders or codes, separated by commas; patterns are allowed.
     stations2use : int, optional
         Pick a random choice of that many stations, the same in every run.
     csv_dir, best_usecase_config
         Take the configuration that a benchmark found; needs its results.
-    vram_mb, gpu_vram_safety_cap, cudnn_headroom : float
-        Limits on GPU memory; only with ``use_gpu=True``.
+    vram_mb : float, optional
+        GPU memory of each worker, MB; only with ``use_gpu=True`` and
+        ``runtime="tensorflow"``.
+    gpu_vram_safety_cap, cudnn_headroom : float
+        Shares of GPU memory; an error unless left alone.
     selected_gpus : list of int, optional
         CUDA devices; the first one by default.
     ram_safety_cap : float
@@ -75,7 +81,7 @@ class RunEQCCTPro:
     mode : {"local", "modelactor", "ripper"}, optional
         Overrides `ripper`; ``"local"`` runs in this process.
     runtime, batch_size, window_grid, bandpass, model_arguments, formats, overview
-        As in `eqcctpro.PickConfig`.
+        As in `eqcctpro.PickConfig`.  ``runtime="tensorflow"`` runs EQCCT as published.
 
     Raises
     ------
@@ -136,7 +142,7 @@ class RunEQCCTPro:
         runtime: str = "auto",
         batch_size: int | None = None,
         window_grid: str = "trace",
-        bandpass: tuple[float, float] | None = None,
+        bandpass: tuple[float, float] | Literal["off"] | None = None,
         model_arguments: Mapping[str, Any] | None = None,
         formats: Sequence[str] = ("csv", "parquet", "eqcctpro"),
         overview: bool = True,
@@ -153,6 +159,8 @@ class RunEQCCTPro:
             output=output_dir,
             log_file=log_filepath,
             model=_model_name(given),
+            p_model=p_model_filepath,
+            s_model=s_model_filepath,
             start=start_time,
             end=end_time,
             timechunk=timechunk_dt if timed else None,
@@ -166,7 +174,9 @@ class RunEQCCTPro:
             device=_device(use_gpu, selected_gpus),
             runtime=runtime,
             batch_size=batch_size,
-            threads=intra_threads if on_ray else None,
+            threads=intra_threads if on_ray or runtime == "tensorflow" else None,
+            inter_threads=None if inter_threads == 1 else inter_threads,
+            vram_mb=vram_mb,
             cpu_ids=None if cpu_id_list is None else tuple(cpu_id_list),
             ram_safety_cap=ram_safety_cap,
             ignore_ram_cap=ignore_cap,
@@ -219,10 +229,10 @@ def _model_name(given: Mapping[str, Any]) -> str:
                 raise SettingsError(f"{name} is for model_type='eqcct', not for 'seisbench'")
         return f"{given['seisbench_parent_model']}/{given['seisbench_child_model']}"
     if kind == "eqcct":
-        raise SettingsError(
-            "model_type: 'eqcct' is not available in this version",
-            hint="use model_type='seisbench' with EQCCTP or EQCCTS as the parent model",
-        )
+        for name in ("seisbench_parent_model", "seisbench_child_model"):
+            if given[name] is not None:
+                raise SettingsError(f"{name} is for model_type='seisbench', not for 'eqcct'")
+        return "EQCCT/original"
     raise SettingsError(f"model_type: {kind!r} is not known", hint="use 'seisbench' or 'eqcct'")
 
 
@@ -236,22 +246,16 @@ def _device(use_gpu: bool, selected_gpus: Sequence[int] | None) -> str:
 
 def _refuse_impossible(given: Mapping[str, Any]) -> None:
     """Refuse what would otherwise be ignored."""
-    if given["inter_threads"] != 1:
-        raise SettingsError(
-            f"inter_threads: {given['inter_threads']} cannot be honoured",
-            hint="the runtimes execute one operator after the other; use intra_threads",
-        )
     if given["best_usecase_config"] or given["csv_dir"] is not None:
         raise SettingsError(
             "best_usecase_config and csv_dir cannot be honoured: this version runs no benchmarks",
             hint="set number_of_concurrent_station_predictions yourself",
         )
-    limits = {"vram_mb": None, "gpu_vram_safety_cap": 0.95, "cudnn_headroom": 0.25}
-    for name, default in limits.items():
+    for name, default in {"gpu_vram_safety_cap": 0.95, "cudnn_headroom": 0.25}.items():
         if given[name] != default:
             raise SettingsError(
-                f"{name} cannot be honoured: this version does not limit GPU memory",
-                hint="choose fewer workers for each GPU instead",
+                f"{name} cannot be honoured: GPU memory is not shared out by measuring it",
+                hint="set vram_mb with runtime='tensorflow', or choose fewer workers for each GPU",
             )
     if given["mode"] == "local":
         for name in ("number_of_concurrent_station_predictions", "tmp_dir"):

@@ -30,6 +30,8 @@ class PickConfig(BaseModel):
     input: tuple[Path, ...] = Field(description="Folders or miniSEED files", min_length=1)
     output: Path = Field(description="Folder that results are written to")
     model: str = Field("EQTransformer/original", description="Parent/child, or a path to weights")
+    p_model: Path | None = Field(None, description="Weight file of EQCCT's P network")
+    s_model: Path | None = Field(None, description="Weight file of EQCCT's S network")
 
     layout: Literal["auto", "chunks", "files"] = "auto"
     start: str | None = Field(None, description="Picks before this time are dropped")
@@ -48,6 +50,8 @@ class PickConfig(BaseModel):
     runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = "auto"
     batch_size: int | None = Field(None, ge=1)
     threads: int | None = Field(None, ge=1, description="Threads of each worker's runtime")
+    inter_threads: int | None = Field(None, ge=1, description="TensorFlow's operators at a time")
+    vram_mb: float | None = Field(None, gt=0, description="GPU memory of each worker, MB")
     cpu_ids: tuple[int, ...] | None = None
     gpu_fraction: float | None = Field(None, gt=0, le=1)
     ray_temp_dir: Path | None = None
@@ -57,7 +61,9 @@ class PickConfig(BaseModel):
     p_threshold: float | None = Threshold
     s_threshold: float | None = Threshold
     detection_threshold: float | None = Threshold
-    bandpass: tuple[float, float] | None = Field(None, description="EQCCTPro's band-pass, Hz")
+    bandpass: tuple[float, float] | Literal["off"] | None = Field(
+        None, description="EQCCTPro's band-pass, Hz; off where a model has it by default"
+    )
     model_arguments: dict[str, Any] = Field(default_factory=dict)
 
     formats: tuple[OutputFormat, ...] = ("csv", "parquet")
@@ -68,6 +74,12 @@ class PickConfig(BaseModel):
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, (str, Path)) else value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_mean_eqcct(cls, values: Any) -> Any:
+        given = isinstance(values, Mapping) and (values.get("p_model") or values.get("s_model"))
+        return {"model": "EQCCT/original", **values} if given else values
 
     @field_validator("stations", "formats", mode="before")
     @classmethod
@@ -91,8 +103,10 @@ class PickConfig(BaseModel):
 
     @field_validator("bandpass")
     @classmethod
-    def _is_band(cls, value: tuple[float, float] | None) -> tuple[float, float] | None:
-        if value is not None and not 0 < value[0] < value[1]:
+    def _is_band(
+        cls, value: tuple[float, float] | Literal["off"] | None
+    ) -> tuple[float, float] | Literal["off"] | None:
+        if isinstance(value, tuple) and not 0 < value[0] < value[1]:
             raise ValueError("give the low corner first, both above 0 Hz")
         return value
 
@@ -116,6 +130,24 @@ class PickConfig(BaseModel):
             for name in ("workers", "address", "concurrent_timechunks", "gpu_fraction"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} applies to the modes modelactor and ripper")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_model_and_runtime(self) -> PickConfig:
+        if not self.model.lower().startswith("eqcct/"):
+            for name in ("p_model", "s_model"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for the model EQCCT, not for {self.model}")
+        if self.runtime != "tensorflow":
+            if self.inter_threads not in (None, 1):
+                raise ValueError(
+                    f"inter_threads: only 1 with the runtime {self.runtime}, which executes one "
+                    "operator after the other; tensorflow takes more"
+                )
+            if self.vram_mb is not None:
+                raise ValueError("vram_mb: only the runtime tensorflow limits GPU memory")
+        elif self.vram_mb is not None and not self.gpu_ids:
+            raise ValueError("vram_mb: this run uses no GPU")
         return self
 
     @property

@@ -31,6 +31,14 @@ def pick(
         str | None,
         Option(help="Parent/child, or Parent/path of weights.", rich_help_panel=_MODEL),
     ] = None,
+    p_model: Annotated[
+        Path | None,
+        Option("--p-model", help="File of EQCCT's P network (.h5, .pt).", rich_help_panel=_MODEL),
+    ] = None,
+    s_model: Annotated[
+        Path | None,
+        Option("--s-model", help="File of EQCCT's S network (.h5, .pt).", rich_help_panel=_MODEL),
+    ] = None,
     layout: Annotated[
         str | None, Option(help="auto, chunks or files.", rich_help_panel=_INPUT)
     ] = None,
@@ -71,6 +79,13 @@ def pick(
     threads: Annotated[
         int | None, Option(help="Threads of each worker.", rich_help_panel=_WHERE)
     ] = None,
+    inter_threads: Annotated[
+        int | None, Option(help="TensorFlow's operators at a time.", rich_help_panel=_WHERE)
+    ] = None,
+    vram_mb: Annotated[
+        float | None,
+        Option(help="GPU memory of a TensorFlow worker, MB.", rich_help_panel=_WHERE),
+    ] = None,
     batch_size: Annotated[
         int | None, Option(help="Windows in a batch.", rich_help_panel=_WHERE)
     ] = None,
@@ -79,7 +94,7 @@ def pick(
     detection_threshold: Annotated[float | None, Option(rich_help_panel=_MODEL)] = None,
     bandpass: Annotated[
         str | None,
-        Option(help="EQCCTPro's filter, for example 1,45 (Hz).", rich_help_panel=_MODEL),
+        Option(help="EQCCTPro's filter, such as 1,45 (Hz), or off.", rich_help_panel=_MODEL),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -119,6 +134,8 @@ def pick(
         "input": tuple(inputs) if inputs else None,
         "output": output,
         "model": model,
+        "p_model": p_model,
+        "s_model": s_model,
         "layout": layout,
         "start": start,
         "end": end,
@@ -132,6 +149,8 @@ def pick(
         "device": device,
         "runtime": runtime,
         "threads": threads,
+        "inter_threads": inter_threads,
+        "vram_mb": vram_mb,
         "batch_size": batch_size,
         "p_threshold": p_threshold,
         "s_threshold": s_threshold,
@@ -161,7 +180,7 @@ def _run(
     settings = load_config_file(config_file) if config_file is not None else {}
     settings.update({name: value for name, value in options.items() if value is not None})
     if bandpass is not None:
-        settings["bandpass"] = tuple(bandpass.split(","))
+        settings["bandpass"] = bandpass if bandpass == "off" else tuple(bandpass.split(","))
     if arguments:
         settings["model_arguments"] = {
             **settings.get("model_arguments", {}),

@@ -14,6 +14,7 @@ from typing import Any
 from eqcctpro.errors import UnknownModelError, WeightsError
 from eqcctpro.models.checksums import file_sha256
 from eqcctpro.models.locations import (
+    COMPOSED_CLASSES,
     PICKER_CLASSES,
     SEISBENCH_VARIABLE,
     user_root,
@@ -71,8 +72,9 @@ def require_class(parent: str) -> Any:
     found = getattr(sbm, parent, None)
     if isinstance(found, type) and issubclass(found, sbm.SeisBenchModel):
         return found
-    close = difflib.get_close_matches(parent, PICKER_CLASSES, n=1, cutoff=0.5)
-    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(PICKER_CLASSES)}"
+    known = (*COMPOSED_CLASSES, *PICKER_CLASSES)
+    close = difflib.get_close_matches(parent, known, n=1, cutoff=0.5)
+    hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known)}"
     raise UnknownModelError(f"SeisBench has no model {parent!r}", hint=hint)
 
 

@@ -30,6 +30,7 @@ from eqcctpro.models.picker import Picker
 if TYPE_CHECKING:
     from seisbench.models import WaveformModel
 
+    from eqcctpro.models.eqcct_curves import EqcctCurves
     from eqcctpro.models.weights import WeightFiles
 
 __all__ = ["Export", "cached_export", "export_key", "export_onnx", "find_export", "trial_windows"]
@@ -77,8 +78,11 @@ class Export:
 
 def export_key(files: WeightFiles) -> str:
     """Name of the cache folder for weights."""
-    described = b"" if files.metadata_path is None else files.metadata_path.read_bytes()
-    parts = (files.parent, files.sha256, hashlib.sha256(described).hexdigest(), str(FORMAT))
+    paths = [part.metadata_path for part in files.single_files]
+    described = b"".join(path.read_bytes() for path in paths if path is not None)
+    parts = [files.parent, files.sha256, hashlib.sha256(described).hexdigest(), str(FORMAT)]
+    if files.variant:
+        parts.append(files.variant)
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 
@@ -106,11 +110,10 @@ def cached_export(files: WeightFiles) -> Export:
     found = find_export(files)
     if found is not None and _installed_runners() <= set(found.differences):
         return found
-    from eqcctpro.models.seisbench import describe, load_module
+    from eqcctpro.models.loading import load_model
 
     key = export_key(files)
-    module = load_module(files.parent, files.weight_path, files.metadata_path)
-    picker = describe(module, files.parent, files.child, files.sha256)
+    picker, module = load_model(files)
     root = cache_folder("exports")
     _log.info("exporting %s into %s", picker.name, root / key)
     building = Path(tempfile.mkdtemp(dir=root, prefix=f".{key}."))
@@ -131,15 +134,17 @@ def cached_export(files: WeightFiles) -> Export:
     return made
 
 
-def export_onnx(module: WaveformModel, picker: Picker, path: Path) -> dict[str, float]:
+def export_onnx(
+    module: WaveformModel | EqcctCurves, picker: Picker, path: Path
+) -> dict[str, float]:
     """Write a model as ONNX and compare it with torch.
 
     Parameters
     ----------
-    module : seisbench.models.WaveformModel
+    module : seisbench.models.WaveformModel or EqcctCurves
         In evaluation mode, on the CPU; left as it is.
     picker : Picker
-        As :func:`eqcctpro.models.seisbench.describe` returns it.
+        As :func:`eqcctpro.models.loading.load_model` returns it.
     path : pathlib.Path
         File to write.
 
@@ -213,7 +218,7 @@ def trial_windows(components: int, samples: int) -> Float32:
     return windows.astype(np.float32)
 
 
-def _trace(module: WaveformModel, picker: Picker, path: Path) -> None:
+def _trace(module: WaveformModel | EqcctCurves, picker: Picker, path: Path) -> None:
     """Write the rewritten model's graph to ``path``."""
     import onnx
     import torch
@@ -250,10 +255,10 @@ def _trace(module: WaveformModel, picker: Picker, path: Path) -> None:
         ) from error
 
 
-def _run_torch(module: WaveformModel, windows: Float32) -> Float32:
+def _run_torch(module: WaveformModel | EqcctCurves, windows: Float32) -> Float32:
     import torch
 
-    from eqcctpro.models.seisbench import curve_module
+    from eqcctpro.models.loading import curve_module
 
     curves: Float32 = curve_module(module)(torch.from_numpy(windows)).numpy()
     return curves

@@ -25,21 +25,27 @@ from eqcctpro.models.polyphase import (
 if TYPE_CHECKING:
     from seisbench.models import WaveformModel
 
+    from eqcctpro.models.eqcct_curves import EqcctCurves
 __all__ = ["exportable"]
 
 #: Phases that EQTransformer's last convolutions, from 8 channels to 1, are spread over.
 _LAST_PHASES = 16
 
 
-def exportable(module: WaveformModel) -> CurveModule:
-    """Return a copy of ``module`` as a :class:`CurveModule` that can be exported.
+def exportable(module: WaveformModel | EqcctCurves) -> nn.Module:
+    """Return a module from raw windows to curves that can be exported.
 
     Parameters
     ----------
-    module : seisbench.models.WaveformModel
+    module : seisbench.models.WaveformModel or EqcctCurves
         In evaluation mode; it is left as it is.
     """
     import seisbench.models as sbm
+
+    from eqcctpro.models.eqcct_curves import EqcctCurves
+
+    if isinstance(module, EqcctCurves):
+        return module
 
     copied = copy.deepcopy(module).eval()
     _replace_layers(copied)

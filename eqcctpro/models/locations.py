@@ -16,6 +16,7 @@ from pathlib import Path
 from eqcctpro.models.weight_store import read_metadata
 
 __all__ = [
+    "COMPOSED_CLASSES",
     "PICKER_CLASSES",
     "FoundFile",
     "cache_root",
@@ -54,7 +55,10 @@ PICKER_CLASSES = (
     "VariableLengthPhaseNet",
 )
 
-_BY_LOWER_CASE = {name.lower(): name for name in PICKER_CLASSES}
+#: Pickers that are made of several of SeisBench's classes.
+COMPOSED_CLASSES = ("EQCCT",)
+
+_BY_LOWER_CASE = {name.lower(): name for name in (*PICKER_CLASSES, *COMPOSED_CLASSES)}
 _VERSIONED = re.compile(r"(?P<child>.+)\.pt(?:\.v(?P<version>[^/]+))?")
 
 _log = logging.getLogger("eqcctpro")

@@ -29,12 +29,16 @@ class WindowSettings:
         How overlapping predictions are joined.
     blinding : tuple of int
         Prediction samples discarded at the start and the end of each window.
+    picking : {"trigger", "window_peak"}
+        Whether curves are joined and triggers looked for on them, or each window's
+        highest peak is taken.
     """
 
     overlap: int
     stride: int
     stacking: Literal["avg", "max"]
     blinding: tuple[int, int]
+    picking: Literal["trigger", "window_peak"] = "trigger"
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,8 @@ class Picker:
         Default threshold of each phase, and of ``"Detection"`` where there is one.
     filter_args, filter_kwargs
         A filter that the model asks for before resampling, in ObsPy's terms.
+    bandpass : tuple of float or None
+        Corners in Hz of EQCCTPro's band-pass, where the model expects it.
     """
 
     model: str
@@ -90,6 +96,7 @@ class Picker:
     thresholds: dict[str, float] = field(default_factory=dict)
     filter_args: Any = None
     filter_kwargs: Any = None
+    bandpass: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -108,4 +115,6 @@ class Picker:
         windows["blinding"] = tuple(windows["blinding"])
         for key in ("pred_sample", "labels", "phases"):
             data[key] = tuple(data[key])
+        if data.get("bandpass") is not None:
+            data["bandpass"] = tuple(data["bandpass"])
         return cls(windows=WindowSettings(**windows), **data)

@@ -27,6 +27,8 @@ class KnownSource:
         Hash of that file.
     upstream : str
         The authors' own publication of the same weights.
+    url : str or None
+        Where the file can be downloaded.
     """
 
     kind: str
@@ -35,6 +37,7 @@ class KnownSource:
     file: str | None
     sha256: str | None
     upstream: str
+    url: str | None = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +121,7 @@ def _entry(item: dict[str, Any]) -> KnownWeights:
             file=source.get("file"),
             sha256=source.get("sha256"),
             upstream=source["upstream"],
+            url=source.get("url"),
         ),
         tensors_sha256=item.get("tensors_sha256"),
         file_sha256=item.get("file_sha256"),

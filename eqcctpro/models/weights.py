@@ -18,6 +18,7 @@ from eqcctpro.errors import UnknownModelError, WeightsError, WeightsNotFoundErro
 from eqcctpro.models.checksums import file_sha256
 from eqcctpro.models.inventory import list_local
 from eqcctpro.models.locations import (
+    COMPOSED_CLASSES,
     MODELS_VARIABLE,
     PICKER_CLASSES,
     FoundFile,
@@ -29,7 +30,7 @@ from eqcctpro.models.locations import (
     weight_files_in,
 )
 from eqcctpro.models.packages import packaged_weights, packages_that_ship
-from eqcctpro.models.registry import load_registry
+from eqcctpro.models.registry import find_known, load_registry
 from eqcctpro.models.weight_store import read_metadata
 
 __all__ = [
@@ -62,15 +63,20 @@ class WeightFiles:
     parent, child : str
         SeisBench's class and the name of the weights.
     weight_path : pathlib.Path
-        State dict, readable with ``torch.load(..., weights_only=True)``.
+        State dict, readable with ``torch.load(..., weights_only=True)``; of a picker
+        with parts, the first part's.
     metadata_path : pathlib.Path or None
         JSON with the arguments of the class; None only for weights given by path.
     version : str
         Version in SeisBench's counting.
     sha256 : str
-        Hash of the weight file.
+        Hash of the weight file; of a picker with parts, over the hashes of all.
     source : {"path", "cache", "package", "download"}
         How they were found.
+    parts : tuple of WeightFiles
+        The networks of a picker that has several, as EQCCT has; else empty.
+    variant : str
+        Which of several ways to use the weights, where the model knows several.
     """
 
     parent: str
@@ -80,6 +86,13 @@ class WeightFiles:
     version: str
     sha256: str
     source: Source
+    parts: tuple[WeightFiles, ...] = ()
+    variant: str = ""
+
+    @property
+    def single_files(self) -> tuple[WeightFiles, ...]:
+        """The parts, or this one if it has none."""
+        return self.parts or (self,)
 
     @property
     def name(self) -> str:
@@ -125,18 +138,20 @@ def find_weights(parent: str, child: str, *, fetch: bool = True) -> WeightFiles:
 
     Looked for, in this order: a path; ``$EQCCTPRO_MODELS``, SeisBench's cache and the
     user's own; an installed package that ships them, which are then converted into
-    the cache; SeisBench's download.  Of several versions in a folder, the latest.
+    the cache; the authors' published file where the registry knows it; SeisBench's
+    download.  Of several versions in a folder, the latest.
 
     Parameters
     ----------
     parent : str
-        SeisBench's class, in any case: ``"PhaseNet"``.
+        SeisBench's class, in any case: ``"PhaseNet"``; or ``"EQCCT"``, for its P and
+        S networks as one picker.
     child : str
         Name of weights, or a path: ``X.pt``, ``X.pt.v<N>``, or ``X`` with a folder
         (``./X``).  Where ``parent/child`` as a whole is such a path, it is taken as
         one, and the class is read from its JSON or its folder's name.
     fetch : bool
-        Whether SeisBench may download them.
+        Whether they may be downloaded.
 
     Returns
     -------
@@ -151,6 +166,10 @@ def find_weights(parent: str, child: str, *, fetch: bool = True) -> WeightFiles:
     WeightsError
         If a package's weights cannot be converted.
     """
+    if canonical_class(parent) in COMPOSED_CLASSES:
+        from eqcctpro.models.eqcct import find_eqcct
+
+        return find_eqcct(child, fetch=fetch)
     by_path = _from_path(parent, child)
     if by_path is not None:
         return by_path
@@ -167,9 +186,11 @@ def find_weights(parent: str, child: str, *, fetch: bool = True) -> WeightFiles:
     reason = "not asked for"
     if fetch:
         from eqcctpro.models.download import DownloadFailedError, download_weights
+        from eqcctpro.models.published import download_published, published
 
+        known = published(f"{parent}/{child}")
         try:
-            return download_weights(parent, child)
+            return download_weights(parent, child) if known is None else download_published(known)
         except DownloadFailedError as error:
             reason = str(error)
     _raise_not_found(parent, child, reason)
@@ -315,6 +336,9 @@ def _what_helps(name: str, local_names: list[str]) -> list[str]:
     packages = packages_that_ship(name)
     hints = [f"pip install {p} and run: eqcctpro models import {p.lower()}" for p in packages]
     hints.append(f"with network access run: eqcctpro models fetch {name}")
+    known = find_known(name)
+    if known is not None and known.source.url is not None:
+        hints.append(f"download {known.source.url} and run: eqcctpro models import FILE")
     hints.append(f"set {MODELS_VARIABLE} to a folder with weights")
     shipped = [known.name for known in load_registry() if known.source.package is not None]
     if not packages and not set(shipped) <= set(local_names):

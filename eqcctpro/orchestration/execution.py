@@ -69,6 +69,8 @@ class Execution:
             threads=config.threads if config.mode == "local" else self.placement.threads,
             cpu_ids=config.cpu_ids,
             expected_windows=windows,
+            inter_threads=config.inter_threads,
+            vram_mb=config.vram_mb,
         )
 
     def results(self) -> Iterator[BundleResult]:
@@ -118,6 +120,9 @@ class Execution:
 
     def _with_one_runtime(self) -> WorkerSpec:
         """The workers' spec with the runtime settled, so that all of them use the same."""
+        if self.config.runtime == "tensorflow":
+            # Asked for by name, so there is nothing to choose, and it takes long to start.
+            return self._spec
         if self._spec.device != "cpu":
             if self.config.address is None:
                 from eqcctpro.runtimes.torch_runtime import check_device

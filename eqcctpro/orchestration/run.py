@@ -11,6 +11,7 @@ from typing import Any
 from eqcctpro.archive.plan import InputSettings, Plan, StationTask, make_plan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, SettingsError
+from eqcctpro.models.locations import COMPOSED_CLASSES
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles, find_weights, split_name
 from eqcctpro.orchestration.execution import Execution
@@ -80,8 +81,9 @@ def run_picking(config: PickConfig, *, quiet: bool = True, keep_going: bool = Tr
 def _run(
     config: PickConfig, clock: _Clock, logger: logging.Logger, *, quiet: bool, keep_going: bool
 ) -> RunResult:
-    weights = find_weights(*split_name(config.model))
-    logger.info("weights %s from %s (%s)", weights.name, weights.weight_path, weights.sha256)
+    weights = _find_weights(config)
+    for part in weights.single_files:
+        logger.info("weights %s from %s (%s)", part.name, part.weight_path, part.sha256)
     picker, settings = _describe(config, weights)
     clock.lap("model")
     plan = make_plan(_input_settings(config, settings))
@@ -110,12 +112,28 @@ def _run(
     return _finish(config, clock, logger, weights, picker, run)
 
 
+def _find_weights(config: PickConfig) -> WeightFiles:
+    parent, child = split_name(config.model)
+    if parent not in COMPOSED_CLASSES:
+        return find_weights(parent, child)
+    from eqcctpro.models.eqcct import find_eqcct
+
+    return find_eqcct(
+        child,
+        p_model=config.p_model,
+        s_model=config.s_model,
+        variant=config.model_arguments.get("variant", "eqcctpro"),
+    )
+
+
 def _describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, PipelineSettings]:
     from eqcctpro.runtimes.select import load_picker
 
     picker = load_picker(weights)
     arguments = dict(config.model_arguments)
     arguments.pop("batch_size", None)
+    if weights.variant:
+        arguments.pop("variant", None)
     settings = resolve_settings(
         picker,
         grid=config.window_grid,
@@ -217,6 +235,7 @@ def _facts(
         "model": weights.name,
         "weights": {
             "file": str(weights.weight_path),
+            "files": [str(part.weight_path) for part in weights.single_files],
             "version": weights.version,
             "sha256": weights.sha256,
             "source": weights.source,
@@ -233,6 +252,8 @@ def _run_id(config: PickConfig, weights: WeightFiles, tasks: Sequence[StationTas
         *("output", "log_file", "formats", "overview"),
         *("mode", "workers", "concurrent_timechunks", "address", "ray_temp_dir"),
         *("device", "gpu_fraction", "threads", "cpu_ids", "ram_safety_cap", "ignore_ram_cap"),
+        # The weights' hash stands for the files.
+        *("inter_threads", "vram_mb", "p_model", "s_model"),
     }
     if unknown := where_only - set(PickConfig.model_fields):
         raise SettingsError(f"settings {sorted(unknown)} no longer exist")

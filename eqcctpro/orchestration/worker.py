@@ -34,6 +34,10 @@ class WorkerSpec:
         Cores that the worker's process is bound to.
     expected_windows : int or None
         Size of the run, for choosing a runtime.
+    inter_threads : int or None
+        Operators that TensorFlow executes at a time.
+    vram_mb : float or None
+        GPU memory that the worker may take, MB of 2**20 bytes; TensorFlow only.
     """
 
     weights: WeightFiles
@@ -44,6 +48,8 @@ class WorkerSpec:
     threads: int | None = None
     cpu_ids: tuple[int, ...] | None = None
     expected_windows: int | None = None
+    inter_threads: int | None = None
+    vram_mb: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,8 @@ def open_pipeline(spec: WorkerSpec) -> Pipeline:
         batch_size=spec.batch_size,
         threads=spec.threads,
         expected_windows=spec.expected_windows,
+        inter_threads=spec.inter_threads,
+        vram_mb=spec.vram_mb,
     )
     return Pipeline(picker, runtime, spec.settings)
 

@@ -14,7 +14,8 @@ from eqcctpro.archive.plan import StationTask
 from eqcctpro.archive.timechunks import Timechunk
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.raw import RawPicks
-from eqcctpro.picks.trigger import find_triggers
+from eqcctpro.picks.trigger import Triggers, find_triggers
+from eqcctpro.picks.window_peak import WindowPeaks
 from eqcctpro.pipeline.feeder import Feeder
 from eqcctpro.pipeline.prepare import Prepared
 from eqcctpro.pipeline.records import StageSeconds, TaskRecord, TaskResult
@@ -44,7 +45,7 @@ class _OpenBlock:
     owner: _OpenTask
     start_ns: int
     sampling_rate: float
-    stack: CurveStack
+    stack: CurveStack | WindowPeaks
 
 
 class Pipeline:
@@ -92,9 +93,25 @@ class Pipeline:
     def _enqueue(self, prepared: Prepared) -> None:
         owner = _OpenTask(prepared, len(prepared.blocks))
         for block, offsets in prepared.blocks:
-            stack = CurveStack(self.picker, self.settings.windows, offsets)
+            stack = self._stack(block, offsets)
             opened = _OpenBlock(owner, block.start_ns, block.sampling_rate, stack)
             self._pack(block, offsets, opened)
+
+    def _stack(self, block: Block, offsets: NDArray[np.intp]) -> CurveStack | WindowPeaks:
+        """What collects the predictions of a block's windows."""
+        if self.settings.windows.picking == "window_peak":
+            return WindowPeaks(
+                offsets,
+                [self._threshold(label) for label in self.picker.labels],
+                block.sampling_rate,
+            )
+        return CurveStack(self.picker, self.settings.windows, offsets)
+
+    def _threshold(self, label: str) -> float | None:
+        """Threshold of a curve; None if it is not picked."""
+        if label == self.picker.detection_label:
+            return self.settings.thresholds["Detection"]
+        return self.settings.thresholds[label] if label in self.picker.phases else None
 
     def _pack(self, block: Block, offsets: NDArray[np.intp], opened: _OpenBlock) -> None:
         length = self.picker.in_samples
@@ -127,26 +144,32 @@ class Pipeline:
         self.stages.seconds["pick"] += time.perf_counter() - inferred
 
     def _close(self, block: _OpenBlock) -> None:
-        curve = block.stack.finish()
         owner = block.owner
         task = owner.prepared.task
-        for index, label in enumerate(self.picker.labels):
-            is_detection = label == self.picker.detection_label
-            if not is_detection and label not in self.picker.phases:
-                continue
-            threshold = self.settings.thresholds["Detection" if is_detection else label]
-            found = self._trigger(block, np.ascontiguousarray(curve[:, index]), threshold)
+        for index, triggers in self._triggers(block.stack):
+            found = self._timed(block, triggers)
             if found is not None:
                 raw = _columns(task.index, index, found)
+                is_detection = self.picker.labels[index] == self.picker.detection_label
                 (owner.detections if is_detection else owner.picks).append(raw)
         owner.missing_blocks -= 1
         if owner.missing_blocks == 0:
             self._finished.append(_finish(owner))
 
-    def _trigger(
-        self, block: _OpenBlock, curve: NDArray[np.float32], threshold: float
-    ) -> tuple[NDArray[np.int64], ...] | None:
-        triggers = find_triggers(curve, threshold)
+    def _triggers(self, stack: CurveStack | WindowPeaks) -> Iterator[tuple[int, Triggers]]:
+        """Index and triggers of every label that is picked."""
+        curve = stack.finish() if isinstance(stack, CurveStack) else None
+        for index, label in enumerate(self.picker.labels):
+            threshold = self._threshold(label)
+            if threshold is None:
+                continue
+            if isinstance(stack, WindowPeaks):
+                yield index, stack.triggers(index)
+            elif curve is not None:
+                yield index, find_triggers(np.ascontiguousarray(curve[:, index]), threshold)
+
+    def _timed(self, block: _OpenBlock, triggers: Triggers) -> tuple[NDArray[np.int64], ...] | None:
+        """Times and probability of the picks that belong to the task and the run."""
         if not len(triggers.peak):
             return None
         origin_ns, interval_ns = self._curve_times(block)

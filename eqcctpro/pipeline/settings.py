@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.models.picker import Picker, WindowSettings
@@ -52,7 +52,7 @@ def resolve_settings(
     p_threshold: float | None = None,
     s_threshold: float | None = None,
     detection_threshold: float | None = None,
-    bandpass: tuple[float, float] | None = None,
+    bandpass: tuple[float, float] | Literal["off"] | None = None,
     arguments: Mapping[str, Any] | None = None,
     start_ns: int | None = None,
     end_ns: int | None = None,
@@ -62,6 +62,8 @@ def resolve_settings(
     Parameters
     ----------
     picker : Picker
+    bandpass : tuple of float or "off", optional
+        Corners in Hz of EQCCTPro's filter; None takes the model's own.
     arguments : mapping
         Arguments of SeisBench's ``annotate`` and ``classify``: overlap, stride, stacking,
         blinding, strict, flexible_horizontal_components, zerophase_resample, and
@@ -80,10 +82,11 @@ def resolve_settings(
     zerophase = _flag(given, "zerophase_resample", default=True)
     if given:
         raise _unknown_argument(next(iter(given)), picker)
+    band = picker.bandpass if bandpass is None else bandpass
     conditioning = Conditioning(
         picker.sampling_rate,
         zerophase,
-        None if bandpass is None else Bandpass(*bandpass),
+        None if band is None or band == "off" else Bandpass(*band),
         picker.filter_args,
         picker.filter_kwargs,
     )
@@ -153,15 +156,25 @@ def _windows(picker: Picker, given: dict[str, Any]) -> WindowSettings:
         windows = replace(windows, stride=int(_number("stride", given.pop("stride"))))
     if "stacking" in given:
         stacking = str(given.pop("stacking")).lower()
+        _require_stacking(picker, "stacking")
         if stacking not in ("avg", "max"):
             raise SettingsError(f"stacking: {stacking!r} is not known", hint="use avg or max")
         windows = replace(windows, stacking=stacking)  # type: ignore[arg-type]
     if "blinding" in given:
+        _require_stacking(picker, "blinding")
         windows = replace(windows, blinding=_blinding(picker, given.pop("blinding")))
     if windows.overlap < 0:
         raise SettingsError(f"overlap: {windows.overlap} is negative")
     window_step(picker, windows)
     return windows
+
+
+def _require_stacking(picker: Picker, name: str) -> None:
+    if picker.windows.picking == "window_peak":
+        raise SettingsError(
+            f"{name}: {picker.name} picks on single windows, which are not joined",
+            hint="use the argument variant=seisbench",
+        )
 
 
 def _blinding(picker: Picker, value: Any) -> tuple[int, int]:

@@ -24,18 +24,23 @@ from eqcctpro.runtimes.slices import MAX_SLICE, available_cores, slice_size
 
 if TYPE_CHECKING:
     from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.runtimes.tensorflow_runtime import TensorFlowRuntime
     from eqcctpro.runtimes.torch_runtime import TorchRuntime
 
 __all__ = ["RUNTIMES", "default_batch_size", "load_picker", "open_picker", "open_runtime"]
 
 #: What ``runtime`` may be.
-RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")
+RUNTIMES = ("auto", "torch", "onnxruntime", "openvino", "tensorflow")
 
 #: Runtimes for exported models, in order of preference where nothing was measured.
 _EXPORTED = ("openvino", "onnxruntime")
 
 #: What installs them.
-_EXTRAS = {"openvino": "eqcctpro[openvino]", "onnxruntime": "eqcctpro[onnx]"}
+_EXTRAS = {
+    "openvino": "eqcctpro[openvino]",
+    "onnxruntime": "eqcctpro[onnx]",
+    "tensorflow": "eqcctpro[tensorflow]",
+}
 
 #: Windows of a job of which nothing is known: 200 stations, ten minutes, PhaseNet.
 _USUAL_JOB = 10_000
@@ -60,6 +65,8 @@ def open_picker(
     batch_size: int | None = None,
     threads: int | None = None,
     expected_windows: int | None = None,
+    inter_threads: int | None = None,
+    vram_mb: float | None = None,
 ) -> tuple[Picker, Runtime]:
     """Open weights for picking.
 
@@ -67,8 +74,9 @@ def open_picker(
     ----------
     files : WeightFiles
         Which model, and where its weights are.
-    runtime : {"auto", "torch", "onnxruntime", "openvino"}
-        What executes it; ``"auto"`` takes the runtime that is fastest for the job.
+    runtime : {"auto", "torch", "onnxruntime", "openvino", "tensorflow"}
+        What executes it; ``"auto"`` takes the runtime that is fastest for the job, but
+        never TensorFlow, which runs EQCCT alone.
     device : str
         ``"cpu"``, ``"cuda"`` or ``"cuda:N"``.
     batch_size : int, optional
@@ -77,6 +85,10 @@ def open_picker(
         Threads of one call on a CPU; None for one a core.
     expected_windows : int, optional
         Size of the job, which decides how much a long loading time may cost.
+    inter_threads : int, optional
+        Operators that TensorFlow executes at a time.
+    vram_mb : float, optional
+        GPU memory that TensorFlow may take, MB of 2**20 bytes.
 
     Returns
     -------
@@ -94,6 +106,8 @@ def open_picker(
         If the weights cannot be loaded, or cannot be exported to the asked-for runtime.
     """
     _check(runtime, device, batch_size, threads)
+    if runtime == "tensorflow":
+        return _open_tensorflow(files, device, batch_size, threads, inter_threads, vram_mb)
     if device != "cpu":
         if runtime not in ("auto", "torch"):
             raise RuntimeUnavailableError(
@@ -123,14 +137,13 @@ def open_picker(
 
 
 def load_picker(files: WeightFiles) -> Picker:
-    """Describe weights; from the cache where they were exported, else by SeisBench."""
+    """Describe weights; from the cache where they were exported, else by loading them."""
     export = find_export(files)
     if export is not None:
         return export.picker
-    from eqcctpro.models.seisbench import describe, load_module
+    from eqcctpro.models.loading import describe_model
 
-    module = load_module(files.parent, files.weight_path, files.metadata_path)
-    return describe(module, files.parent, files.child, files.sha256)
+    return describe_model(files)
 
 
 def open_runtime(
@@ -177,7 +190,7 @@ def default_batch_size(picker: Picker, device: str = "cpu", threads: int | None 
 def _check(runtime: str, device: str, batch_size: int | None, threads: int | None) -> None:
     if runtime not in RUNTIMES:
         raise SettingsError(
-            f"runtime {runtime!r} does not run SeisBench models",
+            f"runtime {runtime!r} is not known",
             hint=f"choose one of {', '.join(RUNTIMES)}",
         )
     if device != "cpu" and not device.startswith("cuda"):
@@ -228,20 +241,50 @@ def _open_torch(
 ) -> tuple[Picker, Runtime]:
     if find_spec("torch") is None:
         raise RuntimeUnavailableError("torch is not installed", hint="pip install torch")
-    from eqcctpro.models.seisbench import load_picker_module
+    from eqcctpro.models.loading import curve_module, load_model
     from eqcctpro.runtimes.torch_runtime import TorchRuntime, check_device
 
     check_device(device)
-    picker, module = load_picker_module(
-        files.parent, files.child, files.weight_path, files.metadata_path, files.sha256
-    )
+    picker, module = load_model(files)
     size = batch_size or default_batch_size(picker, device, threads)
-    chosen = TorchRuntime(module, batch_size=size, device=device, threads=threads)
+    chosen = TorchRuntime(curve_module(module), batch_size=size, device=device, threads=threads)
     return picker, _explained(picker, chosen, reason)
 
 
+def _open_tensorflow(
+    files: WeightFiles,
+    device: str,
+    batch_size: int | None,
+    threads: int | None,
+    inter_threads: int | None,
+    vram_mb: float | None,
+) -> tuple[Picker, Runtime]:
+    if not files.parts:
+        raise RuntimeUnavailableError(
+            f"the runtime tensorflow runs EQCCT only, not {files.name}",
+            hint="choose the runtime auto",
+        )
+    _require_installed("tensorflow")
+    from eqcctpro.models.eqcct import describe_eqcct
+    from eqcctpro.runtimes.tensorflow_runtime import TensorFlowRuntime
+
+    picker = describe_eqcct(files)
+    size = batch_size or default_batch_size(picker, device, threads)
+    chosen = TensorFlowRuntime(
+        files,
+        batch_size=size,
+        device=device,
+        threads=threads,
+        inter_threads=inter_threads,
+        vram_mb=vram_mb,
+    )
+    return picker, _explained(picker, chosen, "it was asked for")
+
+
 def _explained(
-    picker: Picker, runtime: OnnxRuntime | OpenVinoRuntime | TorchRuntime, reason: str
+    picker: Picker,
+    runtime: OnnxRuntime | OpenVinoRuntime | TorchRuntime | TensorFlowRuntime,
+    reason: str,
 ) -> Runtime:
     runtime.reason = reason
     _log.info(

@@ -1,0 +1,134 @@
+"""EQCCTPro's picking: of every window the highest peak, at most one for each phase.
+
+Windows overlap, so that most arrivals are seen twice; what two windows report of the
+same arrival is one pick.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqcctpro.picks.trigger import Triggers
+
+__all__ = ["WindowPeaks", "highest_peaks"]
+
+Float32 = NDArray[np.float32]
+
+#: Reports of one phase by two windows that are closer than this are the same arrival.
+SAME_ARRIVAL_S = 0.5
+
+
+def highest_peaks(curves: Float32, threshold: float) -> NDArray[np.intp]:
+    """Highest peak of every curve.
+
+    A peak is a sample that is higher than the one before and not lower than the one
+    after, as in EQCCTPro; the first and last sample are none.
+
+    Parameters
+    ----------
+    curves : ndarray of float32, shape (n, samples)
+    threshold : float
+        Peaks below it do not count.
+
+    Returns
+    -------
+    ndarray of intp, shape (n,)
+        The first of equally high ones; -1 where a curve has none.
+    """
+    inner = curves[:, 1:-1]
+    is_peak = (inner > curves[:, :-2]) & (inner >= curves[:, 2:]) & (inner >= threshold)
+    highest = np.argmax(np.where(is_peak, inner, np.float32(-1)), axis=1)
+    return np.where(is_peak.any(axis=1), highest + 1, -1)
+
+
+class WindowPeaks:
+    """Collects the peaks of one block's windows as predictions arrive.
+
+    Parameters
+    ----------
+    offsets : ndarray of intp
+        First sample of each window, ascending.
+    thresholds : list of float
+        Of each label that is picked, None for others, in the order of the curves.
+    sampling_rate : float
+        Hz.
+    """
+
+    #: Curve samples for each input sample.
+    rate_factor = 1.0
+
+    def __init__(
+        self, offsets: NDArray[np.intp], thresholds: list[float | None], sampling_rate: float
+    ) -> None:
+        self._offsets = offsets
+        self._thresholds = thresholds
+        self._tolerance = SAME_ARRIVAL_S * sampling_rate
+        self._next = 0
+        self._found: list[list[tuple[int, int, int, float]]] = [[] for _ in thresholds]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every window has been added."""
+        return self._next == len(self._offsets)
+
+    def add(self, predictions: Float32) -> None:
+        """Add the predictions of the next windows.
+
+        Parameters
+        ----------
+        predictions : ndarray of float32, shape (n, in_samples, labels)
+        """
+        offsets = self._offsets[self._next : self._next + len(predictions)].tolist()
+        self._next += len(predictions)
+        for label, threshold in enumerate(self._thresholds):
+            if threshold is None:
+                continue
+            curves = np.ascontiguousarray(predictions[:, :, label])
+            peaks = highest_peaks(curves, threshold).tolist()
+            for offset, curve, peak in zip(offsets, curves, peaks, strict=True):
+                if peak >= 0:
+                    onset, end = _flanks(curve, peak, threshold)
+                    span = (offset + onset, offset + end, offset + peak)
+                    self._found[label].append((*span, float(curve[peak])))
+
+    def triggers(self, label: int) -> Triggers:
+        """Picks of one label on the whole block, each arrival once, in order of time.
+
+        The onset and the end are the first and last sample around the peak that reach the
+        threshold, in the window that the pick is from.
+        """
+        found = self._found[label]
+        onset, end, peak = np.array([span[:3] for span in found], dtype=np.intp).reshape(-1, 3).T
+        value = np.array([span[3] for span in found], dtype=np.float32)
+        kept = _each_once(peak, value, self._tolerance)
+        return Triggers(onset[kept], end[kept], peak[kept], value[kept])
+
+
+def _flanks(curve: Float32, peak: int, threshold: float) -> tuple[int, int]:
+    """First and last sample of the stretch around a peak that reaches the threshold."""
+    below_before = np.flatnonzero(curve[:peak] < threshold)
+    below_after = np.flatnonzero(curve[peak:] < threshold)
+    onset = int(below_before[-1]) + 1 if len(below_before) else 0
+    end = peak + int(below_after[0]) - 1 if len(below_after) else len(curve) - 1
+    return onset, end
+
+
+def _each_once(peak: NDArray[np.intp], value: Float32, tolerance: float) -> NDArray[np.intp]:
+    """Indices of the reports to keep, in order of time.
+
+    Of reports closer than the tolerance only the most probable is kept, and of equally
+    probable ones the earliest.
+    """
+    times: list[int] = []
+    kept: list[int] = []
+    for index in np.lexsort((peak, -value)).tolist():
+        time = int(peak[index])
+        place = bisect(times, time)
+        near = times[max(place - 1, 0) : place + 1]
+        if all(abs(time - other) > tolerance for other in near):
+            times.insert(place, time)
+            kept.insert(place, index)
+    return np.array(kept, dtype=np.intp)
