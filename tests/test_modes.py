@@ -1,0 +1,239 @@
+"""The three modes: the same picks, Ray's life, and what happens when a worker dies."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from eqcctpro.archive.plan import InputSettings, make_plan
+from eqcctpro.errors import SettingsError
+from eqcctpro.orchestration.bundles import make_bundles
+from eqcctpro.orchestration.dispatch import BundleQueue
+
+ray = pytest.importorskip("ray")
+
+SLOW = pytest.mark.slow
+TWO_CHUNKS = {"start": "2024-12-15T12:00:00", "end": "2024-12-15T12:02:00", "timechunk": 1.0}
+
+
+@pytest.fixture(autouse=True)
+def no_cluster_before_or_after() -> Iterator[None]:
+    assert not ray.is_initialized()
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def archive(generated_network: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The made-up network, with a station that is too short and one that cannot be read."""
+    folder = Path(shutil.copytree(generated_network[0], tmp_path_factory.mktemp("modes") / "in"))
+    (chunk,) = folder.iterdir()
+    short = chunk / "SHORT"
+    short.mkdir()
+    whole = next((chunk / "DEM01").glob("*HHZ*")).read_bytes()
+    # The station's code is in every record's header.
+    (short / "z.mseed").write_bytes(whole[:1024].replace(b"DEM01", b"SHORT"))
+    (chunk / "DEM02" / "bad.mseed").write_bytes(b"")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def picked(
+    pick: Any, imported_model: str, archive: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[..., Any]:
+    def run(mode: str, runtime: str, **settings: Any) -> Any:
+        # One batch size, since sums in another order round otherwise.
+        return pick(
+            archive, model=imported_model, mode=mode, runtime=runtime, batch_size=4, **settings
+        )
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def local(picked: Any) -> Callable[[str], Any]:
+    known: dict[str, Any] = {}
+
+    def run(runtime: str) -> Any:
+        if runtime not in known:
+            known[runtime] = picked("local", runtime)
+        return known[runtime]
+
+    return run
+
+
+def text(result: Any, kind: str = "picks_csv") -> bytes:
+    return Path(result.paths[kind]).read_bytes()
+
+
+def assert_same_but_for_rounding(found: Any, expected: Any) -> None:
+    assert found.drop_columns(["probability"]) == expected.drop_columns(["probability"])
+    difference = np.subtract(found["probability"].to_numpy(), expected["probability"].to_numpy())
+    assert np.abs(difference).max() < 5e-6
+
+
+@pytest.mark.parametrize(
+    ("mode", "runtime", "workers"),
+    [
+        ("modelactor", "torch", 2),
+        pytest.param("modelactor", "openvino", 2, marks=SLOW),
+        pytest.param("modelactor", "openvino", 5, marks=SLOW),
+        pytest.param("ripper", "openvino", 2, marks=SLOW),
+        pytest.param("ripper", "torch", 2, marks=SLOW),
+        pytest.param("modelactor", "auto", 2, marks=SLOW),
+    ],
+)
+def test_modes_give_identical_picks(
+    picked: Any, local: Any, mode: str, runtime: str, workers: int
+) -> None:
+    expected = local(runtime)
+    result = picked(mode, runtime, workers=workers, ignore_ram_cap=True)
+    assert not ray.is_initialized(), "the run started Ray, so it shuts Ray down"
+    assert expected.counts["picks"] > 20
+    if runtime == "torch":
+        # Its sums depend on how many windows share a batch, in the seventh digit.
+        assert_same_but_for_rounding(result.table, expected.table)
+        assert_same_but_for_rounding(result.detections, expected.detections)
+    else:
+        assert text(result) == text(expected)
+        assert text(result, "detections_csv") == text(expected, "detections_csv")
+    assert result.summary["workers"] == workers and result.summary["mode"] == mode
+    for item in ("tasks", "empty", "failed", "files_failed", "notes", "run_id", "runtime"):
+        assert result.summary[item] == expected.summary[item], item
+    assert result.counts["empty"] == result.counts["files_failed"] == 1
+
+
+@SLOW
+def test_ray_that_was_there_before_is_left_running(picked: Any, local: Any) -> None:
+    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    nodes = ray.nodes()
+    for mode in ("modelactor", "ripper"):
+        result = picked(mode, "openvino", workers=2)
+        assert text(result) == text(local("openvino"))
+        assert ray.is_initialized() and ray.nodes()[0]["NodeID"] == nodes[0]["NodeID"]
+
+
+@SLOW
+@pytest.mark.parametrize("mode", ["modelactor", "ripper"])
+def test_a_station_that_kills_its_worker_fails_alone(picked: Any, local: Any, mode: str) -> None:
+    def die_at_dem03() -> None:
+        import os
+
+        from eqcctpro.pipeline import feeder
+
+        sound = feeder.prepare
+
+        def prepare(task: Any, *rest: Any) -> Any:
+            if task.station == "DEM03":
+                os._exit(1)
+            return sound(task, *rest)
+
+        feeder.prepare = prepare
+
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        logging_level="ERROR",
+        runtime_env={"worker_process_setup_hook": die_at_dem03},
+    )
+    result = picked(mode, "openvino", workers=2)
+    (failed,) = result.summary["failed"]
+    assert failed["station"] == "XX.DEM03.00.HH" and failed["error"] == "WorkerError"
+    assert "died" in failed["reason"]
+    assert result.summary["tasks"] == {"done": 5, "empty": 1, "failed": 1}
+    assert result.summary["balanced"] and result.exit_code == 10
+    expected = [row for row in local("openvino").table.to_pylist() if row["station"] != "DEM03"]
+    assert result.table.to_pylist() == expected
+
+
+@SLOW
+@pytest.mark.parametrize(("mode", "chunks"), [("modelactor", 1), ("ripper", 2)])
+def test_concurrent_time_chunks_change_no_pick(picked: Any, mode: str, chunks: int) -> None:
+    expected = picked("local", "openvino", **TWO_CHUNKS)
+    result = picked(mode, "openvino", workers=2, concurrent_timechunks=chunks, **TWO_CHUNKS)
+    assert result.summary["plan"]["timechunks"] == 2
+    # The plan's order is another one, which says nothing about the picks.
+    assert result.table.drop_columns(["run_id"]) == expected.table.drop_columns(["run_id"])
+
+
+@pytest.mark.parametrize("limit", [1, 2, None])
+def test_no_more_time_chunks_than_allowed_are_open(archive: Path, limit: int | None) -> None:
+    plan = make_plan(
+        InputSettings(
+            (archive,),
+            start_ns=1_734_264_000_000_000_000,
+            end_ns=1_734_264_120_000_000_000,
+            timechunk_min=0.5,
+            chunk_major=limit is not None,
+        )
+    )
+    assert len(plan.chunks) == 4
+    bundles = make_bundles(plan.tasks, 3, within_chunks=limit is not None)
+    queue = BundleQueue(bundles, limit)
+    chance = random.Random(0)
+    flying: list[Any] = []
+    seen: list[int] = []
+    most = 0
+    while queue or flying:
+        while len(flying) < 5 and (bundle := queue.take()) is not None:
+            flying.append(bundle)
+            seen += [task.index for task in bundle]
+        assert flying, "nothing runs, and nothing may be taken: a deadlock"
+        open_chunks = {task.chunk.index for bundle in flying for task in bundle}
+        most = max(most, len(open_chunks))
+        queue.done(flying.pop(chance.randrange(len(flying))))
+    assert seen == [task.index for task in plan.tasks]
+    assert most <= (limit or len(plan.chunks)) and (limit == 1 or most > 1)
+
+
+def test_bundles_of_a_dead_worker_come_back_one_by_one(archive: Path) -> None:
+    plan = make_plan(InputSettings((archive,)))
+    queue = BundleQueue(make_bundles(plan.tasks, 1))
+    first = queue.take()
+    assert first is not None
+    queue.put_back(first)
+    again = [queue.take() for _ in first]
+    assert again == [[task] for task in first]
+
+
+class TestCores:
+    def test_local_mode_is_bound_to_the_cores_and_let_free_again(
+        self, picked: Any, local: Any
+    ) -> None:
+        if not hasattr(os, "sched_getaffinity"):
+            pytest.skip("this system has no affinity")
+        before = os.sched_getaffinity(0)
+        result = picked("local", "torch", cpu_ids=(min(before),))
+        assert text(result) == text(local("torch"))
+        assert os.sched_getaffinity(0) == before
+
+    def test_a_core_that_is_not_there(self, picked: Any) -> None:
+        with pytest.raises(SettingsError, match="cpu_ids: cores \\[4095\\]"):
+            picked("local", "torch", cpu_ids=(4095,))
+
+    @SLOW
+    def test_memory_limits_the_workers_and_the_run_says_so(self, picked: Any, local: Any) -> None:
+        result = picked("modelactor", "openvino", workers=3, ram_safety_cap=1e-6)
+        assert result.summary["workers"] == 1
+        assert "Requested 3 workers, created 1" in result.summary["limits"][0]
+        assert text(result) == text(local("openvino"))
+
+
+@SLOW
+def test_a_cluster_that_does_not_answer(
+    cli_process: Any, generated_network: Any, imported_model: str, tmp_path: Path
+) -> None:
+    done = cli_process(
+        *("pick", generated_network[0], "-o", tmp_path / "out", "--model", imported_model),
+        *("--mode", "modelactor", "--address", "127.0.0.1:1", "--no-overview"),
+        RAY_gcs_server_request_timeout_seconds="2",
+    )
+    assert done.returncode == 6, done.stderr
+    assert "127.0.0.1:1" in done.stderr and "Traceback" not in done.stderr
