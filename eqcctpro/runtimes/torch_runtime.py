@@ -14,6 +14,10 @@ from eqcctpro.runtimes.slices import available_cores, slice_bounds
 
 __all__ = ["TorchRuntime", "check_device"]
 
+#: Windows that a thread takes at once.  With more, activations leave the cache; with
+#: fewer, the steps of hand-written recurrences in Python weigh more.
+MAX_TORCH_SLICE = 32
+
 
 class TorchRuntime(Runtime):
     """Runs a torch module from raw windows to curves.
@@ -75,7 +79,8 @@ class TorchRuntime(Runtime):
             raise RuntimeError("this runtime was closed")
         if self._pool is None:
             return self._run_on_gpu(windows)
-        bounds = slice_bounds(len(windows), -(-len(windows) // self._workers))
+        size = min(-(-len(windows) // self._workers), MAX_TORCH_SLICE)
+        bounds = slice_bounds(len(windows), size)
         if len(bounds) == 1:
             return self._run(windows)
         parts = [windows[start:stop] for start, stop in bounds]
