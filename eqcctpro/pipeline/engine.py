@@ -77,6 +77,9 @@ class Pipeline:
         TaskResult
             One for every task.
         """
+        self._filled = 0  # an earlier run may have ended in an error
+        self._claims.clear()
+        self._finished.clear()
         feeder = Feeder(tasks, self.picker, self.settings)
         for prepared in feeder:
             if prepared.record is not None:
