@@ -15,6 +15,7 @@ from pymseed.logging import clear_error_messages, get_error_messages
 
 from eqcctpro.errors import DecodeError
 from eqcctpro.times import NS_PER_S, format_utc
+from eqcctpro.waveform.salvage import incomplete_bytes, whole_records
 from eqcctpro.waveform.segments import ChannelCode, Segment
 
 __all__ = ["DecodedFile", "decode_file"]
@@ -66,25 +67,19 @@ def decode_file(
         ) from error
     if not content:
         raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
-    traces = MS3TraceList()
     warnings: list[str] = []
-    clear_error_messages()
-    try:
-        traces.add_buffer(
-            content,
-            unpack_data=True,
-            skip_not_data=True,
-            starttime=_time_text(start_ns),
-            endtime=_time_text(end_ns),
+    span = (_time_text(start_ns), _time_text(end_ns))
+    traces, lost, details = _unpack(content, span)
+    if lost == len(content):
+        raise DecodeError(
+            f"{path} is not readable as miniSEED: {_one_line(details)}",
+            hint="only miniSEED 2 and 3 can be picked",
         )
-    except (MiniSEEDError, ValueError) as error:
-        details = "; ".join(get_error_messages()) or str(error)
-        if not len(traces):
-            raise DecodeError(
-                f"{path} is not readable as miniSEED: {_one_line(details)}",
-                hint="only miniSEED 2 and 3 can be picked",
-            ) from error
-        warnings.append(f"{path}: only partly readable: {_one_line(details)}")
+    if lost:
+        warnings.append(
+            f"{path}: only partly readable: {lost} of {len(content)} bytes left out "
+            f"({_one_line(details)})"
+        )
     cut = start_ns is not None or end_ns is not None
     segments = _collect(traces, path, warnings, _record_starts(content) if cut else {})
     if not segments and not warnings and not cut:
@@ -92,6 +87,36 @@ def decode_file(
             f"{path} holds no miniSEED record", hint="only miniSEED 2 and 3 can be picked"
         )
     return DecodedFile(segments, warnings)
+
+
+def _unpack(content: bytes, span: tuple[str | None, str | None]) -> tuple[MS3TraceList, int, str]:
+    """Traces, bytes that could not be used, and why."""
+    traces = MS3TraceList()
+    clear_error_messages()
+    try:
+        _add(traces, content, span)
+    except (MiniSEEDError, ValueError) as error:
+        details = "; ".join(get_error_messages()) or str(error)
+        return *_unpack_records(content, span), details
+    return traces, incomplete_bytes(content), "the last record is incomplete"
+
+
+def _unpack_records(
+    content: bytes, span: tuple[str | None, str | None]
+) -> tuple[MS3TraceList, int]:
+    """What can be used of a damaged file, record by record."""
+    traces = MS3TraceList()
+    lost = len(content)
+    for record in whole_records(content):
+        with suppress(MiniSEEDError, ValueError):  # counted as lost
+            _add(traces, record, span)
+            lost -= len(record)
+    return traces, lost
+
+
+def _add(traces: MS3TraceList, content: bytes, span: tuple[str | None, str | None]) -> None:
+    start, end = span
+    traces.add_buffer(content, unpack_data=True, skip_not_data=True, starttime=start, endtime=end)
 
 
 def _record_starts(content: bytes) -> dict[str, list[tuple[int, int]]]:
