@@ -57,9 +57,7 @@ def calibrated(
     export: Export,
     openers: Mapping[str, Callable[[], Runtime]],
     threads: int | None,
-    *,
-    measure: bool = True,
-) -> dict[str, Cost] | None:
+) -> dict[str, Cost]:
     """Cost of each runtime on this machine, from the cache or measured now.
 
     Parameters
@@ -70,12 +68,10 @@ def calibrated(
         Opens each runtime that is installed, in the batch size that it would be used in.
     threads : int or None
         Threads that the runtimes are opened with.
-    measure : bool
-        Whether to measure what the cache does not hold; else None is returned.
     """
     path = calibration_path(export, tuple(openers), threads)
     costs = _read(path)
-    if costs is None and measure:
+    if costs is None:
         costs = _measure(export.picker, openers)
         _log.info("calibrated %s: %s", export.picker.name, _summary(costs))
         text = json.dumps({kind: asdict(cost) for kind, cost in costs.items()}, indent=1)
