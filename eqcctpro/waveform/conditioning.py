@@ -92,7 +92,7 @@ def _bandpass(segment: Segment, band: Bandpass) -> Segment:
     edges, kind = (
         ([band.low / nyquist, band.high / nyquist], "band")
         if band.high < nyquist * (1 - 1e-6)
-        else ([band.low / nyquist], "high")
+        else (band.low / nyquist, "high")
     )
     sections = iirfilter(band.corners, edges, btype=kind, ftype="butter", output="sos")
     forward = sosfilt(sections, data)
@@ -100,11 +100,11 @@ def _bandpass(segment: Segment, band: Bandpass) -> Segment:
 
 
 def _cosine_taper(n: int, width: float) -> Float64:
-    """Ones with a cosine ramp of at most `width` samples at both ends."""
+    """Ones with a cosine ramp of at most `width` samples, from 0 to 1, at both ends."""
     ramp_samples = min(int(width), n // 2)
     taper = np.ones(n)
-    if ramp_samples > 0:
-        ramp = 0.5 * (1 - np.cos(np.pi * np.arange(ramp_samples) / ramp_samples))
+    if ramp_samples > 1:
+        ramp = 0.5 * (1 - np.cos(np.pi * np.linspace(0, 1, ramp_samples)))
         taper[:ramp_samples] = ramp
         taper[n - ramp_samples :] = ramp[::-1]
     return taper
