@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from eqcctpro.doctor import examine
-from eqcctpro.doctor.machine import cgroup_cores, cgroup_memory
 from eqcctpro.doctor.models import earthquake_windows
 from eqcctpro.models.picker import Picker, WindowSettings
+from eqcctpro.resources.cgroups import GroupMemory, cgroup_cores, cgroup_memory
 
 SHARED = Path(
     os.environ.get("EQCCTPRO_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
@@ -130,7 +130,7 @@ def test_version_2_limits_of_the_group_and_its_parents_count(tmp_path: Path) -> 
         user__memory_dot_max="4294967296",
     )
     assert cgroup_cores(*where) == 1.5
-    assert cgroup_memory(*where) == 2**30
+    assert cgroup_memory(*where) == GroupMemory(2**30, 2**30)
 
 
 def test_version_1_limits_and_paths_of_the_host(tmp_path: Path) -> None:

@@ -8,11 +8,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 from eqcctpro.doctor.check import Check, Status
+from eqcctpro.resources.cgroups import cgroup_cores, cgroup_memory
+from eqcctpro.resources.nvml import read_gpus
 
-__all__ = ["cgroup_cores", "cgroup_memory", "machine_checks"]
+__all__ = ["machine_checks"]
 
 _GIB = 2**30
 _LITTLE_RAM = 2 * _GIB
@@ -21,8 +24,6 @@ _LITTLE_SHM = 300 * 2**20
 """Below this, Ray keeps its object store of 256 MiB in files instead of shared memory."""
 
 _OLDEST_PYTHON = (3, 11)
-_CGROUP = Path("/sys/fs/cgroup")
-_OWN_CGROUP = Path("/proc/self/cgroup")
 _SHARED_MEMORY = Path("/dev/shm")
 
 
@@ -64,104 +65,28 @@ def _memory() -> Check:
     memory = psutil.virtual_memory()
     free = memory.available
     found = f"{memory.total / _GIB:.1f} GiB, {memory.available / _GIB:.1f} GiB available"
-    limit = cgroup_memory()
-    if limit is not None and limit < memory.total:
-        found += f", limited to {limit / _GIB:.1f} GiB by the control group"
-        free = min(free, limit)
+    group = cgroup_memory()
+    if group is not None and group.limit < memory.total:
+        found += f", limited to {group.limit / _GIB:.1f} GiB by the control group"
+        free = min(free, group.available)
     if free < _LITTLE_RAM:
         return Check("memory", "warn", found, "use --mode local, or fewer workers")
     return Check("memory", "ok", found)
 
 
-def cgroup_cores(root: Path = _CGROUP, own: Path = _OWN_CGROUP) -> float | None:
-    """Cores that the control groups of this process grant, or None without a limit.
-
-    Parameters
-    ----------
-    root : Path
-        Where control groups are mounted; versions 1 and 2 are understood.
-    own : Path
-        Says which groups this process is in.
-    """
-    limits = []
-    for group in _groups(root, own, "cpu"):
-        quota, _, period = (_read(group / "cpu.max") or "").partition(" ")
-        quota = quota or _read(group / "cpu.cfs_quota_us") or ""
-        period = period or _read(group / "cpu.cfs_period_us") or ""
-        # "max" and -1 mean no limit.
-        if quota.isdigit() and period.isdigit() and int(period):
-            limits.append(int(quota) / int(period))
-    return min(limits, default=None)
-
-
-def cgroup_memory(root: Path = _CGROUP, own: Path = _OWN_CGROUP) -> int | None:
-    """Bytes that the control groups of this process grant, or None without a limit.
-
-    Parameters are those of :func:`cgroup_cores`.
-    """
-    limits = []
-    for group in _groups(root, own, "memory"):
-        text = _read(group / "memory.max") or _read(group / "memory.limit_in_bytes") or ""
-        # Version 1 says "no limit" with a number near 2**63.
-        if text.isdigit() and int(text) < 2**60:
-            limits.append(int(text))
-    return min(limits, default=None)
-
-
-def _groups(root: Path, own: Path, controller: str) -> Iterator[Path]:
-    """Folders of the groups that this process is in, inner ones first, with their parents."""
-    for line in (_read(own) or "").splitlines():
-        number, _, rest = line.partition(":")
-        controllers, _, path = rest.partition(":")
-        if number == "0":  # version 2: one tree for everything
-            base = root
-        elif controller in controllers.split(","):
-            base = root / controller
-        else:
-            continue
-        inner = base / path.lstrip("/")
-        # In a container the path may be the host's and not exist; its root always does.
-        yield from (group for group in (inner, *inner.parents) if group.is_relative_to(base))
-
-
-def _read(path: Path) -> str | None:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, UnicodeDecodeError):
-        return None
-
-
 def _gpus() -> Iterator[Check]:
-    try:
-        import pynvml
-    except ImportError:
+    gpus, reason = read_gpus()
+    if not gpus and find_spec("pynvml") is None:
         yield from _gpus_of_torch()
         return
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        yield Check("gpu", "ok", f"none ({error})")
+    if not gpus:
+        status: Status = "warn" if "does not answer" in reason else "ok"
+        yield Check("gpu", status, f"none ({reason})", "see nvidia-smi" if status == "warn" else "")
         return
-    try:
-        names = [_describe(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
-    except pynvml.NVMLError as error:
-        yield Check("gpu", "warn", f"the driver does not answer: {error}", "see nvidia-smi")
-        return
-    finally:
-        pynvml.nvmlShutdown()
-    status, hint = _usable_by_torch() if names else ("ok", "")
-    for name in names:
-        yield Check("gpu", status, name, hint)
-    if not names:
-        yield Check("gpu", "ok", "none")
-
-
-def _describe(pynvml: object, index: int) -> str:
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)  # type: ignore[attr-defined]
-    name = pynvml.nvmlDeviceGetName(handle)  # type: ignore[attr-defined]
-    memory = pynvml.nvmlDeviceGetMemoryInfo(handle)  # type: ignore[attr-defined]
-    text = name.decode() if isinstance(name, bytes) else name
-    return f"cuda:{index} {text}, {memory.total / _GIB:.1f} GiB, {memory.free / _GIB:.1f} GiB free"
+    status, hint = _usable_by_torch()
+    for gpu in gpus:
+        found = f"cuda:{gpu.index} {gpu.name}, {gpu.total_mb / 1024:.1f} GiB"
+        yield Check("gpu", status, f"{found}, {gpu.free_mb / 1024:.1f} GiB free", hint)
 
 
 def _usable_by_torch() -> tuple[Status, str]:
