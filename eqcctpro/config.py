@@ -70,6 +70,18 @@ class PickConfig(BaseModel):
     overview: bool = True
     log_file: Path | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _batch_size_once(cls, values: Any) -> Any:
+        """SeisBench counts the batch size among a model's arguments; here it is a setting."""
+        arguments = values.get("model_arguments") or {}
+        if "batch_size" not in arguments:
+            return values
+        if values.get("batch_size") is not None:
+            raise ValueError("batch_size is given twice: by itself and as a model argument")
+        rest = {name: value for name, value in arguments.items() if name != "batch_size"}
+        return {**values, "model_arguments": rest, "batch_size": arguments["batch_size"]}
+
     @field_validator("input", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:

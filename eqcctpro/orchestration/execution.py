@@ -59,13 +59,12 @@ class Execution:
         self.placement = place_workers(config)
         for sentence in self.placement.limits:
             logging.getLogger("eqcctpro").warning("%s", sentence)
-        batch_size = config.batch_size or config.model_arguments.get("batch_size")
         self._spec = WorkerSpec(
             weights,
             settings,
             runtime=config.runtime,
             device=config.device,
-            batch_size=None if batch_size is None else int(batch_size),
+            batch_size=config.batch_size,
             threads=config.threads if config.mode == "local" else self.placement.threads,
             cpu_ids=config.cpu_ids,
             expected_windows=windows,

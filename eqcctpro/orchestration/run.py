@@ -8,9 +8,10 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from eqcctpro import errors
 from eqcctpro.archive.plan import InputSettings, Plan, StationTask, make_plan
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import EQCCTProError, SettingsError
+from eqcctpro.errors import EQCCTProError, InputError, SettingsError
 from eqcctpro.models.locations import COMPOSED_CLASSES
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles, find_weights, split_name
@@ -97,7 +98,7 @@ def _run(
     for problem in plan.problems:
         logger.warning("unusable file: %s", problem.message)
         if not keep_going:
-            raise EQCCTProError(problem.message)
+            raise InputError(problem.message)
     clock.lap("plan")
     run = Execution(config, weights, settings, plan, expected_windows(plan, picker, settings))
     with Progress(len(plan.tasks), quiet=quiet) as progress:
@@ -130,8 +131,6 @@ def _describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, Pipelin
     from eqcctpro.runtimes.select import load_picker
 
     picker = load_picker(weights)
-    arguments = dict(config.model_arguments)
-    arguments.pop("batch_size", None)
     if weights.variant:
         arguments.pop("variant", None)
     settings = resolve_settings(
@@ -141,7 +140,7 @@ def _describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, Pipelin
         s_threshold=config.s_threshold,
         detection_threshold=config.detection_threshold,
         bandpass=config.bandpass,
-        arguments=arguments,
+        arguments=config.model_arguments,
         start_ns=config.start_ns,
         end_ns=config.end_ns,
     )
@@ -180,7 +179,8 @@ def _note_failures(
         task = plan.tasks[record.task]
         logger.warning("%s in %s failed: %s", task.name, task.chunk.name, record.reason)
         if not keep_going:
-            raise EQCCTProError(f"{task.name} in {task.chunk.name} failed: {record.reason}")
+            kind = getattr(errors, record.error, EQCCTProError)
+            raise kind(f"{task.name} in {task.chunk.name} failed: {record.reason}")
 
 
 def _finish(
