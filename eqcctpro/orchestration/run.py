@@ -131,6 +131,7 @@ def _describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, Pipelin
     from eqcctpro.runtimes.select import load_picker
 
     picker = load_picker(weights)
+    arguments = dict(config.model_arguments)
     if weights.variant:
         arguments.pop("variant", None)
     settings = resolve_settings(
@@ -140,7 +141,7 @@ def _describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, Pipelin
         s_threshold=config.s_threshold,
         detection_threshold=config.detection_threshold,
         bandpass=config.bandpass,
-        arguments=config.model_arguments,
+        arguments=arguments,
         start_ns=config.start_ns,
         end_ns=config.end_ns,
     )
