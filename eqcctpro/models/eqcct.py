@@ -8,6 +8,7 @@ here imports torch or TensorFlow, unless weights have to be read from a torch fi
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,11 @@ def find_eqcct(
     if variant not in VARIANTS:
         raise SettingsError(
             f"variant: {variant!r} is not known to EQCCT", hint=f"use {' or '.join(VARIANTS)}"
+        )
+    if "/" in child or re.search(r"\.(h5|hdf5|pt)(\.v.+)?$", child):
+        raise WeightsNotFoundError(
+            f"EQCCT/{child}: one file cannot hold EQCCT, which has two networks",
+            hint="name the files as p_model and s_model (--p-model, --s-model)",
         )
     given: dict[Branch, Path | None] = {"P": p_model, "S": s_model}
     parts = []
