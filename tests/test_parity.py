@@ -41,12 +41,18 @@ class Found:
 
 @cache
 def seisbench_model(name: str) -> Any:
+    import seisbench
     import seisbench.models as sbm
     import torch
 
     torch.set_num_threads(1)
     parent, child = name.split("/")
-    return getattr(sbm, parent).from_pretrained(child)
+    with pytest.MonkeyPatch.context() as patch:
+        # SeisBench takes its cache's place from the environment once, when it is imported,
+        # which may have been while a test had changed it.
+        root = Path(os.environ["SEISBENCH_CACHE_ROOT"])
+        patch.setattr(seisbench, "cache_model_root", root / "models" / "v3")
+        return getattr(sbm, parent).from_pretrained(child)
 
 
 def oracle(name: str, files: Iterable[Path], **arguments: Any) -> tuple[list[Found], list[Found]]:
