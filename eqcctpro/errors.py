@@ -14,6 +14,7 @@
     +-- ExportError              a model could not be exported to a runtime
     +-- OutputError              results cannot be written
     +-- WorkerError              a Ray worker or the cluster failed
+    +-- ResourceError            there is not enough memory, on the machine or on a GPU
 
 An error carries the exit code that the command line ends with.
 """
@@ -27,6 +28,7 @@ __all__ = [
     "InputError",
     "ModelError",
     "OutputError",
+    "ResourceError",
     "RuntimeUnavailableError",
     "SettingsError",
     "UnknownModelError",
@@ -119,3 +121,9 @@ class WorkerError(EQCCTProError):
     """A Ray worker or the Ray cluster failed."""
 
     exit_code = 6
+
+
+class ResourceError(EQCCTProError):
+    """There is not enough memory, on the machine or on a GPU."""
+
+    exit_code = 7

@@ -34,7 +34,7 @@ from eqcctpro.pipeline.settings import PipelineSettings, resolve_settings
 from eqcctpro.times import NS_PER_S
 from eqcctpro.windows.placement import window_step
 
-__all__ = ["run_picking"]
+__all__ = ["describe", "expected_windows", "find_run_weights", "run_picking"]
 
 
 class _Clock:
@@ -82,10 +82,10 @@ def run_picking(config: PickConfig, *, quiet: bool = True, keep_going: bool = Tr
 def _run(
     config: PickConfig, clock: _Clock, logger: logging.Logger, *, quiet: bool, keep_going: bool
 ) -> RunResult:
-    weights = _find_weights(config)
+    weights = find_run_weights(config)
     for part in weights.single_files:
         logger.info("weights %s from %s (%s)", part.name, part.weight_path, part.sha256)
-    picker, settings = _describe(config, weights)
+    picker, settings = describe(config, weights)
     clock.lap("model")
     plan = make_plan(_input_settings(config, settings))
     logger.info(
@@ -113,7 +113,8 @@ def _run(
     return _finish(config, clock, logger, weights, picker, run)
 
 
-def _find_weights(config: PickConfig) -> WeightFiles:
+def find_run_weights(config: PickConfig) -> WeightFiles:
+    """The weight files that a configuration names."""
     parent, child = split_name(config.model)
     if parent not in COMPOSED_CLASSES:
         return find_weights(parent, child)
@@ -127,7 +128,8 @@ def _find_weights(config: PickConfig) -> WeightFiles:
     )
 
 
-def _describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, PipelineSettings]:
+def describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, PipelineSettings]:
+    """The model that a configuration names, and the settings of its pipeline."""
     from eqcctpro.runtimes.select import load_picker
 
     picker = load_picker(weights)

@@ -1,15 +1,33 @@
-"""Peak memory of a process and its children while work is going on."""
+"""What a process and its children take while work is going on."""
 
 from __future__ import annotations
 
+import os
 import threading
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import psutil
 
-__all__ = ["MemorySampler", "tree_pss_mb"]
+from eqcctpro.resources.nvml import GpuActivity, gpu_activity, process_vram_mb
+
+__all__ = ["MemorySampler", "ResourceSampler", "ResourceUse", "tree_pss_mb"]
 
 MB = 2**20
+
+#: A sampler takes at most this share of one core.
+SHARE = 0.01
+
+#: Seconds for which the list of a tree's processes is good.
+_TREE_S = 2.0
+
+#: PSS is read again when resident memory has grown by this much over the last reading.
+_GROWN = 1.01
+
+_PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
 def tree_pss_mb(pid: int | None = None) -> float:
@@ -18,45 +36,145 @@ def tree_pss_mb(pid: int | None = None) -> float:
     Pages that processes share are counted once; where the system has no PSS
     (other than Linux), resident memory is summed instead.
     """
+    return sum(map(_pss, _tree(pid))) / MB
+
+
+def _tree(pid: int | None) -> list[psutil.Process]:
     try:
         root = psutil.Process(pid)
-        processes = [root, *root.children(recursive=True)]
+        return [root, *root.children(recursive=True)]
     except psutil.Error:
-        return 0.0
-    total = 0.0
-    for process in processes:
-        try:
-            info = process.memory_full_info()
-            total += getattr(info, "pss", None) or info.rss
-        except psutil.Error:
-            continue  # it ended meanwhile
-    return total / MB
+        return []
 
 
-class MemorySampler:
-    """Samples the memory of a process tree in a thread; a context manager.
+def _pss(process: psutil.Process) -> int:
+    """Bytes; 0 for a process that has ended meanwhile."""
+    try:
+        lines = Path(f"/proc/{process.pid}/smaps_rollup").read_bytes().splitlines()
+        return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(b"Pss:")), 0)
+    except FileNotFoundError:
+        if Path("/proc/self/smaps_rollup").exists():
+            return 0
+    except OSError:
+        return _rss(process)
+    try:
+        info = process.memory_full_info()
+        return int(getattr(info, "pss", None) or info.rss)
+    except psutil.Error:
+        return 0
+
+
+def _rss(process: psutil.Process) -> int:
+    try:
+        return int(Path(f"/proc/{process.pid}/statm").read_bytes().split()[1]) * _PAGE
+    except (OSError, IndexError):
+        pass
+    try:
+        return int(process.memory_info().rss)
+    except psutil.Error:
+        return 0
+
+
+@dataclass
+class ResourceUse:
+    """What a process tree took while it was watched; memory in MB of 2**20 bytes.
+
+    Attributes
+    ----------
+    peak_pss_mb, peak_rss_mb : float
+        Highest sums over the tree; PSS counts shared pages once, RSS in every process.
+    start_pss_mb : float
+        PSS when watching began.
+    processes : int
+        Most processes at a time.
+    cpu_s : float
+        Processor time of all processes, children that ended included.
+    seconds : float
+        How long it was watched.
+    peak_vram_mb : dict of int to float
+        GPU memory of the tree's processes, by GPU.
+    gpu_utilisation : dict of int to float
+        Mean percent of the time in which the GPU worked, for whomever.
+    gpu_energy_j : dict of int to float
+        What the GPU took, for whomever.
+    """
+
+    peak_pss_mb: float = 0.0
+    peak_rss_mb: float = 0.0
+    start_pss_mb: float = 0.0
+    processes: int = 0
+    cpu_s: float = 0.0
+    seconds: float = 0.0
+    peak_vram_mb: dict[int, float] = field(default_factory=dict)
+    gpu_utilisation: dict[int, float] = field(default_factory=dict)
+    gpu_energy_j: dict[int, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For a JSON file, rounded."""
+        return {
+            name: {str(key): round(item, 1) for key, item in value.items()}
+            if isinstance(value, dict)
+            else round(value, 1)
+            for name, value in asdict(self).items()
+        }
+
+
+class ResourceSampler:
+    """Watches a process tree from a thread; a context manager.
+
+    Resident memory is read at every sample, and proportional memory only when it has grown,
+    because the kernel walks all pages for it.  Samples get rarer where they cost more than
+    `share` of a core.
 
     Parameters
     ----------
     pid : int, optional
         Root of the tree; this process by default.
     interval_s : float
-        Seconds between samples.
+        Seconds between samples, at least.
+    gpus : bool
+        Also read GPU memory, utilisation and energy.
+    share : float
+        Of one core that sampling may take.
 
     Attributes
     ----------
-    peak_mb : float
-        Highest proportional set size seen, in MB of 2**20 bytes.
+    use : ResourceUse
+        Complete when the context has ended; before that, as far as it goes.
     """
 
-    def __init__(self, pid: int | None = None, interval_s: float = 0.05) -> None:
-        self.peak_mb = 0.0
+    def __init__(
+        self,
+        pid: int | None = None,
+        interval_s: float = 0.25,
+        *,
+        gpus: bool = False,
+        share: float = SHARE,
+    ) -> None:
+        self.use = ResourceUse()
+        self._share = share
         self._pid = pid
         self._interval_s = interval_s
+        self._gpus = gpus
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._thread = threading.Thread(target=self._run, name="eqcctpro-sampler", daemon=True)
+        self._tree: list[psutil.Process] = []
+        self._tree_until = 0.0
+        self._rss_at_pss = 0
+        self._cpu: dict[int, float] = {}
+        self._utilisation: dict[int, list[float]] = {}
+        self._activity_before: list[GpuActivity] = []
 
-    def __enter__(self) -> MemorySampler:
+    @property
+    def peak_mb(self) -> float:
+        """Highest proportional set size seen, in MB of 2**20 bytes."""
+        return self.use.peak_pss_mb
+
+    def __enter__(self) -> ResourceSampler:
+        self._started = time.perf_counter()
+        self.use.start_pss_mb = tree_pss_mb(self._pid)
+        self._cpu_before = _cpu_seconds(_tree(self._pid))
+        self._activity_before = gpu_activity() if self._gpus else []
         self._thread.start()
         return self
 
@@ -68,8 +186,59 @@ class MemorySampler:
     ) -> None:
         self._stop.set()
         self._thread.join()
-        self.peak_mb = max(self.peak_mb, tree_pss_mb(self._pid))
+        self._sample()
+        self.use.seconds = time.perf_counter() - self._started
+        self.use.cpu_s = sum(self._cpu.values()) - sum(self._cpu_before.values())
+        self.use.gpu_utilisation = {
+            index: sum(values) / len(values) for index, values in self._utilisation.items()
+        }
+        before = {item.index: item.energy_j for item in self._activity_before}
+        for item in gpu_activity() if self._gpus else []:
+            earlier = before.get(item.index)
+            if item.energy_j is not None and earlier is not None:
+                self.use.gpu_energy_j[item.index] = item.energy_j - earlier
+
+    def _run(self) -> None:
+        wait = 0.0
+        while not self._stop.wait(wait):
+            started = time.thread_time()
+            self._sample()
+            wait = max(self._interval_s, (time.thread_time() - started) / self._share)
 
     def _sample(self) -> None:
-        while not self._stop.wait(self._interval_s):
-            self.peak_mb = max(self.peak_mb, tree_pss_mb(self._pid))
+        now = time.perf_counter()
+        if now >= self._tree_until:
+            self._tree, self._tree_until = _tree(self._pid), now + _TREE_S
+            # A process's own time goes to its parent when it ends and is waited for.
+            self._cpu.update(_cpu_seconds(self._tree))
+        rss = sum(map(_rss, self._tree))
+        use = self.use
+        use.processes = max(use.processes, len(self._tree))
+        use.peak_rss_mb = max(use.peak_rss_mb, rss / MB)
+        if rss > self._rss_at_pss * _GROWN or self._stop.is_set():
+            self._rss_at_pss = max(rss, self._rss_at_pss)
+            use.peak_pss_mb = max(use.peak_pss_mb, sum(map(_pss, self._tree)) / MB)
+        if self._gpus:
+            self._sample_gpus()
+
+    def _sample_gpus(self) -> None:
+        held = process_vram_mb({process.pid for process in self._tree})
+        for index, value in held.items():
+            self.use.peak_vram_mb[index] = max(self.use.peak_vram_mb.get(index, 0.0), value)
+        for item in gpu_activity():
+            if item.utilisation is not None:
+                self._utilisation.setdefault(item.index, []).append(item.utilisation)
+
+
+MemorySampler = ResourceSampler
+
+
+def _cpu_seconds(processes: list[psutil.Process]) -> dict[int, float]:
+    seconds = {}
+    for process in processes:
+        try:
+            times = process.cpu_times()
+        except psutil.Error:
+            continue
+        seconds[process.pid] = times.user + times.system
+    return seconds

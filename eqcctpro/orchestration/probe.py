@@ -1,0 +1,181 @@
+"""Measures what one worker needs, in a fresh process that does what a worker does.
+
+Run as a module it is that process: a request in JSON comes on standard input, and the
+measurement goes to standard output.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from eqcctpro.errors import EQCCTProError, WorkerError
+from eqcctpro.resources.footprints import Footprint
+from eqcctpro.resources.nvml import process_vram_mb, read_gpus
+from eqcctpro.resources.sampler import ResourceSampler, tree_pss_mb
+
+__all__ = ["measure_footprint"]
+
+#: Seconds after which a process that measures is given up.
+_TIMEOUT_S = 600.0
+
+_STATIONS, _SECONDS = 12, 120.0
+
+_log = logging.getLogger("eqcctpro")
+
+
+def measure_footprint(
+    model: str,
+    *,
+    runtime: str = "torch",
+    device: str = "cpu",
+    batch_size: int | None = None,
+    threads: int | None = None,
+) -> Footprint:
+    """Load a model, predict full batches and pick a small network, in a fresh process.
+
+    Parameters
+    ----------
+    model : str
+        ``Parent/child``.
+    runtime, device, batch_size, threads
+        As for :func:`eqcctpro.runtimes.select.open_picker`.
+
+    Raises
+    ------
+    WorkerError
+        The process failed; the message holds what it said last.
+    """
+    request = {
+        "model": model,
+        "runtime": runtime,
+        "device": device,
+        "batch_size": batch_size,
+        "threads": threads,
+    }
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "eqcctpro.orchestration.probe"],
+            input=json.dumps(request),
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WorkerError(f"measuring {model} took more than {_TIMEOUT_S:.0f} s") from error
+    if done.returncode:
+        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+        raise WorkerError(
+            f"measuring {model} on {runtime} ended with exit code {done.returncode}: {said}",
+            hint="see that eqcctpro doctor picks with this model",
+        )
+    return Footprint(**json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+class _Stages:
+    """Highest memory of stages of work in this process."""
+
+    def __init__(self, device: str) -> None:
+        self._gpu = device != "cpu"
+        self._before = {gpu.index: gpu.used_mb for gpu in read_gpus()[0]} if self._gpu else {}
+
+    def during(self, work: Callable[[], Any]) -> tuple[Any, float]:
+        """What `work` returns, and the highest PSS while it ran, MB."""
+        with ResourceSampler(interval_s=0.02, share=0.5) as sampler:
+            result = work()
+            held = tree_pss_mb()
+        return result, max(sampler.use.peak_pss_mb, held)
+
+    def vram(self) -> float:
+        """GPU memory that this process holds now, MB."""
+        if not self._gpu:
+            return 0.0
+        own = process_vram_mb({os.getpid()})
+        if own:
+            return max(own.values())
+        # In a container the driver may know this process by another number.
+        now = {gpu.index: gpu.used_mb for gpu in read_gpus()[0]}
+        return max((now[index] - self._before.get(index, 0.0) for index in now), default=0.0)
+
+
+def _measure(request: dict[str, Any]) -> Footprint:
+    from eqcctpro.archive.plan import InputSettings, make_plan
+    from eqcctpro.config import PickConfig
+    from eqcctpro.orchestration.run import describe, find_run_weights
+    from eqcctpro.orchestration.worker import WorkerSpec, open_pipeline
+    from eqcctpro.synthetic.network import synthetic_network
+
+    device: str = request["device"]
+    config = PickConfig.checked(input=".", output=".", model=request["model"])
+    weights = find_run_weights(config)
+    _, settings = describe(config, weights)
+    spec = WorkerSpec(
+        weights,
+        settings,
+        runtime=request["runtime"],
+        device=device,
+        batch_size=request["batch_size"],
+        threads=request["threads"],
+    )
+    stages = _Stages(device)
+    pipeline, load_mb = stages.during(lambda: open_pipeline(spec))
+    runtime, picker = pipeline.runtime, pipeline.picker
+    shape = (runtime.batch_size, len(picker.components), picker.in_samples)
+    windows = np.random.default_rng(0).normal(0, 1000, shape).astype(np.float32)
+    _, one_mb = stages.during(lambda: runtime.predict(windows[:1]))
+    context_mb = stages.vram() - _reserved_mb(device)
+    one_vram = stages.vram()
+    _, full_mb = stages.during(lambda: [runtime.predict(windows) for _ in range(3)])
+    full_vram = stages.vram()
+    with tempfile.TemporaryDirectory(prefix="eqcctpro-calibrate-") as folder:
+        synthetic_network(Path(folder) / "in", stations=_STATIONS, duration_s=_SECONDS)
+        tasks = make_plan(InputSettings((Path(folder) / "in",))).tasks
+        _, pick_mb = stages.during(lambda: list(pipeline.run(tasks)))
+    more = max(runtime.batch_size - 1, 1)
+    kind: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"
+    return Footprint(
+        model=request["model"],
+        runtime=runtime.kind,
+        device=kind,
+        ram_mb=round(max(load_mb, one_mb, full_mb, pick_mb), 1),
+        load_mb=round(load_mb, 1),
+        ram_per_window_mb=round(max(full_mb - one_mb, 0.0) / more, 3),
+        vram_mb=round(max(full_vram, stages.vram()), 1),
+        vram_context_mb=round(max(context_mb, 0.0), 1),
+        vram_per_window_mb=round(max(full_vram - one_vram, 0.0) / more, 3),
+        batch_size=runtime.batch_size,
+    )
+
+
+def _reserved_mb(device: str) -> float:
+    """What torch itself holds of a GPU, MB."""
+    torch = sys.modules.get("torch")
+    if device == "cpu" or torch is None:
+        return 0.0
+    return float(torch.cuda.memory_reserved(device)) / 2**20
+
+
+def _main() -> int:
+    try:
+        # Frameworks print while they load; the last line of standard output is the answer.
+        footprint = _measure(json.loads(sys.stdin.read()))
+    except EQCCTProError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    print(json.dumps(asdict(footprint)))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(_main())
