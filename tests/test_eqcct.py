@@ -365,7 +365,6 @@ def test_files_choose_the_model() -> None:
         ({"model_arguments": {"variant": "other"}}, "variant: 'other' is not known"),
         ({"model_arguments": {"stacking": "avg"}}, "stacking: .* which are not joined"),
         ({"model_arguments": {"blinding": "5,5"}}, "blinding: .* which are not joined"),
-        ({"vram_mb": 500, "runtime": "torch"}, "vram_mb: only the runtime tensorflow"),
         ({"vram_mb": 500, "runtime": "tensorflow"}, "vram_mb: this run uses no GPU"),
         ({"inter_threads": 2}, "inter_threads: only 1"),
         ({"detection_threshold": 0.5}, "yields no detections"),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -123,16 +124,18 @@ def compare_picks(
 def compare_speed(
     network: Path, files: dict[str, Path], scratch: Path, repeats: int
 ) -> list[dict[str, Any]]:
-    """Seconds from files to CSV, cold and warm, and peak memory of the cold process."""
-    rows: dict[str, dict[str, Any]] = {}
-    for runtime in RUNTIMES:
-        rows[runtime] = {"runtime": runtime, "first_s": [], "cold_s": [], "warm_s": [], "mb": []}
+    """Wall and processor seconds from files to CSV, cold and warm, and peak memory.
+
+    The first process of a runtime fills its caches and is left out.
+    """
+    names = ("cold_s", "cold_cpu_s", "warm_s", "warm_cpu_s", "peak_mb")
+    rows: dict[str, dict[str, Any]] = {name: {key: [] for key in names} for name in RUNTIMES}
     for round_ in range(repeats + 1):
-        for runtime in RUNTIMES:
+        for runtime, row in rows.items():
             command = [sys.executable, __file__, "--job", runtime, str(network)]
             command += [str(scratch / runtime), str(files["p_model"]), str(files["s_model"])]
             environment = {**os.environ, "EQCCTPRO_CACHE": str(scratch / "cache")}
-            started = time.perf_counter()
+            started, used = time.perf_counter(), _children_s()
             with (
                 subprocess.Popen(
                     command, env=environment, stdout=subprocess.PIPE, text=True
@@ -142,22 +145,32 @@ def compare_speed(
                 output, _ = process.communicate()
             if process.returncode:
                 raise SystemExit(f"{runtime} failed")
-            warm = json.loads(output.splitlines()[-1])
-            whole = time.perf_counter() - started - sum(warm[1:])
-            rows[runtime]["first_s" if round_ == 0 else "cold_s"].append(round(whole, 2))
-            rows[runtime]["warm_s"] += [round(seconds, 2) for seconds in warm[1:]]
-            rows[runtime]["mb"].append(round(memory.peak_mb))
-    for row in rows.values():
-        cold, warm = statistics.median(row["cold_s"]), statistics.median(row["warm_s"])
+            if round_ == 0:
+                continue
+            wall, cpu = json.loads(output.splitlines()[-1])
+            row["cold_s"].append(time.perf_counter() - started - sum(wall[1:]))
+            row["cold_cpu_s"].append(_children_s() - used - sum(cpu[1:]))
+            row["warm_s"] += wall[1:]
+            row["warm_cpu_s"] += cpu[1:]
+            row["peak_mb"].append(memory.peak_mb)
+    for runtime, row in rows.items():
+        middle = {name: statistics.median(values) for name, values in row.items()}
         print(
-            f"{row['runtime']:12s} first {row['first_s'][0]:6.2f} s  cold {cold:6.2f} s  "
-            f"warm {warm:6.2f} s  peak {max(row['mb'])} MB"
+            f"{runtime:12s} cold {middle['cold_s']:6.2f} s ({middle['cold_cpu_s']:.2f} s of the "
+            f"processor), warm {middle['warm_s']:6.2f} s ({middle['warm_cpu_s']:.2f}), "
+            f"peak {middle['peak_mb']:.0f} MB"
         )
-    return list(rows.values())
+    return [{"runtime": runtime, **row} for runtime, row in rows.items()]
+
+
+def _children_s() -> float:
+    """Processor seconds of all processes that this one has started and that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def job(runtime: str, network: Path, output: Path, p_model: Path, s_model: Path) -> None:
-    """Pick a network three times in this process with the same loaded model."""
+    """Pick a network several times in this process with the same loaded model."""
     from eqcctpro.orchestration.worker import WorkerSpec, open_pipeline
     from eqcctpro.picks.raw import RawPicks
     from eqcctpro.picks.table import pick_table
@@ -167,14 +180,15 @@ def job(runtime: str, network: Path, output: Path, p_model: Path, s_model: Path)
     settings = resolve_settings(load_picker(weights))
     pipeline = open_pipeline(WorkerSpec(weights, settings, runtime=runtime))
     output.mkdir(parents=True, exist_ok=True)
-    seconds = []
-    for _ in range(3):
-        started = time.perf_counter()
+    wall, cpu = [], []
+    for _ in range(5):
+        started, used = time.perf_counter(), time.process_time()
         plan = make_plan(InputSettings((network,)))
         raw = RawPicks.concatenate([result.picks for result in pipeline.run(plan.tasks)])
         write_csv(pick_table(raw, plan.tasks, pipeline.picker, "job"), output / "picks.csv")
-        seconds.append(time.perf_counter() - started)
-    print(json.dumps(seconds))
+        wall.append(time.perf_counter() - started)
+        cpu.append(time.process_time() - used)
+    print(json.dumps([wall, cpu]))
 
 
 def main() -> None:
