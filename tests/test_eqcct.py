@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import http.server
 import shutil
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -522,6 +524,22 @@ def test_run_eqcctpro_with_eqcct(
     assert_same_picks(result.picks, expected, 1e-5)
     (csv,) = tmp_path.glob("20260101T000000Z_*/SQK_outputs/X_prediction_results.csv")
     assert len(pd.read_csv(csv)) >= 1
+
+
+@SLOW
+def test_default_worker_imports_no_framework(picked: Any, files: dict[str, Path]) -> None:
+    picked("eqcctpro", "openvino")  # exports, where that has not been done
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from eqcctpro.models.eqcct import find_eqcct\n"
+        "from eqcctpro.runtimes.select import open_picker\n"
+        "files = find_eqcct('original', p_model=Path(sys.argv[1]), s_model=Path(sys.argv[2]))\n"
+        "open_picker(files, runtime='openvino')\n"
+        "print(sorted({'torch', 'tensorflow', 'keras', 'seisbench'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, str(files["p_model"]), str(files["s_model"])]
+    ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=180)
+    assert ran.stdout.strip() == "[]"
 
 
 # --- TensorFlow -------------------------------------------------------------------

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pymseed import MiniSEEDError, MS3Record, MS3TraceList, sourceid2nslc
 
+from eqcctpro.archive.salvage import whole_records
 from eqcctpro.errors import DecodeError
 
 __all__ = ["ChannelExtent", "IndexedFile", "index_file"]
@@ -93,16 +95,20 @@ def _first_and_last(descriptor: int, size: int) -> ChannelExtent | None:
 
 
 def _scan(path: str | Path) -> tuple[ChannelExtent, ...]:
+    content = Path(path).read_bytes()
     traces = MS3TraceList()
-    problem: Exception | None = None
     try:
-        traces.add_buffer(Path(path).read_bytes(), skip_not_data=True)
-    except (MiniSEEDError, ValueError) as error:
-        problem = error
+        traces.add_buffer(content, skip_not_data=True)
+    except (MiniSEEDError, ValueError):
+        # What is damaged is reported when it is decoded; channels after it count too.
+        traces = MS3TraceList()
+        for record in whole_records(content):
+            with suppress(MiniSEEDError, ValueError):
+                traces.add_buffer(record, skip_not_data=True)
     if not len(traces):
         raise DecodeError(
             f"{path} is not readable as miniSEED", hint="only miniSEED 2 and 3 can be picked"
-        ) from problem
+        )
     return tuple(sorted(_extents(traces), key=lambda extent: extent.code))
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from pymseed import MiniSEEDError, MS3TraceList, sourceid2nslc
 from pymseed.logging import clear_error_messages, get_error_messages
 
+from eqcctpro.archive.salvage import incomplete_bytes, whole_records
 from eqcctpro.errors import DecodeError
 from eqcctpro.times import NS_PER_S, format_utc
-from eqcctpro.waveform.salvage import incomplete_bytes, whole_records
 from eqcctpro.waveform.segments import ChannelCode, Segment
 
 __all__ = ["DecodedFile", "decode_file"]
