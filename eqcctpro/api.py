@@ -53,10 +53,12 @@ class RunEQCCTPro:
     csv_dir, best_usecase_config
         Take the configuration that a benchmark found; needs its results.
     vram_mb : float, optional
-        GPU memory of each worker, MB; only with ``use_gpu=True`` and
-        ``runtime="tensorflow"``.
-    gpu_vram_safety_cap, cudnn_headroom : float
-        Shares of GPU memory; an error unless left alone.
+        GPU memory of each worker, MB; by default what its model needs, see
+        ``docs/resources.md``.  It is a limit: a worker that meets it takes smaller batches.
+    gpu_vram_safety_cap : float
+        Share of each GPU's memory that may be full, at most 0.99.
+    cudnn_headroom : float
+        Share of the workers' GPU memory that is left for workspaces, at most 0.80.
     selected_gpus : list of int, optional
         CUDA devices; the first one by default.
     ram_safety_cap : float
@@ -82,6 +84,8 @@ class RunEQCCTPro:
         Overrides `ripper`; ``"local"`` runs in this process.
     runtime, batch_size, window_grid, bandpass, model_arguments, formats, overview
         As in `eqcctpro.PickConfig`.  ``runtime="tensorflow"`` runs EQCCT as published.
+    max_vram_mb : float, optional
+        GPU memory of all workers together, MB; an even part of it on each GPU.
 
     Raises
     ------
@@ -146,6 +150,7 @@ class RunEQCCTPro:
         model_arguments: Mapping[str, Any] | None = None,
         formats: Sequence[str] = ("csv", "parquet", "eqcctpro"),
         overview: bool = True,
+        max_vram_mb: float | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
         _require(given, "input_dir", "output_dir")
@@ -177,6 +182,9 @@ class RunEQCCTPro:
             threads=intra_threads if on_ray or runtime == "tensorflow" else None,
             inter_threads=None if inter_threads == 1 else inter_threads,
             vram_mb=vram_mb,
+            max_vram_mb=max_vram_mb,
+            gpu_vram_safety_cap=gpu_vram_safety_cap,
+            cudnn_headroom=cudnn_headroom,
             cpu_ids=None if cpu_id_list is None else tuple(cpu_id_list),
             ram_safety_cap=ram_safety_cap,
             ignore_ram_cap=ignore_cap,
@@ -251,12 +259,6 @@ def _refuse_impossible(given: Mapping[str, Any]) -> None:
             "best_usecase_config and csv_dir cannot be honoured: this version runs no benchmarks",
             hint="set number_of_concurrent_station_predictions yourself",
         )
-    for name, default in {"gpu_vram_safety_cap": 0.95, "cudnn_headroom": 0.25}.items():
-        if given[name] != default:
-            raise SettingsError(
-                f"{name} cannot be honoured: GPU memory is not shared out by measuring it",
-                hint="set vram_mb with runtime='tensorflow', or choose fewer workers for each GPU",
-            )
     if given["mode"] == "local":
         for name in ("number_of_concurrent_station_predictions", "tmp_dir"):
             if given[name] is not None:

@@ -52,6 +52,13 @@ class PickConfig(BaseModel):
     threads: int | None = Field(None, ge=1, description="Threads of each worker's runtime")
     inter_threads: int | None = Field(None, ge=1, description="TensorFlow's operators at a time")
     vram_mb: float | None = Field(None, gt=0, description="GPU memory of each worker, MB")
+    max_vram_mb: float | None = Field(None, gt=0, description="GPU memory of all workers, MB")
+    gpu_vram_safety_cap: float = Field(
+        0.95, gt=0, le=0.99, description="Share of each GPU's memory that may be full"
+    )
+    cudnn_headroom: float = Field(
+        0.25, ge=0, le=0.80, description="Share of the workers' GPU memory left for workspaces"
+    )
     cpu_ids: tuple[int, ...] | None = None
     gpu_fraction: float | None = Field(None, gt=0, le=1)
     ray_temp_dir: Path | None = None
@@ -150,16 +157,15 @@ class PickConfig(BaseModel):
             for name in ("p_model", "s_model"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is for the model EQCCT, not for {self.model}")
-        if self.runtime != "tensorflow":
-            if self.inter_threads not in (None, 1):
-                raise ValueError(
-                    f"inter_threads: only 1 with the runtime {self.runtime}, which executes one "
-                    "operator after the other; tensorflow takes more"
-                )
-            if self.vram_mb is not None:
-                raise ValueError("vram_mb: only the runtime tensorflow limits GPU memory")
-        elif self.vram_mb is not None and not self.gpu_ids:
-            raise ValueError("vram_mb: this run uses no GPU")
+        if self.runtime != "tensorflow" and self.inter_threads not in (None, 1):
+            raise ValueError(
+                f"inter_threads: only 1 with the runtime {self.runtime}, which executes one "
+                "operator after the other; tensorflow takes more"
+            )
+        if not self.gpu_ids:
+            for name in ("vram_mb", "max_vram_mb", "gpu_vram_safety_cap", "cudnn_headroom"):
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name}: this run uses no GPU")
         return self
 
     @property

@@ -16,6 +16,7 @@ from eqcctpro.archive.plan import InputSettings, make_plan
 from eqcctpro.errors import SettingsError
 from eqcctpro.orchestration.bundles import make_bundles
 from eqcctpro.orchestration.dispatch import BundleQueue
+from eqcctpro.resources.sampler import tree_pss_mb
 
 ray = pytest.importorskip("ray")
 

@@ -84,7 +84,23 @@ def pick(
     ] = None,
     vram_mb: Annotated[
         float | None,
-        Option(help="GPU memory of a TensorFlow worker, MB.", rich_help_panel=_WHERE),
+        Option(help="GPU memory of each worker, MB.", rich_help_panel=_WHERE),
+    ] = None,
+    max_vram_mb: Annotated[
+        float | None,
+        Option(help="GPU memory of all workers, MB.", rich_help_panel=_WHERE),
+    ] = None,
+    gpu_vram_safety_cap: Annotated[
+        float | None,
+        Option(help="Share of a GPU's memory that may be full (0.95).", rich_help_panel=_WHERE),
+    ] = None,
+    cudnn_headroom: Annotated[
+        float | None,
+        Option(help="Share of GPU memory left for workspaces (0.25).", rich_help_panel=_WHERE),
+    ] = None,
+    ram_safety_cap: Annotated[
+        float | None,
+        Option(help="Share of available memory to fill (0.90).", rich_help_panel=_WHERE),
     ] = None,
     batch_size: Annotated[
         int | None, Option(help="Windows in a batch.", rich_help_panel=_WHERE)
@@ -127,8 +143,9 @@ def pick(
     overview.png, and detections.csv where the model yields detections.
 
     Exit codes: 0 all is well; 2 wrong settings; 3 unusable input; 4 model, weights or
-    runtime; 5 results cannot be written; 6 Ray; 10 the run is complete, but stations or
-    files in it failed (they are listed in summary.json); 130 interrupted.
+    runtime; 5 results cannot be written; 6 Ray; 7 not enough memory for a single worker; 10 the
+    run is complete, but stations or files in it failed (they are listed in summary.json); 130
+    interrupted.
     """
     options: dict[str, Any] = {
         "input": tuple(inputs) if inputs else None,
@@ -151,6 +168,10 @@ def pick(
         "threads": threads,
         "inter_threads": inter_threads,
         "vram_mb": vram_mb,
+        "max_vram_mb": max_vram_mb,
+        "gpu_vram_safety_cap": gpu_vram_safety_cap,
+        "cudnn_headroom": cudnn_headroom,
+        "ram_safety_cap": ram_safety_cap,
         "batch_size": batch_size,
         "p_threshold": p_threshold,
         "s_threshold": s_threshold,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from typing import Any
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import WorkerError
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.resources.hardware import memory_kills
 
-__all__ = ["BundleQueue", "first_line", "lost_bundle"]
+__all__ = ["BundleQueue", "MemoryDeaths", "first_line", "lost_bundle"]
 
 Bundle = list[StationTask]
 
@@ -60,6 +62,29 @@ class BundleQueue:
         self.done(bundle)
         for task in reversed(bundle):
             self._waiting.appendleft([task])
+
+
+class MemoryDeaths:
+    """Tells workers that were killed for want of memory from those that died otherwise.
+
+    Ray's own monitor says so; the kernel only counts its kills, of whatever process.
+
+    Parameters
+    ----------
+    ray : module
+    """
+
+    def __init__(self, ray: Any) -> None:
+        self._ray = ray
+        self._kills = memory_kills()
+
+    def was_one(self, error: Exception) -> bool:
+        """Whether the worker that ended with this error was killed for memory."""
+        before, self._kills = self._kills, memory_kills()
+        if self._kills > before or isinstance(error, self._ray.exceptions.OutOfMemoryError):
+            return True
+        # An actor's death by Ray's monitor is only in its words.
+        return "running low on memory" in str(error)
 
 
 def lost_bundle(bundle: Bundle, error: Exception) -> BundleResult:

@@ -15,8 +15,17 @@ from eqcctpro.picks.borders import settle_borders
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.pipeline.records import StageSeconds, TaskRecord
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.resources.sampler import ResourceSampler, ResourceUse
+from eqcctpro.times import NS_PER_S
 
-__all__ = ["Execution"]
+__all__ = ["Execution", "waveforms_mb"]
+
+# What a sample takes from decoding to curves, with the next station waiting, in bytes, and
+# what of it the footprint of a worker covers, in MB (docs/resources.md).
+BYTES_A_SAMPLE = 40
+COVERED_MB = 20.0
+# Records do not say how dense they are before they are read.
+USUAL_RATE_HZ = 100.0
 
 
 class Execution:
@@ -39,6 +48,10 @@ class Execution:
     runtime : str
         What executed the network.
     placement : Placement
+    adaptations : list of str
+        What was changed on the way to go on with less memory.
+    use : ResourceUse
+        What the run's processes took, once it has ended.
     """
 
     def __init__(
@@ -56,7 +69,9 @@ class Execution:
         self.runtime = config.runtime
         self._picks: list[RawPicks] = []
         self._detections: list[RawPicks] = []
-        self.placement = place_workers(config)
+        self.adaptations: list[str] = []
+        self.use = ResourceUse()
+        self.placement = place_workers(config, waveforms_mb=waveforms_mb(plan))
         for sentence in self.placement.limits:
             logging.getLogger("eqcctpro").warning("%s", sentence)
         self._spec = WorkerSpec(
@@ -69,18 +84,21 @@ class Execution:
             cpu_ids=config.cpu_ids,
             expected_windows=windows,
             inter_threads=config.inter_threads,
-            vram_mb=config.vram_mb,
+            vram_mb=self.placement.vram_limit(0),
         )
 
     def results(self) -> Iterator[BundleResult]:
         """Every bundle, after its findings have been kept."""
         source = self._local() if self.config.mode == "local" else self._on_ray()
-        for bundle in source:
-            self.records.update((record.task, record) for record in bundle.records)
-            self._picks.append(bundle.picks)
-            self._detections.append(bundle.detections)
-            self.stages.add(bundle.seconds)
-            yield bundle
+        with ResourceSampler(gpus=bool(self.config.gpu_ids)) as sampler:
+            self.use = sampler.use
+            for bundle in source:
+                self.records.update((record.task, record) for record in bundle.records)
+                self._picks.append(bundle.picks)
+                self._detections.append(bundle.detections)
+                self.stages.add(bundle.seconds)
+                self.adaptations += bundle.adaptations
+                yield bundle
 
     def _local(self) -> Iterator[BundleResult]:
         earlier = bind_to_cores(self.config.cpu_ids)
@@ -90,6 +108,7 @@ class Execution:
             for result in pipeline.run(self.plan.tasks):
                 yield BundleResult([result.record], result.picks, result.detections)
             self.stages.add(pipeline.stages.seconds)
+            self.adaptations += pipeline.runtime.take_notes()
             pipeline.runtime.close()
         finally:
             bind_to_cores(earlier)
@@ -140,3 +159,14 @@ class Execution:
         picks = settle_borders(RawPicks.concatenate(self._picks), self.plan.tasks)
         detections = settle_borders(RawPicks.concatenate(self._detections), self.plan.tasks)
         return picks, detections
+
+
+def waveforms_mb(plan: Plan) -> float:
+    """What the largest station task takes beyond short ones, MB, from the records' times."""
+    seconds = {
+        file.path: sum(extent.end_ns - extent.start_ns for extent in file.channels) / NS_PER_S
+        for file in plan.files
+    }
+    largest = max(sum(seconds.get(path, 0.0) for path in task.files) for task in plan.tasks)
+    taken = largest * USUAL_RATE_HZ * BYTES_A_SAMPLE / 2**20
+    return max(0.0, taken - COVERED_MB)

@@ -10,7 +10,13 @@ from typing import Any
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import WorkerError
 from eqcctpro.orchestration.bundles import make_bundles
-from eqcctpro.orchestration.dispatch import Bundle, BundleQueue, first_line, lost_bundle
+from eqcctpro.orchestration.dispatch import (
+    Bundle,
+    BundleQueue,
+    MemoryDeaths,
+    first_line,
+    lost_bundle,
+)
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
 
@@ -69,17 +75,24 @@ class ActorPool:
         self._ray = ray
         self._spec = spec
         self._placement = placement
-        self._actors = [self._start() for _ in range(placement.workers)]
+        self._actors = {slot: self._start(slot) for slot in range(placement.workers)}
+        self._deaths = MemoryDeaths(ray)
+        self._fatal = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
+        self._adaptations: list[str] = []
         self._await_ready()
         self._flying: dict[Any, tuple[int, Bundle]] = {}
 
-    def _start(self) -> Any:
-        spec = replace(self._spec, device=self._placement.device)
+    def _start(self, slot: int) -> Any:
+        spec = replace(
+            self._spec,
+            device=self._placement.device(slot),
+            vram_mb=self._placement.vram_limit(slot),
+        )
         return self._ray.remote(PickWorker).options(**self._placement.ray_options).remote(spec)
 
     def _await_ready(self) -> None:
         try:
-            seconds = self._ray.get([actor.load.remote() for actor in self._actors])
+            seconds = self._ray.get([actor.load.remote() for actor in self._actors.values()])
         except self._ray.exceptions.RayTaskError as error:
             self.close()
             raise error.cause from None
@@ -100,13 +113,15 @@ class ActorPool:
             if result is not None:
                 queue.done(bundle)
                 yield result
+            while self._adaptations:
+                yield BundleResult.nothing(self._adaptations.pop())
 
     def _fill(self, queue: BundleQueue) -> None:
-        load = [0] * len(self._actors)
+        load = dict.fromkeys(self._actors, 0)
         for slot, _ in self._flying.values():
             load[slot] += 1
         while True:
-            slot = min(range(len(load)), key=load.__getitem__)
+            slot = min(load, key=load.__getitem__)
             if load[slot] >= IN_FLIGHT_PER_ACTOR or (bundle := queue.take()) is None:
                 return
             self._flying[self._actors[slot].pick.remote(bundle)] = (slot, bundle)
@@ -118,10 +133,9 @@ class ActorPool:
         """The result, or None when the bundle has to be picked again."""
         try:
             result: BundleResult = self._ray.get(reference)
-        except self._ray.exceptions.RayActorError as error:
-            logger.warning("actor %d died, a new one takes its place: %s", slot, first_line(error))
-            self._replace(slot, queue)
-            if len(bundle) == 1:
+        except self._fatal as error:
+            for_memory = self._replace(slot, queue, error)
+            if len(bundle) == 1 and not for_memory:
                 return lost_bundle(bundle, error)
             queue.put_back(bundle)
             return None
@@ -129,14 +143,23 @@ class ActorPool:
             raise error.cause from None
         return result
 
-    def _replace(self, slot: int, queue: BundleQueue) -> None:
+    def _replace(self, slot: int, queue: BundleQueue, error: Exception) -> bool:
+        """Start another actor, or go on without; whether memory killed it and others go on."""
         for reference, (owner, bundle) in list(self._flying.items()):
             if owner == slot:
                 del self._flying[reference]
                 queue.put_back(bundle)
-        self._actors[slot] = self._start()
+        if len(self._actors) > 1 and self._deaths.was_one(error):
+            del self._actors[slot]
+            note = f"an actor was killed for memory, {len(self._actors)} go on"
+            self._adaptations.append(note)
+            logger.warning("%s: %s", note, first_line(error))
+            return True
+        logger.warning("actor %d died, a new one takes its place: %s", slot, first_line(error))
+        self._actors[slot] = self._start(slot)
+        return False
 
     def close(self) -> None:
         """End all actors."""
-        for actor in self._actors:
+        for actor in self._actors.values():
             self._ray.kill(actor)

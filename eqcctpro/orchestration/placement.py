@@ -1,27 +1,40 @@
-"""Which worker runs where: cores, threads and GPU shares."""
+"""Which worker runs where: cores, threads, memory and GPU shares."""
 
 from __future__ import annotations
 
-import os
+import logging
 from dataclasses import dataclass
-from typing import Any
+from importlib.util import find_spec
+from typing import Any, Literal
 
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import SettingsError
+from eqcctpro.errors import OutputError, RuntimeUnavailableError, SettingsError
+from eqcctpro.resources.calculators import MemorySettings, WorkerPlan, plan_workers
+from eqcctpro.resources.footprints import (
+    Footprint,
+    find_footprint,
+    save_footprints,
+    worst_footprint,
+)
+from eqcctpro.resources.hardware import Hardware, available_cores, read_hardware, usable_cores
 
-__all__ = ["Placement", "available_cores", "place_workers"]
+__all__ = ["Placement", "place_workers"]
 
+# Ray's own processes for one machine, and a driver that has opened the model once, MB
+# (docs/resources.md).  torch stays loaded in the driver.
+RAY_MB = 450.0
+DRIVER_MB = 150.0
+TORCH_DRIVER_MB = 400.0
 
-# Peak memory of a worker on 60 s records, MB of 2**20 bytes (docs/performance.md).
-WORKER_MB = 400
-TORCH_WORKER_MB = 1000
+# GPU shares of workers differ by no more than this when Ray may choose their GPUs.
+ALIKE = 1
 
+# Threads that footprints were measured with.
+MEASURED_THREADS = 2
 
-def available_cores() -> list[int]:
-    """Ids of the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return sorted(os.sched_getaffinity(0))
-    return list(range(os.cpu_count() or 1))
+_EXPORTED = ("openvino", "onnxruntime")
+
+_log = logging.getLogger("eqcctpro")
 
 
 @dataclass(frozen=True)
@@ -36,13 +49,21 @@ class Placement:
     cores : int
         Cores that Ray may use when this run starts it.
     gpu_ids : tuple of int
-        CUDA devices, shared evenly; empty on the CPU.
+        CUDA devices; empty on the CPU.
     gpu_fraction : float
-        Share of one GPU that each worker takes.
+        Share of one GPU that Ray books for each worker; 0 where `slots` places them.
     cpus_per_worker : float
         What Ray books for each worker.
     limits : tuple of str
-        Why there are fewer workers than were asked for.
+        Why there are fewer workers or threads than were asked for.
+    slots : tuple of int
+        Position in `gpu_ids` of each worker's GPU, where Ray cannot choose because GPUs
+        hold different numbers of workers; empty elsewhere.
+    vram_limits_mb : tuple of float
+        GPU memory that the framework of each worker may allocate; empty on the CPU.
+    plan : WorkerPlan or None
+        The memory plan; None where the memory is another machine's, or a model's footprint
+        is not known yet.
     """
 
     workers: int
@@ -52,12 +73,20 @@ class Placement:
     gpu_fraction: float
     cpus_per_worker: float
     limits: tuple[str, ...] = ()
+    slots: tuple[int, ...] = ()
+    vram_limits_mb: tuple[float, ...] = ()
+    plan: WorkerPlan | None = None
 
-    @property
-    def device(self) -> str:
+    def device(self, worker: int) -> str:
         """The device of a worker, as the worker itself numbers it."""
+        if not self.gpu_ids:
+            return "cpu"
         # Ray shows each worker the GPU that it booked, and only that one.
-        return "cuda:0" if self.gpu_ids else "cpu"
+        return f"cuda:{self.slots[worker] if self.slots else 0}"
+
+    def vram_limit(self, worker: int) -> float | None:
+        """GPU memory that a worker's framework may allocate, MB; None does not limit it."""
+        return self.vram_limits_mb[worker] if self.vram_limits_mb else None
 
     @property
     def ray_options(self) -> dict[str, Any]:
@@ -65,52 +94,179 @@ class Placement:
         return {"num_cpus": self.cpus_per_worker, "num_gpus": self.gpu_fraction}
 
 
-def place_workers(config: PickConfig) -> Placement:
-    """Share cores and GPUs among the workers that are asked for.
+def place_workers(
+    config: PickConfig, *, waveforms_mb: float = 0.0, hardware: Hardware | None = None
+) -> Placement:
+    """Share cores, memory and GPUs among the workers that are asked for.
+
+    Parameters
+    ----------
+    config : PickConfig
+    waveforms_mb : float
+        What a worker needs for the waveforms of its largest station task, beyond what a
+        short one needs.
+    hardware : Hardware, optional
+        This machine, read now, by default.
 
     Raises
     ------
     SettingsError
         A core that `cpu_ids` names is not there, or GPU shares exceed the GPUs.
+    RuntimeUnavailableError
+        A GPU is not there.
+    ResourceError
+        There is not enough memory for a single worker.
     """
-    mine = available_cores()
-    if config.cpu_ids is not None:
-        strange = sorted(set(config.cpu_ids) - set(mine))
-        if strange:
-            raise SettingsError(
-                f"cpu_ids: cores {strange} are not available", hint=f"there are {mine}"
-            )
-    cores = len(set(config.cpu_ids)) if config.cpu_ids else len(mine)
+    _check_cores(config)
+    cores = len(set(config.cpu_ids)) if config.cpu_ids else usable_cores()
     gpus = config.gpu_ids
-    workers, limits = _within_memory(config, config.workers or (len(gpus) if gpus else cores))
-    threads = config.threads or max(cores // workers, 1)
+    requested = 1 if config.mode == "local" else config.workers or len(gpus) or cores
+    plan = _memory_plan(config, requested, waveforms_mb, hardware)
+    workers, limits = requested, []
+    if plan is not None:
+        plan.require_room()
+        workers, limits = plan.workers, list(plan.sentences)
+    fair = max(cores // workers, 1)
+    threads = config.threads or fair
+    if config.mode != "local" and config.address is None and threads > fair:
+        limits.append(
+            f"Requested {threads} threads a worker, given {fair} ({cores} cores, {workers} workers)"
+        )
+        threads = fair
+    slots = _slots(plan, config)
     return Placement(
         workers=workers,
         threads=threads,
         cores=cores,
         gpu_ids=gpus,
-        gpu_fraction=_gpu_fraction(config, workers),
+        gpu_fraction=0.0 if slots or config.mode == "local" else _gpu_fraction(config, workers),
         cpus_per_worker=min(1.0, int(cores / workers * 100) / 100),
-        limits=limits,
+        limits=tuple(limits),
+        slots=slots,
+        vram_limits_mb=_vram_limits(plan, config, slots),
+        plan=plan,
     )
 
 
-def _within_memory(config: PickConfig, requested: int) -> tuple[int, tuple[str, ...]]:
-    """As many of the requested workers as the memory holds, and why not all."""
-    if config.mode == "local" or config.address is not None or config.ignore_ram_cap:
-        return requested, ()
-    import psutil
+def _check_cores(config: PickConfig) -> None:
+    mine = available_cores()
+    strange = sorted(set(config.cpu_ids or ()) - set(mine))
+    if strange:
+        raise SettingsError(f"cpu_ids: cores {strange} are not available", hint=f"there are {mine}")
 
-    each = TORCH_WORKER_MB if config.runtime == "torch" or config.gpu_ids else WORKER_MB
-    pool = config.ram_safety_cap * psutil.virtual_memory().available / 2**20
-    workers = min(requested, max(1, int(pool / each)))
-    if workers == requested:
-        return requested, ()
-    sentence = (
-        f"Requested {requested} workers, created {workers} "
-        f"(RAM limited to {pool:.0f} MB, {each} MB/worker)"
+
+def _memory_plan(
+    config: PickConfig, requested: int, waveforms_mb: float, hardware: Hardware | None
+) -> WorkerPlan | None:
+    if config.address is not None:
+        return None  # the memory is that of other machines
+    machine = hardware or read_hardware()
+    if config.gpu_ids:
+        _check_gpus(config, machine)
+    footprint = _footprint(config)
+    if footprint is None:
+        return None
+    on_ray = config.mode != "local"
+    driver = TORCH_DRIVER_MB if footprint.runtime == "torch" else DRIVER_MB
+    return plan_workers(
+        machine,
+        footprint,
+        MemorySettings(
+            vram_mb=config.vram_mb,
+            max_vram_mb=config.max_vram_mb,
+            gpu_vram_safety_cap=config.gpu_vram_safety_cap,
+            cudnn_headroom=config.cudnn_headroom,
+            ram_safety_cap=config.ram_safety_cap,
+            ignore_ram_cap=config.ignore_ram_cap,
+        ),
+        mode=config.mode,
+        requested=requested,
+        gpu_ids=config.gpu_ids,
+        batch_size=_batch_size(config, footprint, requested),
+        waveforms_mb=waveforms_mb,
+        overhead_mb=RAY_MB + driver if on_ray else 0.0,
     )
-    return workers, (sentence,)
+
+
+def _batch_size(config: PickConfig, footprint: Footprint, workers: int) -> int | None:
+    """Windows in a worker's batch, which grows with its threads; None if that is not known."""
+    if config.batch_size is not None or footprint.batch_size is None or config.gpu_ids:
+        return config.batch_size
+    cores = len(set(config.cpu_ids)) if config.cpu_ids else usable_cores()
+    threads = config.threads or max(cores // workers, 1)
+    return footprint.batch_size * max(threads, MEASURED_THREADS) // MEASURED_THREADS
+
+
+def _check_gpus(config: PickConfig, machine: Hardware) -> None:
+    """Refuse devices that are not there, in the words of what would have used them."""
+    there = {gpu.index for gpu in machine.gpus}
+    missing = sorted(set(config.gpu_ids) - there)
+    if not missing:
+        return
+    if config.runtime != "tensorflow" and find_spec("torch") is not None:
+        from eqcctpro.runtimes.torch_runtime import check_device
+
+        check_device(f"cuda:{missing[-1]}")
+    reason = f" ({machine.gpu_note})" if machine.gpu_note else ""
+    raise RuntimeUnavailableError(
+        f"GPU {', '.join(map(str, missing))} cannot be asked for its memory; "
+        f"known GPUs: {sorted(there)}{reason}",
+        hint="pip install 'eqcctpro[gpu]', and see eqcctpro doctor",
+    )
+
+
+def _footprint(config: PickConfig) -> Footprint | None:
+    """What a worker of this run needs; measured now if nothing is known of its model."""
+    device: Literal["cpu", "cuda"] = "cuda" if config.gpu_ids else "cpu"
+    runtimes: tuple[str, ...] = (config.runtime,)
+    if config.runtime == "auto":
+        installed = tuple(kind for kind in _EXPORTED if find_spec(kind) is not None)
+        runtimes = ("torch",) if config.gpu_ids else installed or ("torch",)
+    known = worst_footprint(config.model, runtimes, device)
+    if known is not None or (config.mode == "local" and not config.gpu_ids):
+        return known
+    from eqcctpro.orchestration.probe import measure_footprint
+
+    _log.info("measuring the memory of a worker with %s, once", config.model)
+    measured = []
+    for runtime in runtimes:
+        if find_footprint(config.model, runtime, device) is None:
+            where = f"cuda:{config.gpu_ids[0]}" if config.gpu_ids else "cpu"
+            measured.append(measure_footprint(config.model, runtime=runtime, device=where))
+    try:
+        save_footprints(measured)
+    except OutputError as error:
+        _log.warning("%s: it will be measured again", error)
+    return max(measured, key=lambda footprint: footprint.ram_mb)
+
+
+def _slots(plan: WorkerPlan | None, config: PickConfig) -> tuple[int, ...]:
+    """Positions of the workers' GPUs, if Ray cannot spread them as planned."""
+    if plan is None or not plan.gpu_ids or config.mode == "local" or config.gpu_fraction:
+        return ()
+    counts = plan.workers_per_gpu
+    if max(counts) - min(counts) <= ALIKE:
+        return ()
+    # One for each GPU in turn, so that the first workers already use all of them.
+    return tuple(
+        position
+        for turn in range(max(counts))
+        for position, count in enumerate(counts)
+        if turn < count
+    )
+
+
+def _vram_limits(
+    plan: WorkerPlan | None, config: PickConfig, slots: tuple[int, ...]
+) -> tuple[float, ...]:
+    if plan is None or not plan.gpu_ids:
+        # Another machine's GPUs: only what the user said.
+        return (config.vram_mb,) * (config.workers or 1) if config.vram_mb else ()
+    limits = [max(limit - plan.vram_context_mb, 0.0) for limit in plan.vram_limit_mb]
+    if slots:
+        return tuple(limits[position] for position in slots)
+    used = [limit for limit, count in zip(limits, plan.workers_per_gpu, strict=True) if count]
+    return (min(used),) * plan.workers
 
 
 def _gpu_fraction(config: PickConfig, workers: int) -> float:

@@ -7,7 +7,6 @@ measurement goes to standard output.
 from __future__ import annotations
 
 import json
-import logging
 import os
 import subprocess
 import sys
@@ -24,14 +23,15 @@ from eqcctpro.resources.footprints import Footprint
 from eqcctpro.resources.nvml import process_vram_mb, read_gpus
 from eqcctpro.resources.sampler import ResourceSampler, tree_pss_mb
 
-__all__ = ["measure_footprint"]
+__all__ = ["THREADS", "measure_footprint"]
 
 #: Seconds after which a process that measures is given up.
 _TIMEOUT_S = 600.0
 
 _STATIONS, _SECONDS = 12, 120.0
 
-_log = logging.getLogger("eqcctpro")
+#: Threads that footprints are measured with; batches of exported models grow with more.
+THREADS = 2
 
 
 def measure_footprint(
@@ -40,7 +40,7 @@ def measure_footprint(
     runtime: str = "torch",
     device: str = "cpu",
     batch_size: int | None = None,
-    threads: int | None = None,
+    threads: int = THREADS,
 ) -> Footprint:
     """Load a model, predict full batches and pick a small network, in a fresh process.
 
@@ -56,6 +56,9 @@ def measure_footprint(
     WorkerError
         The process failed; the message holds what it said last.
     """
+    if runtime not in ("torch", "tensorflow"):
+        # Exporting a model takes more memory than running it, and happens once.
+        _ask({"model": model, "runtime": runtime, "only_export": True})
     request = {
         "model": model,
         "runtime": runtime,
@@ -63,6 +66,12 @@ def measure_footprint(
         "batch_size": batch_size,
         "threads": threads,
     }
+    return Footprint(**_ask(request))
+
+
+def _ask(request: dict[str, Any]) -> dict[str, Any]:
+    """The answer of a fresh process."""
+    model, runtime = request["model"], request["runtime"]
     try:
         done = subprocess.run(
             [sys.executable, "-m", "eqcctpro.orchestration.probe"],
@@ -80,7 +89,8 @@ def measure_footprint(
             f"measuring {model} on {runtime} ended with exit code {done.returncode}: {said}",
             hint="see that eqcctpro doctor picks with this model",
         )
-    return Footprint(**json.loads(done.stdout.strip().splitlines()[-1]))
+    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
 
 
 class _Stages:
@@ -166,14 +176,25 @@ def _reserved_mb(device: str) -> float:
     return float(torch.cuda.memory_reserved(device)) / 2**20
 
 
+def _export(request: dict[str, Any]) -> dict[str, Any]:
+    from eqcctpro.config import PickConfig
+    from eqcctpro.orchestration.run import find_run_weights
+    from eqcctpro.runtimes.select import open_picker
+
+    weights = find_run_weights(PickConfig.checked(input=".", output=".", model=request["model"]))
+    open_picker(weights, runtime=request["runtime"], batch_size=1, threads=1)[1].close()
+    return {}
+
+
 def _main() -> int:
     try:
         # Frameworks print while they load; the last line of standard output is the answer.
-        footprint = _measure(json.loads(sys.stdin.read()))
+        request = json.loads(sys.stdin.read())
+        answer = _export(request) if "only_export" in request else asdict(_measure(request))
     except EQCCTProError as error:
         print(error, file=sys.stderr)
         return error.exit_code
-    print(json.dumps(asdict(footprint)))
+    print(json.dumps(answer))
     return 0
 
 

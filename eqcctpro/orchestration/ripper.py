@@ -9,7 +9,13 @@ from typing import Any
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.orchestration.bundles import make_bundles
-from eqcctpro.orchestration.dispatch import Bundle, BundleQueue, first_line, lost_bundle
+from eqcctpro.orchestration.dispatch import (
+    Bundle,
+    BundleQueue,
+    MemoryDeaths,
+    first_line,
+    lost_bundle,
+)
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
 
@@ -52,7 +58,6 @@ def run_ripper(
     """
     # max_calls=1 ends the process after a task, and so gives back all of its memory.
     remote = ray.remote(max_calls=1, max_retries=0)(rip).options(**placement.ray_options)
-    worker_spec = replace(spec, device=placement.device)
     queue = BundleQueue(
         make_bundles(
             tasks,
@@ -62,29 +67,51 @@ def run_ripper(
         ),
         open_chunks,
     )
-    flying: dict[Any, Bundle] = {}
+    deaths = MemoryDeaths(ray)
+    free = list(range(placement.workers))[::-1]
+    flying: dict[Any, tuple[int, Bundle]] = {}
     while queue or flying:
-        while len(flying) < placement.workers and (bundle := queue.take()) is not None:
-            flying[remote.remote(worker_spec, bundle)] = bundle
+        while free and (bundle := queue.take()) is not None:
+            slot = free.pop()
+            flying[remote.remote(_for_slot(spec, placement, slot), bundle)] = slot, bundle
         done, _ = ray.wait(list(flying), num_returns=1)
-        bundle = flying.pop(done[0])
-        result = _collect(ray, done[0], bundle, queue)
-        if result is not None:
+        slot, bundle = flying.pop(done[0])
+        outcome = _collect(ray, done[0])
+        if isinstance(outcome, BundleResult):
+            free.append(slot)
             queue.done(bundle)
-            yield result
+            yield outcome
+        elif (free or flying) and deaths.was_one(outcome):
+            # The slot stays empty: one task fewer at a time.
+            queue.put_back(bundle)
+            note = f"a task was killed for memory, {len(free) + len(flying)} at a time go on"
+            logger.warning("%s: %s", note, first_line(outcome))
+            yield BundleResult.nothing(note)
+        else:
+            free.append(slot)
+            yield from _after_death(outcome, bundle, queue)
 
 
-def _collect(ray: Any, reference: Any, bundle: Bundle, queue: BundleQueue) -> BundleResult | None:
+def _for_slot(spec: WorkerSpec, placement: Placement, slot: int) -> WorkerSpec:
+    return replace(spec, device=placement.device(slot), vram_mb=placement.vram_limit(slot))
+
+
+def _collect(ray: Any, reference: Any) -> BundleResult | Exception:
+    """The result, or the error that says that the worker died."""
     try:
         result: BundleResult = ray.get(reference)
-    except ray.exceptions.WorkerCrashedError as error:
-        logger.warning(
-            "a worker died; its stations are picked again one by one: %s", first_line(error)
-        )
-        if len(bundle) == 1:
-            return lost_bundle(bundle, error)
-        queue.put_back(bundle)
-        return None
+    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+        died: Exception = error
+        return died
     except ray.exceptions.RayTaskError as error:
         raise error.cause from None
     return result
+
+
+def _after_death(error: Exception, bundle: Bundle, queue: BundleQueue) -> Iterator[BundleResult]:
+    logger.warning("a worker died; its stations are picked again one by one: %s", first_line(error))
+    if len(bundle) == 1:
+        queue.done(bundle)
+        yield lost_bundle(bundle, error)
+    else:
+        queue.put_back(bundle)

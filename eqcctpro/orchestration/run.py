@@ -232,6 +232,9 @@ def _facts(
         "mode": config.mode,
         "workers": workers,
         "limits": list(placement.limits),
+        "adaptations": run.adaptations,
+        "memory_plan": None if placement.plan is None else placement.plan.as_dict(),
+        "resources": run.use.as_dict(),
         "threads_per_worker": config.threads if config.mode == "local" else placement.threads,
         "runtime": run.runtime,
         "device": config.device,
@@ -256,7 +259,8 @@ def _run_id(config: PickConfig, weights: WeightFiles, tasks: Sequence[StationTas
         *("mode", "workers", "concurrent_timechunks", "address", "ray_temp_dir"),
         *("device", "gpu_fraction", "threads", "cpu_ids", "ram_safety_cap", "ignore_ram_cap"),
         # The weights' hash stands for the files.
-        *("inter_threads", "vram_mb", "p_model", "s_model"),
+        *("inter_threads", "p_model", "s_model"),
+        *("vram_mb", "max_vram_mb", "gpu_vram_safety_cap", "cudnn_headroom"),
     }
     if unknown := where_only - set(PickConfig.model_fields):
         raise SettingsError(f"settings {sorted(unknown)} no longer exist")

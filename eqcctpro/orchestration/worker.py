@@ -37,7 +37,7 @@ class WorkerSpec:
     inter_threads : int or None
         Operators that TensorFlow executes at a time.
     vram_mb : float or None
-        GPU memory that the worker may take, MB of 2**20 bytes; TensorFlow only.
+        GPU memory that the runtime may allocate, MB of 2**20 bytes.
     """
 
     weights: WeightFiles
@@ -63,21 +63,35 @@ class BundleResult:
     picks, detections : RawPicks
     seconds : dict
         Per stage.
+    adaptations : list of str
+        What the worker or its runtime changed to go on with less memory.
     """
 
     records: list[TaskRecord]
     picks: RawPicks
     detections: RawPicks
     seconds: dict[str, float] = field(default_factory=dict)
+    adaptations: list[str] = field(default_factory=list)
 
     @classmethod
-    def gather(cls, results: Sequence[TaskResult], seconds: dict[str, float]) -> BundleResult:
+    def nothing(cls, adaptation: str) -> BundleResult:
+        """No task, only what was changed."""
+        return cls([], RawPicks.empty(), RawPicks.empty(), adaptations=[adaptation])
+
+    @classmethod
+    def gather(
+        cls,
+        results: Sequence[TaskResult],
+        seconds: dict[str, float],
+        adaptations: Sequence[str] = (),
+    ) -> BundleResult:
         """Join the results of single tasks."""
         return cls(
             [result.record for result in results],
             RawPicks.concatenate([result.picks for result in results]),
             RawPicks.concatenate([result.detections for result in results]),
             seconds,
+            list(adaptations),
         )
 
 
@@ -145,7 +159,7 @@ class PickWorker:
             stage: value - before.get(stage, 0.0)
             for stage, value in pipeline.stages.seconds.items()
         }
-        return BundleResult.gather(results, seconds)
+        return BundleResult.gather(results, seconds, pipeline.runtime.take_notes())
 
 
 def bind_to_cores(cpu_ids: Sequence[int] | None) -> tuple[int, ...] | None:

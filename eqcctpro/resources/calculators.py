@@ -87,6 +87,8 @@ class WorkerPlan:
         What each worker is expected to need at most.
     vram_limit_mb : tuple of float
         What a worker on each GPU is allowed: an even part of what is safe to use.
+    vram_context_mb : float
+        The part of it that CUDA takes for itself.
     vram_pool_mb : tuple of float
         What all workers on each GPU may take.
     footprint : str
@@ -108,6 +110,7 @@ class WorkerPlan:
     gpu_shares: tuple[float, ...] = ()
     vram_per_worker_mb: float = 0.0
     vram_limit_mb: tuple[float, ...] = ()
+    vram_context_mb: float = 0.0
     vram_pool_mb: tuple[float, ...] = ()
     footprint: str = ""
     sentences: tuple[str, ...] = ()
@@ -278,6 +281,7 @@ def _on_gpus(
         vram_limit_mb=tuple(
             _limit(room, count, settings) for room, count in zip(rooms, counts, strict=True)
         ),
+        vram_context_mb=footprint.vram_context_mb,
         vram_pool_mb=tuple(room.pool for room in rooms),
         footprint=footprint.source,
         sentences=sentences,
@@ -336,7 +340,7 @@ def _share(count: int) -> float:
 def _limit(room: _Room, count: int, settings: MemorySettings) -> float:
     if count == 0:
         return 0.0
-    return settings.vram_mb or room.usable / count
+    return settings.vram_mb or (room.pool if count == 1 else room.usable / count)
 
 
 def _capped(

@@ -108,7 +108,7 @@ def find_footprint(model: str, runtime: str, device: Device) -> Footprint | None
         return own
     values: Mapping[str, Any] | None
     source: Source = "shipped"
-    if runtime == "torch":
+    if runtime in ("torch", "tensorflow"):
         values, source = published_footprint(model, device), "published"
     else:
         parent = model.partition("/")[0].lower()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,15 @@ from eqcctpro.errors import SettingsError
 from eqcctpro.resources.cgroups import CGROUP_ROOT, OWN_GROUPS, cgroup_cores, cgroup_memory
 from eqcctpro.resources.nvml import Gpu, read_gpus
 
-__all__ = ["BUDGET_VARIABLE", "Gpu", "Hardware", "available_cores", "memory_kills", "read_hardware"]
+__all__ = [
+    "BUDGET_VARIABLE",
+    "Gpu",
+    "Hardware",
+    "available_cores",
+    "memory_kills",
+    "read_hardware",
+    "usable_cores",
+]
 
 #: MB of memory that this process and its children may use, whatever the machine has.
 BUDGET_VARIABLE = "EQCCTPRO_RAM_BUDGET_MB"
@@ -84,6 +93,13 @@ def available_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def usable_cores() -> int:
+    """How many cores this process may keep busy: its own, or what control groups grant."""
+    limit = cgroup_cores()
+    cores = len(available_cores())
+    return cores if limit is None else max(1, min(cores, math.ceil(limit)))
 
 
 def memory_kills() -> int:

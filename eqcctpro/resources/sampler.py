@@ -22,7 +22,7 @@ MB = 2**20
 SHARE = 0.01
 
 #: Seconds for which the list of a tree's processes is good.
-_TREE_S = 2.0
+_TREE_S = 0.5
 
 #: PSS is read again when resident memory has grown by this much over the last reading.
 _GROWN = 1.01
@@ -207,7 +207,7 @@ class ResourceSampler:
 
     def _sample(self) -> None:
         now = time.perf_counter()
-        if now >= self._tree_until:
+        if now >= self._tree_until or self._stop.is_set():
             self._tree, self._tree_until = _tree(self._pid), now + _TREE_S
             # A process's own time goes to its parent when it ends and is waited for.
             self._cpu.update(_cpu_seconds(self._tree))

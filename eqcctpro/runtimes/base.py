@@ -48,5 +48,9 @@ class Runtime(ABC):
             call of ``predict`` on the same runtime.
         """
 
+    def take_notes(self) -> list[str]:
+        """What the runtime has changed about its way of working since it was last asked."""
+        return []
+
     def close(self) -> None:
         """Release what the runtime holds; a second call does nothing."""

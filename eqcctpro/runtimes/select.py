@@ -88,7 +88,7 @@ def open_picker(
     inter_threads : int, optional
         Operators that TensorFlow executes at a time.
     vram_mb : float, optional
-        GPU memory that TensorFlow may take, MB of 2**20 bytes.
+        GPU memory that torch or TensorFlow may allocate, MB of 2**20 bytes.
 
     Returns
     -------
@@ -114,7 +114,8 @@ def open_picker(
                 f"the runtime {runtime} runs on the CPU only, not on {device}",
                 hint="choose the runtime torch or auto",
             )
-        return _open_torch(files, device, batch_size, threads, f"the device is {device}")
+        why = f"the device is {device}"
+        return _open_torch(files, device, batch_size, threads, why, vram_mb)
     if runtime == "torch":
         return _open_torch(files, device, batch_size, threads, "it was asked for")
     if runtime != "auto":
@@ -238,7 +239,12 @@ def _opener(
 
 
 def _open_torch(
-    files: WeightFiles, device: str, batch_size: int | None, threads: int | None, reason: str
+    files: WeightFiles,
+    device: str,
+    batch_size: int | None,
+    threads: int | None,
+    reason: str,
+    vram_mb: float | None = None,
 ) -> tuple[Picker, Runtime]:
     if find_spec("torch") is None:
         raise RuntimeUnavailableError("torch is not installed", hint="pip install torch")
@@ -248,7 +254,9 @@ def _open_torch(
     check_device(device)
     picker, module = load_model(files)
     size = batch_size or default_batch_size(picker, device, threads)
-    chosen = TorchRuntime(curve_module(module), batch_size=size, device=device, threads=threads)
+    chosen = TorchRuntime(
+        curve_module(module), batch_size=size, device=device, threads=threads, vram_mb=vram_mb
+    )
     return picker, _explained(picker, chosen, reason)
 
 

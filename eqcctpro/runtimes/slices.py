@@ -7,7 +7,7 @@ and a batch that is not full costs only the slices that it fills.
 
 from __future__ import annotations
 
-import os
+from eqcctpro.resources.hardware import usable_cores
 
 __all__ = ["available_cores", "slice_bounds", "slice_size"]
 
@@ -31,7 +31,5 @@ def slice_bounds(windows: int, size: int) -> list[tuple[int, int]]:
 
 
 def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """Cores that this process may keep busy."""
+    return usable_cores()

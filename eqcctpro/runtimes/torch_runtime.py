@@ -8,8 +8,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from eqcctpro.errors import RuntimeUnavailableError
+from eqcctpro.errors import ResourceError, RuntimeUnavailableError
 from eqcctpro.runtimes.base import Float32, Runtime
+from eqcctpro.runtimes.shrinking import ShrinkingBatch
 from eqcctpro.runtimes.slices import available_cores, slice_bounds
 
 __all__ = ["TorchRuntime", "check_device"]
@@ -34,6 +35,9 @@ class TorchRuntime(Runtime):
         Threads of one call on a CPU, None for one a core.  Each takes a part of the batch:
         torch's own threads wait actively for each other, at the end of every layer.
         Until the runtime is closed, torch runs an operation in one thread.
+    vram_mb : float, optional
+        GPU memory that torch may allocate until the runtime is closed, MB of 2**20 bytes.
+        A batch that exceeds it is executed in smaller parts from then on.
 
     Attributes
     ----------
@@ -44,6 +48,8 @@ class TorchRuntime(Runtime):
     ------
     RuntimeUnavailableError
         If torch cannot use the device.
+    ResourceError
+        If the network does not fit the GPU's memory.
     """
 
     kind: ClassVar[str] = "torch"
@@ -55,14 +61,21 @@ class TorchRuntime(Runtime):
         batch_size: int,
         device: str = "cpu",
         threads: int | None = None,
+        vram_mb: float | None = None,
     ) -> None:
         self.device = check_device(device)
         self.batch_size = batch_size
         self.reason = ""
         self._target = torch.device(self.device)
-        self._module: torch.nn.Module | None = module.eval().to(self._target)
+        self._limited = self._target.type == "cuda" and vram_mb is not None
+        if self._limited:
+            _limit_memory(self._target, vram_mb)
+        self._module: torch.nn.Module | None = _moved(module.eval(), self._target)
         self._pinned: dict[str, torch.Tensor] = {}
         self._pool: ThreadPoolExecutor | None = None
+        self._batch = ShrinkingBatch(
+            self._run_on_gpu, batch_size, _is_exhaustion, torch.cuda.empty_cache
+        )
         if self._target.type == "cuda":
             # TF32 convolutions differ from a CPU's by 1e-3, more than picks can bear.
             torch.backends.cudnn.allow_tf32 = False
@@ -78,7 +91,7 @@ class TorchRuntime(Runtime):
         if self._module is None:
             raise RuntimeError("this runtime was closed")
         if self._pool is None:
-            return self._run_on_gpu(windows)
+            return self._batch.predict(windows)
         size = min(-(-len(windows) // self._workers), MAX_TORCH_SLICE)
         bounds = slice_bounds(len(windows), size)
         if len(bounds) == 1:
@@ -104,8 +117,15 @@ class TorchRuntime(Runtime):
             on_host: Float32 = result.numpy()
         return on_host
 
+    def take_notes(self) -> list[str]:
+        """Batches that were made smaller because they did not fit the GPU."""
+        notes, self._batch.notes = self._batch.notes, []
+        return notes
+
     def close(self) -> None:
         """Release the network, its threads and its buffers."""
+        if self._limited and self._module is not None:
+            _limit_memory(self._target, None)
         if self._pool is not None and self._module is not None:
             self._pool.shutdown()
             torch.set_num_threads(self._threads_before)
@@ -119,6 +139,28 @@ class TorchRuntime(Runtime):
             full = (self.batch_size, *shape[1:])
             held = self._pinned[name] = torch.empty(full, dtype=torch.float32, pin_memory=True)
         return held[: shape[0]]
+
+
+def _limit_memory(device: torch.device, vram_mb: float | None) -> None:
+    """Bound what torch allocates on a GPU in this process; None lifts the bound."""
+    total = torch.cuda.get_device_properties(device).total_memory / 2**20
+    fraction = 1.0 if vram_mb is None else min(1.0, vram_mb / total)
+    torch.cuda.set_per_process_memory_fraction(fraction, device)
+
+
+def _moved(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
+    try:
+        return module.to(device)
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"the network does not fit the memory of {device}: {error}",
+            hint="raise vram_mb, free GPU memory, or use fewer workers for each GPU",
+        ) from error
+
+
+def _is_exhaustion(error: RuntimeError) -> bool:
+    """Whether an error means that GPU memory ran out; cuDNN and cuBLAS say so in words."""
+    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
 
 
 def check_device(device: str) -> str:
