@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from eqcctpro.cli.calibrate import calibrate
 from eqcctpro.cli.demo import demo
 from eqcctpro.cli.doctor import doctor
 from eqcctpro.cli.models import models_app
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(pick)
 app.command()(demo)
 app.command()(doctor)
+app.command()(calibrate)
 app.add_typer(models_app)
 
 
