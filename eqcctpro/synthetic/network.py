@@ -84,7 +84,9 @@ def synthetic_network(
     recording = synthetic_waveforms(
         stations=stations, duration_s=duration_s, seed=seed, sampling_rate=sampling_rate
     )
-    codes = [f"DEM{number:0{2 if stations < 100 else 3}d}" for number in range(1, stations + 1)]
+    # miniSEED 2 holds five letters.
+    pattern = "DEM{:02d}" if stations < 100 else "DE{:03d}"
+    codes = [pattern.format(number) for number in range(1, stations + 1)]
     _write(Path(path), codes, recording.counts, sampling_rate, duration_s)
     return _arrivals(codes, recording)
 
