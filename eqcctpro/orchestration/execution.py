@@ -22,8 +22,8 @@ __all__ = ["Execution", "waveforms_mb"]
 
 # What a sample takes from decoding to curves, with the next station waiting, in bytes, and
 # what of it the footprint of a worker covers, in MB (docs/resources.md).
-BYTES_A_SAMPLE = 40
-COVERED_MB = 20.0
+BYTES_A_SAMPLE = 30
+COVERED_MB = 5.0
 # Records do not say how dense they are before they are read.
 USUAL_RATE_HZ = 100.0
 
