@@ -125,13 +125,7 @@ def test_ray_that_was_there_before_is_left_running(picked: Any, local: Any) -> N
 @pytest.mark.parametrize(
     "mode",
     [
-        pytest.param(
-            "modelactor",
-            marks=pytest.mark.xfail(
-                strict=False,
-                reason="a single task that only waited at the dead actor may be blamed too",
-            ),
-        ),
+        "modelactor",
         "ripper",
     ],
 )

@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from eqcctpro.archive.plan import StationTask
-from eqcctpro.errors import WorkerError
+from eqcctpro.errors import EQCCTProError, WorkerError
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.resources.hardware import memory_kills
 
-__all__ = ["BundleQueue", "MemoryDeaths", "first_line", "lost_bundle"]
+__all__ = ["BundleQueue", "MemoryDeaths", "first_line", "lost_bundle", "worker_failure"]
 
 Bundle = list[StationTask]
 
@@ -99,3 +99,14 @@ def lost_bundle(bundle: Bundle, error: Exception) -> BundleResult:
 def first_line(error: Exception) -> str:
     """The gist of Ray's many lines about a dead worker."""
     return str(error).strip().partition("\n")[0]
+
+
+def worker_failure(error: Any) -> EQCCTProError:
+    """What a worker raised, as an error of ours, from Ray's ``RayTaskError``."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, EQCCTProError):
+        return cause
+    return WorkerError(
+        f"a worker failed: {type(cause).__name__}: {cause}",
+        hint="workers need the same packages as this process; try --mode local",
+    )

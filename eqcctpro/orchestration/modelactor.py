@@ -16,6 +16,7 @@ from eqcctpro.orchestration.dispatch import (
     MemoryDeaths,
     first_line,
     lost_bundle,
+    worker_failure,
 )
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
@@ -78,7 +79,6 @@ class ActorPool:
         self._actors = {slot: self._start(slot) for slot in range(placement.workers)}
         self._deaths = MemoryDeaths(ray)
         self._fatal = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
-        self._adaptations: list[str] = []
         self._await_ready()
         self._flying: dict[Any, tuple[int, Bundle]] = {}
 
@@ -95,7 +95,7 @@ class ActorPool:
             seconds = self._ray.get([actor.load.remote() for actor in self._actors.values()])
         except self._ray.exceptions.RayTaskError as error:
             self.close()
-            raise error.cause from None
+            raise worker_failure(error) from None
         except self._ray.exceptions.RayActorError as error:
             self.close()
             raise WorkerError(
@@ -108,13 +108,14 @@ class ActorPool:
         while queue or self._flying:
             self._fill(queue)
             done, _ = self._ray.wait(list(self._flying), num_returns=1)
-            slot, bundle = self._flying.pop(done[0])
-            result = self._collect(done[0], slot, bundle, queue)
-            if result is not None:
+            slot, bundle = self._flying[done[0]]
+            outcome = self._result(done[0])
+            if isinstance(outcome, BundleResult):
+                del self._flying[done[0]]
                 queue.done(bundle)
-                yield result
-            while self._adaptations:
-                yield BundleResult.nothing(self._adaptations.pop())
+                yield outcome
+            else:
+                yield from self._after_death(slot, outcome, queue)
 
     def _fill(self, queue: BundleQueue) -> None:
         load = dict.fromkeys(self._actors, 0)
@@ -127,37 +128,53 @@ class ActorPool:
             self._flying[self._actors[slot].pick.remote(bundle)] = (slot, bundle)
             load[slot] += 1
 
-    def _collect(
-        self, reference: Any, slot: int, bundle: Bundle, queue: BundleQueue
-    ) -> BundleResult | None:
-        """The result, or None when the bundle has to be picked again."""
+    def _result(self, reference: Any) -> BundleResult | Exception:
+        """The result, or the error that says that the actor died."""
         try:
             result: BundleResult = self._ray.get(reference)
         except self._fatal as error:
-            for_memory = self._replace(slot, queue, error)
-            if len(bundle) == 1 and not for_memory:
-                return lost_bundle(bundle, error)
-            queue.put_back(bundle)
-            return None
+            died: Exception = error
+            return died
         except self._ray.exceptions.RayTaskError as error:
-            raise error.cause from None
+            raise worker_failure(error) from None
         return result
 
-    def _replace(self, slot: int, queue: BundleQueue, error: Exception) -> bool:
-        """Start another actor, or go on without; whether memory killed it and others go on."""
-        for reference, (owner, bundle) in list(self._flying.items()):
-            if owner == slot:
-                del self._flying[reference]
-                queue.put_back(bundle)
+    def _after_death(
+        self, slot: int, error: Exception, queue: BundleQueue
+    ) -> Iterator[BundleResult]:
+        """Replace a dead actor; what it had been given is picked again."""
+        given = [(ref, bundle) for ref, (owner, bundle) in self._flying.items() if owner == slot]
+        for reference, _ in given:
+            del self._flying[reference]
+        note = self._go_on_without(slot, error)
+        waiting: list[Bundle] = []
+        for reference, bundle in given:
+            outcome = self._result(reference)
+            if isinstance(outcome, BundleResult):
+                queue.done(bundle)
+                yield outcome
+            elif not waiting and len(bundle) == 1 and note is None:
+                # Bundles are picked in order: this station was being picked, the rest waited.
+                queue.done(bundle)
+                yield lost_bundle(bundle, outcome)
+                note = ""
+            else:
+                waiting.append(bundle)
+        for bundle in reversed(waiting):
+            queue.put_back(bundle)
+        if note:
+            yield BundleResult.nothing(note)
+
+    def _go_on_without(self, slot: int, error: Exception) -> str | None:
+        """Start another actor, or none if memory killed this one; what to say of the latter."""
         if len(self._actors) > 1 and self._deaths.was_one(error):
             del self._actors[slot]
             note = f"an actor was killed for memory, {len(self._actors)} go on"
-            self._adaptations.append(note)
             logger.warning("%s: %s", note, first_line(error))
-            return True
+            return note
         logger.warning("actor %d died, a new one takes its place: %s", slot, first_line(error))
         self._actors[slot] = self._start(slot)
-        return False
+        return None
 
     def close(self) -> None:
         """End all actors."""

@@ -15,6 +15,7 @@ from eqcctpro.orchestration.dispatch import (
     MemoryDeaths,
     first_line,
     lost_bundle,
+    worker_failure,
 )
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
@@ -104,7 +105,7 @@ def _collect(ray: Any, reference: Any) -> BundleResult | Exception:
         died: Exception = error
         return died
     except ray.exceptions.RayTaskError as error:
-        raise error.cause from None
+        raise worker_failure(error) from None
     return result
 
 
