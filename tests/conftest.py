@@ -44,6 +44,8 @@ def pytest_configure(config: pytest.Config) -> None:
         reference if reference.is_dir() else folder / "seisbench"
     )
     os.environ.setdefault("EQCCTPRO_CACHE", str(folder / "cache"))
+    # What a user has calibrated would change plans, and tests must not calibrate for a user.
+    os.environ["EQCCTPRO_CONFIG"] = str(folder / "configuration")
     # Threads that wait actively make everything slow where tests share their cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # A terminal that is too narrow would break messages into lines.
