@@ -54,6 +54,11 @@ class BundleQueue:
         if self._open[chunk] == 0 and not follows:
             del self._open[chunk]
 
+    def untake(self, bundle: Bundle) -> None:
+        """Return a bundle that cannot be sent yet; it stays the next one."""
+        self.done(bundle)
+        self._waiting.appendleft(bundle)
+
     def put_back(self, bundle: Bundle) -> None:
         """Return the tasks of a bundle whose worker died, each in a bundle of its own.
 

@@ -81,6 +81,7 @@ class ActorPool:
         self._fatal = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
         self._await_ready()
         self._flying: dict[Any, tuple[int, Bundle]] = {}
+        self._suspects: set[int] = set()
 
     def _start(self, slot: int) -> Any:
         spec = replace(
@@ -119,14 +120,20 @@ class ActorPool:
 
     def _fill(self, queue: BundleQueue) -> None:
         load = dict.fromkeys(self._actors, 0)
-        for slot, _ in self._flying.values():
-            load[slot] += 1
+        for slot, bundle in self._flying.values():
+            load[slot] += IN_FLIGHT_PER_ACTOR if self._suspected(bundle) else 1
         while True:
             slot = min(load, key=load.__getitem__)
             if load[slot] >= IN_FLIGHT_PER_ACTOR or (bundle := queue.take()) is None:
                 return
+            if self._suspected(bundle) and load[slot]:
+                queue.untake(bundle)  # until an actor is idle
+                return
             self._flying[self._actors[slot].pick.remote(bundle)] = (slot, bundle)
-            load[slot] += 1
+            load[slot] += IN_FLIGHT_PER_ACTOR if self._suspected(bundle) else 1
+
+    def _suspected(self, bundle: Bundle) -> bool:
+        return bundle[0].index in self._suspects
 
     def _result(self, reference: Any) -> BundleResult | Exception:
         """The result, or the error that says that the actor died."""
@@ -142,27 +149,32 @@ class ActorPool:
     def _after_death(
         self, slot: int, error: Exception, queue: BundleQueue
     ) -> Iterator[BundleResult]:
-        """Replace a dead actor; what it had been given is picked again."""
+        """Replace a dead actor; what it had been given is picked again.
+
+        A result may be lost on its way when its actor dies over the next bundle.  So a
+        station is only blamed once it has killed an actor that had nothing else: after a
+        death, stations are suspected, and suspected ones are sent to idle actors singly.
+        """
         given = [(ref, bundle) for ref, (owner, bundle) in self._flying.items() if owner == slot]
         for reference, _ in given:
             del self._flying[reference]
         note = self._go_on_without(slot, error)
-        waiting: list[Bundle] = []
+        lost: list[Bundle] = []
         for reference, bundle in given:
             outcome = self._result(reference)
             if isinstance(outcome, BundleResult):
                 queue.done(bundle)
                 yield outcome
-            elif not waiting and len(bundle) == 1 and note is None:
-                # Bundles are picked in order: this station was being picked, the rest waited.
-                queue.done(bundle)
-                yield lost_bundle(bundle, outcome)
-                note = ""
             else:
-                waiting.append(bundle)
-        for bundle in reversed(waiting):
+                lost.append(bundle)
+        if len(given) == 1 and len(lost) == 1 and len(lost[0]) == 1 and note is None:
+            queue.done(lost[0])
+            yield lost_bundle(lost[0], error)
+            return
+        for bundle in reversed(lost):
+            self._suspects.update(task.index for task in bundle)
             queue.put_back(bundle)
-        if note:
+        if note is not None:
             yield BundleResult.nothing(note)
 
     def _go_on_without(self, slot: int, error: Exception) -> str | None:
