@@ -120,8 +120,8 @@ class ActorPool:
 
     def _fill(self, queue: BundleQueue) -> None:
         load = dict.fromkeys(self._actors, 0)
-        for slot, bundle in self._flying.values():
-            load[slot] += IN_FLIGHT_PER_ACTOR if self._suspected(bundle) else 1
+        for slot, flying in self._flying.values():
+            load[slot] += IN_FLIGHT_PER_ACTOR if self._suspected(flying) else 1
         while True:
             slot = min(load, key=load.__getitem__)
             if load[slot] >= IN_FLIGHT_PER_ACTOR or (bundle := queue.take()) is None:
