@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from eqcctpro.config import PickConfig
@@ -97,6 +102,71 @@ class TestUnderALimit:
         assert "hint: free memory" in done.stderr
         assert not (output / "picks.csv").exists()
         assert "ready" not in (output / "run.log").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the limit is Linux's")
+def test_the_kernel_grants_no_more_than_one_worker_needs(
+    network: Path, imported_model: str, tmp_path: Path, pick: Any
+) -> None:
+    import resource
+
+    def limited() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (450 * 2**20, 450 * 2**20))
+
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "eqcctpro", "pick", str(network), "-o", str(tmp_path)),
+            *("--model", imported_model, "--runtime", "openvino", "--threads", "1"),
+            *("--format", "csv", "--no-overview"),
+        ],
+        preexec_fn=limited,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert summary(tmp_path)["tasks"] == {"done": STATIONS - 1, "empty": 1, "failed": 0}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", ["modelactor", "ripper"])
+def test_a_worker_killed_for_memory_is_not_replaced(
+    mode: str, network: Path, imported_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from eqcctpro.orchestration import dispatch
+    from eqcctpro.orchestration.run import run_picking
+
+    # The kernel's count is said to grow with every death.
+    deaths = itertools.count()
+    monkeypatch.setattr(dispatch, "memory_kills", lambda: next(deaths))
+    name = "PickWorker.pick" if mode == "modelactor" else "ray::rip"
+    killer = threading.Thread(target=_kill_one, args=(name,), daemon=True)
+    killer.start()
+    result = run_picking(
+        PickConfig.checked(
+            input=network, output=tmp_path, model=imported_model, mode=mode, workers=2,
+            runtime="torch", batch_size=1, formats=("csv",), overview=False, ignore_ram_cap=True,
+            stations=("*.DE00*", "*.DE01*", "*.DE02*"),
+        )
+    )  # fmt: skip
+    killer.join(timeout=60)
+    assert result.counts["failed"] == 0 and result.counts["done"] == 29
+    assert len(result.summary["adaptations"]) == 1
+    assert "killed for memory, 1 " in result.summary["adaptations"][0]
+
+
+def _kill_one(name: str) -> None:
+    """Kill a Ray worker of this process when it is at work."""
+    until = time.monotonic() + 90
+    while time.monotonic() < until:
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                if name in " ".join(process.cmdline() or [process.name()]):
+                    process.kill()
+                    return
+        time.sleep(0.05)
 
 
 def configured(**settings: Any) -> PickConfig:
