@@ -192,9 +192,7 @@ def _local(contender: Contender, network: Path, output: Path) -> Prepared:
 
 def _modelactor(contender: Contender, network: Path, output: Path) -> Prepared:
     from eqcctpro.config import PickConfig
-    from eqcctpro.orchestration.bundles import make_bundles
     from eqcctpro.orchestration.cluster import ray_session
-    from eqcctpro.orchestration.dispatch import BundleQueue
     from eqcctpro.orchestration.modelactor import ActorPool
     from eqcctpro.orchestration.placement import place_workers
     from eqcctpro.runtimes.select import load_picker
@@ -210,8 +208,7 @@ def _modelactor(contender: Contender, network: Path, output: Path) -> Prepared:
 
     def job() -> int:
         plan, _ = _plan_and_spec(contender, network)
-        queue = BundleQueue(make_bundles(plan.tasks, placement.workers))
-        results = list(pool.run(queue))
+        results = list(pool.pick(plan.tasks, spec.settings))
         return _write(picker, plan.tasks, [r.picks for r in results], output)
 
     def close() -> None:

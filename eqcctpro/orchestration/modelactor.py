@@ -20,8 +20,9 @@ from eqcctpro.orchestration.dispatch import (
 )
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
+from eqcctpro.pipeline.settings import PipelineSettings
 
-__all__ = ["ActorPool", "run_modelactor"]
+__all__ = ["ActorPool"]
 
 logger = logging.getLogger("eqcctpro")
 
@@ -29,20 +30,20 @@ logger = logging.getLogger("eqcctpro")
 IN_FLIGHT_PER_ACTOR = 2
 
 
-def run_modelactor(
-    ray: Any,
-    tasks: Sequence[StationTask],
-    spec: WorkerSpec,
-    placement: Placement,
-    *,
-    open_chunks: int | None = None,
-) -> Iterator[BundleResult]:
-    """Pick on actors that are made once for the whole run.
+class ActorPool:
+    """Actors with loaded models, which pick one plan after another.
 
-    Yields
-    ------
-    BundleResult
-        As bundles finish.
+    Parameters
+    ----------
+    ray : module
+        Connected.
+    spec : WorkerSpec
+    placement : Placement
+
+    Attributes
+    ----------
+    load_s : float
+        Mean seconds in which an actor loaded its model.
 
     Raises
     ------
@@ -51,35 +52,16 @@ def run_modelactor(
     EQCCTProError
         What the model raised while it was loaded.
     """
-    pool = ActorPool(ray, spec, placement)
-    queue = BundleQueue(
-        make_bundles(tasks, placement.workers, within_chunks=open_chunks is not None), open_chunks
-    )
-    try:
-        yield from pool.run(queue)
-    finally:
-        pool.close()
-
-
-class ActorPool:
-    """Actors with loaded models, which pick one queue of bundles after another.
-
-    Parameters
-    ----------
-    ray : module
-        Connected.
-    spec : WorkerSpec
-    placement : Placement
-    """
 
     def __init__(self, ray: Any, spec: WorkerSpec, placement: Placement) -> None:
         self._ray = ray
         self._spec = spec
+        self._settings = spec.settings
         self._placement = placement
         self._actors = {slot: self._start(slot) for slot in range(placement.workers)}
         self._deaths = MemoryDeaths(ray)
         self._fatal = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
-        self._await_ready()
+        self.load_s = self._await_ready()
         self._flying: dict[Any, tuple[int, Bundle]] = {}
         self._suspects: set[int] = set()
 
@@ -91,7 +73,8 @@ class ActorPool:
         )
         return self._ray.remote(PickWorker).options(**self._placement.ray_options).remote(spec)
 
-    def _await_ready(self) -> None:
+    def _await_ready(self) -> float:
+        """Wait until all models are loaded; returns the mean seconds that it took them."""
         try:
             seconds = self._ray.get([actor.load.remote() for actor in self._actors.values()])
         except self._ray.exceptions.RayTaskError as error:
@@ -103,9 +86,29 @@ class ActorPool:
                 f"a model actor died while it was loaded: {error}", hint="try --mode local"
             ) from error
         logger.info("%d actors ready, slowest load %.2f s", len(seconds), max(seconds))
+        return float(sum(seconds) / len(seconds))
 
-    def run(self, queue: BundleQueue) -> Iterator[BundleResult]:
-        """Pick all bundles of a queue; yields each as it finishes."""
+    def pick(
+        self,
+        tasks: Sequence[StationTask],
+        settings: PipelineSettings,
+        *,
+        open_chunks: int | None = None,
+    ) -> Iterator[BundleResult]:
+        """Pick station tasks in bundles; yields each bundle as it finishes.
+
+        Raises
+        ------
+        EQCCTProError
+            A worker cannot go on.
+        """
+        bundles = make_bundles(tasks, len(self._actors), within_chunks=open_chunks is not None)
+        queue = BundleQueue(bundles, open_chunks)
+        self._settings = settings
+        self._suspects.clear()
+        yield from self._run(queue)
+
+    def _run(self, queue: BundleQueue) -> Iterator[BundleResult]:
         while queue or self._flying:
             self._fill(queue)
             done, _ = self._ray.wait(list(self._flying), num_returns=1)
@@ -129,7 +132,7 @@ class ActorPool:
             if self._suspected(bundle) and load[slot]:
                 queue.untake(bundle)  # until an actor is idle
                 return
-            self._flying[self._actors[slot].pick.remote(bundle)] = (slot, bundle)
+            self._flying[self._actors[slot].pick.remote(bundle, self._settings)] = (slot, bundle)
             load[slot] += IN_FLIGHT_PER_ACTOR if self._suspected(bundle) else 1
 
     def _suspected(self, bundle: Bundle) -> bool:

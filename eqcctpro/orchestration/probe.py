@@ -122,7 +122,7 @@ class _Stages:
 def _measure(request: dict[str, Any]) -> Footprint:
     from eqcctpro.archive.plan import InputSettings, make_plan
     from eqcctpro.config import PickConfig
-    from eqcctpro.orchestration.run import describe, find_run_weights
+    from eqcctpro.orchestration.model_choice import describe, find_run_weights
     from eqcctpro.orchestration.worker import WorkerSpec, open_pipeline
     from eqcctpro.synthetic.network import synthetic_network
 
@@ -178,7 +178,7 @@ def _reserved_mb(device: str) -> float:
 
 def _export(request: dict[str, Any]) -> dict[str, Any]:
     from eqcctpro.config import PickConfig
-    from eqcctpro.orchestration.run import find_run_weights
+    from eqcctpro.orchestration.model_choice import find_run_weights
     from eqcctpro.runtimes.select import open_picker
 
     weights = find_run_weights(PickConfig.checked(input=".", output=".", model=request["model"]))

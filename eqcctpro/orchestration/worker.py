@@ -150,9 +150,15 @@ class PickWorker:
             self._pipeline = open_pipeline(self._spec)
         return self._pipeline
 
-    def pick(self, tasks: Sequence[StationTask]) -> BundleResult:
-        """Pick a bundle; every task ends with a record."""
+    def pick(
+        self, tasks: Sequence[StationTask], settings: PipelineSettings | None = None
+    ) -> BundleResult:
+        """Pick a bundle, with other settings than before if they are given.
+
+        Every task ends with a record.
+        """
         pipeline = self._loaded()
+        pipeline.settings = settings or pipeline.settings
         before = dict(pipeline.stages.seconds)
         results = list(pipeline.run(tasks))
         seconds = {

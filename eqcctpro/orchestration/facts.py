@@ -1,0 +1,71 @@
+"""What a run's summary says of how it was run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from eqcctpro.archive.plan import StationTask
+from eqcctpro.config import PickConfig
+from eqcctpro.errors import SettingsError
+from eqcctpro.models.weights import WeightFiles
+from eqcctpro.orchestration.execution import Execution
+
+__all__ = ["run_facts", "run_id"]
+
+
+def run_facts(
+    config: PickConfig,
+    seconds: Mapping[str, float],
+    weights: WeightFiles,
+    run: Execution,
+    name: str,
+    paths: dict[str, str],
+) -> dict[str, Any]:
+    """How a run was run, for ``summary.json``."""
+    placement = run.workers.placement
+    workers = 1 if config.mode == "local" else placement.workers
+    return {
+        "run_id": name,
+        "mode": config.mode,
+        "workers": workers,
+        "limits": list(placement.limits),
+        "adaptations": run.adaptations,
+        "memory_plan": None if placement.plan is None else placement.plan.as_dict(),
+        "resources": run.use.as_dict(),
+        "threads_per_worker": config.threads if config.mode == "local" else placement.threads,
+        "runtime": run.workers.runtime,
+        "batch_size": run.workers.batch_size,
+        "device": config.device,
+        "model": weights.name,
+        "weights": {
+            "file": str(weights.weight_path),
+            "files": [str(part.weight_path) for part in weights.single_files],
+            "version": weights.version,
+            "sha256": weights.sha256,
+            "source": weights.source,
+        },
+        "seconds": {**seconds, "stages": run.stages.seconds},
+        "settings": config.model_dump(mode="json"),
+        "paths": paths,
+    }
+
+
+def run_id(config: PickConfig, weights: WeightFiles, tasks: Sequence[StationTask]) -> str:
+    """A name for what was computed: the same plan, weights and settings give the same id."""
+    where_only = {
+        *("output", "log_file", "formats", "overview"),
+        *("mode", "workers", "concurrent_timechunks", "address", "ray_temp_dir"),
+        *("device", "gpu_fraction", "threads", "cpu_ids", "ram_safety_cap", "ignore_ram_cap"),
+        # The weights' hash stands for the files.
+        *("inter_threads", "p_model", "s_model"),
+        *("vram_mb", "max_vram_mb", "gpu_vram_safety_cap", "cudnn_headroom"),
+    }
+    if unknown := where_only - set(PickConfig.model_fields):
+        raise SettingsError(f"settings {sorted(unknown)} no longer exist")
+    digest = hashlib.sha256(weights.sha256.encode())
+    digest.update(config.model_dump_json(exclude=where_only).encode())
+    for task in tasks:
+        digest.update(f"{task.name}|{task.chunk.name}|{task.n_bytes}\n".encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,278 @@
+"""Runs that follow each other with the same workers."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from eqcctpro import errors
+from eqcctpro.archive.plan import InputSettings, Plan, make_plan
+from eqcctpro.config import PickConfig
+from eqcctpro.errors import EQCCTProError, InputError, SettingsError
+from eqcctpro.models.picker import Picker
+from eqcctpro.models.weights import WeightFiles
+from eqcctpro.orchestration.execution import Execution, waveforms_mb
+from eqcctpro.orchestration.facts import run_facts, run_id
+from eqcctpro.orchestration.model_choice import describe, expected_windows, find_run_weights
+from eqcctpro.orchestration.outputs import (
+    RunTables,
+    draw_run,
+    span_text,
+    summarise,
+    write_summary,
+    write_tables,
+)
+from eqcctpro.orchestration.progress import Progress
+from eqcctpro.orchestration.result import RunResult
+from eqcctpro.orchestration.runlog import run_log
+from eqcctpro.orchestration.worker import BundleResult
+from eqcctpro.orchestration.workers import Workers, open_workers
+from eqcctpro.picks.table import detection_table, pick_table
+from eqcctpro.picks.writers import check_writable
+from eqcctpro.pipeline.settings import PipelineSettings
+
+__all__ = ["CHANGEABLE", "PickSession"]
+
+#: Settings that may differ between the runs of a session.
+CHANGEABLE = frozenset(
+    {
+        *("input", "output", "layout", "start", "end", "timechunk", "overlap", "window_grid"),
+        *("stations", "stations_at_most", "concurrent_timechunks"),
+        *("p_threshold", "s_threshold", "detection_threshold"),
+        *("formats", "overview", "log_file"),
+    }
+)
+
+
+class _Clock:
+    """Wall-clock seconds of the parts of a run."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+class PickSession:
+    """Picks run after run with workers that stay ready; a context manager.
+
+    The first run loads the model and starts the workers, and later ones find them warm.
+
+    Parameters
+    ----------
+    config : PickConfig
+        What the first run does.
+
+    Examples
+    --------
+    >>> with PickSession(config) as session:  # doctest: +SKIP
+    ...     for minute in minutes:
+    ...         session.run(input=minute.folder, output=minute.results)
+    """
+
+    def __init__(self, config: PickConfig) -> None:
+        self.config = config
+        self._weights: WeightFiles | None = None
+        self._workers: Workers | None = None
+        self._waveforms_mb = 0.0
+
+    def __enter__(self) -> PickSession:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; a later run starts new ones."""
+        workers, self._workers = self._workers, None
+        if workers is not None:
+            workers.close()
+
+    def run(self, *, quiet: bool = True, keep_going: bool = True, **changes: Any) -> RunResult:
+        """Pick, and write the results.
+
+        Parameters
+        ----------
+        quiet, keep_going : bool
+            As in `run_picking`.
+        **changes
+            Settings of this run and the following ones that differ from those before:
+            those in `CHANGEABLE`.
+
+        Raises
+        ------
+        SettingsError
+            A change needs other workers.
+        EQCCTProError
+            As in `run_picking`.
+        """
+        self.config = _changed(self.config, changes)
+        config, clock = self.config, _Clock()
+        check_writable(config.output)
+        logs = [config.output / "run.log", *([config.log_file] if config.log_file else [])]
+        with run_log(logs) as logger:
+            try:
+                return self._run(clock, logger, quiet=quiet, keep_going=keep_going)
+            except BaseException as error:
+                if isinstance(error, EQCCTProError):
+                    logger.error("%s", error)
+                self.close()  # what they still had to do is no longer wanted
+                raise
+
+    def _run(
+        self, clock: _Clock, logger: logging.Logger, *, quiet: bool, keep_going: bool
+    ) -> RunResult:
+        config = self.config
+        first = self._weights is None
+        weights = self._find_weights()
+        for part in weights.single_files if first else ():
+            logger.info("weights %s from %s (%s)", part.name, part.weight_path, part.sha256)
+        picker, settings = describe(config, weights)
+        clock.lap("model")
+        plan = make_plan(_input_settings(config, settings))
+        _log_plan(plan, logger)
+        if plan.problems and not keep_going:
+            raise InputError(plan.problems[0].message)
+        clock.lap("plan")
+        workers = self._ready(plan, picker, settings)
+        clock.lap("workers")
+        run = Execution(
+            plan,
+            workers,
+            settings,
+            open_chunks=config.concurrent_timechunks,
+            gpus=bool(config.gpu_ids),
+        )
+        with Progress(len(plan.tasks), quiet=quiet) as progress:
+            for bundle in run.results():
+                _note_failures(bundle, plan, logger, keep_going=keep_going)
+                progress.add(
+                    done=len(bundle.records),
+                    picks=len(bundle.picks),
+                    failed=sum(record.status == "failed" for record in bundle.records),
+                )
+        clock.lap("pick")
+        return _finish(config, clock, logger, weights, picker, run)
+
+    def open(self) -> Workers:
+        """Start the workers now, rather than in the first run.
+
+        Raises
+        ------
+        EQCCTProError
+            As in `run_picking`.
+        """
+        picker, settings = describe(self.config, self._find_weights())
+        plan = make_plan(_input_settings(self.config, settings))
+        return self._ready(plan, picker, settings)
+
+    def _find_weights(self) -> WeightFiles:
+        if self._weights is None:
+            self._weights = find_run_weights(self.config)
+        return self._weights
+
+    def _ready(self, plan: Plan, picker: Picker, settings: PipelineSettings) -> Workers:
+        """Workers with memory for this plan's largest station task."""
+        needed = waveforms_mb(plan)
+        if self._workers is not None and needed > self._waveforms_mb:
+            self.close()
+        if self._workers is None:
+            self._workers = open_workers(
+                self.config,
+                self._find_weights(),
+                settings,
+                windows=expected_windows(plan, picker, settings),
+                waveforms_mb=needed,
+            )
+            self._waveforms_mb = needed
+        return self._workers
+
+
+def _changed(config: PickConfig, changes: Mapping[str, Any]) -> PickConfig:
+    """The configuration with some settings changed, validated again."""
+    if not changes:
+        return config
+    if fixed := sorted(set(changes) & set(PickConfig.model_fields) - CHANGEABLE):
+        raise SettingsError(
+            f"{', '.join(fixed)}: the workers of a session are already started",
+            hint="start another session",
+        )
+    given = {name: getattr(config, name) for name in config.model_fields_set}
+    return PickConfig.checked(**{**given, **changes})
+
+
+def _log_plan(plan: Plan, logger: logging.Logger) -> None:
+    logger.info(
+        "%d station tasks in %d time chunks, %d files, %s",
+        len(plan.tasks),
+        len(plan.chunks),
+        len(plan.files),
+        span_text(plan),
+    )
+    for problem in plan.problems:
+        logger.warning("unusable file: %s", problem.message)
+
+
+def _input_settings(config: PickConfig, settings: PipelineSettings) -> InputSettings:
+    return InputSettings(
+        inputs=config.input,
+        layout=config.layout,
+        start_ns=config.start_ns,
+        end_ns=config.end_ns,
+        timechunk_min=config.timechunk,
+        overlap_min=config.overlap,
+        stations=config.stations,
+        stations_at_most=config.stations_at_most,
+        context_ns=settings.context_ns,
+        chunk_major=config.concurrent_timechunks is not None,
+    )
+
+
+def _note_failures(
+    bundle: BundleResult, plan: Plan, logger: logging.Logger, *, keep_going: bool
+) -> None:
+    for record in bundle.records:
+        if record.status != "failed":
+            continue
+        task = plan.tasks[record.task]
+        logger.warning("%s in %s failed: %s", task.name, task.chunk.name, record.reason)
+        if not keep_going:
+            kind = getattr(errors, record.error, EQCCTProError)
+            raise kind(f"{task.name} in {task.chunk.name} failed: {record.reason}")
+
+
+def _finish(
+    config: PickConfig,
+    clock: _Clock,
+    logger: logging.Logger,
+    weights: WeightFiles,
+    picker: Picker,
+    run: Execution,
+) -> RunResult:
+    name = run_id(config, weights, run.plan.tasks)
+    picks, detections = run.raw()
+    tables = RunTables(
+        pick_table(picks, run.plan.tasks, picker, name),
+        detection_table(detections, run.plan.tasks, picker, name)
+        if picker.detection_label is not None
+        else None,
+    )
+    paths = write_tables(config, tables, run.plan.tasks, run.records)
+    clock.lap("write")
+    if config.overview:
+        paths["overview"] = draw_run(config, run.plan, tables, picker.name)
+        clock.lap("overview")
+    paths["summary"] = str(config.output / "summary.json")
+    paths["log"] = str(config.output / "run.log")
+    facts = run_facts(config, clock.seconds, weights, run, name, paths)
+    summary = summarise(run.plan, run.records, tables, facts)
+    write_summary(config.output / "summary.json", summary)
+    logger.info("done %(done)d, empty %(empty)d, failed %(failed)d", summary["tasks"])
+    logger.info("%d picks in %s", tables.picks.num_rows, config.output)
+    return RunResult(tables.picks, tables.detections, summary)

@@ -1,0 +1,72 @@
+"""Runs that follow each other with workers that stay ready."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eqcctpro.config import PickConfig
+from eqcctpro.errors import InputError, SettingsError
+from eqcctpro.orchestration.run import run_picking
+from eqcctpro.orchestration.session import PickSession
+
+MODES = ["local", *(pytest.param(m, marks=pytest.mark.slow) for m in ("modelactor", "ripper"))]
+
+
+def config_of(network: Path, output: Path, model: str, mode: str = "local") -> PickConfig:
+    settings: dict[str, Any] = {"input": network, "output": output, "model": model}
+    # One batch size and runtime, since sums in another order round otherwise.
+    settings |= {"runtime": "openvino", "batch_size": 4, "overview": False}
+    on_ray = {"mode": mode, "workers": 2} if mode != "local" else {}
+    return PickConfig.checked(**settings, **on_ray)
+
+
+def csv(folder: Path) -> bytes:
+    return (folder / "picks.csv").read_bytes()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_runs_of_a_session_are_those_of_separate_runs(
+    network: Path, imported_model: str, tmp_path: Path, mode: str
+) -> None:
+    config = config_of(network, tmp_path / "a", imported_model, mode)
+    with PickSession(config) as session:
+        first = session.run()
+        fewer = session.run(output=tmp_path / "b", stations=("DEM0[12]",), p_threshold=0.9)
+        again = session.run(output=tmp_path / "c", stations=(), p_threshold=None)
+    assert first.seconds["workers"] > 10 * again.seconds["workers"]
+    assert csv(tmp_path / "c") == csv(tmp_path / "a")
+    assert 0 < fewer.counts["picks"] < first.counts["picks"]
+    local = config_of(network, tmp_path / "d", imported_model)
+    alone = run_picking(PickConfig.checked(**{**local.model_dump(exclude_unset=True)}))
+    assert csv(tmp_path / "d") == csv(tmp_path / "a")
+    assert alone.summary["tasks"] == first.summary["tasks"]
+
+
+def test_what_needs_other_workers_is_refused(network: Path, tmp_path: Path) -> None:
+    session = PickSession(config_of(network, tmp_path / "a", "EQTransformer/original"))
+    with pytest.raises(SettingsError, match="model, threads: the workers .* already started"):
+        session.run(threads=1, model="PhaseNet/original")
+    with pytest.raises(SettingsError, match="no such setting; did you mean stations"):
+        session.run(station="A")
+
+
+def test_a_session_outlives_a_run_that_failed(
+    network: Path, imported_model: str, tmp_path: Path
+) -> None:
+    with PickSession(config_of(network, tmp_path / "a", imported_model)) as session:
+        with pytest.raises(InputError, match="does not exist"):
+            session.run(input=tmp_path / "nothing")
+        assert session.run(input=network).counts["failed"] == 0
+
+
+def test_opening_ahead_leaves_nothing_to_start(
+    network: Path, imported_model: str, tmp_path: Path
+) -> None:
+    with PickSession(config_of(network, tmp_path / "a", imported_model)) as session:
+        workers = session.open()
+        assert workers.runtime == "openvino"
+        assert workers.load_s > 0.01
+        assert session.run().seconds["workers"] < 0.01
