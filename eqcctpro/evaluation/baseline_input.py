@@ -17,7 +17,7 @@ from eqcctpro.evaluation.subject import Workload
 from eqcctpro.models.locations import COMPOSED_CLASSES
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles, split_name
-from eqcctpro.orchestration.run import describe, find_run_weights
+from eqcctpro.orchestration.model_choice import describe, find_run_weights
 from eqcctpro.pipeline.settings import PipelineSettings
 
 __all__ = [
@@ -49,8 +49,8 @@ class StationInput:
         None where nothing readable says when it was recorded.
     span_ns : tuple of int or None
         What is read of the files; None reads all.
-    files : tuple of str
-        Unreadable ones included.
+    files, unreadable : tuple of str
+        All files, and those of them that cannot be read.
     """
 
     name: str
@@ -60,6 +60,7 @@ class StationInput:
     chunk: Timechunk | None
     span_ns: tuple[int | None, int | None]
     files: tuple[str, ...]
+    unreadable: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -193,6 +194,7 @@ def _readable(plan: Plan, context_ns: int) -> list[StationInput]:
                 task.chunk,
                 read_span(task.chunk, context_ns),
                 tuple(sorted({*task.files, *lost})),
+                tuple(lost),
             )
         )
     return stations
@@ -211,7 +213,14 @@ def _unreadable(plan: Plan, inputs: Sequence[Path]) -> list[StationInput]:
             lost.setdefault(folder if whole else path, []).append(path)
     return [
         StationInput(
-            place, Path(place).name, Path(place).name, (), None, (None, None), tuple(files)
+            place,
+            Path(place).name,
+            Path(place).name,
+            (),
+            None,
+            (None, None),
+            tuple(files),
+            tuple(files),
         )
         for place, files in lost.items()
     ]
