@@ -6,6 +6,10 @@ The public API::
     PickConfig    the settings of a run, with the names of the command line
     run_picking   runs a PickConfig
     RunResult     what a run found
+    OptimalCPUConfigurationFinder, OptimalGPUConfigurationFinder
+                  which configuration a benchmark found best
+    BestConfiguration
+                  their answer, which RunEQCCTPro can run
     EQCCTProError and its kinds, in eqcctpro.errors
 """
 
@@ -18,11 +22,19 @@ if TYPE_CHECKING:
     from eqcctpro.api import RunEQCCTPro
     from eqcctpro.config import PickConfig
     from eqcctpro.errors import EQCCTProError
+    from eqcctpro.evaluation.configuration import BestConfiguration
+    from eqcctpro.evaluation.finders import (
+        OptimalCPUConfigurationFinder,
+        OptimalGPUConfigurationFinder,
+    )
     from eqcctpro.orchestration.result import RunResult
     from eqcctpro.orchestration.run import run_picking
 
 __all__ = [
+    "BestConfiguration",
     "EQCCTProError",
+    "OptimalCPUConfigurationFinder",
+    "OptimalGPUConfigurationFinder",
     "PickConfig",
     "RunEQCCTPro",
     "RunResult",
@@ -34,7 +46,10 @@ __version__ = "1.0.0.dev0"
 
 # Loaded when first asked for, so that importing the package costs nothing.
 _HOMES = {
+    "BestConfiguration": "eqcctpro.evaluation.configuration",
     "EQCCTProError": "eqcctpro.errors",
+    "OptimalCPUConfigurationFinder": "eqcctpro.evaluation.finders",
+    "OptimalGPUConfigurationFinder": "eqcctpro.evaluation.finders",
     "PickConfig": "eqcctpro.config",
     "RunEQCCTPro": "eqcctpro.api",
     "RunResult": "eqcctpro.orchestration.result",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -10,6 +11,7 @@ from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
 
 if TYPE_CHECKING:
+    from eqcctpro.evaluation.configuration import BestConfiguration
     from eqcctpro.orchestration.result import RunResult
 
 __all__ = ["RunEQCCTPro"]
@@ -39,7 +41,7 @@ class RunEQCCTPro:
     number_of_concurrent_timechunk_predictions : int
         Time chunks that are worked on at once.
     intra_threads : int
-        Threads of each worker.
+        Threads of each worker.  With ``mode="local"``, 1 stands for one on each core.
     inter_threads : int
         Operators that TensorFlow executes at a time.  Only 1 with the other runtimes,
         which execute one operator after the other.
@@ -50,8 +52,9 @@ class RunEQCCTPro:
         Station folders or codes, separated by commas; patterns are allowed.
     stations2use : int, optional
         Pick a random choice of that many stations, the same in every run.
-    csv_dir, best_usecase_config
-        Take the configuration that a benchmark found; needs its results.
+    csv_dir, best_usecase_config : path, bool
+        Run as the benchmark in `csv_dir` found best for the model: mode, workers, threads,
+        batch size, runtime, cores and GPUs are taken from it, whatever is given here.
     vram_mb : float, optional
         GPU memory of each worker, MB; by default what its model needs, see
         ``docs/resources.md``.  It is a limit: a worker that meets it takes smaller batches.
@@ -86,11 +89,26 @@ class RunEQCCTPro:
         As in `eqcctpro.PickConfig`.  ``runtime="tensorflow"`` runs EQCCT as published.
     max_vram_mb : float, optional
         GPU memory of all workers together, MB; an even part of it on each GPU.
+    configuration : BestConfiguration, optional
+        The answer of a finder; taken as with `best_usecase_config`.
+
+    Attributes
+    ----------
+    config : PickConfig
+        The settings of the run.
+    configuration : BestConfiguration or None
+        What was taken from a benchmark.
+    overridden : dict
+        Parameters that were given and replaced by it, and what they were.
 
     Raises
     ------
     SettingsError
         A parameter is wrong, or cannot be honoured.
+    InputError
+        There is no benchmark in `csv_dir`, or nothing in it succeeded.
+    RuntimeUnavailableError
+        A GPU of the configuration is not here.
 
     Examples
     --------
@@ -151,15 +169,19 @@ class RunEQCCTPro:
         formats: Sequence[str] = ("csv", "parquet", "eqcctpro"),
         overview: bool = True,
         max_vram_mb: float | None = None,
+        configuration: BestConfiguration | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
         _require(given, "input_dir", "output_dir")
+        self.configuration = _find_configuration(given)
+        self.overridden: dict[str, Any] = {}
         _refuse_impossible(given)
         mode = mode or ("ripper" if ripper else "modelactor")
         on_ray = mode != "local"
         ignore_cap = ripper_ignore_cpu_ram_cap if mode == "ripper" else ignore_cpu_ram_cap
+        one_by_default = on_ray or runtime == "tensorflow"
         timed = start_time is not None and end_time is not None
-        self.config = PickConfig.checked(
+        values: dict[str, Any] = dict(
             input=input_dir,
             output=output_dir,
             log_file=log_filepath,
@@ -179,7 +201,7 @@ class RunEQCCTPro:
             device=_device(use_gpu, selected_gpus),
             runtime=runtime,
             batch_size=batch_size,
-            threads=intra_threads if on_ray or runtime == "tensorflow" else None,
+            threads=intra_threads if intra_threads != 1 or one_by_default else None,
             inter_threads=None if inter_threads == 1 else inter_threads,
             vram_mb=vram_mb,
             max_vram_mb=max_vram_mb,
@@ -197,6 +219,11 @@ class RunEQCCTPro:
             formats=tuple(formats),
             overview=overview,
         )
+        if self.configuration is not None:
+            from eqcctpro.evaluation.applying import take_configuration
+
+            values, self.overridden = take_configuration(self.configuration, values, _stated(given))
+        self.config = PickConfig.checked(**values)
 
     def run_eqcctpro(self, *, quiet: bool = True) -> RunResult:
         """Pick, and write the results to `output_dir`.
@@ -252,13 +279,34 @@ def _device(use_gpu: bool, selected_gpus: Sequence[int] | None) -> str:
     return "cuda:" + ",".join(str(gpu) for gpu in selected_gpus or (0,))
 
 
+def _stated(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that differ from their defaults."""
+    defaults = {
+        name: parameter.default for name, parameter in signature(RunEQCCTPro).parameters.items()
+    }
+    return {name: value for name, value in given.items() if value != defaults[name]}
+
+
+def _find_configuration(given: Mapping[str, Any]) -> BestConfiguration | None:
+    """The configuration that a benchmark found and this run is to take."""
+    if given["best_usecase_config"] != (given["csv_dir"] is not None):
+        raise SettingsError(
+            "best_usecase_config=True and csv_dir belong together: give both, or neither",
+            hint="csv_dir is the folder that EvaluateSystem wrote its CSV files to",
+        )
+    if not given["best_usecase_config"]:
+        return given["configuration"]
+    if given["configuration"] is not None:
+        raise SettingsError("best_usecase_config and configuration exclude each other")
+    from eqcctpro.evaluation import finders
+
+    kind = "GPU" if given["use_gpu"] else "CPU"
+    finder = getattr(finders, f"Optimal{kind}ConfigurationFinder")(given["csv_dir"])
+    return finder.find_best_overall_usecase(_model_name(given))
+
+
 def _refuse_impossible(given: Mapping[str, Any]) -> None:
     """Refuse what would otherwise be ignored."""
-    if given["best_usecase_config"] or given["csv_dir"] is not None:
-        raise SettingsError(
-            "best_usecase_config and csv_dir cannot be honoured: this version runs no benchmarks",
-            hint="set number_of_concurrent_station_predictions yourself",
-        )
     if given["mode"] == "local":
         for name in ("number_of_concurrent_station_predictions", "tmp_dir"):
             if given[name] is not None:

@@ -10,6 +10,7 @@ from eqcctpro.cli.calibrate import calibrate
 from eqcctpro.cli.demo import demo
 from eqcctpro.cli.doctor import doctor
 from eqcctpro.cli.models import models_app
+from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
 
 __all__ = ["app", "main"]
@@ -24,6 +25,7 @@ app.command()(pick)
 app.command()(demo)
 app.command()(doctor)
 app.command()(calibrate)
+app.command()(optimal)
 app.add_typer(models_app)
 
 

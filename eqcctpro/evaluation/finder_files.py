@@ -12,7 +12,7 @@ from typing import Any, Final
 from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER
 from eqcctpro.evaluation.configuration import BestConfiguration
 from eqcctpro.evaluation.results import EvalMode, Trial, read_results
-from eqcctpro.evaluation.selection import choose_workload, measured_at, rank, usable
+from eqcctpro.evaluation.selection import best_overall, usable
 from eqcctpro.picks.writers import atomic_file
 
 __all__ = ["BEST_COLUMNS", "write_finder_files"]
@@ -125,11 +125,7 @@ def _best(trials: Sequence[Trial]) -> list[BestConfiguration]:
     models: dict[str, list[Trial]] = {}
     for trial in trials:
         models.setdefault(trial.model.casefold(), []).append(trial)
-    answers = []
-    for of_model in models.values():
-        same, _ = choose_workload(of_model)
-        most = max(trial.stations for trial in same)
-        answers.append(rank(measured_at(same, most)))
+    answers = [best_overall(of_model)[0] for of_model in models.values()]
     return sorted(answers, key=lambda answer: -answer.stations)
 
 

@@ -12,6 +12,7 @@ from eqcctpro.errors import InputError, OutputError, SettingsError
 from eqcctpro.evaluation.configuration import BestConfiguration
 from eqcctpro.evaluation.results import EvalMode, Trial, model_name, read_results
 from eqcctpro.evaluation.selection import (
+    best_overall,
     choose_workload,
     measured_at,
     nearest,
@@ -74,9 +75,7 @@ class _Finder:
         InputError
             No trial succeeded.
         """
-        trials, notes = choose_workload(self._of(model))
-        most = max(trial.stations for trial in trials)
-        return self._answer(measured_at(trials, most), notes)
+        return self._answer(*best_overall(self._of(model)))
 
     def find_fastest_under(
         self,
@@ -126,11 +125,11 @@ class _Finder:
             # Cells are chosen among all trials, so that limits do not mix station sets.
             for count in sorted(counts, reverse=True):
                 if options := [o for o in measured_at(trials, count) if within(o)]:
-                    return self._answer(options, notes)
+                    return self._answer(rank(options), notes)
         else:
             options, more = self._at(trials, station_count, within)
             if options:
-                return self._answer(options, [*notes, *more])
+                return self._answer(rank(options), [*notes, *more])
         least = min(trials, key=lambda trial: trial.ram_mb or float("inf"))
         raise SettingsError(
             f"no configuration in {self.path} is within these limits",
@@ -164,9 +163,8 @@ class _Finder:
             trials, station_count, lambda option: option.seconds_high <= deadline_s
         )
         if options:
-            return self._answer(
-                options, [*notes, *more], key=lambda option: (*option.cost, option.seconds)
-            )
+            best = rank(options, lambda option: (*option.cost, option.seconds))
+            return self._answer(best, [*notes, *more])
         every, _ = self._at(trials, station_count, lambda _: True)
         if not every:
             raise self._unknown(trials, station_count, None)
@@ -221,12 +219,12 @@ class _Finder:
         trials, notes = choose_workload(trials, stations)
         exact = [option for option in measured_at(trials, stations) if option.cpus == cpus]
         if exact:
-            return self._answer(exact, notes)
+            return self._answer(rank(exact), notes)
         predicted, reasons = predicted_at(trials, stations, cpus)
         if not predicted:
             raise self._unknown(trials, stations, cpus, reasons)
         near = f"Nearest measured: {nearest(trials, stations, cpus)}"
-        return self._answer(predicted, [*notes, near])
+        return self._answer(rank(predicted), [*notes, near])
 
     def _unknown(
         self,
@@ -242,13 +240,7 @@ class _Finder:
             hint=f"nearest measured: {nearest(trials, stations, cpus)}",
         )
 
-    def _answer(
-        self,
-        options: Sequence[BestConfiguration],
-        notes: Sequence[str],
-        key: Callable[[BestConfiguration], object] | None = None,
-    ) -> BestConfiguration:
-        best = rank(options, key)
+    def _answer(self, best: BestConfiguration, notes: Sequence[str]) -> BestConfiguration:
         every = [*notes]
         if best.trial.layout != "ours":
             every.append(

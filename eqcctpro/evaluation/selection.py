@@ -13,7 +13,15 @@ from eqcctpro.evaluation.machine import describe_machine
 from eqcctpro.evaluation.prediction import Estimate, Point, predict, predict_between_cpus
 from eqcctpro.evaluation.results import Trial
 
-__all__ = ["choose_workload", "measured_at", "nearest", "predicted_at", "rank", "usable"]
+__all__ = [
+    "best_overall",
+    "choose_workload",
+    "measured_at",
+    "nearest",
+    "predicted_at",
+    "rank",
+    "usable",
+]
 
 # Settings that say what is computed: trials that differ in them did different work.
 _WORK: Final = (
@@ -49,6 +57,13 @@ def rank(
         best, *_ = others = sorted(options, key=key)
     second = next((option for option in others if option is not best), None)
     return replace(best, runner_up=second)
+
+
+def best_overall(trials: Sequence[Trial]) -> tuple[BestConfiguration, list[str]]:
+    """The best of one model at the largest station count, and notes on it."""
+    same, notes = choose_workload(trials)
+    most = max(trial.stations for trial in same)
+    return rank(measured_at(same, most)), notes
 
 
 def choose_workload(
