@@ -5,18 +5,23 @@ Makes a network of real records, then measures warm runs from miniSEED files to 
     python experiments/workbench/main_job.py RECORDS --stations 200 --model PhaseNet/original
 
 RECORDS is an archive in EQCCTPro's layout with three-component records of more than 75 s.
+`compare_peers.py` has all the others too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import tempfile
 from pathlib import Path
 
-from eqcctpro.evaluation.mainjob import Contender, compare_main_job
+from eqcctpro.evaluation.machine import describe_machine
+from eqcctpro.evaluation.peers import peer_contenders
+from eqcctpro.evaluation.sidebyside import compare
+from eqcctpro.evaluation.subject import Workload
 from eqcctpro.synthetic.tiling import tile_network
+
+PEER = "seisbench-classify-merged"
 
 
 def main() -> None:
@@ -29,32 +34,30 @@ def main() -> None:
     parser.add_argument("--skip-seisbench", action="store_true")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     options = parser.parse_args()
+    names = ["local", "modelactor", *([] if options.skip_seisbench else [PEER])]
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         network = tile_network(
             options.records, Path(scratch) / "network", stations=options.stations
         )
         for model in options.model:
-            contenders = [Contender("local", "local", model)]
-            contenders.append(Contender("modelactor", "modelactor", model, options.workers))
-            if not options.skip_seisbench:
-                contenders.append(Contender("seisbench", "seisbench", model))
-            measured = compare_main_job(
-                network, Path(scratch) / "out", contenders, repeats=options.repeats
-            )
+            workload = Workload((network,), (), model)
+            contenders = peer_contenders(workload, workers=options.workers, only=names)
+            measured = compare(contenders, Path(scratch) / "out", repeats=options.repeats)
             slowest = measured[-1].median
             for m in measured:
+                if m.failure or m.typical is None:
+                    raise SystemExit(f"{model} {m.contender.name}: {m.failure}")
+                detail = "{workers} x {runtime}, batch {batch_size}, {threads} threads: {comments}"
                 print(
-                    f"{model:34s} {m.contender.name:12s} {m.median:7.2f} s "
+                    f"{model:34s} {m.contender.name:26s} {m.median:7.2f} s "
                     f"({min(m.seconds):.2f}-{max(m.seconds):.2f})  {slowest / m.median:6.2f} x  "
-                    f"{m.peak_mb:6.0f} MB  {m.picks} picks  {m.detail}"
+                    f"{m.peak_mb:6.0f} MB  {sum(m.typical.picks.values())} picks  "
+                    + detail.format(**m.facts)
                 )
-                rows.append(m.row())
+                rows.append({"model": model, **m.row()})
     if options.json:
-        machine = {
-            "machine": platform.processor() or platform.machine(),
-            "stations": options.stations,
-        }
+        machine = {"machine": describe_machine(), "stations": options.stations}
         options.json.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n")
 
 

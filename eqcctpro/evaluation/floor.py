@@ -1,0 +1,326 @@
+"""What no pipeline can beat on a machine: decoding the same bytes, and the bare network.
+
+The arithmetic of a network is counted, so that its time can be compared with what the cores
+or the GPU reach on a large matrix product.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pymseed import MS3TraceList
+
+from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
+from eqcctpro.errors import InputError
+from eqcctpro.evaluation.subject import Workload
+from eqcctpro.models.picker import Picker
+from eqcctpro.models.weights import WeightFiles
+from eqcctpro.orchestration.model_choice import describe, find_run_weights
+from eqcctpro.pipeline.prepare import FileCache, prepare
+from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.runtimes.base import Runtime
+from eqcctpro.runtimes.slices import available_cores
+
+__all__ = ["Floor", "Timing", "count_mflop", "measure_floor"]
+
+Float32 = NDArray[np.float32]
+
+#: Runtimes that are measured where they are installed.
+_RUNTIMES = ("torch", "onnxruntime", "openvino")
+
+#: Different windows that are held; of more, these are used again and again.
+_HELD_BYTES = 2**30
+
+#: Rows and columns of the matrix product.
+_MATRIX = 4096
+
+
+@dataclass
+class Timing:
+    """Repeated measurements of one part of the floor.
+
+    Attributes
+    ----------
+    name : str
+    seconds : list of float
+        For the whole workload.
+    mflop : float
+        Arithmetic of the whole workload; 0 where there is none to speak of.
+    detail : str
+    """
+
+    name: str
+    seconds: list[float] = field(default_factory=list)
+    mflop: float = 0.0
+    detail: str = ""
+
+    @property
+    def best(self) -> float:
+        """The shortest time, seconds."""
+        return min(self.seconds)
+
+    @property
+    def gflops(self) -> float:
+        """10**9 floating-point operations a second."""
+        return self.mflop / 1e3 / self.best
+
+
+@dataclass
+class Floor:
+    """The parts of the floor.
+
+    Attributes
+    ----------
+    windows : int
+        Of the whole workload.
+    measured_windows : int
+        Those that were run; times are scaled to all.
+    n_bytes : int
+        Of the files.
+    window_mflop : float
+        Arithmetic of one window.
+    decode, forward : list of Timing
+        Each way to do it.
+    peak : Timing
+        The matrix product.
+    """
+
+    windows: int
+    measured_windows: int
+    n_bytes: int
+    window_mflop: float
+    decode: list[Timing]
+    forward: list[Timing]
+    peak: Timing
+
+    @property
+    def seconds(self) -> float:
+        """The fastest way to decode and the fastest way through the network, seconds."""
+        return min(one.best for one in self.decode) + min(one.best for one in self.forward)
+
+    def lines(self) -> Iterator[str]:
+        """The table."""
+        yield (
+            f"{self.windows} windows of {self.window_mflop:.2f} MFLOP, "
+            f"{self.n_bytes / 2**20:.1f} MB of files"
+        )
+        if self.measured_windows < self.windows:
+            yield f"({self.measured_windows} windows were run, and times scaled)"
+        yield f"{'':26s} {'best':>9s} {'median':>9s} {'MFLOP':>11s} {'GFLOP/s':>8s} {'of peak':>7s}"
+        for one in (*self.decode, *self.forward, self.peak):
+            times = f"{one.name:26s} {one.best:7.3f} s {statistics.median(one.seconds):7.3f} s"
+            speed = ""
+            if one.mflop:
+                share = 100 * one.gflops / self.peak.gflops
+                speed = f" {one.mflop:11.0f} {one.gflops:8.1f} {share:5.1f} %"
+            yield f"{times}{speed:29s}  {one.detail}".rstrip()
+        yield f"floor: {self.seconds:.3f} s, the fastest decoding and the fastest network"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything, for a JSON file."""
+        return {**asdict(self), "floor_s": self.seconds}
+
+
+def measure_floor(
+    workload: Workload,
+    *,
+    threads: int | None = None,
+    device: str = "cpu",
+    batch_size: int | None = None,
+    rounds: int = 5,
+    at_most: int | None = None,
+) -> Floor:
+    """Measure the floor of a workload; all parts take turns.
+
+    Parameters
+    ----------
+    workload : Workload
+    threads : int, optional
+        None for one a core.
+    device : str
+        Where the network runs; on a GPU, torch alone.
+    batch_size : int, optional
+        None for each runtime's usual one.
+    rounds : int
+    at_most : int, optional
+        Windows that are run in a round, where all would take too long.
+
+    Raises
+    ------
+    InputError
+        The workload holds no window.
+    EQCCTProError
+        The model or its files cannot be used.
+    """
+    from eqcctpro.config import PickConfig
+
+    config = PickConfig.checked(
+        **{**workload.settings, "input": workload.input, "model": workload.model},
+        output=Path(),
+        stations=workload.stations,
+    )
+    weights = find_run_weights(config)
+    picker, settings = describe(config, weights)
+    tasks = make_plan(
+        InputSettings(config.input, layout=config.layout, stations=config.stations)
+    ).tasks
+    cores = threads or available_cores()
+    held, windows = _windows(tasks, picker, settings)
+    run = min(windows, at_most or windows)
+    files = sorted({path for task in tasks for path in task.files})
+    window_mflop = count_mflop(weights)
+    runtimes = _open_runtimes(weights, device, batch_size, cores)
+    floor = Floor(
+        windows,
+        run,
+        sum(Path(path).stat().st_size for path in files),
+        window_mflop,
+        [Timing(f"decode, {n} threads", detail="pymseed") for n in sorted({1, cores})],
+        [
+            Timing(kind, mflop=window_mflop * windows, detail=f"batch {runtime.batch_size}")
+            for kind, runtime in runtimes.items()
+        ],
+        Timing("matrix product", mflop=2e-6 * _MATRIX**3, detail=f"{_MATRIX} x {_MATRIX}, float32"),
+    )
+    multiply = _multiplication(device, cores)
+    for number in range(rounds + 1):  # the first round warms up
+        for timing, n in zip(floor.decode, sorted({1, cores}), strict=True):
+            _time(timing, number, _decode, files, n)
+        for timing, runtime in zip(floor.forward, runtimes.values(), strict=True):
+            _time(timing, number, _forward, runtime, held, run, scale=windows / run)
+        _time(floor.peak, number, multiply)
+    for runtime in runtimes.values():
+        runtime.close()
+    return floor
+
+
+def count_mflop(weights: WeightFiles) -> float:
+    """Million floating-point operations of a network for one window.
+
+    Counted on torch while it runs: convolutions and matrix products, those within
+    recurrent layers included, a multiplication and an addition being two.
+    Normalisation, activations and pooling are not counted.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from eqcctpro.models.loading import curve_module, load_model
+
+    picker, module = load_model(weights)
+    curves = curve_module(module).eval()
+    windows = torch.randn(1, len(picker.components), picker.in_samples)
+    counter = FlopCounterMode(display=False)
+    # Without oneDNN a recurrent layer consists of matrix products, which are counted.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch warns of a setting of Intel's GPUs
+        with torch.backends.mkldnn.flags(enabled=False), torch.no_grad(), counter:
+            curves(windows)
+    return float(counter.get_total_flops()) / 1e6
+
+
+def _windows(
+    tasks: Sequence[StationTask], picker: Picker, settings: PipelineSettings
+) -> tuple[Float32, int]:
+    """The windows that the pipeline cuts, as many as are held, and how many there are."""
+    shape = (len(picker.components), picker.in_samples)
+    most = max(1, _HELD_BYTES // (4 * math.prod(shape)))
+    held: list[Float32] = []
+    count = 0
+    cache = FileCache()
+    for position, task in enumerate(tasks):
+        following = tasks[position + 1] if position + 1 < len(tasks) else None
+        decoded = cache.read(task, following, settings.context_ns)
+        for block, offsets in prepare(task, decoded, picker, settings).blocks:
+            for offset in offsets[: most - len(held)].tolist():
+                held.append(block.data[:, offset : offset + picker.in_samples].copy())
+            count += len(offsets)
+    if not count:
+        raise InputError("the workload holds no window", hint="are the records long enough?")
+    return np.ascontiguousarray(np.stack(held), dtype=np.float32), count
+
+
+def _open_runtimes(
+    weights: WeightFiles, device: str, batch_size: int | None, threads: int
+) -> dict[str, Runtime]:
+    from eqcctpro.runtimes.select import open_picker
+
+    kinds = _RUNTIMES if device == "cpu" else ("torch",)
+    return {
+        kind: open_picker(
+            weights, runtime=kind, device=device, batch_size=batch_size, threads=threads
+        )[1]
+        for kind in kinds
+        if find_spec(kind) is not None
+    }
+
+
+def _time(
+    timing: Timing, number: int, work: Callable[..., None], *arguments: Any, scale: float = 1.0
+) -> None:
+    started = time.perf_counter()
+    work(*arguments)
+    if number:
+        timing.seconds.append((time.perf_counter() - started) * scale)
+
+
+def _decode(files: Sequence[str], threads: int) -> None:
+    """Every file into one array of float32, once."""
+    if threads == 1:
+        _decode_some(files)
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(_decode_some, [files[first::threads] for first in range(threads)]))
+
+
+def _decode_some(files: Sequence[str]) -> None:
+    arena = np.empty(0, dtype=np.float32)
+    for path in files:
+        traces = MS3TraceList()
+        traces.add_buffer(Path(path).read_bytes(), unpack_data=True)
+        for trace in traces:
+            for segment in trace:
+                samples = segment.np_datasamples
+                if len(samples) > len(arena):
+                    arena = np.empty(len(samples), dtype=np.float32)
+                arena[: len(samples)] = samples
+
+
+def _forward(runtime: Runtime, held: Float32, count: int) -> None:
+    """So many windows in batches; the held ones again and again."""
+    size = min(runtime.batch_size, len(held))
+    starts = range(0, len(held) - size + 1, size)
+    done = 0
+    while done < count:
+        start = starts[done // size % len(starts)]
+        batch = held[start : start + min(size, count - done)]
+        runtime.predict(batch)
+        done += len(batch)
+
+
+def _multiplication(device: str, threads: int) -> Callable[[], None]:
+    """A matrix product with so many threads, or on a GPU without shortened operands."""
+    import torch
+
+    left, right = (torch.randn(_MATRIX, _MATRIX, device=device) for _ in range(2))
+    result = torch.empty_like(left)
+
+    def multiply() -> None:
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        torch.mm(left, right, out=result)
+        if device != "cpu":
+            torch.cuda.synchronize(device)
+        torch.set_num_threads(before)
+
+    return multiply

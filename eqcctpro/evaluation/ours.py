@@ -1,0 +1,163 @@
+"""Our own modes as benchmark subjects: a session that stays warm, and the cold command."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eqcctpro.config import PickConfig
+from eqcctpro.errors import EQCCTProError
+from eqcctpro.evaluation.subject import Outcome, Workload
+from eqcctpro.orchestration.result import SOME_FAILED
+from eqcctpro.orchestration.session import PickSession
+
+__all__ = ["CommandSubject", "SessionSubject"]
+
+#: What a run writes when it is benchmarked: the file of picks that others write too.
+_RESULTS = {"formats": ("csv",), "overview": False}
+
+
+class SessionSubject:
+    """A `PickSession`: the model is loaded and workers are started before the first run.
+
+    Parameters
+    ----------
+    workload : Workload
+    **where
+        Fields of `PickConfig` that say how it is computed: mode, workers, runtime, device,
+        threads, batch_size.
+    """
+
+    def __init__(self, workload: Workload, **where: Any) -> None:
+        self._workload = workload
+        self._where = where
+        self._session: PickSession | None = None
+
+    def prepare(self) -> dict[str, Any]:
+        """Start the session; see `eqcctpro.evaluation.subject.Subject`."""
+        config = PickConfig.checked(
+            **_settings(self._workload, self._where), output=Path(tempfile.gettempdir())
+        )
+        self._session = PickSession(config)
+        workers = self._session.open()
+        placement = workers.placement
+        local = config.mode == "local"
+        return {
+            "runtime": workers.runtime,
+            "device": config.device,
+            "batch_size": workers.batch_size,
+            "workers": 1 if local else placement.workers,
+            "threads": config.threads if local else placement.threads,
+            "actor_creation_s": workers.load_s,
+            "model_load_s": workers.model_load_s,
+            "comments": f"mode {config.mode}, session",
+        }
+
+    def run(self, output: Path) -> Outcome:
+        """Pick the workload once; see `eqcctpro.evaluation.subject.Subject`."""
+        assert self._session is not None
+        started = time.perf_counter()
+        result = self._session.run(output=output)
+        return _outcome(time.perf_counter() - started, result.summary)
+
+    def close(self) -> None:
+        """End the session."""
+        if self._session is not None:
+            self._session.close()
+
+
+class CommandSubject:
+    """``eqcctpro pick`` in a process of its own for each run, loading included.
+
+    Parameters
+    ----------
+    workload : Workload
+    **where
+        As for `SessionSubject`.
+    """
+
+    def __init__(self, workload: Workload, **where: Any) -> None:
+        self._workload = workload
+        self._where = where
+        self._scratch: tempfile.TemporaryDirectory[str] | None = None
+
+    def prepare(self) -> dict[str, Any]:
+        """Write the settings; see `eqcctpro.evaluation.subject.Subject`."""
+        settings = _settings(self._workload, self._where)
+        config = PickConfig.checked(**settings, output=Path(tempfile.gettempdir()))
+        self._scratch = tempfile.TemporaryDirectory(prefix="eqcctpro-command-")
+        given = json.loads(config.model_dump_json(include=set(settings)))
+        self._config_file.write_text(json.dumps(given), encoding="utf-8")
+        return {
+            "runtime": config.runtime,
+            "device": config.device,
+            "batch_size": config.batch_size,
+            "workers": config.workers,
+            "threads": config.threads,
+            "comments": f"mode {config.mode}, a command for each run",
+        }
+
+    def run(self, output: Path) -> Outcome:
+        """Pick the workload once; see `eqcctpro.evaluation.subject.Subject`.
+
+        Raises
+        ------
+        EQCCTProError
+            The command ended with an error.
+        """
+        command = [sys.executable, "-m", "eqcctpro", "pick", "--quiet"]
+        command += ["--config", str(self._config_file), "--output", str(output)]
+        started = time.perf_counter()
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - started
+        if ended.returncode not in (0, SOME_FAILED):
+            raise EQCCTProError(
+                f"eqcctpro pick ended with {ended.returncode}: {ended.stderr.strip()[-500:]}"
+            )
+        summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
+        return _outcome(seconds, summary)
+
+    def close(self) -> None:
+        """Remove the settings."""
+        if self._scratch is not None:
+            self._scratch.cleanup()
+
+    @property
+    def _config_file(self) -> Path:
+        assert self._scratch is not None
+        return Path(self._scratch.name) / "settings.json"
+
+
+def _settings(workload: Workload, where: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `PickConfig`, without the output; absolute paths, wherever a command runs."""
+    return {
+        **_RESULTS,
+        **workload.settings,
+        **{name: value for name, value in where.items() if value is not None},
+        "input": tuple(path.absolute() for path in workload.input),
+        "stations": workload.stations,
+        "model": workload.model,
+    }
+
+
+def _outcome(seconds: float, summary: Mapping[str, Any]) -> Outcome:
+    parts, tasks = summary["seconds"], summary["tasks"]
+    stages = {stage: parts[stage] for stage in ("plan", "write")} | parts["stages"]
+    lost = [f"{one['station']}: {one['reason']}" for one in summary["failed"]]
+    lost += [one["message"] for one in summary["files_failed"]]
+    picks = {phase: count for phase, count in summary["picks"].items() if phase != "total"}
+    return Outcome(
+        seconds,
+        stages,
+        tasks["done"],
+        tasks["empty"],
+        len(lost),
+        picks,
+        "; ".join(lost),
+    )
