@@ -1,0 +1,100 @@
+"""The machine that a benchmark ran on, and running its answer on this one."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eqcctpro.errors import RuntimeUnavailableError, SettingsError
+from eqcctpro.resources.hardware import available_cores
+from eqcctpro.resources.nvml import read_gpus
+
+__all__ = ["describe_machine", "settings_for_this_machine"]
+
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def describe_machine() -> str:
+    """Processor, cores and GPUs of this machine, as the benchmarks record them.
+
+    Without the machine's name: it changes with every container, and equal machines are alike.
+    """
+    gpus = [gpu.name for gpu in read_gpus()[0]]
+    return ", ".join([_processor(), f"{os.cpu_count() or 1} cores", *gpus])
+
+
+def _processor() -> str:
+    try:
+        lines = _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
+
+
+def settings_for_this_machine(
+    settings: Mapping[str, Any], *, cpus: int, machine: str
+) -> tuple[dict[str, Any], list[str]]:
+    """Settings that were measured, as this machine can run them.
+
+    Parameters
+    ----------
+    settings : mapping
+        Fields of `eqcctpro.PickConfig`.
+    cpus : int
+        Cores that the measurement had.
+    machine : str
+        Where it was made; empty if that is not known.
+
+    Returns
+    -------
+    dict, list of str
+        The settings, and what somebody should know about them.
+
+    Raises
+    ------
+    SettingsError
+        There are not that many cores here.
+    RuntimeUnavailableError
+        A GPU is not here.
+    """
+    warnings = []
+    here = describe_machine()
+    if machine and machine != here:
+        warnings.append(
+            f"the configuration was measured on another machine ({machine}; this is {here}): "
+            "another one may be faster here"
+        )
+    chosen = dict(settings)
+    cores = available_cores()
+    asked = [int(core) for core in settings.get("cpu_ids") or ()]
+    wanted = len(set(asked)) or cpus
+    if wanted > len(cores):
+        raise SettingsError(
+            f"the configuration needs {wanted} cores; this process may use {len(cores)}: {cores}",
+            hint="benchmark this machine, or ask a finder for a configuration with fewer CPUs",
+        )
+    if not set(asked) <= set(cores):
+        warnings.append(f"cores {asked} are not all here; cores {cores[:wanted]} are used instead")
+        asked = []
+    chosen["cpu_ids"] = tuple(asked or cores[:wanted])
+    _check_gpus(str(settings.get("device", "cpu")))
+    return chosen, warnings
+
+
+def _check_gpus(device: str) -> None:
+    name, _, numbers = device.partition(":")
+    if name != "cuda":
+        return
+    wanted = {int(number) for number in numbers.split(",") if number} or {0}
+    gpus, note = read_gpus()
+    missing = sorted(wanted - {gpu.index for gpu in gpus})
+    if missing:
+        raise RuntimeUnavailableError(
+            f"the configuration needs GPU {', '.join(map(str, missing))}, which is not here"
+            + (f" ({note})" if note else ""),
+            hint="benchmark this machine, or take a configuration of its CPUs",
+        )

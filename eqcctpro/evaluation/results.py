@@ -1,0 +1,351 @@
+"""What benchmarks measured: the CSV files of a sweep as one table of trials.
+
+Files of this version, of EQCCTPro 0.8.2 (38 columns) and of RAPID (53 columns) are read;
+`docs/evaluation.md` says how their meanings differ.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from eqcctpro.errors import InputError
+from eqcctpro.evaluation.csvrows import CsvRow, read_csv_file
+
+__all__ = ["EvalMode", "Layout", "Results", "Trial", "model_name", "read_results", "results_path"]
+
+EvalMode = Literal["cpu", "gpu"]
+Layout = Literal["ours", "EQCCTPro", "RAPID"]
+
+#: Without these a row says nothing that a finder could use.
+ESSENTIAL: Final = (
+    "Model Used",
+    "Number of Stations Used",
+    "Number of CPUs Allocated for Ray to Use",
+    "Total Run time for Picker (s)",
+    "Trial Success",
+)
+
+_TRUE, _FALSE = {"1", "1.0", "true"}, {"0", "0.0", "false"}
+_RIPPER = "[RIPPER MODE]"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One row of a benchmark's CSV file.
+
+    Attributes
+    ----------
+    number : int
+        Trial Number.
+    model : str
+        ``Parent/child``; EQCCTPro's ``eqcct`` is ``EQCCT/original``.
+    stations, cpus, workers : int
+        `workers` are those that really ran: actors, or Ripper tasks at a time.
+    gpus : tuple of int
+    mode : str
+        ``"local"``, ``"modelactor"``, ``"ripper"`` or ``"baseline"``.
+    baseline : str
+        What a baseline measured; it is never an answer.
+    settings : mapping
+        Fields of `eqcctpro.PickConfig` that the trial ran with.
+    seconds, seconds_min, seconds_max : float
+        From files to picks, warm: median and range of the repeats.  Not a number for
+        trials that failed.
+    repeats : int
+    total_seconds, ram_mb, vram_mb : float or None
+        Whole trial; highest memory of the process tree; GPU memory.  None where not known.
+    concurrent_timechunks, total_timechunks : int
+    timechunk_min, timespan_min : float or None
+        Length of a time chunk, and of all that was picked, in minutes.
+    success : bool
+        No station failed.
+    error : str
+    configuration_id, cell_id : str
+        Empty in files of EQCCTPro and RAPID.
+    machine : str
+    layout : {"ours", "EQCCTPro", "RAPID"}
+        Whose file it is.
+    source : Path
+    line : int
+    cells : mapping
+        The row as it was read.
+    """
+
+    number: int
+    model: str
+    stations: int
+    cpus: int
+    gpus: tuple[int, ...]
+    mode: str
+    baseline: str
+    workers: int
+    settings: Mapping[str, Any]
+    seconds: float
+    seconds_min: float
+    seconds_max: float
+    repeats: int
+    total_seconds: float | None
+    ram_mb: float | None
+    vram_mb: float | None
+    concurrent_timechunks: int
+    total_timechunks: int
+    timechunk_min: float | None
+    timespan_min: float | None
+    success: bool
+    error: str
+    configuration_id: str
+    cell_id: str
+    machine: str
+    layout: Layout
+    source: Path
+    line: int
+    cells: Mapping[str, str]
+
+    @property
+    def spread_percent(self) -> float | None:
+        """Range of the repeats in percent of the median; None for a single one."""
+        if self.repeats < 2:
+            return None
+        return (self.seconds_max - self.seconds_min) / self.seconds * 100
+
+    @property
+    def place(self) -> str:
+        """File and line, for messages."""
+        return f"{self.source.name}, line {self.line}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Trials of one file, and a note on every line that could not be used as it stands."""
+
+    path: Path
+    trials: tuple[Trial, ...]
+    notes: tuple[str, ...]
+
+
+def results_path(csv_dir: Path | str, eval_mode: EvalMode) -> Path:
+    """Where the trials of a sweep are."""
+    return Path(csv_dir).expanduser() / f"{eval_mode}_test_results.csv"
+
+
+def read_results(csv_dir: Path | str, eval_mode: EvalMode) -> Results:
+    """Read ``cpu_test_results.csv`` or ``gpu_test_results.csv``.
+
+    Raises
+    ------
+    InputError
+        There is no such file, it cannot be read, or essential columns are missing.
+    """
+    path = results_path(csv_dir, eval_mode)
+    if not path.is_file():
+        raise InputError(
+            f"{path} is not there", hint=f"run EvaluateSystem(eval_mode='{eval_mode}', ...) first"
+        )
+    file = read_csv_file(path)
+    essential = (*ESSENTIAL, "GPUs Used") if eval_mode == "gpu" else ESSENTIAL
+    missing = [name for name in essential if name not in file.columns]
+    if missing:
+        raise InputError(
+            f"{path}, line 1: the columns {missing} are missing",
+            hint="the first line has to name the columns as EvaluateSystem writes them",
+        )
+    notes = list(file.notes)
+    layout = _layout(file.columns)
+    trials = []
+    for row in file.rows:
+        try:
+            trials.append(_trial(row, path, layout, notes))
+        except ValueError as error:
+            notes.append(f"{path.name}, line {row.line} cannot be used: {error}; left out")
+    return Results(path, _latest(trials), tuple(notes))
+
+
+def model_name(text: str) -> str:
+    """A model as ``Parent/child``."""
+    return "EQCCT/original" if text.strip().lower() == "eqcct" else text.strip()
+
+
+def _layout(columns: tuple[str, ...]) -> Layout:
+    if "Configuration ID" in columns:
+        return "ours"
+    return "RAPID" if "Successful Inference Tasks" in columns else "EQCCTPro"
+
+
+def _latest(trials: list[Trial]) -> tuple[Trial, ...]:
+    """Of the rows of one configuration the newest that succeeded, else the newest."""
+    kept: dict[tuple[str, str, str], Trial] = {}
+    for trial in trials:
+        key = (trial.configuration_id or f"line {trial.line}", trial.cell_id, trial.machine)
+        if trial.success or key not in kept or not kept[key].success:
+            kept.pop(key, None)
+            kept[key] = trial
+    return tuple(kept.values())
+
+
+def _trial(row: CsvRow, path: Path, layout: Layout, notes: list[str]) -> Trial:
+    """Read one row.
+
+    Raises
+    ------
+    ValueError
+        An essential cell is not what its column needs.
+    """
+    cells = row.cells
+    success = _success(cells) and not _stations_lost(row, path, layout, notes)
+    cpus = _whole(cells, "Number of CPUs Allocated for Ray to Use")
+    gpus = _gpus(cells.get("GPUs Used", ""))
+    mode = _mode(cells)
+    workers = _workers(cells, mode, cpus, gpus)
+    return Trial(
+        number=_whole(cells, "Trial Number", row.line - 1),
+        model=_text(cells, "Model Used"),
+        stations=_whole(cells, "Number of Stations Used"),
+        cpus=cpus,
+        gpus=gpus,
+        mode=mode,
+        baseline=cells.get("Baseline", "").strip(),
+        workers=workers,
+        settings=_settings(cells, mode, workers, gpus),
+        **_timing(cells, success),
+        total_seconds=_number(cells, "Total Trial Time (s)"),
+        ram_mb=_peak_ram(cells, layout),
+        vram_mb=_number(cells, "Process Tree VRAM (MB)") if gpus else None,
+        concurrent_timechunks=_whole(cells, "Concurrent Timechunks Used", 1),
+        total_timechunks=_whole(cells, "Total Number of Timechunks", 1),
+        timechunk_min=_number(cells, "Length of Timechunk (min)"),
+        timespan_min=_number(cells, "Total Waveform Analysis Timespace (min)"),
+        success=success,
+        error=cells.get("Error Message", "").strip(),
+        configuration_id=cells.get("Configuration ID", "").strip(),
+        cell_id=cells.get("Cell ID", "").strip(),
+        machine=cells.get("Machine", "").strip(),
+        layout=layout,
+        source=path,
+        line=row.line,
+        cells=cells,
+    )
+
+
+def _timing(cells: Mapping[str, str], success: bool) -> dict[str, Any]:
+    """Median, range and number of the repeats."""
+    seconds = _number(cells, "Total Run time for Picker (s)")
+    if success and not (seconds and seconds > 0):
+        raise ValueError("a successful trial without Total Run time for Picker (s)")
+    median = seconds if seconds and seconds > 0 else math.nan
+    low, high = (_number(cells, f"Picker Time {end} (s)") for end in ("Min", "Max"))
+    repeats = _whole(cells, "Repeats", 1)
+    if repeats == 1 or not low or not high:
+        return {"seconds": median, "seconds_min": median, "seconds_max": median, "repeats": 1}
+    return {"seconds": median, "seconds_min": low, "seconds_max": high, "repeats": repeats}
+
+
+def _number(cells: Mapping[str, str], name: str) -> float | None:
+    """A cell's number; None where it is empty, missing or no number."""
+    try:
+        value = float(cells.get(name, ""))
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _whole(cells: Mapping[str, str], name: str, default: int | None = None) -> int:
+    value = _number(cells, name)
+    if value is not None and value >= 1 and value == int(value):
+        return int(value)
+    if default is not None:
+        return default
+    raise ValueError(f"{name} is {cells.get(name, '')!r}")
+
+
+def _text(cells: Mapping[str, str], name: str) -> str:
+    if not cells[name].strip():
+        raise ValueError(f"{name} is empty")
+    return model_name(cells[name])
+
+
+def _success(cells: Mapping[str, str]) -> bool:
+    text = cells["Trial Success"].strip().lower()
+    if text in _TRUE:
+        return True
+    if text in _FALSE:
+        return False
+    raise ValueError(f"Trial Success is {text!r}, neither 0 nor 1")
+
+
+def _stations_lost(row: CsvRow, path: Path, layout: Layout, notes: list[str]) -> bool:
+    """Whether stations failed in a trial that RAPID calls a success."""
+    if layout != "RAPID":
+        return False
+    done, of = (
+        _number(row.cells, name) for name in ("Successful Inference Tasks", "Total Station Tasks")
+    )
+    if done is None or of is None or done >= of:
+        return False
+    notes.append(
+        f"{path.name}, line {row.line}: {of - done:.0f} of {of:.0f} stations failed, "
+        "so the trial counts as failed"
+    )
+    return True
+
+
+def _gpus(text: str) -> tuple[int, ...]:
+    """Numbers of a list such as ``[0, 1]``, ``(0, 1)``, ``0`` or ``0.0``."""
+    return tuple(int(number) for number in re.findall(r"(?<![\d.])\d+", text))
+
+
+def _mode(cells: Mapping[str, str]) -> str:
+    if cells.get("Mode", "").strip():
+        return cells["Mode"].strip().lower()
+    ripper = _RIPPER in cells.get("Comments", "") or (
+        not _number(cells, "N ModelActors") and _number(cells, "Actual Ripper Concurrent Tasks")
+    )
+    return "ripper" if ripper else "modelactor"
+
+
+def _workers(cells: Mapping[str, str], mode: str, cpus: int, gpus: tuple[int, ...]) -> int:
+    asked = _whole(cells, "Number of Concurrent Station Tasks", 1)
+    if mode == "modelactor":
+        return _whole(cells, "N ModelActors", asked)
+    if mode == "ripper":
+        tasks = _whole(cells, "Actual Ripper Concurrent Tasks", asked)
+        # EQCCTPro records the length of its queue; on the CPU, cores bound what runs.
+        return tasks if gpus else min(tasks, cpus)
+    return 1
+
+
+def _settings(
+    cells: Mapping[str, str], mode: str, workers: int, gpus: tuple[int, ...]
+) -> dict[str, Any]:
+    text = cells.get("Settings (JSON)", "").strip()
+    if text:
+        try:
+            settings = json.loads(text)
+        except ValueError as error:
+            raise ValueError(f"Settings (JSON) is not JSON: {error}") from error
+        if not isinstance(settings, dict):
+            raise ValueError("Settings (JSON) is not an object")
+        return settings
+    limit = _number(cells, "Inference Actor Memory Limit (MB)")
+    return {
+        "mode": mode,
+        "workers": workers,
+        "threads": _whole(cells, "Intra-parallelism Threads", 1),
+        "concurrent_timechunks": _whole(cells, "Concurrent Timechunks Used", 1),
+        "device": "cuda:" + ",".join(map(str, gpus)) if gpus else "cpu",
+        **({"vram_mb": limit} if gpus and limit else {}),
+    }
+
+
+def _peak_ram(cells: Mapping[str, str], layout: Layout) -> float | None:
+    """Highest memory of all processes together, MB."""
+    known = [_number(cells, "Peak RAM (MB)")]
+    if layout == "EQCCTPro":
+        # Its peak is that of the driver alone; its sum over processes was taken afterwards.
+        known.append(_number(cells, "Process Tree RAM (MB)"))
+    return max((value for value in known if value), default=None)
