@@ -9,6 +9,7 @@ import typer
 from eqcctpro.cli.calibrate import calibrate
 from eqcctpro.cli.demo import demo
 from eqcctpro.cli.doctor import doctor
+from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.pick import pick
 
@@ -24,6 +25,7 @@ app.command()(pick)
 app.command()(demo)
 app.command()(doctor)
 app.command()(calibrate)
+app.command()(evaluate)
 app.add_typer(models_app)
 
 

@@ -149,7 +149,8 @@ def _concurrent(
     config: EvaluationConfig, mode: str, stations: int, timechunks: int
 ) -> Iterator[dict[str, Any]]:
     if mode == "local":
-        yield {"workers": None, "concurrent_timechunks": None}
+        # One process takes all cores, as it does in a run.
+        yield {"workers": None, "concurrent_timechunks": None, "threads": None}
         return
     for chunks in config.timechunk_concurrency:
         if chunks > timechunks and chunks > min(config.timechunk_concurrency):

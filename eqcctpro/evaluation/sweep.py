@@ -159,7 +159,7 @@ class Sweep:
         started = time.perf_counter()
         pending = self.pending()
         self.report.finished_before = len(self.specs) - len(pending)
-        measured: dict[str, str] = {}
+        measured = self._caps_before()
         for position, spec in enumerate(pending):
             result = self._run_one(spec, runner, measured)
             if result is not None:
@@ -173,12 +173,25 @@ class Sweep:
             write_finder_files(self.config.csv_dir, self.config.eval_mode)
         return self.report
 
+    def _caps_before(self) -> dict[str, int]:
+        """Workers that memory allowed in trials of earlier sweeps."""
+        workers = {
+            row["Configuration ID"]: int(row["Number of Concurrent Station Tasks"])
+            for row in self.store.rows()
+            if row.get("Configuration ID") and row["Trial Success"] == "1"
+        }
+        return {
+            _with_any_workers(spec): workers[spec.configuration_id]
+            for spec in self.specs
+            if workers.get(spec.configuration_id, 10**9) < (spec.config.workers or 0)
+        }
+
     def _run_one(
-        self, spec: TrialSpec, runner: Runner, measured: dict[str, str]
+        self, spec: TrialSpec, runner: Runner, measured: dict[str, int]
     ) -> TrialResult | None:
         """Measure and keep one trial, unless memory makes it equal to one before it."""
         alike = _with_any_workers(spec)
-        if alike in measured and int(measured[alike]) < (spec.config.workers or 0):
+        if alike in measured and measured[alike] < (spec.config.workers or 0):
             self.report.merged += 1
             logger.info(
                 "left out, as memory caps it to %s workers: %s", measured[alike], spec.title
@@ -199,7 +212,7 @@ class Sweep:
             self.report.succeeded += 1
             workers = result.facts.get("workers")
             if workers is not None and workers < (spec.config.workers or 0):
-                measured[alike] = str(workers)
+                measured[alike] = workers
         else:
             self.report.failed += 1
             self.report.errors.append(f"{spec.title}: {result.error}")
