@@ -68,9 +68,7 @@ def evaluate(
     ] = "1",
     runtimes: Annotated[
         str,
-        Option(
-            "--runtime", help="Any of auto,torch,onnxruntime,openvino.", rich_help_panel=_AXES
-        ),
+        Option("--runtime", help="Any of auto,torch,onnxruntime,openvino.", rich_help_panel=_AXES),
     ] = "auto",
     batch_sizes: Annotated[
         str | None, Option("--batch-size", help="Such as 32,64.", rich_help_panel=_AXES)
@@ -78,7 +76,8 @@ def evaluate(
     baselines: Annotated[
         str | None,
         Option(
-            "--baseline", help="Other programs, such as seisbench-classify-merged.",
+            "--baseline",
+            help="Other programs, such as seisbench-classify-merged.",
             rich_help_panel=_AXES,
         ),
     ] = None,
@@ -110,9 +109,9 @@ def evaluate(
     values: dict[str, Any] = {
         "csv_dir": csv_dir or output,
         "modes": _names(modes),
-        "concurrency": concurrency if concurrency in {"percent", "max"} else _numbers(
-            "concurrency", concurrency
-        ),
+        "concurrency": concurrency
+        if concurrency in {"percent", "max"}
+        else _numbers("concurrency", concurrency),
         "timechunk_concurrency": _numbers("timechunk_concurrency", timechunk_concurrency),
         "runtimes": _names(runtimes),
         "batch_sizes": _numbers("batch-size", batch_sizes) if batch_sizes else (None,),

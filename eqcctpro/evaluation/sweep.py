@@ -12,7 +12,7 @@ from typing import Any
 
 from eqcctpro.archive.plan import InputSettings, make_plan
 from eqcctpro.errors import EQCCTProError
-from eqcctpro.evaluation.finders import write_finder_files
+from eqcctpro.evaluation.finder_files import write_finder_files
 from eqcctpro.evaluation.grid import TrialSpec, station_limit, trial_specs
 from eqcctpro.evaluation.machine import describe_machine
 from eqcctpro.evaluation.rows import trial_row

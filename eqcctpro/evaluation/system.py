@@ -272,9 +272,7 @@ def _check(given: Mapping[str, Any]) -> None:
 def _steps(first: int, last: int, step: int) -> tuple[int, ...]:
     """From the first number to the last one, which is always among them."""
     if not 1 <= first <= last:
-        raise SettingsError(
-            f"min_cpu_amount or min_gpu_amount: {first} of {last} that there are"
-        )
+        raise SettingsError(f"min_cpu_amount or min_gpu_amount: {first} of {last} that there are")
     return tuple(dict.fromkeys([*range(first, last, step), last]))
 
 
