@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from eqcctpro.errors import SettingsError
 from eqcctpro.times import parse_utc
 
-__all__ = ["OutputFormat", "PickConfig", "load_config_file"]
+__all__ = ["OutputFormat", "PickConfig", "load_config_file", "sentences"]
 
 OutputFormat = Literal["csv", "parquet", "eqcctpro"]
 Threshold = Field(default=None, gt=0, lt=1)
@@ -189,7 +189,7 @@ class PickConfig(BaseModel):
         try:
             return cls(**values)
         except ValidationError as error:
-            raise SettingsError("; ".join(_sentences(error, cls))) from error
+            raise SettingsError("; ".join(sentences(error, cls))) from error
 
 
 def _device_indices(device: str) -> tuple[int, ...]:
@@ -201,7 +201,8 @@ def _device_indices(device: str) -> tuple[int, ...]:
     return tuple(int(part) for part in numbers.split(",")) if numbers else (0,)
 
 
-def _sentences(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
+def sentences(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
+    """What is wrong with settings, a sentence for each mistake."""
     from difflib import get_close_matches
 
     for problem in error.errors(include_url=False):

@@ -9,6 +9,7 @@ import typer
 from eqcctpro.cli.calibrate import calibrate
 from eqcctpro.cli.demo import demo
 from eqcctpro.cli.doctor import doctor
+from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
@@ -26,6 +27,7 @@ app.command()(demo)
 app.command()(doctor)
 app.command()(calibrate)
 app.command()(optimal)
+app.command()(evaluate)
 app.add_typer(models_app)
 
 

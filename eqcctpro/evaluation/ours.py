@@ -28,48 +28,46 @@ class SessionSubject:
 
     Parameters
     ----------
-    workload : Workload
-    **where
-        Fields of `PickConfig` that say how it is computed: mode, workers, runtime, device,
-        threads, batch_size.
+    config : PickConfig
     """
 
-    def __init__(self, workload: Workload, **where: Any) -> None:
-        self._workload = workload
-        self._where = where
-        self._session: PickSession | None = None
+    def __init__(self, config: PickConfig) -> None:
+        self._config = config
+        self._session = PickSession(config)
+
+    @classmethod
+    def of(cls, workload: Workload, **where: Any) -> SessionSubject:
+        """For a workload, and fields of `PickConfig` that say how it is computed."""
+        output = Path(tempfile.gettempdir())
+        return cls(PickConfig.checked(**_settings(workload, where), output=output))
 
     def prepare(self) -> dict[str, Any]:
         """Start the session; see `eqcctpro.evaluation.subject.Subject`."""
-        config = PickConfig.checked(
-            **_settings(self._workload, self._where), output=Path(tempfile.gettempdir())
-        )
-        self._session = PickSession(config)
         workers = self._session.open()
-        placement = workers.placement
-        local = config.mode == "local"
+        placement, plan = workers.placement, workers.placement.plan
+        config = self._config
         return {
             "runtime": workers.runtime,
             "device": config.device,
             "batch_size": workers.batch_size,
-            "workers": 1 if local else placement.workers,
-            "threads": config.threads if local else placement.threads,
+            "workers": placement.workers,
+            "threads": placement.threads,
             "actor_creation_s": workers.load_s,
             "model_load_s": workers.model_load_s,
-            "comments": f"mode {config.mode}, session",
+            "requested_ram_mb": None if plan is None else plan.ram_per_worker_mb,
+            "requested_vram_mb": placement.vram_limit(0),
+            "comments": "; ".join([f"mode {config.mode}, session", *placement.limits]),
         }
 
     def run(self, output: Path) -> Outcome:
         """Pick the workload once; see `eqcctpro.evaluation.subject.Subject`."""
-        assert self._session is not None
         started = time.perf_counter()
         result = self._session.run(output=output)
         return _outcome(time.perf_counter() - started, result.summary)
 
     def close(self) -> None:
         """End the session."""
-        if self._session is not None:
-            self._session.close()
+        self._session.close()
 
 
 class CommandSubject:

@@ -63,7 +63,7 @@ def peer_contenders(
         where |= {"threads": threads} if mode == "local" else {"workers": workers}
         repeats = cold_repeats if mode == "ripper" else None
         contenders += [
-            Contender(mode, partial(SessionSubject, workload, **where), "warm", repeats),
+            Contender(mode, partial(SessionSubject.of, workload, **where), "warm", repeats),
             Contender(
                 f"eqcctpro pick {mode}",
                 partial(CommandSubject, workload, **where),

@@ -23,7 +23,14 @@ from eqcctpro.times import format_utc
 if TYPE_CHECKING:
     from eqcctpro.analysis.overview import OverviewTrace
 
-__all__ = ["RunTables", "draw_run", "summarise", "write_summary", "write_tables"]
+__all__ = [
+    "RunTables",
+    "draw_run",
+    "package_versions",
+    "summarise",
+    "write_summary",
+    "write_tables",
+]
 
 PACKAGES = (
     *("numpy", "torch", "seisbench", "pymseed", "openvino", "onnxruntime", "ray", "pyarrow"),
@@ -162,7 +169,7 @@ def summarise(
         ],
         "files_ignored": plan.ignored[:MOST_LISTED],
         "notes": _notes(plan, records),
-        "versions": _versions(),
+        "versions": package_versions(),
         "machine": {"system": platform.platform(), "python": platform.python_version()},
     }
 
@@ -191,7 +198,8 @@ def _notes(plan: Plan, records: Mapping[int, TaskRecord]) -> list[dict[str, Any]
     ]
 
 
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Versions of this package and of those that a result depends on."""
     from eqcctpro import __version__
 
     versions = {"eqcctpro": __version__}

@@ -1,0 +1,214 @@
+"""``eqcctpro evaluate``: measure this machine in many configurations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from eqcctpro.cli.errors import reporting
+from eqcctpro.errors import SettingsError
+
+if TYPE_CHECKING:
+    from eqcctpro.evaluation.grid import TrialSpec
+    from eqcctpro.evaluation.sweep import EvaluationReport
+    from eqcctpro.evaluation.trial import TrialResult
+
+__all__ = ["evaluate"]
+
+Option = typer.Option
+
+_WHAT, _AXES, _HOW = "What is picked", "Axes", "How it is measured"
+
+# Trials of `--quick`, which ends within three minutes on two cores.
+_QUICK_STATIONS = (10, 25, 50)
+
+
+def evaluate(
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="Folder of an archive, or files.")
+    ],
+    output: Annotated[Path, Option("-o", "--output", help="Folder that trials work in.")],
+    csv_dir: Annotated[
+        Path | None, Option(help="Folder of the results; OUT by default.", rich_help_panel=_HOW)
+    ] = None,
+    model: Annotated[str, Option(help="Parent/child.", rich_help_panel=_WHAT)] = (
+        "EQTransformer/original"
+    ),
+    start: Annotated[str | None, Option(rich_help_panel=_WHAT)] = None,
+    end: Annotated[str | None, Option(rich_help_panel=_WHAT)] = None,
+    timechunk: Annotated[
+        float | None, Option(help="Minutes of a time chunk.", rich_help_panel=_WHAT)
+    ] = None,
+    overlap: Annotated[
+        float, Option(help="Minutes that chunks share.", rich_help_panel=_WHAT)
+    ] = 0.0,
+    station_counts: Annotated[
+        str | None, Option("--stations", help="Such as 10,50,100.", rich_help_panel=_AXES)
+    ] = None,
+    modes: Annotated[
+        str, Option("--mode", help="Any of local,modelactor,ripper.", rich_help_panel=_AXES)
+    ] = "local,modelactor,ripper",
+    cpus: Annotated[
+        str | None, Option(help="Numbers of cores; all by default.", rich_help_panel=_AXES)
+    ] = None,
+    gpus: Annotated[
+        str | None, Option(help="GPUs to measure, such as 0,1.", rich_help_panel=_AXES)
+    ] = None,
+    concurrency: Annotated[
+        str,
+        Option(
+            help="Workers, such as 1,2,4; percent for 20 to 100 % of the stations; or max.",
+            rich_help_panel=_AXES,
+        ),
+    ] = "percent",
+    timechunk_concurrency: Annotated[
+        str, Option(help="Time chunks at once, such as 1,2.", rich_help_panel=_AXES)
+    ] = "1",
+    runtimes: Annotated[
+        str,
+        Option("--runtime", help="Any of auto,torch,onnxruntime,openvino.", rich_help_panel=_AXES),
+    ] = "auto",
+    batch_sizes: Annotated[
+        str | None, Option("--batch-size", help="Such as 32,64.", rich_help_panel=_AXES)
+    ] = None,
+    baselines: Annotated[
+        str | None,
+        Option(
+            "--baseline",
+            help="Other programs, such as seisbench-classify-merged.",
+            rich_help_panel=_AXES,
+        ),
+    ] = None,
+    repeats: Annotated[int, Option(help="Runs of each trial.", rich_help_panel=_HOW)] = 3,
+    seed: Annotated[int, Option(help="Of the choice of stations.", rich_help_panel=_HOW)] = 0,
+    timeout: Annotated[
+        float, Option(help="Seconds after which a trial is ended.", rich_help_panel=_HOW)
+    ] = 3600.0,
+    retry_failed: Annotated[
+        bool, Option("--retry-failed", help="Run failed trials again.", rich_help_panel=_HOW)
+    ] = False,
+    quick: Annotated[
+        bool,
+        Option("--quick", help="A few minutes: up to 50 stations, as many workers as cores."),
+    ] = False,
+    dry_run: Annotated[
+        bool, Option("--dry-run", help="Only show the trials and the estimated time.")
+    ] = False,
+    quiet: Annotated[bool, Option("-q", "--quiet", help="Only errors.")] = False,
+) -> None:
+    """Measure how fast this machine picks in each configuration.
+
+    Every trial is a row of cpu_test_results.csv or gpu_test_results.csv.  A sweep that is
+    stopped goes on where it was when it is started again.  `eqcctpro optimal` answers from
+    the results.
+
+    Exit codes: as for `eqcctpro pick`; 10 means that trials failed, and their rows say why.
+    """
+    values: dict[str, Any] = {
+        "csv_dir": csv_dir or output,
+        "modes": _names(modes),
+        "concurrency": concurrency
+        if concurrency in {"percent", "max"}
+        else _numbers("concurrency", concurrency),
+        "timechunk_concurrency": _numbers("timechunk_concurrency", timechunk_concurrency),
+        "runtimes": _names(runtimes),
+        "batch_sizes": _numbers("batch-size", batch_sizes) if batch_sizes else (None,),
+        "baselines": _names(baselines or ""),
+        "repeats": repeats,
+        "seed": seed,
+        "trial_timeout_s": timeout,
+        "retry_failed": retry_failed,
+        "station_counts": _numbers("stations", station_counts) if station_counts else None,
+        "eval_mode": "gpu" if gpus else "cpu",
+    }
+    pick: dict[str, Any] = {"input": tuple(inputs), "output": output, "model": model}
+    pick |= {"start": start, "end": end, "timechunk": timechunk, "overlap": overlap}
+    with reporting():
+        report = _evaluate(pick, values, cpus, gpus, quick=quick, dry_run=dry_run, quiet=quiet)
+        raise typer.Exit(10 if report.failed else 0)
+
+
+def _evaluate(
+    pick: dict[str, Any],
+    values: dict[str, Any],
+    cpus: str | None,
+    gpus: str | None,
+    *,
+    quick: bool,
+    dry_run: bool,
+    quiet: bool,
+) -> EvaluationReport:
+    from eqcctpro.config import PickConfig
+    from eqcctpro.evaluation.settings import EvaluationConfig
+    from eqcctpro.evaluation.sweep import Sweep
+    from eqcctpro.orchestration.runlog import run_log
+    from eqcctpro.resources.hardware import available_cores
+
+    cores = available_cores()
+    values["cpu_counts"] = _numbers("cpus", cpus) if cpus else (len(cores),)
+    values["gpu_counts"] = tuple(range(1, len(_numbers("gpus", gpus)) + 1)) if gpus else (0,)
+    if quick:
+        values["station_counts"] = values["station_counts"] or _QUICK_STATIONS
+        values["concurrency"] = tuple(sorted({1, len(cores)}))
+    values["station_counts"] = values["station_counts"] or tuple(range(10, 101, 10))
+    pick |= {"mode": "modelactor", "device": f"cuda:{gpus}" if gpus else "cpu"}
+    pick["cpu_ids"] = tuple(cores)
+    config = EvaluationConfig.checked(pick=PickConfig.checked(**pick), **values)
+    sweep = Sweep(config)
+    for note in () if quiet else sweep.report.notes:
+        typer.echo(note, err=True)
+    pending = sweep.pending()
+    if not quiet:
+        seconds = sweep.estimate_s(pending)
+        finished = len(sweep.specs) - len(pending)
+        done = f", {finished} of them done" if finished else ""
+        typer.echo(f"{len(sweep.specs)} trials{done}; about {_duration(seconds)} to go")
+    if dry_run:
+        for spec in pending:
+            typer.echo(f"  {spec.title}")
+        return sweep.report
+    with run_log([config.pick.output / "evaluation.log"]):
+        report = sweep.run(on_trial=None if quiet else _show)
+    if not quiet:
+        _conclude(report)
+    return report
+
+
+def _show(spec: TrialSpec, result: TrialResult, report: EvaluationReport) -> None:
+    """One line for each trial that is over."""
+    if result.success:
+        seconds = result.median().seconds
+        rate = len(spec.station_set.stations) / seconds
+        outcome = f"{seconds:.2f} s, {rate:.0f} stations/s, {result.use.peak_pss_mb:.0f} MB"
+    else:
+        outcome = f"FAILED: {result.error}"
+    left = f"{_duration(report.seconds_left)} left"
+    typer.echo(f"[{report.done}/{len(report.planned)}, {left}] {spec.title}: {outcome}")
+
+
+def _conclude(report: EvaluationReport) -> None:
+    parts = [f"{report.succeeded} trials measured"]
+    parts += [f"{report.finished_before} done before"] if report.finished_before else []
+    parts += [f"{report.merged} left out, as memory caps them"] if report.merged else []
+    parts += [f"{report.failed} failed"] if report.failed else []
+    typer.echo(f"{', '.join(parts)} in {_duration(report.seconds)}")
+    typer.echo(report.csv_path)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in _names(text))
+    except ValueError as error:
+        raise SettingsError(f"--{name} {text!r}: not whole numbers", hint="10,50,100") from error

@@ -1,0 +1,261 @@
+"""A sweep: trial after trial, each kept as soon as it is over."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from eqcctpro.archive.plan import InputSettings, make_plan
+from eqcctpro.errors import EQCCTProError
+from eqcctpro.evaluation.finder_files import write_finder_files
+from eqcctpro.evaluation.grid import TrialSpec, station_limit, trial_specs
+from eqcctpro.evaluation.machine import describe_machine
+from eqcctpro.evaluation.rows import trial_row
+from eqcctpro.evaluation.settings import EvaluationConfig
+from eqcctpro.evaluation.station_sets import StationSets
+from eqcctpro.evaluation.store import TrialStore
+from eqcctpro.evaluation.trial import TrialResult, run_trial
+from eqcctpro.orchestration.outputs import package_versions
+from eqcctpro.picks.writers import check_writable
+
+__all__ = ["EvaluationReport", "Sweep"]
+
+logger = logging.getLogger("eqcctpro.evaluation")
+
+# Seconds that a trial takes before it picks anything, by mode, where none was measured yet:
+# imports and loading; Ray's start; Ray's start and the model for each task.
+_START_S = {"local": 2.0, "modelactor": 8.0, "ripper": 8.0}
+_RUN_S = {"local": 1.0, "modelactor": 1.0, "ripper": 8.0}
+_BASELINE_S = (8.0, 10.0)
+
+Runner = Callable[..., TrialResult]
+Listener = Callable[[TrialSpec, TrialResult, "EvaluationReport"], None]
+
+
+@dataclass
+class EvaluationReport:
+    """What a sweep did.
+
+    Attributes
+    ----------
+    planned : list of TrialSpec
+    finished_before : int
+        Trials that an earlier sweep had finished.
+    succeeded, failed : int
+        Trials of this sweep.
+    merged : int
+        Trials left out because memory caps them to one that was measured.
+    errors : list of str
+        Why trials failed.
+    seconds : float
+    seconds_left : float
+        Estimated, for the trials still to come.
+    csv_path : str
+    notes : list of str
+        What is wrong with the input.
+    """
+
+    planned: list[TrialSpec]
+    finished_before: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    merged: int = 0
+    errors: list[str] = field(default_factory=list)
+    seconds: float = 0.0
+    seconds_left: float = 0.0
+    csv_path: str = ""
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def done(self) -> int:
+        """Trials that need not be run any more."""
+        return self.finished_before + self.succeeded + self.failed + self.merged
+
+
+class Sweep:
+    """All trials of an evaluation.
+
+    Parameters
+    ----------
+    config : EvaluationConfig
+
+    Raises
+    ------
+    InputError
+        There is nothing to pick.
+    OutputError
+        Results cannot be written.
+    """
+
+    def __init__(self, config: EvaluationConfig) -> None:
+        self.config = config
+        pick = config.pick
+        check_writable(pick.output)
+        self.store = TrialStore(config.csv_dir, config.eval_mode)
+        plan = make_plan(
+            InputSettings(
+                inputs=pick.input,
+                layout=pick.layout,
+                start_ns=pick.start_ns,
+                end_ns=pick.end_ns,
+                timechunk_min=pick.timechunk,
+                overlap_min=pick.overlap,
+                stations=pick.stations,
+            )
+        )
+        self.environment = {"machine": describe_machine(), "versions": package_versions()}
+        self._sets = StationSets(pick.input, plan, pick.output / "station_sets", config.seed)
+        counts = station_limit(config.station_counts, len(self._sets))
+        self.specs = trial_specs(
+            config, {count: self._sets.choose(count) for count in counts}, self.environment
+        )
+        self.report = EvaluationReport(self.specs, csv_path=str(self.store.path))
+        self.report.notes += [f"unusable file: {problem.message}" for problem in plan.problems]
+        if max(config.station_counts) > len(self._sets):
+            self.report.notes.append(
+                f"the input holds {len(self._sets)} stations, "
+                f"{max(config.station_counts)} were asked for"
+            )
+
+    def pending(self) -> list[TrialSpec]:
+        """Trials that are not finished: failed ones only where they shall be retried."""
+        rows = self.store.rows()
+        over = {
+            row["Configuration ID"]
+            for row in rows
+            if row.get("Configuration ID")
+            and (row["Trial Success"] == "1" or not self.config.retry_failed)
+        }
+        return [spec for spec in self.specs if spec.configuration_id not in over]
+
+    def estimate_s(self, specs: Sequence[TrialSpec]) -> float:
+        """Roughly how long trials will take, after trials of the same mode and model."""
+        rows = self.store.rows()
+        runs = self.config.repeats + self.config.warm_ups
+        return sum(_estimate(spec, rows, runs) for spec in specs)
+
+    def run(
+        self, *, runner: Runner = run_trial, on_trial: Listener | None = None
+    ) -> EvaluationReport:
+        """Run what is pending; every trial is kept before the next one begins.
+
+        Parameters
+        ----------
+        runner : callable
+            Measures one configuration.
+        on_trial : callable, optional
+            Told of every trial that is over.
+
+        Raises
+        ------
+        OutputError
+            A trial cannot be kept.
+        """
+        started = time.perf_counter()
+        pending = self.pending()
+        self.report.finished_before = len(self.specs) - len(pending)
+        measured = self._caps_before()
+        for position, spec in enumerate(pending):
+            result = self._run_one(spec, runner, measured)
+            if result is not None:
+                self.report.seconds = time.perf_counter() - started
+                self.report.seconds_left = self.estimate_s(pending[position + 1 :])
+                if on_trial is not None:
+                    on_trial(spec, result, self.report)
+        self.report.seconds = time.perf_counter() - started
+        self.report.seconds_left = 0.0
+        if any(row.get("Trial Success") == "1" for row in self.store.rows()):
+            write_finder_files(self.config.csv_dir, self.config.eval_mode)
+        return self.report
+
+    def _caps_before(self) -> dict[str, int]:
+        """Workers that memory allowed in trials of earlier sweeps."""
+        workers = {
+            row["Configuration ID"]: int(row["Number of Concurrent Station Tasks"])
+            for row in self.store.rows()
+            if row.get("Configuration ID") and row["Trial Success"] == "1"
+        }
+        return {
+            _with_any_workers(spec): workers[spec.configuration_id]
+            for spec in self.specs
+            if workers.get(spec.configuration_id, 10**9) < (spec.config.workers or 0)
+        }
+
+    def _run_one(
+        self, spec: TrialSpec, runner: Runner, measured: dict[str, int]
+    ) -> TrialResult | None:
+        """Measure and keep one trial, unless memory makes it equal to one before it."""
+        alike = _with_any_workers(spec)
+        if alike in measured and measured[alike] < (spec.config.workers or 0):
+            self.report.merged += 1
+            logger.info(
+                "left out, as memory caps it to %s workers: %s", measured[alike], spec.title
+            )
+            return None
+        folder = self.config.pick.output / "trials" / spec.configuration_id
+        result = runner(
+            spec,
+            folder,
+            repeats=self.config.repeats,
+            warm_ups=self.config.warm_ups,
+            timeout_s=self.config.trial_timeout_s,
+        )
+        self.store.append(trial_row(self.config, result, self.environment), result.lines())
+        # Picks of trials are all alike; what was measured is kept elsewhere.
+        shutil.rmtree(folder, ignore_errors=True)
+        if result.success:
+            self.report.succeeded += 1
+            workers = result.facts.get("workers")
+            if workers is not None and workers < (spec.config.workers or 0):
+                measured[alike] = workers
+        else:
+            self.report.failed += 1
+            self.report.errors.append(f"{spec.title}: {result.error}")
+            logger.warning("trial failed: %s: %s", spec.title, result.error)
+        return result
+
+
+def _with_any_workers(spec: TrialSpec) -> str:
+    """The same for trials that differ in the number of workers only."""
+    return spec.config.model_dump_json(exclude={"workers"}) + spec.baseline
+
+
+def _estimate(spec: TrialSpec, rows: Sequence[Mapping[str, Any]], runs: int) -> float:
+    mode = "baseline" if spec.baseline else spec.config.mode
+    alike = [
+        row
+        for row in rows
+        if row.get("Mode") == mode
+        and row["Model Used"] == spec.config.model
+        and row.get("Baseline") == spec.baseline
+        and row["Trial Success"] == "1"
+    ]
+    if not alike:
+        start, run = _BASELINE_S if spec.baseline else (_START_S[mode], _RUN_S[mode])
+        return start + run * runs
+    stations = len(spec.station_set.stations)
+    starts = [_number(row, "Total Trial Time (s)") - _picker(row) for row in alike]
+    # A trial with a similar number of stations says more than the others.
+    nearest = min(abs(_number(row, "Number of Stations Used") - stations) for row in alike)
+    times = [
+        _picker(row) * max(stations / _number(row, "Number of Stations Used"), 0.2)
+        for row in alike
+        if abs(_number(row, "Number of Stations Used") - stations) == nearest
+    ]
+    return statistics.median(starts) + statistics.median(times) * runs
+
+
+def _picker(row: Mapping[str, Any]) -> float:
+    return _number(row, "Total Run time for Picker (s)")
+
+
+def _number(row: Mapping[str, Any], column: str) -> float:
+    try:
+        return float(row[column])
+    except ValueError as error:
+        raise EQCCTProError(f"trial {row['Trial Number']}: {column} is {row[column]!r}") from error

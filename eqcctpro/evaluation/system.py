@@ -1,0 +1,308 @@
+"""`EvaluateSystem`: a benchmark of this machine, with the names that EQCCTPro's users know."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from eqcctpro.api import _device as device_of
+from eqcctpro.api import _model_name as model_name
+from eqcctpro.config import PickConfig
+from eqcctpro.errors import SettingsError
+from eqcctpro.evaluation.grid import station_count_steps
+from eqcctpro.evaluation.settings import EvaluationConfig
+from eqcctpro.resources.hardware import available_cores
+
+if TYPE_CHECKING:
+    from eqcctpro.evaluation.sweep import EvaluationReport, Listener
+
+__all__ = ["EvaluateSystem"]
+
+PathLike = str | Path
+
+# EQCCTPro's station counts where none are given: 10, 15 ... 100.
+_USUAL_STATIONS = tuple(range(10, 101, 5))
+
+
+class EvaluateSystem:
+    """Measures how fast this machine picks in each configuration.
+
+    Every trial is one row of ``csv_dir/cpu_test_results.csv`` or ``gpu_test_results.csv``;
+    the finders answer from these files.  A sweep that is stopped goes on where it was when it
+    is started again.  See ``docs/evaluation.md``.
+
+    Parameters
+    ----------
+    eval_mode : {"cpu", "gpu"}
+    input_dir : path
+        The archive; it is only read.
+    output_dir : path
+        Where trials work: everything is written below it and `csv_dir`.
+    log_filepath : path, optional
+        The log of the sweep.
+    csv_dir : path, optional
+        Where results are kept; `output_dir` by default.
+    stations2use : int, optional
+        The most stations of a trial.  Without it 10, 15 ... 100, as far as there are so many.
+    starting_amount_of_stations, station_list_step_size : int
+        First number of stations, and the step up to `stations2use`.
+    cpu_id_list : list of int, optional
+        Cores to use; all by default.
+    min_cpu_amount, cpu_test_step_size : int
+        Trials use the first `min_cpu_amount` cores, then a step more, up to all of them.
+    min_gpu_amount : int
+        Trials use the first so many of `selected_gpus`, then one more each, up to all.
+    conc_station_tasks_step_size : int
+        Step of the number of stations that are picked at once, from `min_conc_stations` up to
+        all; 0 takes 20, 40, 60, 80 and 100 % of the stations.
+    conc_station_tasks_max_only : bool
+        Only pick all stations at once.
+    concurrency_values : sequence of int, optional
+        Numbers of stations that are picked at once, instead of the steps.
+    conc_timechunk_tasks_step_size : int
+        Step of the number of time chunks that are worked on at once; 0 takes only one.
+    ripper : bool
+        Measure Ripper tasks instead of persistent actors.
+    modes : sequence of {"local", "modelactor", "ripper"}, optional
+        Overrides `ripper`.
+    runtimes, batch_sizes : sequence, optional
+        Runtimes and batch sizes to compare; by default those that a run would choose.
+    baselines : sequence of str
+        Other programs to measure in the same way: names of
+        `eqcctpro.evaluation.baselines.baseline_names`.
+    repeats, warm_ups : int
+        Runs that count, and runs before them that do not.  The CSV has the median.
+    seed : int
+        Of the choice of stations, which is the same for all configurations.
+    retry_failed : bool
+        Run trials again that failed before.
+    trial_timeout_s : float
+        A trial that takes longer is ended, and is not a success.
+    exact_resume_match : bool
+        Always true: only a trial that is equal in everything counts as done.
+    p_model_filepath, s_model_filepath, P_threshold, S_threshold, Detection_threshold
+        As in `eqcctpro.RunEQCCTPro`.
+    intra_threads, inter_threads, max_vram_mb, gpu_vram_safety_cap, cudnn_headroom
+        As in `eqcctpro.RunEQCCTPro`.
+    ram_safety_cap, selected_gpus, start_time, end_time, timechunk_dt, waveform_overlap
+        As in `eqcctpro.RunEQCCTPro`.
+    tmp_dir, model_type, seisbench_parent_model, seisbench_child_model
+        As in `eqcctpro.RunEQCCTPro`.
+    ripper_ignore_cpu_ram_cap, ignore_cpu_ram_cap, bandpass, model_arguments
+        As in `eqcctpro.RunEQCCTPro`.
+
+    Attributes
+    ----------
+    config : EvaluationConfig
+
+    Raises
+    ------
+    SettingsError
+        A parameter cannot be honoured.
+    """
+
+    def __init__(
+        self,
+        eval_mode: str,
+        input_dir: PathLike,
+        output_dir: PathLike,
+        log_filepath: PathLike | None = None,
+        csv_dir: PathLike | None = None,
+        p_model_filepath: PathLike | None = None,
+        s_model_filepath: PathLike | None = None,
+        P_threshold: float | None = None,
+        S_threshold: float | None = None,
+        intra_threads: int = 1,
+        inter_threads: int = 1,
+        stations2use: int | None = None,
+        cpu_id_list: Sequence[int] | None = None,
+        cpu_test_step_size: int = 1,
+        starting_amount_of_stations: int = 1,
+        station_list_step_size: int = 1,
+        min_cpu_amount: int = 1,
+        min_conc_stations: int = 1,
+        conc_station_tasks_step_size: int = 0,
+        conc_station_tasks_max_only: bool = False,
+        max_vram_mb: float | None = None,
+        gpu_vram_safety_cap: float = 0.95,
+        cudnn_headroom: float = 0.25,
+        ram_safety_cap: float = 0.90,
+        selected_gpus: Sequence[int] | None = None,
+        start_time: str | None = None,
+        end_time: str | None = None,
+        conc_timechunk_tasks_step_size: int = 1,
+        timechunk_dt: float = 1,
+        waveform_overlap: float = 0,
+        tmp_dir: PathLike | None = None,
+        model_type: str = "eqcct",
+        seisbench_parent_model: str | None = None,
+        seisbench_child_model: str | None = None,
+        Detection_threshold: float | None = None,
+        ripper: bool = False,
+        ripper_ignore_cpu_ram_cap: bool = False,
+        ignore_cpu_ram_cap: bool = False,
+        *,
+        modes: Sequence[str] | None = None,
+        runtimes: Sequence[str] = ("auto",),
+        batch_sizes: Sequence[int | None] = (None,),
+        baselines: Sequence[str] = (),
+        concurrency_values: Sequence[int] | None = None,
+        station_counts: Sequence[int] | None = None,
+        min_gpu_amount: int = 1,
+        repeats: int = 3,
+        warm_ups: int = 1,
+        seed: int = 0,
+        retry_failed: bool = False,
+        trial_timeout_s: float = 3600.0,
+        exact_resume_match: bool = True,
+        bandpass: tuple[float, float] | str | None = None,
+        model_arguments: Mapping[str, Any] | None = None,
+    ) -> None:
+        given = {name: value for name, value in locals().items() if name != "self"}
+        _check(given)
+        timed = start_time is not None and end_time is not None
+        cores = tuple(cpu_id_list) if cpu_id_list is not None else tuple(available_cores())
+        gpus = eval_mode.lower() == "gpu"
+        pick = PickConfig.checked(
+            input=input_dir,
+            output=output_dir,
+            log_file=log_filepath,
+            model=model_name(given),
+            p_model=p_model_filepath,
+            s_model=s_model_filepath,
+            start=start_time,
+            end=end_time,
+            timechunk=timechunk_dt if timed else None,
+            overlap=waveform_overlap if timed else 0.0,
+            mode="modelactor",
+            device=device_of(gpus, selected_gpus),
+            threads=intra_threads,
+            inter_threads=None if inter_threads == 1 else inter_threads,
+            max_vram_mb=max_vram_mb,
+            gpu_vram_safety_cap=gpu_vram_safety_cap,
+            cudnn_headroom=cudnn_headroom,
+            cpu_ids=cores,
+            ram_safety_cap=ram_safety_cap,
+            ignore_ram_cap=ignore_cpu_ram_cap or ripper_ignore_cpu_ram_cap,
+            ray_temp_dir=tmp_dir,
+            p_threshold=P_threshold,
+            s_threshold=S_threshold,
+            detection_threshold=Detection_threshold,
+            bandpass=bandpass,
+            model_arguments=dict(model_arguments or {}),
+        )
+        self.config = EvaluationConfig.checked(
+            pick=pick,
+            eval_mode=eval_mode.lower(),
+            csv_dir=csv_dir or output_dir,
+            cpu_counts=_steps(min_cpu_amount, len(cores), cpu_test_step_size),
+            gpu_counts=_steps(min_gpu_amount, len(pick.gpu_ids), 1) if gpus else (0,),
+            station_counts=station_counts or _station_counts(given),
+            concurrency=_concurrency(given),
+            timechunk_concurrency=_timechunks(given),
+            modes=modes or (("ripper",) if ripper else ("modelactor",)),
+            runtimes=runtimes,
+            batch_sizes=batch_sizes,
+            baselines=baselines,
+            repeats=repeats,
+            warm_ups=warm_ups,
+            seed=seed,
+            retry_failed=retry_failed,
+            trial_timeout_s=trial_timeout_s,
+        )
+
+    def evaluate(self, *, on_trial: Listener | None = None) -> EvaluationReport:
+        """Run every trial that is not done yet.
+
+        Parameters
+        ----------
+        on_trial : callable, optional
+            Told of each trial that is over: its spec, its result and the report so far.
+
+        Returns
+        -------
+        EvaluationReport
+            How many trials succeeded, failed and were there before, and where the rows are.
+
+        Raises
+        ------
+        EQCCTProError
+            The input cannot be used, or results cannot be kept.  A trial that fails does not
+            raise: it has a row that says why.
+        """
+        from eqcctpro.evaluation.sweep import Sweep
+        from eqcctpro.orchestration.runlog import run_log
+
+        log = self.config.pick.log_file or self.config.pick.output / "evaluation.log"
+        with run_log([log]):
+            return Sweep(self.config).run(on_trial=on_trial)
+
+    def evaluate_cpu(self) -> EvaluationReport:
+        """`evaluate`, for scripts that call it by EQCCTPro's name."""
+        return self._of_mode("cpu")
+
+    def evaluate_gpu(self) -> EvaluationReport:
+        """`evaluate`, for scripts that call it by EQCCTPro's name."""
+        return self._of_mode("gpu")
+
+    def _of_mode(self, mode: str) -> EvaluationReport:
+        if self.config.eval_mode != mode:
+            raise SettingsError(f"eval_mode is {self.config.eval_mode!r}, not {mode!r}")
+        return self.evaluate()
+
+
+def _check(given: Mapping[str, Any]) -> None:
+    if str(given["eval_mode"]).lower() not in {"cpu", "gpu"}:
+        raise SettingsError(f"eval_mode: {given['eval_mode']!r} is not known", hint="cpu or gpu")
+    if not given["exact_resume_match"]:
+        raise SettingsError(
+            "exact_resume_match=False cannot be honoured: it would skip trials that nobody ran"
+        )
+    if (given["start_time"] is None) != (given["end_time"] is None):
+        raise SettingsError("start_time and end_time belong together: give both, or neither")
+    for name in ("cpu_test_step_size", "station_list_step_size", "starting_amount_of_stations"):
+        if given[name] < 1:
+            raise SettingsError(f"{name}: {given[name]} is not 1 or more")
+    for name in ("conc_station_tasks_step_size", "conc_timechunk_tasks_step_size"):
+        if given[name] < 0:
+            raise SettingsError(f"{name}: {given[name]} is negative")
+
+
+def _steps(first: int, last: int, step: int) -> tuple[int, ...]:
+    """From the first number to the last one, which is always among them."""
+    if not 1 <= first <= last:
+        raise SettingsError(f"min_cpu_amount or min_gpu_amount: {first} of {last} that there are")
+    return tuple(dict.fromkeys([*range(first, last, step), last]))
+
+
+def _station_counts(given: Mapping[str, Any]) -> tuple[int, ...]:
+    most = given["stations2use"]
+    if most is None:
+        return _USUAL_STATIONS
+    first = min(given["starting_amount_of_stations"], most)
+    return station_count_steps(first, most, given["station_list_step_size"])
+
+
+def _concurrency(given: Mapping[str, Any]) -> Any:
+    if given["concurrency_values"] is not None:
+        return tuple(given["concurrency_values"])
+    if given["conc_station_tasks_max_only"]:
+        return "max"
+    step = given["conc_station_tasks_step_size"]
+    if step == 0:
+        return "percent"
+    most = max(given["station_counts"] or _station_counts(given))
+    return tuple(range(given["min_conc_stations"], most + 1, step))
+
+
+def _timechunks(given: Mapping[str, Any]) -> tuple[int, ...]:
+    """Numbers of time chunks to try at once; those that the input lacks are left out."""
+    step = given["conc_timechunk_tasks_step_size"]
+    if step == 0 or given["start_time"] is None:
+        return (1,)
+    from eqcctpro.times import parse_utc
+
+    span = parse_utc(given["end_time"], "end_time") - parse_utc(given["start_time"], "start_time")
+    chunks = max(-(-span // round(given["timechunk_dt"] * 60e9)), 1)
+    return tuple(range(1, int(chunks) + 1, step))
