@@ -46,8 +46,9 @@ def read_csv_file(path: Path) -> CsvFile:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     # Only these end a row; str.splitlines knows more characters, which may stand in messages.
     lines = text.replace("\r\n", "\n").split("\n")
-    ended = not lines[-1]
-    source = _Lines([f"{line}\n" for line in (lines[:-1] if ended else lines)])
+    if not lines[-1]:
+        lines.pop()
+    source = _Lines([f"{line}\n" for line in lines])
     header = next(_records(source, None, path, []), None)
     if header is None:
         raise InputError(f"{path} is empty", hint="it has to start with the names of its columns")
@@ -59,8 +60,6 @@ def read_csv_file(path: Path) -> CsvFile:
             notes.append(f"{path.name}, line {line}: the header again, left out")
             continue
         rows.append(CsvRow(line, dict(zip(columns, fields, strict=True))))
-    if rows and not ended:
-        notes.append(f"{path.name}: the last line has no end; what is there was used")
     return CsvFile(path, columns, tuple(rows), tuple(notes))
 
 
