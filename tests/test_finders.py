@@ -315,6 +315,15 @@ def test_between_measured_cpu_counts_a_prediction_is_offered(write: Write) -> No
     assert best.pick_settings()["cpu_ids"] == [0, 1, 2, 3]
 
 
+def test_batches_may_differ_between_cpu_counts(write: Write) -> None:
+    rows = [
+        ours(100, cpus, seconds, settings={"batch_size": batch})
+        for cpus, batch, seconds in ((2, 64, 51.0), (2, 128, 53.0), (8, 64, 15.0), (8, 256, 13.5))
+    ]
+    best = cpu_finder(write(rows)).find_optimal_for(4, 100)
+    assert best.seconds == pytest.approx(26.0) and "batch_size" not in best.settings
+
+
 @pytest.mark.parametrize(("cpus", "stations"), [(2, 200), (2, 5), (4, 100), (1, 100)])
 def test_too_far_away_nothing_is_predicted(write: Write, cpus: int, stations: int) -> None:
     rows = [ours(n, 2, 1 + 0.1 * n) for n in (10, 100)]

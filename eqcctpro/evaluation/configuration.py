@@ -151,8 +151,8 @@ class BestConfiguration:
 
     @property
     def stations_per_second(self) -> float:
-        """Station tasks of all time chunks, a second."""
-        return self.stations * self.trial.total_timechunks / self.seconds
+        """Stations, with all their time chunks, a second."""
+        return self.stations / self.seconds
 
     @property
     def vram_mb(self) -> float | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final
 
 from eqcctpro.errors import SettingsError
@@ -125,11 +126,9 @@ def predicted_at(
     found: list[BestConfiguration] = []
     reasons: dict[str, None] = {}
     for by_cpus in families.values():
-        for count in [cpus] if cpus is not None else sorted(by_cpus):
-            if cpus is None and any(trial.stations == stations for trial in by_cpus[count]):
-                continue  # what was measured needs no prediction
+        for attempt in _attempts(by_cpus, stations, cpus):
             try:
-                found.append(_predicted(by_cpus, stations, count))
+                found.append(attempt())
             except SettingsError as error:
                 reasons[str(error)] = None
     return found, list(reasons)
@@ -160,29 +159,66 @@ class _Curve:
     trials: tuple[Trial, ...]
 
 
-def _predicted(by_cpus: Mapping[int, list[Trial]], stations: int, cpus: int) -> BestConfiguration:
-    if cpus in by_cpus:
-        curve, like = _curve(by_cpus[cpus], stations), by_cpus[cpus][-1]
-        settings = execution_settings(like.settings)
-        seconds, ram, basis = curve.seconds, curve.ram, curve.trials
-    else:
-        fewer = max((count for count in by_cpus if count < cpus), default=None)
-        more = min((count for count in by_cpus if count > cpus), default=None)
-        if fewer is None or more is None:
-            raise SettingsError(
-                f"{cpus} CPUs are not between the {min(by_cpus)} to {max(by_cpus)} that one "
-                "configuration was measured with"
-            )
-        low, high = _curve(by_cpus[fewer], stations), _curve(by_cpus[more], stations)
-        seconds = predict_between_cpus((fewer, low.seconds), (more, high.seconds), cpus)
-        ram = None
-        if low.ram is not None and high.ram is not None:
-            ram = max(low.ram, high.ram, key=lambda estimate: estimate.high)
-        basis = (*low.trials, *high.trials)
-        settings = _with_cpus(by_cpus[more][-1], cpus)
+def _attempts(
+    by_cpus: Mapping[int, list[Trial]], stations: int, cpus: int | None
+) -> Iterator[Callable[[], BestConfiguration]]:
+    """Every way to predict something from one family."""
+    if cpus is not None and cpus not in by_cpus:
+        yield partial(_over_cpus, by_cpus, stations, cpus)
+        return
+    for count in by_cpus if cpus is None else [cpus]:
+        for same in _by_batch(by_cpus[count]):
+            # What was measured needs no prediction.
+            if cpus is not None or all(trial.stations != stations for trial in same):
+                yield partial(_over_stations, same, stations)
+
+
+def _over_stations(trials: Sequence[Trial], stations: int) -> BestConfiguration:
+    curve, like = _curve(trials, stations), trials[-1]
     return BestConfiguration.from_estimate(
-        seconds, ram, basis=basis, stations=stations, cpus=cpus, settings=settings
+        curve.seconds,
+        curve.ram,
+        basis=curve.trials,
+        stations=stations,
+        cpus=like.cpus,
+        settings=execution_settings(like.settings),
     )
+
+
+def _over_cpus(by_cpus: Mapping[int, list[Trial]], stations: int, cpus: int) -> BestConfiguration:
+    fewer = max((count for count in by_cpus if count < cpus), default=None)
+    more = min((count for count in by_cpus if count > cpus), default=None)
+    if fewer is None or more is None:
+        raise SettingsError(
+            f"{cpus} CPUs are not between the {min(by_cpus)} to {max(by_cpus)} that one "
+            "configuration was measured with"
+        )
+    low, high = (
+        min(
+            (_curve(same, stations) for same in _by_batch(by_cpus[count])),
+            key=lambda curve: curve.seconds.value,
+        )
+        for count in (fewer, more)
+    )
+    ram = None
+    if low.ram is not None and high.ram is not None:
+        ram = max(low.ram, high.ram, key=lambda estimate: estimate.high)
+    return BestConfiguration.from_estimate(
+        predict_between_cpus((fewer, low.seconds), (more, high.seconds), cpus),
+        ram,
+        basis=(*low.trials, *high.trials),
+        stations=stations,
+        cpus=cpus,
+        settings=_with_cpus(low.trials[-1], high.trials[-1], cpus),
+    )
+
+
+def _by_batch(trials: Sequence[Trial]) -> list[list[Trial]]:
+    """Trials of each batch size."""
+    sizes: dict[Any, list[Trial]] = {}
+    for trial in trials:
+        sizes.setdefault(trial.settings.get("batch_size"), []).append(trial)
+    return list(sizes.values())
 
 
 def _curve(trials: Sequence[Trial], stations: int) -> _Curve:
@@ -210,9 +246,13 @@ def _workload(trial: Trial) -> tuple[Any, ...]:
 
 
 def _family(trial: Trial) -> tuple[Any, ...]:
-    """Configurations that differ in the number of CPUs only."""
+    """Configurations that differ in the number of CPUs and the size of batches only.
+
+    The best batch grows with the threads, so that it may be another one for each number.
+    """
     settings = execution_settings(trial.settings)
-    settings.pop("cpu_ids", None)
+    for name in ("cpu_ids", "batch_size"):
+        settings.pop(name, None)
     shape = tuple(
         "all" if (count := settings.pop(name, None)) == trial.cpus else count
         for name in ("workers", "threads")
@@ -220,12 +260,14 @@ def _family(trial: Trial) -> tuple[Any, ...]:
     return (trial.gpus, shape, json.dumps(settings, sort_keys=True, default=str))
 
 
-def _with_cpus(trial: Trial, cpus: int) -> dict[str, Any]:
-    """A trial's settings with another number of CPUs."""
-    settings = execution_settings(trial.settings)
+def _with_cpus(fewer: Trial, more: Trial, cpus: int) -> dict[str, Any]:
+    """Settings for a number of CPUs between those of two trials of one family."""
+    settings = execution_settings(more.settings)
     for name in ("workers", "threads"):
-        if settings.get(name) == trial.cpus:
+        if settings.get(name) == more.cpus:
             settings[name] = cpus
+    if settings.get("batch_size") != fewer.settings.get("batch_size"):
+        settings.pop("batch_size", None)
     if "cpu_ids" in settings:
         settings["cpu_ids"] = list(settings["cpu_ids"])[:cpus]
     return settings
