@@ -6,6 +6,9 @@ The public API::
     PickConfig    the settings of a run, with the names of the command line
     run_picking   runs a PickConfig
     RunResult     what a run found
+    EvaluateSystem
+                  measures how fast this machine picks in each configuration
+    PickSession   runs whose workers stay ready in between
     OptimalCPUConfigurationFinder, OptimalGPUConfigurationFinder
                   which configuration a benchmark found best
     BestConfiguration
@@ -27,15 +30,19 @@ if TYPE_CHECKING:
         OptimalCPUConfigurationFinder,
         OptimalGPUConfigurationFinder,
     )
+    from eqcctpro.evaluation.system import EvaluateSystem
     from eqcctpro.orchestration.result import RunResult
     from eqcctpro.orchestration.run import run_picking
+    from eqcctpro.orchestration.session import PickSession
 
 __all__ = [
     "BestConfiguration",
     "EQCCTProError",
+    "EvaluateSystem",
     "OptimalCPUConfigurationFinder",
     "OptimalGPUConfigurationFinder",
     "PickConfig",
+    "PickSession",
     "RunEQCCTPro",
     "RunResult",
     "__version__",
@@ -48,11 +55,13 @@ __version__ = "1.0.0.dev0"
 _HOMES = {
     "BestConfiguration": "eqcctpro.evaluation.configuration",
     "EQCCTProError": "eqcctpro.errors",
+    "EvaluateSystem": "eqcctpro.evaluation.system",
     "OptimalCPUConfigurationFinder": "eqcctpro.evaluation.finders",
     "OptimalGPUConfigurationFinder": "eqcctpro.evaluation.finders",
     "PickConfig": "eqcctpro.config",
     "RunEQCCTPro": "eqcctpro.api",
     "RunResult": "eqcctpro.orchestration.result",
+    "PickSession": "eqcctpro.orchestration.session",
     "run_picking": "eqcctpro.orchestration.run",
 }
 

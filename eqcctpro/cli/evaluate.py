@@ -27,7 +27,7 @@ _QUICK_STATIONS = (10, 25, 50)
 
 def evaluate(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="Folder of an archive, or files.")
+        list[Path], typer.Argument(metavar="INPUT", help="Folder of an archive, or files.")
     ],
     output: Annotated[Path, Option("-o", "--output", help="Folder that trials work in.")],
     csv_dir: Annotated[

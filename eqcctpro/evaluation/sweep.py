@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from eqcctpro.archive.plan import InputSettings, make_plan
-from eqcctpro.errors import EQCCTProError
+from eqcctpro.errors import EQCCTProError, SettingsError
+from eqcctpro.evaluation.baselines import baseline_names
 from eqcctpro.evaluation.finder_files import write_finder_files
 from eqcctpro.evaluation.grid import TrialSpec, station_limit, trial_specs
 from eqcctpro.evaluation.machine import describe_machine
@@ -21,7 +22,9 @@ from eqcctpro.evaluation.station_sets import StationSets
 from eqcctpro.evaluation.store import TrialStore
 from eqcctpro.evaluation.trial import TrialResult, run_trial
 from eqcctpro.orchestration.outputs import package_versions
+from eqcctpro.orchestration.placement import check_gpus
 from eqcctpro.picks.writers import check_writable
+from eqcctpro.resources.hardware import read_hardware
 
 __all__ = ["EvaluationReport", "Sweep"]
 
@@ -90,11 +93,16 @@ class Sweep:
         There is nothing to pick.
     OutputError
         Results cannot be written.
+    SettingsError, RuntimeUnavailableError
+        A baseline or a GPU is not there.
     """
 
     def __init__(self, config: EvaluationConfig) -> None:
         self.config = config
         pick = config.pick
+        _check_names(config)
+        if pick.gpu_ids:
+            check_gpus(pick, read_hardware())
         check_writable(pick.output)
         self.store = TrialStore(config.csv_dir, config.eval_mode)
         plan = make_plan(
@@ -218,6 +226,14 @@ class Sweep:
             self.report.errors.append(f"{spec.title}: {result.error}")
             logger.warning("trial failed: %s: %s", spec.title, result.error)
         return result
+
+
+def _check_names(config: EvaluationConfig) -> None:
+    """Refuse baselines that do not exist."""
+    known = baseline_names()
+    for name in config.baselines:
+        if name not in known:
+            raise SettingsError(f"baselines: {name!r} is not known", hint=", ".join(known))
 
 
 def _with_any_workers(spec: TrialSpec) -> str:

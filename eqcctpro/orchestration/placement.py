@@ -18,7 +18,7 @@ from eqcctpro.resources.footprints import (
 )
 from eqcctpro.resources.hardware import Hardware, available_cores, read_hardware, usable_cores
 
-__all__ = ["Placement", "place_workers"]
+__all__ = ["Placement", "check_gpus", "place_workers"]
 
 # Ray's own processes for one machine, and a driver that has opened the model once, MB
 # (docs/resources.md).  torch stays loaded in the driver.
@@ -162,7 +162,7 @@ def _memory_plan(
         return None  # the memory is that of other machines
     machine = hardware or read_hardware()
     if config.gpu_ids:
-        _check_gpus(config, machine)
+        check_gpus(config, machine)
     footprint = _footprint(config)
     if footprint is None:
         return None
@@ -197,8 +197,13 @@ def _batch_size(config: PickConfig, footprint: Footprint, workers: int) -> int |
     return footprint.batch_size * max(threads, MEASURED_THREADS) // MEASURED_THREADS
 
 
-def _check_gpus(config: PickConfig, machine: Hardware) -> None:
-    """Refuse devices that are not there, in the words of what would have used them."""
+def check_gpus(config: PickConfig, machine: Hardware) -> None:
+    """Refuse devices that are not there, in the words of what would have used them.
+
+    Raises
+    ------
+    RuntimeUnavailableError
+    """
     there = {gpu.index for gpu in machine.gpus}
     missing = sorted(set(config.gpu_ids) - there)
     if not missing:

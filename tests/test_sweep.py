@@ -1,0 +1,406 @@
+"""Sweeps: what is measured, what is kept, and what a killed one leaves."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eqcctpro import EvaluateSystem
+from eqcctpro.errors import InputError, SettingsError
+from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER, PUBLISHED_COLUMNS
+from eqcctpro.evaluation.grid import TrialSpec, concurrency_steps, station_count_steps
+from eqcctpro.evaluation.store import TrialStore
+from eqcctpro.evaluation.sweep import Sweep
+from eqcctpro.evaluation.trial import TrialResult, run_trial
+
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture
+def settings(network: Path, imported_model: str, tmp_path: Path) -> dict[str, Any]:
+    """A small evaluation in this process's mode, quick to run."""
+    parent, child = imported_model.split("/")
+    return {
+        "eval_mode": "cpu",
+        "input_dir": network,
+        "output_dir": tmp_path / "out",
+        "csv_dir": tmp_path / "csv",
+        "model_type": "seisbench",
+        "seisbench_parent_model": parent,
+        "seisbench_child_model": child,
+        "station_counts": (2, 4),
+        "modes": ("local",),
+        "runtimes": ("openvino",),
+        "min_cpu_amount": len(os.sched_getaffinity(0)),
+        "repeats": 2,
+    }
+
+
+def rows_of(settings: dict[str, Any]) -> list[dict[str, str]]:
+    with (settings["csv_dir"] / "cpu_test_results.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Runner:
+    """Answers for trials at once, with what a test wants."""
+
+    def __init__(self, answer: Callable[[TrialSpec], dict[str, Any]] = lambda _: {}) -> None:
+        self.specs: list[TrialSpec] = []
+        self.answer = answer
+
+    def __call__(self, spec: TrialSpec, *_: Any, **__: Any) -> TrialResult:
+        from eqcctpro.evaluation.subject import Outcome
+
+        self.specs.append(spec)
+        stations = len(spec.station_set.stations)
+        repeats = [Outcome(s * stations, {"infer": s}, stations, 0, 0, {"P": 1}) for s in (1, 3, 2)]
+        result = TrialResult(spec, {"workers": spec.config.workers}, [], repeats, 9.0, 2.0)
+        return replace(result, **self.answer(spec))
+
+
+class TestPlan:
+    def test_station_counts_are_eqcctpros_and_end_with_the_largest(self) -> None:
+        assert station_count_steps(1, 28, 1) == (1, 5, 10, 15, 20, 25, 28)
+        assert station_count_steps(50, 230, 25)[-2:] == (225, 230)
+        assert station_count_steps(1, 1, 1) == (1,)
+
+    def test_concurrency_steps(self) -> None:
+        assert concurrency_steps(10, "percent") == (2, 4, 6, 8, 10)
+        assert concurrency_steps(2, "percent") == (1, 2)
+        assert concurrency_steps(12, "max") == (12,)
+        assert concurrency_steps(3, (1, 2, 8)) == (1, 2)
+        assert concurrency_steps(3, (5,)) == (3,)
+
+    def test_all_configurations_of_a_cell_pick_the_same_stations(
+        self, settings: dict[str, Any]
+    ) -> None:
+        settings |= {"modes": ("local", "modelactor"), "runtimes": ("openvino", "torch")}
+        specs = Sweep(EvaluateSystem(**settings).config).specs
+        sets = {}
+        for spec in specs:
+            stations = spec.station_set.stations
+            assert sets.setdefault(spec.cell_id, stations) == stations
+        assert sorted(map(len, sets.values())) == [2, 4]
+        small, large = sorted(sets.values(), key=len)
+        assert set(small) < set(large)
+        assert len({spec.configuration_id for spec in specs}) == len(specs)
+        others = Sweep(EvaluateSystem(**settings, seed=1).config).specs
+        assert others[0].station_set.stations != specs[0].station_set.stations
+
+    def test_what_affects_a_trial_makes_it_another(self, settings: dict[str, Any]) -> None:
+        def ids(**changes: Any) -> set[str]:
+            config = EvaluateSystem(**{**settings, **changes}).config
+            return {spec.configuration_id for spec in Sweep(config).specs}
+
+        same = ids()
+        assert ids(repeats=5) == same
+        for change in (
+            {"P_threshold": 0.7},
+            {"modes": ("modelactor",)},
+            {"runtimes": ("torch",)},
+            {"batch_sizes": (8,)},
+            {"model_arguments": {"overlap": 0.5}},
+            {"ram_safety_cap": 0.5},
+        ):
+            assert not ids(**change) & same, change
+
+    def test_timechunks_at_once(self, settings: dict[str, Any]) -> None:
+        settings |= {"modes": ("modelactor",), "concurrency_values": (1,), "station_counts": (2,)}
+        settings |= {"start_time": "2024-12-15 12:00:00", "end_time": "2024-12-15 12:02:00"}
+        specs = Sweep(EvaluateSystem(**settings, timechunk_dt=1).config).specs
+        assert [spec.config.concurrent_timechunks for spec in specs] == [1, 2]
+
+    @pytest.mark.parametrize(
+        ("change", "words"),
+        [
+            ({"eval_mode": "tpu"}, "eval_mode: 'tpu'"),
+            ({"eval_mode": "gpu"}, r"CUDA|GPU"),
+            ({"repeats": 0}, "repeats"),
+            ({"modes": ("both",)}, "modes"),
+            ({"station_counts": (0,)}, "station_counts"),
+            ({"exact_resume_match": False}, "exact_resume_match"),
+            ({"min_cpu_amount": 999}, "min_cpu_amount"),
+            ({"start_time": "2024-12-15 12:00:00"}, "start_time and end_time"),
+            ({"baselines": ("excel",)}, "excel"),
+        ],
+    )
+    def test_wrong_settings_are_refused_before_anything_runs(
+        self, settings: dict[str, Any], change: dict[str, Any], words: str
+    ) -> None:
+        with pytest.raises(Exception, match=words) as caught:
+            Sweep(EvaluateSystem(**{**settings, **change}).config).run(runner=Runner())
+        assert "EQCCTProError" in [kind.__name__ for kind in type(caught.value).__mro__]
+        assert not (settings["csv_dir"] / "cpu_test_results.csv").exists()
+
+
+class TestRealTrials:
+    def test_rows_say_what_was_measured(self, settings: dict[str, Any]) -> None:
+        report = EvaluateSystem(**settings).evaluate()
+        assert (report.succeeded, report.failed) == (2, 0)
+        rows = rows_of(settings)
+        assert tuple(rows[0]) == CANONICAL_CSV_HEADER
+        assert CANONICAL_CSV_HEADER[:38] == PUBLISHED_COLUMNS
+        assert [row["Number of Stations Used"] for row in rows] == ["2", "4"]
+        for row in rows:
+            assert row["Trial Success"] == "1"
+            median, total = (
+                float(row[f"Total {name} (s)"]) for name in ("Run time for Picker", "Trial Time")
+            )
+            assert float(row["Picker Time Min (s)"]) <= median <= float(row["Picker Time Max (s)"])
+            assert total > median + float(row["Actor Creation Time (s)"])
+            stages = [float(row[f"{s} Time (s)"]) for s in ("Plan", "Inference", "Pick", "Write")]
+            assert 0 < sum(stages) <= median
+            assert 50 < float(row["Peak RAM (MB)"]) < 1000
+            assert json.loads(row["Settings (JSON)"])["runtime"] == row["Runtime"] == "openvino"
+            assert int(row["P Picks"]) >= int(row["Number of Stations Used"])
+        lines = (settings["csv_dir"] / "cpu_test_repeats.jsonl").read_text().splitlines()
+        kinds = [[run["kind"] for run in json.loads(line)["repeats"]] for line in lines]
+        assert kinds == [["warm-up", "repeat", "repeat"]] * 2
+        assert (settings["csv_dir"] / "optimal_configurations_cpu.csv").exists()
+
+    @SLOW
+    @pytest.mark.parametrize("mode", ["modelactor", "ripper"])
+    def test_modes_on_ray(self, settings: dict[str, Any], mode: str) -> None:
+        settings |= {"modes": (mode,), "station_counts": (4,), "concurrency_values": (2,)}
+        report = EvaluateSystem(**settings).evaluate()
+        assert report.errors == []
+        (row,) = rows_of(settings)
+        assert row["Mode"] == mode
+        assert row["Number of Concurrent Station Tasks"] == "2"
+        assert row["N ModelActors"] == ("2" if mode == "modelactor" else "0")
+        assert ("[RIPPER MODE]" in row["Comments"]) == (mode == "ripper")
+        assert int(row["Num Worker Processes"]) > 3
+
+    def test_a_trial_with_a_failed_station_is_no_success(self, settings: dict[str, Any]) -> None:
+        chunk = next(settings["input_dir"].iterdir())
+        (chunk / "DEM01" / "broken.mseed").write_bytes(b"no waveform" * 100)
+        settings |= {"station_counts": (6,), "repeats": 1}
+        report = EvaluateSystem(**settings).evaluate()
+        assert report.failed == 1
+        assert "broken.mseed" in report.notes[0]
+        (row,) = rows_of(settings)
+        assert row["Trial Success"] == "0"
+        assert "broken.mseed" in row["Error Message"]
+        assert row["Station Tasks Failed"] == "1"
+        assert not (settings["csv_dir"] / "optimal_configurations_cpu.csv").exists()
+
+    def test_a_model_that_cannot_be_loaded_is_a_row(self, settings: dict[str, Any]) -> None:
+        settings |= {"seisbench_child_model": "nosuchweights", "station_counts": (2,)}
+        assert EvaluateSystem(**settings).evaluate().failed == 1
+        assert "nosuchweights" in rows_of(settings)[0]["Error Message"]
+
+    def test_nothing_is_written_elsewhere_or_deleted(
+        self, settings: dict[str, Any], tmp_path: Path
+    ) -> None:
+        mine = settings["output_dir"] / "important_outputs"
+        mine.mkdir(parents=True)
+        (mine / "X_prediction_results.csv").write_text("mine")
+        before = sorted(settings["input_dir"].rglob("*"))
+        EvaluateSystem(**{**settings, "station_counts": (2,), "repeats": 1}).evaluate()
+        assert sorted(settings["input_dir"].rglob("*")) == before
+        assert (mine / "X_prediction_results.csv").read_text() == "mine"
+        assert {path.name for path in tmp_path.iterdir()} <= {"archive", "out", "csv"}
+
+
+class TestTrialProcess:
+    def spec(self, settings: dict[str, Any]) -> TrialSpec:
+        return Sweep(EvaluateSystem(**settings).config).specs[0]
+
+    def test_that_dies(self, settings: dict[str, Any], tmp_path: Path) -> None:
+        spec = self.spec(settings)
+        result = run_trial(spec, tmp_path / "t", repeats=1, opener=_dies)
+        assert not result.success
+        assert "killed" in result.error
+
+    def test_that_hangs(self, settings: dict[str, Any], tmp_path: Path) -> None:
+        started = time.monotonic()
+        spec = self.spec(settings)
+        result = run_trial(spec, tmp_path / "t", repeats=1, timeout_s=3, opener=_hangs)
+        assert "longer than 3 s" in result.error
+        assert time.monotonic() - started < 20
+
+
+def _dies(*_: Any) -> Any:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _hangs(*_: Any) -> Any:
+    time.sleep(600)
+
+
+class TestResume:
+    def test_finished_trials_are_not_run_again(self, settings: dict[str, Any]) -> None:
+        settings["runtimes"] = ("openvino", "torch")
+        first = Runner()
+        Sweep(EvaluateSystem(**settings).config).run(runner=first)
+        assert len(first.specs) == 4
+        again = Runner()
+        report = Sweep(EvaluateSystem(**settings).config).run(runner=again)
+        assert (len(again.specs), report.finished_before) == (0, 4)
+        more = Runner()
+        Sweep(EvaluateSystem(**{**settings, "P_threshold": 0.5}).config).run(runner=more)
+        assert len(more.specs) == 4
+
+    def test_failed_trials_are_run_again_on_request(self, settings: dict[str, Any]) -> None:
+        fails = Runner(lambda _: {"error": 'a, "b"\nc', "repeats": []})
+        assert Sweep(EvaluateSystem(**settings).config).run(runner=fails).failed == 2
+        assert rows_of(settings)[0]["Error Message"] == 'a, "b" c'
+        same = Runner()
+        assert Sweep(EvaluateSystem(**settings).config).run(runner=same).finished_before == 2
+        retry = Runner()
+        settings["retry_failed"] = True
+        assert Sweep(EvaluateSystem(**settings).config).run(runner=retry).succeeded == 2
+        assert len(rows_of(settings)) == 4
+        assert Sweep(EvaluateSystem(**settings).config).run(runner=same).finished_before == 2
+
+    def test_the_median_is_in_the_row_and_every_repeat_beside_it(
+        self, settings: dict[str, Any]
+    ) -> None:
+        Sweep(EvaluateSystem(**settings).config).run(runner=Runner())
+        row = rows_of(settings)[1]
+        assert float(row["Total Run time for Picker (s)"]) == 8.0
+        assert float(row["Picker Time Spread (%)"]) == 100.0
+        assert float(row["Total Trial Time (s)"]) == 10.0
+
+    def test_what_memory_caps_to_the_same_runs_once(self, settings: dict[str, Any]) -> None:
+        capped = Runner(lambda spec: {"facts": {"workers": min(spec.config.workers or 1, 3)}})
+        settings |= {"modes": ("modelactor",), "station_counts": (6,)}
+        settings["concurrency_values"] = (2, 4, 5, 6)
+        report = Sweep(EvaluateSystem(**settings).config).run(runner=capped)
+        assert [spec.config.workers for spec in capped.specs] == [2, 4]
+        assert report.merged == 2
+        again = Runner(capped.answer)
+        assert Sweep(EvaluateSystem(**settings).config).run(runner=again).merged == 2
+        assert again.specs == []
+
+    @SLOW
+    def test_killed_at_any_moment_it_goes_on_where_it_was(
+        self, settings: dict[str, Any], tmp_path: Path
+    ) -> None:
+        settings |= {"station_counts": (1, 2, 3, 4), "repeats": 1}
+        script = tmp_path / "sweep.py"
+        given = {name: str(v) if isinstance(v, Path) else v for name, v in settings.items()}
+        script.write_text(
+            "from eqcctpro import EvaluateSystem\n"
+            f"if __name__ == '__main__':\n    EvaluateSystem(**{given!r}).evaluate()\n"
+        )
+        rng = random.Random(1)
+        known: list[dict[str, str]] = []
+        csv_path = settings["csv_dir"] / "cpu_test_results.csv"
+        for _ in range(4):
+            process = subprocess.Popen([sys.executable, str(script)], start_new_session=True)
+            time.sleep(rng.uniform(1.0, 5.0))
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            rows = rows_of(settings) if csv_path.exists() else []
+            assert rows[: len(known)] == known
+            known = rows
+        report = EvaluateSystem(**settings).evaluate()
+        rows = rows_of(settings)
+        assert rows[: len(known)] == known
+        assert report.finished_before == len(known)
+        assert [row["Number of Stations Used"] for row in rows] == ["1", "2", "3", "4"]
+        assert all(row["Trial Success"] == "1" for row in rows)
+
+
+class TestStore:
+    def test_two_writers(self, tmp_path: Path) -> None:
+        code = (
+            "import sys; from pathlib import Path\n"
+            "from eqcctpro.evaluation.store import TrialStore\n"
+            f"store = TrialStore(Path({str(tmp_path)!r}), 'cpu')\n"
+            "for i in range(25): store.append({'Mode': sys.argv[1], 'Comments': 'x' * 5000}, [])\n"
+        )
+        processes = [subprocess.Popen([sys.executable, "-c", code, name]) for name in "ab"]
+        assert [process.wait() for process in processes] == [0, 0]
+        rows = TrialStore(tmp_path, "cpu").rows()
+        assert sorted(int(row["Trial Number"]) for row in rows) == list(range(1, 51))
+        assert all(row["Comments"] == "x" * 5000 for row in rows)
+
+    def test_a_torn_line_is_lost_alone(self, tmp_path: Path) -> None:
+        store = TrialStore(tmp_path, "cpu")
+        store.append({"Mode": "local"}, [])
+        whole = store.path.read_bytes()
+        store.append({"Mode": "ripper"}, [])
+        for cut in (1, 20):
+            store.path.write_bytes(store.path.read_bytes()[:-cut])
+            assert [row["Mode"] for row in store.rows()] == ["local"]
+        assert store.append({"Mode": "modelactor"}, []) == 2
+        assert store.path.read_bytes().startswith(whole)
+        assert [row["Mode"] for row in store.rows()] == ["local", "modelactor"]
+
+    def test_a_file_of_eqcctpro_gets_our_columns(self, tmp_path: Path) -> None:
+        path = tmp_path / "cpu_test_results.csv"
+        values = [str(number) for number in range(3, 41)]
+        lines = [",".join(f'"{v}"' for v in line) for line in (PUBLISHED_COLUMNS, values)]
+        path.write_text("\n".join(lines) + "\n")
+        assert TrialStore(tmp_path, "cpu").append({"Mode": "local"}, []) == 4
+        old, new = TrialStore(tmp_path, "cpu").rows()
+        assert [old[column] for column in PUBLISHED_COLUMNS] == values
+        assert (old["Mode"], new["Mode"]) == ("", "local")
+
+    def test_another_file_is_left_alone(self, tmp_path: Path) -> None:
+        path = tmp_path / "cpu_test_results.csv"
+        path.write_text("a,b\n1,2\n")
+        with pytest.raises(InputError, match="not a file of trials"):
+            TrialStore(tmp_path, "cpu").append({}, [])
+        assert path.read_text() == "a,b\n1,2\n"
+
+
+class TestCommand:
+    def options(self, settings: dict[str, Any]) -> list[str]:
+        where = ["-o", str(settings["output_dir"]), "--csv-dir", str(settings["csv_dir"])]
+        model = f"{settings['seisbench_parent_model']}/{settings['seisbench_child_model']}"
+        return [str(settings["input_dir"]), *where, "--model", model, "--stations", "2,3"]
+
+    def test_dry_run_measures_nothing(self, settings: dict[str, Any], cli: Any) -> None:
+        result = cli("evaluate", *self.options(settings), "--mode", "local", "--dry-run")
+        assert result.exit_code == 0
+        assert "2 trials; about" in result.output
+        assert "3 stations" in result.output
+        assert not (settings["csv_dir"] / "cpu_test_results.csv").exists()
+
+    def test_trials_are_shown_and_counted(self, settings: dict[str, Any], cli: Any) -> None:
+        options = [*self.options(settings), "--mode", "local", "--repeats", "1"]
+        result = cli("evaluate", *options)
+        assert result.exit_code == 0, result.output
+        assert "[2/2, 0 s left]" in result.output
+        assert "2 trials measured" in result.output
+        assert "2 of them done; about 0 s to go" in cli("evaluate", *options).output
+
+    def test_wrong_numbers(self, settings: dict[str, Any], cli: Any) -> None:
+        result = cli("evaluate", *self.options(settings), "--cpus", "two")
+        assert result.exit_code == 2
+        assert "--cpus 'two'" in result.output
+
+
+def test_seisbench_is_measured_by_the_same_clock(settings: dict[str, Any]) -> None:
+    settings |= {"baselines": ("seisbench-classify-merged",), "station_counts": (2,)}
+    report = EvaluateSystem(**{**settings, "repeats": 1}).evaluate()
+    assert report.errors == []
+    baseline, ours = rows_of(settings)
+    assert (baseline["Mode"], baseline["Baseline"]) == ("baseline", "seisbench-classify-merged")
+    assert baseline["Cell ID"] == ours["Cell ID"]
+    assert float(baseline["Total Run time for Picker (s)"]) > 0
+    assert baseline["P Picks"] == ours["P Picks"]
+
+
+def test_settings_error_names_the_input(settings: dict[str, Any], tmp_path: Path) -> None:
+    shutil.rmtree(settings["input_dir"])
+    with pytest.raises(InputError, match="does not exist"):
+        EvaluateSystem(**settings).evaluate()
+    with pytest.raises(SettingsError, match="selected_gpus"):
+        EvaluateSystem(**settings, selected_gpus=[0])
