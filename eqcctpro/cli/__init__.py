@@ -13,6 +13,7 @@ from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
+from eqcctpro.cli.tune import tune
 
 __all__ = ["app", "main"]
 
@@ -28,6 +29,7 @@ app.command()(doctor)
 app.command()(calibrate)
 app.command()(optimal)
 app.command()(evaluate)
+app.command()(tune)
 app.add_typer(models_app)
 
 
