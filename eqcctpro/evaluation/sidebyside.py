@@ -58,7 +58,8 @@ class Measurement:
         Of the repeats, without the first run.
     peak_mb : float
         Highest proportional set size of its processes in MB of 2**20 bytes; loading
-        included, and for a command without the process that starts it.
+        included, and for a command without the process that starts it.  Pages of libraries
+        that other contenders have loaded too count in part.
     problem : str
         Why it was not measured; empty text if it was.
     """
@@ -138,7 +139,8 @@ def compare(
             report(f"{contender.name}: {host.measurement.problem or 'ready'}")
         for number in range(repeats):
             report(f"repeat {number + 1} of {repeats}")
-            for host in hosts[number % len(hosts) :] + hosts[: number % len(hosts)]:
+            first = number % max(1, len(hosts))
+            for host in hosts[first:] + hosts[:first]:
                 if number < (host.measurement.contender.repeats or repeats):
                     host.ask("run")
     finally:
