@@ -23,6 +23,7 @@ from pymseed import MS3TraceList
 
 from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
 from eqcctpro.errors import InputError
+from eqcctpro.evaluation.peak import MATRIX, matrix_products
 from eqcctpro.evaluation.subject import Workload
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles
@@ -41,9 +42,6 @@ _RUNTIMES = ("torch", "onnxruntime", "openvino")
 
 #: Different windows that are held; of more, these are used again and again.
 _HELD_BYTES = 2**30
-
-#: Rows and columns of the matrix product.
-_MATRIX = 4096
 
 
 @dataclass
@@ -186,7 +184,7 @@ def measure_floor(
     files = sorted({path for task in tasks for path in task.files})
     window_mflop = count_mflop(weights)
     runtimes = _open_runtimes(weights, device, batch_size, cores)
-    products = _matrix_products(device, cores)
+    products = matrix_products(device, cores)
     floor = Floor(
         windows,
         run,
@@ -198,9 +196,7 @@ def measure_floor(
             for kind, runtime in runtimes.items()
         ],
         [
-            Timing(
-                f"matrix product, {library}", mflop=2e-6 * _MATRIX**3, detail=f"{_MATRIX} squared"
-            )
+            Timing(f"matrix product, {library}", mflop=2e-6 * MATRIX**3, detail=f"{MATRIX} squared")
             for library in products
         ],
     )
@@ -317,31 +313,3 @@ def _forward(runtime: Runtime, held: Float32, count: int) -> None:
         batch = held[start : start + min(size, count - done)]
         runtime.predict(batch)
         done += len(batch)
-
-
-def _matrix_products(device: str, threads: int) -> dict[str, Callable[[], None]]:
-    """A large float32 matrix product, by library.
-
-    On a CPU torch's library is not the fastest one for every processor; NumPy's takes all
-    cores, and is left out if fewer are asked for.
-    """
-    import torch
-
-    left, right = (torch.randn(_MATRIX, _MATRIX, device=device) for _ in range(2))
-    result = torch.empty_like(left)
-
-    def by_torch() -> None:
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        torch.mm(left, right, out=result)
-        if device != "cpu":
-            torch.cuda.synchronize(device)
-        torch.set_num_threads(before)
-
-    def by_numpy() -> None:
-        np.matmul(left.numpy(), right.numpy(), out=result.numpy())
-
-    products = {"torch": by_torch}
-    if device == "cpu" and threads == available_cores():
-        products["numpy"] = by_numpy
-    return products
