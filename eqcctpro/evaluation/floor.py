@@ -104,7 +104,10 @@ class Floor:
 
     @property
     def peak_gflops(self) -> float:
-        """What the matrix product reaches, 10**9 floating-point operations a second."""
+        """What the matrix product reaches, 10**9 floating-point operations a second.
+
+        A convolution that stays in the caches can exceed it by some percent.
+        """
         return max(one.gflops for one in self.products)
 
     @property
@@ -273,7 +276,7 @@ def _open_runtimes(
 
 
 def _time(
-    timing: Timing, number: int, work: Callable[..., None], *arguments: Any, scale: float = 1.0
+    timing: Timing, number: int, work: Callable[..., object], *arguments: Any, scale: float = 1.0
 ) -> None:
     started = time.perf_counter()
     work(*arguments)

@@ -42,6 +42,8 @@ def matrix_products(device: str, threads: int) -> dict[str, Callable[[], object]
         products["numpy"] = lambda: np.matmul(left, right, out=result)
     if find_spec("onnxruntime") is not None and find_spec("onnx") is not None:
         products["onnxruntime"] = _by_onnxruntime(left, right, threads)
+    if find_spec("openvino") is not None:
+        products["openvino"] = _by_openvino(left, right, threads)
     return products
 
 
@@ -81,3 +83,20 @@ def _by_onnxruntime(left: Float32, right: Float32, threads: int) -> Callable[[],
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )
     return lambda: session.run(None, {"left": left, "right": right})
+
+
+def _by_openvino(left: Float32, right: Float32, threads: int) -> Callable[[], object]:
+    import openvino
+    from openvino import opset13
+
+    shape = [MATRIX, MATRIX]
+    operands = [opset13.parameter(shape, openvino.Type.f32) for _ in range(2)]
+    model = openvino.Model([opset13.matmul(*operands, False, False)], operands)
+    settings = {
+        # Some processors would shorten the operands otherwise.
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+    return lambda: request.infer([left, right], share_inputs=True, share_outputs=True)
