@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from eqcctpro.cli.analyze import analyze
 from eqcctpro.cli.calibrate import calibrate
 from eqcctpro.cli.demo import demo
 from eqcctpro.cli.doctor import doctor
@@ -30,6 +31,7 @@ app.command()(calibrate)
 app.command()(optimal)
 app.command()(evaluate)
 app.command()(tune)
+app.command()(analyze)
 app.add_typer(models_app)
 
 
