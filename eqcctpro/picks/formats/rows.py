@@ -46,7 +46,8 @@ class ExportOptions:
 class PickRow(NamedTuple):
     """One pick, ready to be written.
 
-    ``time`` is ISO-8601 with microseconds and without a zone; times are UTC.
+    ``time`` is ISO-8601 with microseconds and without a zone, ``time_us`` the same in microseconds
+    since 1970; times are UTC.
     """
 
     network: str
@@ -55,6 +56,7 @@ class PickRow(NamedTuple):
     channel: str
     phase: str
     time: str
+    time_us: int
     probability: float
     model: str
     weights: str
@@ -95,6 +97,7 @@ def pick_rows(batch: pa.RecordBatch) -> Iterator[PickRow]:
         zip(
             *(text(name) for name in ("network", "station", "location", "channel", "phase")),
             np.datetime_as_string(times, unit="us").tolist(),
+            times.astype(np.int64).tolist(),
             probabilities.to_numpy(zero_copy_only=False).tolist(),
             *(text(name) for name in ("model", "weights", "timechunk", "run_id")),
             strict=True,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pyarrow.parquet
 from eqcctpro.picks.formats.rows import Batches, ExportOptions, PickRow, pick_rows
 from eqcctpro.picks.table import PICK_SCHEMA
 from eqcctpro.picks.writers import atomic_file, csv_lines
-from eqcctpro.times import NS_PER_S, parse_chunk_name, parse_utc
+from eqcctpro.times import parse_chunk_name, parse_utc
 
 __all__ = [
     "write_csv_table",
@@ -61,7 +62,7 @@ def write_pyocto(batches: Batches, path: Path, options: ExportOptions) -> None:
         lambda row, number: (
             row.trace_id,
             row.phase[:1].upper(),
-            _epoch(row.time),
+            _epoch(row.time_us),
             _number(row.probability),
             number,
         ),
@@ -101,20 +102,25 @@ def write_phasenet(batches: Batches, path: Path, options: ExportOptions) -> None
 
 def _phasenet_row(row: PickRow, number: int) -> tuple[object, ...]:
     del number
-    time_ns = parse_utc(row.time)
-    span = parse_chunk_name(row.timechunk)
-    day_ns = 86_400 * NS_PER_S
-    begin_ns = span[0] if span is not None else time_ns // day_ns * day_ns
+    begin_us, begin = _beginning(row.timechunk, row.time[:10])
     return (
         row.timechunk,
-        str(np.datetime64(begin_ns, "ns").astype("M8[ms]")),
+        begin,
         row.instrument_id,
-        round((time_ns - begin_ns) * PHASENET_RATE_HZ / NS_PER_S),
+        round((row.time_us - begin_us) * PHASENET_RATE_HZ / 1e6),
         row.time[:-3],
         _number(row.probability),
         "",
         row.phase[:1].upper(),
     )
+
+
+@lru_cache(maxsize=4096)
+def _beginning(timechunk: str, day: str) -> tuple[int, str]:
+    """Beginning of a time chunk, or of a day, in microseconds and as text."""
+    span = parse_chunk_name(timechunk)
+    begin_us = span[0] // 1000 if span is not None else parse_utc(day) // 1000
+    return begin_us, str(np.datetime64(begin_us, "us").astype("M8[ms]"))
 
 
 def _write(
@@ -140,8 +146,7 @@ def _texts(batches: Batches, cells: Callable[[PickRow, int], tuple[object, ...]]
         yield text.getvalue()
 
 
-def _epoch(time: str) -> str:
-    microseconds = int(np.datetime64(time, "us").astype(np.int64))
+def _epoch(microseconds: int) -> str:
     return f"{microseconds // 1_000_000}.{microseconds % 1_000_000:06d}"
 
 
