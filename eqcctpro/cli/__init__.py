@@ -14,6 +14,7 @@ from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
+from eqcctpro.cli.score import score
 from eqcctpro.cli.tune import tune
 
 __all__ = ["app", "main"]
@@ -32,6 +33,7 @@ app.command()(calibrate)
 app.command()(optimal)
 app.command()(evaluate)
 app.command()(tune)
+app.command()(score)
 app.add_typer(models_app)
 
 
