@@ -15,6 +15,7 @@ from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
+from eqcctpro.cli.score import score
 from eqcctpro.cli.tune import tune
 
 __all__ = ["app", "main"]
@@ -34,6 +35,7 @@ app.command()(optimal)
 app.command()(evaluate)
 app.command()(tune)
 app.command()(analyze)
+app.command()(score)
 app.add_typer(models_app)
 
 
