@@ -16,6 +16,7 @@ from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
 from eqcctpro.cli.plot import plot
+from eqcctpro.cli.report import report
 from eqcctpro.cli.score import score
 from eqcctpro.cli.tune import tune
 
@@ -37,6 +38,7 @@ app.command()(evaluate)
 app.command()(tune)
 app.command()(analyze)
 app.command()(plot)
+app.command()(report)
 app.command()(score)
 app.add_typer(models_app)
 
