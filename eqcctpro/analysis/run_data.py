@@ -22,7 +22,7 @@ from eqcctpro.errors import EQCCTProError, InputError
 from eqcctpro.picks.reading import read_picks
 from eqcctpro.picks.table import PICK_SCHEMA
 
-__all__ = ["Picks", "RunData", "load_run", "load_summary", "run_plan"]
+__all__ = ["Picks", "RunData", "load_run", "load_summary", "run_config", "run_plan"]
 
 
 @dataclass(frozen=True)
@@ -142,24 +142,32 @@ def load_summary(folder: Path | str) -> dict[str, Any]:
     return summary
 
 
-def run_plan(summary: Mapping[str, Any], **changes: Any) -> tuple[PickConfig, Plan]:
-    """What a run was told, and its plan made anew.
+def run_config(summary: Mapping[str, Any], **changes: Any) -> PickConfig:
+    """What a run was told; `changes` are settings to use instead.
+
+    Raises
+    ------
+    SettingsError
+        The settings are of another version.
+    """
+    return PickConfig.checked(**{**summary["settings"], **changes})
+
+
+def run_plan(config: PickConfig, context_ns: int = 0) -> Plan:
+    """The plan of a run, made anew.
 
     Parameters
     ----------
-    summary : mapping
-        Of ``summary.json``.
-    **changes
-        Settings to use instead.
+    config : PickConfig
+    context_ns : int
+        Data wanted around what a chunk owns.
 
     Raises
     ------
     EQCCTProError
-        The archive is not there any more, or the settings are of another version.
+        The archive is not there any more, or holds something else.
     """
-    known = {name: summary["settings"][name] for name in summary["settings"]}
-    config = PickConfig.checked(**{**known, **changes})
-    plan = make_plan(
+    return make_plan(
         InputSettings(
             inputs=config.input,
             layout=config.layout,
@@ -169,9 +177,9 @@ def run_plan(summary: Mapping[str, Any], **changes: Any) -> tuple[PickConfig, Pl
             overlap_min=config.overlap,
             stations=config.stations,
             stations_at_most=config.stations_at_most,
+            context_ns=context_ns,
         )
     )
-    return config, plan
 
 
 def load_run(
@@ -202,7 +210,8 @@ def load_run(
     plan, known = None, True
     coverage: dict[str, Coverage] = {}
     try:
-        config, plan = run_plan(summary)
+        config = run_config(summary)
+        plan = run_plan(config)
         coverage, known = measure_coverage(plan.files)
         folders = [out, *config.input]
     except EQCCTProError as error:

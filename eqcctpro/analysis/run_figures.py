@@ -1,38 +1,38 @@
-"""Plots of a run's picks, data and time."""
+"""Plots of a run's picks and time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import cos, radians
 from typing import Any, Final
 
 import numpy as np
 
+from eqcctpro.analysis.data_figures import (
+    MS,
+    NAMED,
+    PHASE_COLOURS,
+    coverage_figure,
+    map_figure,
+    phases,
+    pick_count,
+    station_axis,
+)
 from eqcctpro.analysis.page import Figure, plain
 from eqcctpro.analysis.run_data import Picks, RunData
 from eqcctpro.times import NS_PER_S, format_utc
 
 __all__ = ["run_figures"]
 
-#: Colours of the page.
-PHASE_COLOURS: Final = {"P": "--p", "S": "--s"}
-
 #: Lengths of a bar of time, seconds.
 _STEPS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400)
 _BARS = 240
-
-#: With more stations their names are left to the pointer.
-_NAMED = 60
 
 #: More marks than this in one plot are slow; the most probable ones are shown.
 _MOST_MARKS = 50_000
 
 #: An S this long after a P does not belong to it, s.
 _LONGEST_S_MINUS_P = 60.0
-
-_MAP_LIMIT = 20_000
-_MS = 1_000_000
 
 
 def run_figures(data: RunData) -> dict[str, Figure]:
@@ -43,16 +43,11 @@ def run_figures(data: RunData) -> dict[str, Figure]:
         "all": _all_picks(data),
         "probability": _probabilities(data.picks),
         "s_minus_p": _s_minus_p(data.picks),
-        "coverage": _coverage(data),
-        "map": _map(data),
+        "coverage": coverage_figure(data),
+        "map": map_figure(data),
         "seconds": _seconds(data.summary),
     }
     return {name: figure for name, figure in found.items() if figure is not None}
-
-
-def phases(picks: Picks) -> list[str]:
-    """Phases of the picks, P and S first."""
-    return sorted(set(picks.phase.tolist()), key=lambda name: (name not in PHASE_COLOURS, name))
 
 
 def _over_time(data: RunData) -> Figure | None:
@@ -70,8 +65,8 @@ def _over_time(data: RunData) -> Figure | None:
             {
                 "type": "bar",
                 "name": plain(phase),
-                "x0": int(first + width // 2) // _MS,
-                "dx": int(width) // _MS,
+                "x0": int(first + width // 2) // MS,
+                "dx": int(width) // MS,
                 "y": counts.tolist(),
                 "marker": {"color": PHASE_COLOURS.get(phase, "--good")},
                 "hovertemplate": f"%{{x}}<br>%{{y}} {plain(phase)} picks<extra></extra>",
@@ -91,8 +86,12 @@ def _over_time(data: RunData) -> Figure | None:
         traces,
         layout,
         height=300,
-        note=f"{rate:,.3g} picks per minute on average. Times are UTC; bars of {unit}.",
+        note=f"{_rounded(rate)} picks per minute on average. Times are UTC; bars of {unit}.",
     )
+
+
+def _rounded(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _unit(step: int) -> str:
@@ -107,8 +106,8 @@ def _by_station(data: RunData) -> Figure | None:
     if not len(picks):
         return None
     names = data.stations
-    order = sorted(names, key=lambda name: (-_count(picks, name), name))
-    few = len(order) <= _NAMED
+    order = sorted(names, key=lambda name: (-pick_count(picks, name), name))
+    few = len(order) <= NAMED
     traces = [
         {
             "type": "bar",
@@ -136,14 +135,10 @@ def _by_station(data: RunData) -> Figure | None:
         "xaxis": axis,
         "yaxis": {"title": {"text": "Picks"}, "rangemode": "tozero"},
     }
-    silent = sum(_count(picks, name) == 0 for name in order)
-    middle = float(np.median([_count(picks, name) for name in order]))
+    silent = sum(pick_count(picks, name) == 0 for name in order)
+    middle = float(np.median([pick_count(picks, name) for name in order]))
     note = f"{middle:,.3g} picks at the middle station; {silent:,} of {len(order):,} have none."
     return Figure("picks_by_station", "Picks by station", traces, layout, height=320, note=note)
-
-
-def _count(picks: Picks, station: str) -> int:
-    return sum(picks.counts.get((station, phase), 0) for phase in phases(picks))
 
 
 def _all_picks(data: RunData) -> Figure | None:
@@ -162,7 +157,7 @@ def _all_picks(data: RunData) -> Figure | None:
                 "type": "scattergl" if len(shown) > 3000 else "scatter",
                 "mode": "markers",
                 "name": plain(phase),
-                "x": (picks.time_ns[rows] // _MS).tolist(),
+                "x": (picks.time_ns[rows] // MS).tolist(),
                 "y": [rank[name] for name in picks.station[rows].tolist()],
                 "text": [
                     f"{plain(name)} {format_utc(int(time), 'milliseconds')[11:]} {probability:.2f}"
@@ -184,7 +179,7 @@ def _all_picks(data: RunData) -> Figure | None:
     note = "Drag to zoom, double-click to go back. Stations in the order of their first P pick."
     if len(picks) > _MOST_MARKS:
         note += f" The {_MOST_MARKS:,} most probable of {len(picks):,} picks."
-    layout = {"xaxis": {"type": "date"}, "yaxis": _station_axis(names), "hovermode": "closest"}
+    layout = {"xaxis": {"type": "date"}, "yaxis": station_axis(names), "hovermode": "closest"}
     height = int(min(max(260, 120 + 14 * len(names)), 700))
     return Figure("all_picks", "Every pick", traces, layout, height=height, note=note)
 
@@ -199,18 +194,6 @@ def _in_order(data: RunData) -> list[str]:
         first[name] = min(time, first.get(name, time))
     late = np.iinfo(np.int64).max
     return sorted(set(data.stations), key=lambda name: (first.get(name, late), name))
-
-
-def _station_axis(names: Sequence[str]) -> dict[str, Any]:
-    axis: dict[str, Any] = {"range": [len(names) - 0.4, -0.6], "zeroline": False}
-    if len(names) > _NAMED:
-        return {**axis, "title": {"text": "Stations"}, "showticklabels": False, "showgrid": False}
-    return {
-        **axis,
-        "tickvals": list(range(len(names))),
-        "ticktext": [plain(name) for name in names],
-        "tickfont": {"size": 10},
-    }
 
 
 def _probabilities(picks: Picks) -> Figure | None:
@@ -277,98 +260,6 @@ def _histogram(x: str, y: str, span: Sequence[float]) -> dict[str, Any]:
         "xaxis": {"title": {"text": x}, "range": list(span)},
         "yaxis": {"title": {"text": y}, "rangemode": "tozero"},
     }
-
-
-def _coverage(data: RunData) -> Figure | None:
-    """A line for each stretch of data."""
-    if not data.coverage:
-        return None
-    names = sorted(data.coverage)
-    x: list[int | None] = []
-    y: list[int | None] = []
-    text: list[str] = []
-    for row, name in enumerate(names):
-        for start, end in data.coverage[name].spans:
-            label = f"{plain(name)}: {(end - start) / 1e9:,.1f} s"
-            x += [start // _MS, end // _MS, None]
-            y += [row, row, None]
-            text += [label, label, ""]
-    trace = {
-        "type": "scattergl" if len(x) > 6000 else "scatter",
-        "mode": "lines",
-        "x": x,
-        "y": y,
-        "text": text,
-        "hovertemplate": "%{text}<extra></extra>",
-        "line": {"color": "--good", "width": 6 if len(names) <= _NAMED else 1.5},
-        "showlegend": False,
-    }
-    gaps = sum(item.gaps for item in data.coverage.values())
-    lost = sum(item.gap_seconds for item in data.coverage.values())
-    note = f"{gaps:,} gaps, {lost / 3600:,.2f} h of them together."
-    if not data.gaps_known:
-        note += " The archive is large: only gaps between files are known."
-    layout = {"xaxis": {"type": "date"}, "yaxis": _station_axis(names), "hovermode": "closest"}
-    height = int(min(max(240, 110 + 13 * len(names)), 640))
-    return Figure("coverage", "Data of each station", [trace], layout, height=height, note=note)
-
-
-def _map(data: RunData) -> Figure | None:
-    """Stations where they are; no map tiles, which would have to come over a network."""
-    places = {
-        name: data.coordinates[key]
-        for name in data.stations
-        if (key := tuple(name.split(".", 1))) in data.coordinates
-    }
-    if not places:
-        return None
-    failed = {item["station"].rsplit(".", 2)[0] for item in data.summary.get("failed", ())}
-    most = max((_count(data.picks, name) for name in places), default=0) or 1
-    groups: dict[str, list[str]] = {"with picks": [], "without picks": [], "failed": []}
-    for name in list(places)[:_MAP_LIMIT]:
-        picked = _count(data.picks, name)
-        group = "failed" if name in failed else "with picks" if picked else "without picks"
-        groups[group].append(name)
-    looks = {"with picks": "--accent", "without picks": "--dull", "failed": "--bad"}
-    traces = [
-        {
-            "type": "scatter",
-            "mode": "markers+text" if len(places) <= 30 else "markers",
-            "name": group,
-            "x": [places[name][1] for name in names],
-            "y": [places[name][0] for name in names],
-            "text": [plain(name.split(".")[1]) for name in names],
-            "textposition": "top center",
-            "textfont": {"size": 10},
-            "customdata": [[plain(name), _count(data.picks, name)] for name in names],
-            "hovertemplate": "%{customdata[0]}: %{customdata[1]} picks<br>"
-            "%{y:.4f}, %{x:.4f}<extra></extra>",
-            "marker": {
-                "color": looks[group],
-                "symbol": "triangle-up" if group == "with picks" else "x",
-                "opacity": 0.85,
-                "size": [7 + 11 * (_count(data.picks, name) / most) ** 0.5 for name in names],
-            },
-        }
-        for group, names in groups.items()
-        if names
-    ]
-    middle = radians(sum(latitude for latitude, _ in places.values()) / len(places))
-    layout = {
-        "xaxis": {"title": {"text": "Longitude"}, "zeroline": False},
-        "yaxis": {
-            "title": {"text": "Latitude"},
-            "zeroline": False,
-            "scaleanchor": "x",
-            "scaleratio": 1 / max(cos(middle), 0.05),
-        },
-        "hovermode": "closest",
-    }
-    note = "Equal distances east and north; the larger a mark, the more picks."
-    without = len(data.stations) - len(places)
-    if without:
-        note += f" {without:,} stations have no coordinates."
-    return Figure("map", "Map", traces, layout, height=520, note=note)
 
 
 def _seconds(summary: Mapping[str, Any]) -> Figure:

@@ -18,6 +18,7 @@ from eqcctpro.cli.pick import pick
 from eqcctpro.cli.plot import plot
 from eqcctpro.cli.report import report
 from eqcctpro.cli.score import score
+from eqcctpro.cli.show import show
 from eqcctpro.cli.tune import tune
 
 __all__ = ["app", "main"]
@@ -39,6 +40,7 @@ app.command()(tune)
 app.command()(analyze)
 app.command()(plot)
 app.command()(report)
+app.command()(show)
 app.command()(score)
 app.add_typer(models_app)
 
