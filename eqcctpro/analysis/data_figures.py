@@ -162,5 +162,5 @@ def map_figure(data: RunData) -> Figure | None:
     note = "Equal distances east and north; the larger a mark, the more picks."
     without = len(data.stations) - len(places)
     if without:
-        note += f" {without:,} stations have no coordinates."
+        note += f" Without coordinates: {without:,} station{'' if without == 1 else 's'}."
     return Figure("map", "Map", traces, layout, height=520, note=note)

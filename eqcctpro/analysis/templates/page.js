@@ -32,7 +32,7 @@ function themed(layout) {
       result[name] = { ...scene };
       const eye = scene.camera && scene.camera.eye;
       if (narrow && eye) {
-        result[name].camera = { ...scene.camera, eye: { x: eye.x * 1.3, y: eye.y * 1.3, z: eye.z * 1.3 } };
+        result[name].camera = { ...scene.camera, eye: { x: eye.x * 1.6, y: eye.y * 1.6, z: eye.z * 1.6 } };
       }
       for (const one of ["xaxis", "yaxis", "zaxis"]) {
         result[name][one] = { ...axis, backgroundcolor: "rgba(0,0,0,0)", ...(scene[one] || {}) };
