@@ -117,7 +117,7 @@ def test_stations_and_events_are_read_by_obspy(made: Path) -> None:
         path = np.hypot(away, origin.depth) / 1000
         velocity = {"P": 6.0, "S": 6.0 / 1.73}[arrival["phase"]]
         expected = origin.time + path / velocity
-        assert abs(UTCDateTime(arrival["time"]) - expected) < 0.02
+        assert abs(UTCDateTime(arrival["time"]) - expected) < 0.002
 
 
 def test_the_same_seed_gives_the_same_files(made: Path, tmp_path: Path, cli: Any) -> None:
