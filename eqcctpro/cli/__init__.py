@@ -17,6 +17,7 @@ from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
+from eqcctpro.cli.plot import plot
 from eqcctpro.cli.score import score
 from eqcctpro.cli.tune import tune
 
@@ -37,6 +38,7 @@ app.command()(optimal)
 app.command()(evaluate)
 app.command()(tune)
 app.command()(analyze)
+app.command()(plot)
 app.command()(score)
 app.command()(associate)
 app.add_typer(models_app)
