@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from eqcctpro.cli.amplitudes import amplitudes
 from eqcctpro.cli.analyze import analyze
 from eqcctpro.cli.associate import associate
 from eqcctpro.cli.calibrate import calibrate
@@ -41,6 +42,7 @@ app.command()(analyze)
 app.command()(plot)
 app.command()(score)
 app.command()(associate)
+app.command()(amplitudes)
 app.add_typer(models_app)
 app.add_typer(dataset_app)
 
