@@ -105,7 +105,9 @@ def _rows(table: pd.DataFrame, phase: str, times: pd.Series) -> pa.Table:
         "location": text("station_location_code"),
         "channel": text("trace_channel"),
         "phase": pa.array([phase] * len(table), pa.string()),
-        "time": pa.array(times.dt.tz_localize(None).to_numpy().astype("M8[us]")).cast(pa.timestamp("us", tz="UTC")),
+        "time": pa.array(times.dt.tz_localize(None).to_numpy().astype("M8[us]")).cast(
+            pa.timestamp("us", tz="UTC")
+        ),
     }
     missing = {
         field.name: pa.nulls(len(table), field.type)
