@@ -34,6 +34,7 @@ def run_facts(
         "adaptations": run.adaptations,
         "memory_plan": None if placement.plan is None else placement.plan.as_dict(),
         "resources": run.use.as_dict(),
+        "monitor": run.use.history,
         "threads_per_worker": config.threads if config.mode == "local" else placement.threads,
         "runtime": run.workers.runtime,
         "batch_size": run.workers.batch_size,
@@ -55,7 +56,7 @@ def run_facts(
 def run_id(config: PickConfig, weights: WeightFiles, tasks: Sequence[StationTask]) -> str:
     """A name for what was computed: the same plan, weights and settings give the same id."""
     where_only = {
-        *("output", "log_file", "formats", "overview"),
+        *("output", "log_file", "formats", "overview", "report"),
         *("mode", "workers", "concurrent_timechunks", "address", "ray_temp_dir"),
         *("device", "gpu_fraction", "threads", "cpu_ids", "ram_safety_cap", "ignore_ram_cap"),
         # The weights' hash stands for the files.
