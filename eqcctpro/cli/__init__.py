@@ -19,7 +19,9 @@ from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
 from eqcctpro.cli.plot import plot
+from eqcctpro.cli.report import report
 from eqcctpro.cli.score import score
+from eqcctpro.cli.show import show
 from eqcctpro.cli.tune import tune
 
 __all__ = ["app", "main"]
@@ -40,6 +42,8 @@ app.command()(evaluate)
 app.command()(tune)
 app.command()(analyze)
 app.command()(plot)
+app.command()(report)
+app.command()(show)
 app.command()(score)
 app.command()(associate)
 app.command()(amplitudes)
