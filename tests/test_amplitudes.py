@@ -105,3 +105,27 @@ def test_command(network: Path, tmp_path: Path, cli: Any) -> None:
     assert velocities == [row["velocity_m_s"] for row in rows]
     bad = cli("amplitudes", network / "arrivals.csv", network / "waveforms", "--response", path)
     assert bad.exit_code == 3
+
+
+def test_with_a_run(network: Path, imported_model: str, tmp_path: Path, cli: Any) -> None:
+    options = ("--model", imported_model, "--format", "csv,gamma", "--no-overview", "-q")
+    source = network / "waveforms"
+    run = cli(
+        *("pick", source, "-o", tmp_path / "out", *options, "--amplitudes"),
+        *("--response", network / "stations.xml"),
+    )
+    assert run.exit_code == 0, run.output
+    measured = measure_amplitudes(
+        read_picks(tmp_path / "out"), source, network / "stations.xml"
+    ).to_pylist()
+    assert len(measured) >= 4
+    with (tmp_path / "out" / "amplitudes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name in ("amplitude_counts", "velocity_m_s", "wood_anderson_mm"):
+        assert [float(r[name]) for r in rows] == pytest.approx(
+            [m[name] for m in measured], rel=1e-5
+        )
+    with (tmp_path / "out" / "picks_gamma.csv").open(newline="") as file:
+        assert [row["amp"] for row in csv.DictReader(file)] == [r["velocity_m_s"] for r in rows]
+    alone = cli("pick", source, "-o", tmp_path / "x", "--response", network / "stations.xml")
+    assert alone.exit_code == 2

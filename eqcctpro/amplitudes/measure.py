@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +13,15 @@ from numpy.typing import NDArray
 
 from eqcctpro.amplitudes.ground import GroundMotion
 from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
-from eqcctpro.errors import InputError, SettingsError
+from eqcctpro.errors import DecodeError, InputError, SettingsError
 from eqcctpro.picks.table import AMPLITUDE_FIELDS
 from eqcctpro.pipeline.prepare import FileCache, load_segments
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.segments import Segment, trim
 
 __all__ = ["measure_amplitudes"]
+
+_log = logging.getLogger("eqcctpro")
 
 # How long after a pick its own phase is the strongest; the next pick ends it earlier.
 _WINDOW_S = {"P": 5.0, "S": 15.0}
@@ -84,7 +87,11 @@ def measure_amplitudes(
     for task, following in zip(wanted, [*wanted[1:], None], strict=True):
         rows = [r for r in by_name[task.name] if _owns(task, int(times[r]))]
         if rows:
-            decoded = files.read(task, following, _CONTEXT_NS)
+            try:
+                decoded = files.read(task, following, _CONTEXT_NS)
+            except DecodeError as error:
+                _log.warning("no amplitudes of %s: %s", task.name, error)
+                continue
             segments = load_segments(task, decoded, _CONTEXT_NS, [])
             for row in rows:
                 values[:, row] = _measure(segments, int(times[row]), int(ends[row]), ground)

@@ -129,6 +129,14 @@ def pick(
             rich_help_panel=_PICKS,
         ),
     ] = None,
+    amplitudes: Annotated[
+        bool | None,
+        Option("--amplitudes", help="Measure the amplitude of each pick.", rich_help_panel=_PICKS),
+    ] = None,
+    response: Annotated[
+        Path | None,
+        Option(help="StationXML: also velocity and Wood-Anderson.", rich_help_panel=_PICKS),
+    ] = None,
     overview: Annotated[
         bool | None, Option("--overview/--no-overview", help="Draw overview.png.")
     ] = None,
@@ -184,6 +192,8 @@ def pick(
         "s_threshold": s_threshold,
         "detection_threshold": detection_threshold,
         "formats": format_,
+        "amplitudes": amplitudes,
+        "response": response,
         "overview": overview,
         "report": report,
     }
@@ -248,6 +258,14 @@ def _report(result: RunResult) -> None:
         + f" on {sum(counts.values())} station tasks: {counts['done']} done, "
         f"{counts['empty']} empty, {counts['failed']} failed"
     )
-    for kind in ("picks_csv", "picks_parquet", "detections_csv", "overview", "report", "summary"):
+    for kind in (
+        "picks_csv",
+        "picks_parquet",
+        "amplitudes",
+        "detections_csv",
+        "overview",
+        "report",
+        "summary",
+    ):
         if kind in summary["paths"]:
             typer.echo(summary["paths"][kind])

@@ -81,10 +81,17 @@ def write_tables(
     if "parquet" in config.formats:
         write_parquet(tables.picks, config.output / "picks.parquet")
         paths["picks_parquet"] = str(config.output / "picks.parquet")
+    picks = tables.picks
+    if config.amplitudes:
+        from eqcctpro.amplitudes import measure_amplitudes, write_amplitudes
+
+        picks = measure_amplitudes(picks, config.input, config.response)
+        write_amplitudes(picks, config.output / "amplitudes.csv")
+        paths["amplitudes"] = str(config.output / "amplitudes.csv")
     for name in config.formats:
         if name not in {"csv", "parquet", "eqcctpro"}:
             path = config.output / FORMATS[name].file_name
-            write_picks(tables.picks, path, name)
+            write_picks(picks, path, name)
             paths[f"picks_{name}"] = str(path)
     if "eqcctpro" in config.formats:
         ended = [task for task in tasks if records[task.index].status != "failed"]

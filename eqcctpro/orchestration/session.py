@@ -42,7 +42,7 @@ CHANGEABLE = frozenset(
         *("input", "output", "layout", "start", "end", "timechunk", "overlap", "window_grid"),
         *("stations", "stations_at_most", "concurrent_timechunks"),
         *("p_threshold", "s_threshold", "detection_threshold"),
-        *("formats", "overview", "report", "log_file"),
+        *("formats", "overview", "report", "log_file", "amplitudes", "response"),
     }
 )
 
