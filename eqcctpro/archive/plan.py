@@ -79,6 +79,8 @@ class StationTask:
         Files with records of this station and time.
     n_bytes : int
         Size of these files.
+    stamps : tuple of (int, int)
+        Size and time of the last change, in nanoseconds, of each file when the plan was made.
     """
 
     index: int
@@ -90,6 +92,7 @@ class StationTask:
     chunk: Timechunk
     files: tuple[str, ...]
     n_bytes: int
+    stamps: tuple[tuple[int, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -108,7 +111,22 @@ class FileProblem:
 
 @dataclass
 class Plan:
-    """All station tasks of a run, and the files that are left out of it."""
+    """All station tasks of a run, and what is left out of it.
+
+    Attributes
+    ----------
+    layout : {"chunks", "files"}
+    chunks : list of Timechunk
+    tasks : list of StationTask
+    files : list of IndexedFile
+    problems : list of FileProblem
+    ignored : list of str
+        Files that are not miniSEED and do not claim to be.
+    skipped : dict of str to int
+        What is left out by rule, by the rule: instruments that `stations` or
+        `stations_at_most` do not choose (``"not_chosen"``), and those of which no time chunk
+        owns anything (``"outside_span"``).
+    """
 
     layout: Layout
     chunks: list[Timechunk]
@@ -116,6 +134,7 @@ class Plan:
     files: list[IndexedFile]
     problems: list[FileProblem] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +156,7 @@ class _Piece:
 
     path: str
     size: int
+    mtime_ns: int
     chunk: str
     folder: str
     start_ns: int
@@ -163,10 +183,13 @@ def make_plan(settings: InputSettings) -> Plan:
             f"nothing to pick in {', '.join(map(str, settings.inputs))}: {_why_nothing(plan)}",
             hint="the input must hold miniSEED files",
         )
-    holdings = _choose_stations(holdings, settings)
+    everything, holdings = holdings, _choose_stations(holdings, settings)
+    plan.skipped["not_chosen"] = len(everything) - len(holdings)
     plan.chunks = _time_chunks(holdings, settings, layout)
     folders_are_chunks = layout == "chunks" and settings.timechunk_min is None
     plan.tasks = _tasks(holdings, plan.chunks, settings, folders_are_chunks)
+    reached = {(task.network, task.station, task.location, task.instrument) for task in plan.tasks}
+    plan.skipped["outside_span"] = sum(item.key not in reached for item in holdings)
     if not plan.tasks:
         raise InputError(
             "no data between start_time and end_time",
@@ -192,7 +215,8 @@ def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_
             continue
         plan.files.append(indexed)
         for key, (start_ns, end_ns) in _instruments(indexed).items():
-            piece = _Piece(file.path, indexed.size, file.chunk, file.folder, start_ns, end_ns)
+            stamp = indexed.size, indexed.mtime_ns
+            piece = _Piece(file.path, *stamp, file.chunk, file.folder, start_ns, end_ns)
             holdings.setdefault(key, []).append(piece)
     return {_Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
 
@@ -307,17 +331,23 @@ def _tasks(
             found.append((instrument, chunk, pieces))
     if settings.chunk_major or not shared:
         found.sort(key=lambda item: item[1].index)
-    return [
-        StationTask(
-            index,
-            *instrument.key,
-            instrument.folder,
-            chunk,
-            tuple(sorted({piece.path for piece in pieces})),
-            sum(piece.size for piece in pieces),
-        )
-        for index, (instrument, chunk, pieces) in enumerate(found)
-    ]
+    return [_task(index, *item) for index, item in enumerate(found)]
+
+
+def _task(
+    index: int, instrument: _Instrument, chunk: Timechunk, pieces: Sequence[_Piece]
+) -> StationTask:
+    stamps = {piece.path: (piece.size, piece.mtime_ns) for piece in pieces}
+    files = tuple(sorted(stamps))
+    return StationTask(
+        index,
+        *instrument.key,
+        instrument.folder,
+        chunk,
+        files,
+        sum(piece.size for piece in pieces),
+        tuple(stamps[path] for path in files),
+    )
 
 
 def _pieces_in(pieces: Sequence[_Piece], chunk: Timechunk, settings: InputSettings) -> list[_Piece]:

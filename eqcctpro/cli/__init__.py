@@ -13,6 +13,7 @@ from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
+from eqcctpro.cli.status import status
 from eqcctpro.cli.tune import tune
 
 __all__ = ["app", "main"]
@@ -24,6 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(pick)
+app.command()(status)
 app.command()(demo)
 app.command()(doctor)
 app.command()(calibrate)

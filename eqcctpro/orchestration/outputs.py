@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.config import PickConfig
+from eqcctpro.errors import QuarantinedError
 from eqcctpro.picks.eqcctpro_folders import write_eqcctpro_folders
 from eqcctpro.picks.writers import atomic_file, write_csv, write_parquet
 from eqcctpro.pipeline.records import TaskRecord
@@ -33,7 +34,17 @@ __all__ = [
 ]
 
 PACKAGES = (
-    *("numpy", "torch", "seisbench", "pymseed", "openvino", "onnxruntime", "ray", "pyarrow"),
+    *(
+        "numpy",
+        "torch",
+        "seisbench",
+        "scipy",
+        "pymseed",
+        "openvino",
+        "onnxruntime",
+        "ray",
+        "pyarrow",
+    ),
     # Of TensorFlow one of two packages is installed, where any is.
     *("tensorflow", "tensorflow-cpu", "keras"),
 )
@@ -156,6 +167,10 @@ def summarise(
             "files_ignored": len(plan.ignored),
         },
         "tasks": {status: statuses[status] for status in ("done", "empty", "failed")},
+        "quarantined": sum(
+            record.error == QuarantinedError.__name__ for record in records.values()
+        ),
+        "skipped": plan.skipped,
         "balanced": sum(statuses.values()) == len(plan.tasks),
         "picks": {"total": tables.picks.num_rows, **dict(sorted(phases.items()))},
         "detections": None if tables.detections is None else tables.detections.num_rows,

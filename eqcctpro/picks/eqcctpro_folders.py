@@ -19,7 +19,7 @@ import pyarrow as pa
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.picks.writers import atomic_file
 
-__all__ = ["EQCCTPRO_COLUMNS", "write_eqcctpro_folders"]
+__all__ = ["EQCCTPRO_COLUMNS", "station_file", "write_eqcctpro_folders"]
 
 EQCCTPRO_COLUMNS = (
     "file_name",
@@ -65,12 +65,11 @@ def write_eqcctpro_folders(
         picks.setdefault(key, []).append(row)
     folders: dict[Path, list[list[str]]] = {}
     for task in tasks:
-        folder = output / _safe(task.chunk.name) / f"{_safe(task.folder)}_outputs"
+        path = station_file(output, task.chunk.name, task.folder)
         key = (task.chunk.name, task.network, task.station, task.location, task.instrument)
-        folders.setdefault(folder, []).extend(_rows(task, picks.get(key, [])))
+        folders.setdefault(path, []).extend(_rows(task, picks.get(key, [])))
     paths = []
-    for folder, rows in folders.items():
-        path = folder / "X_prediction_results.csv"
+    for path, rows in folders.items():
         # Thousands of small files: waiting for each would take longer than picking them.
         with atomic_file(path, sync=False) as file:
             text = io.StringIO(newline="")
@@ -103,6 +102,11 @@ def _cells(row: Row | None) -> list[str]:
     if row is None:
         return ["", ""]
     return [f"{row['time']:%Y-%m-%d %H:%M:%S.%f}", f"{row['probability']:.6f}"]
+
+
+def station_file(output: Path, chunk: str, folder: str) -> Path:
+    """Where the rows of a station folder go; always below `output`."""
+    return output / _safe(chunk) / f"{_safe(folder)}_outputs" / "X_prediction_results.csv"
 
 
 def _safe(name: str) -> str:
