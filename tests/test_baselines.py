@@ -120,7 +120,9 @@ def test_settings_of_a_workload(
 def test_stations_that_fail_are_counted_by_name(
     name: str, damaged: Path, seisbench_cache: Path, tmp_path: Path
 ) -> None:
-    workload = Workload((damaged,), (), "PhaseNet/original")
+    # By name, as a sweep remembers stations; the unreadable one's is not in its files.
+    names = ("NC.ACR..HH", *(station for station in STATIONS if station != "ACR"))
+    workload = Workload((damaged,), names, "PhaseNet/original")
     _, outcome = run(open_baseline(name, workload, threads=1), tmp_path)
     assert (outcome.done, outcome.failed) == (4, 2)
     assert "ACR" in outcome.error and ".CVS." in outcome.error
@@ -158,10 +160,11 @@ def test_rapid_seis(
     assert (outcome.done, outcome.failed, outcome.error) == (6, 0, "")
     if way.startswith("classify"):
         assert outcome.picks == dict(Counter(phase for _, phase, _ in picked(pick, few, model)))
-    assert min(outcome.picks["P"], outcome.picks["S"]) >= 4
+    assert min(outcome.picks["P"], outcome.picks["S"]) >= 3  # the weakest of its ways
     assert facts["versions"]["rapid-seis"]
     workload = Workload((damaged,), (), model)
     _, outcome = run(open_baseline(f"rapid-seis-{way}", workload), tmp_path)
+    assert sorted(path.name for path in damaged.glob("*/*")) == sorted(STATIONS)
     assert outcome.failed >= 2 and "ACR" in outcome.error
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from eqcctpro.cli.calibrate import calibrate
+from eqcctpro.cli.convert import convert
 from eqcctpro.cli.demo import demo
 from eqcctpro.cli.doctor import doctor
 from eqcctpro.cli.evaluate import evaluate
@@ -26,6 +27,7 @@ app = typer.Typer(
 )
 app.command()(pick)
 app.command()(status)
+app.command()(convert)
 app.command()(demo)
 app.command()(doctor)
 app.command()(calibrate)

@@ -63,7 +63,7 @@ class EvaluationReport:
         What is wrong with the input.
     """
 
-    planned: list[TrialSpec]
+    planned: list[TrialSpec] = field(repr=False)
     finished_before: int = 0
     succeeded: int = 0
     failed: int = 0

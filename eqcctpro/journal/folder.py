@@ -18,13 +18,8 @@ from eqcctpro.journal.store import JournalStore
 __all__ = ["RunFolder"]
 
 FOLDER = ".eqcctpro"
-RESULTS = ("picks.csv", "picks.parquet", "detections.csv", "summary.json", "overview.png")
 STATION_RESULT = "X_prediction_results.csv"
-
-# What `tempfile` appends to the name of a file that is being written.
-_LEFT_OVER = re.compile(
-    rf"\.({'|'.join(map(re.escape, (*RESULTS, STATION_RESULT)))})\.[a-z0-9_]{{8}}"
-)
+RESULTS = ("detections.csv", "summary.json", "overview.png")
 
 
 class RunFolder:
@@ -116,9 +111,12 @@ class RunFolder:
         if self.parts.is_dir():
             for path in self.parts.glob(f"*{TEMPORARY}"):
                 path.unlink(missing_ok=True)
+        names = "|".join(map(re.escape, (*_result_names(), STATION_RESULT)))
+        # `tempfile` appends eight letters to the name of a file that is being written.
+        left_over = re.compile(rf"\.({names})\.[a-z0-9_]{{8}}")
         for pattern in (".*", f"*/*_outputs/.{STATION_RESULT}.*"):
             for path in self.output.glob(pattern):
-                if _LEFT_OVER.fullmatch(path.name):
+                if left_over.fullmatch(path.name):
                     path.unlink(missing_ok=True)
 
     def forget(self) -> None:
@@ -141,7 +139,7 @@ class RunFolder:
             finally:
                 store.close()
             self._discard_station_results(folders)
-        for name in RESULTS:
+        for name in _result_names():
             (self.output / name).unlink(missing_ok=True)
         self.forget()
 
@@ -154,6 +152,13 @@ class RunFolder:
             for parent in (path.parent, path.parent.parent):
                 if parent.is_dir() and not any(parent.iterdir()):
                     parent.rmdir()
+
+
+def _result_names() -> list[str]:
+    """Files that a run may write into its output folder."""
+    from eqcctpro.picks.formats import FORMATS
+
+    return [*RESULTS, *(kind.file_name for kind in FORMATS.values() if kind.file_name)]
 
 
 def _lock(descriptor: int, *, seconds: float = 0.0) -> bool:

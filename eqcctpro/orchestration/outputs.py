@@ -17,6 +17,7 @@ from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import QuarantinedError
 from eqcctpro.picks.eqcctpro_folders import write_eqcctpro_folders
+from eqcctpro.picks.formats import FORMATS, write_picks
 from eqcctpro.picks.writers import atomic_file, write_csv, write_parquet
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.times import format_utc
@@ -34,17 +35,8 @@ __all__ = [
 ]
 
 PACKAGES = (
-    *(
-        "numpy",
-        "torch",
-        "seisbench",
-        "scipy",
-        "pymseed",
-        "openvino",
-        "onnxruntime",
-        "ray",
-        "pyarrow",
-    ),
+    *("numpy", "scipy", "torch", "seisbench", "pymseed"),
+    *("openvino", "onnxruntime", "ray", "pyarrow"),
     # Of TensorFlow one of two packages is installed, where any is.
     *("tensorflow", "tensorflow-cpu", "keras"),
 )
@@ -86,6 +78,11 @@ def write_tables(
     if "parquet" in config.formats:
         write_parquet(tables.picks, config.output / "picks.parquet")
         paths["picks_parquet"] = str(config.output / "picks.parquet")
+    for name in config.formats:
+        if name not in {"csv", "parquet", "eqcctpro"}:
+            path = config.output / FORMATS[name].file_name
+            write_picks(tables.picks, path, name)
+            paths[f"picks_{name}"] = str(path)
     if "eqcctpro" in config.formats:
         ended = [task for task in tasks if records[task.index].status != "failed"]
         write_eqcctpro_folders(tables.picks, ended, config.output)

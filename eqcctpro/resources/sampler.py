@@ -141,6 +141,8 @@ class ResourceSampler:
     ----------
     use : ResourceUse
         Complete when the context has ended; before that, as far as it goes.
+    seen : set of psutil.Process
+        Every process that was in the tree at a sample.
     """
 
     def __init__(
@@ -152,6 +154,7 @@ class ResourceSampler:
         share: float = SHARE,
     ) -> None:
         self.use = ResourceUse()
+        self.seen: set[psutil.Process] = set()
         self._share = share
         self._pid = pid
         self._interval_s = interval_s
@@ -209,6 +212,7 @@ class ResourceSampler:
         now = time.perf_counter()
         if now >= self._tree_until or self._stop.is_set():
             self._tree, self._tree_until = _tree(self._pid), now + _TREE_S
+            self.seen.update(self._tree)
             # A process's own time goes to its parent when it ends and is waited for.
             self._cpu.update(_cpu_seconds(self._tree))
         rss = sum(map(_rss, self._tree))
