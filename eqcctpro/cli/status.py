@@ -39,15 +39,31 @@ def status(
 
 
 def _show(found: RunStatus) -> None:
-    last = found.attempts[-1]
-    where = f"process {last.pid} on {last.host}, {last.mode}"
+    last = found.attempts[-1] if found.attempts else None
+    where = "nothing is recorded yet"
+    if last is not None:
+        where = f"process {last.pid} on {last.host}, mode {last.mode}"
     states = {
         "running": f"running ({where})",
-        "dead": f"dead: {where} ended without a word",
+        "dead": f"dead: it ended without a word ({where})",
         "interrupted": f"stopped: {found.ending}",
         "finished": "finished",
     }
     typer.echo(states[found.state])
+    if found.total:
+        _show_counts(found)
+    if found.rate is not None:
+        left = f", {found.seconds_left:.0f} s left" if found.seconds_left is not None else ""
+        typer.echo(f"{found.rate:.1f} station tasks/s{left}")
+    for item in found.failures[:MOST_LISTED]:
+        typer.echo(f"failed: {item['station']} {item['timechunk']}: {item['reason']}")
+    if len(found.failures) > MOST_LISTED:
+        typer.echo(f"and {len(found.failures) - MOST_LISTED} more (--json lists all)")
+    if found.advice is not None:
+        typer.echo(found.advice)
+
+
+def _show_counts(found: RunStatus) -> None:
     counts = found.counts
     typer.echo(
         f"{found.total} station tasks: {counts['done']} done, {counts['empty']} empty, "
@@ -60,12 +76,3 @@ def _show(found: RunStatus) -> None:
         left_out.append(f"{found.files_unusable} unusable files")
     if left_out:
         typer.echo(f"left out: {', '.join(left_out)}")
-    if found.rate is not None:
-        left = f", {found.seconds_left:.0f} s left" if found.seconds_left is not None else ""
-        typer.echo(f"{found.rate:.1f} station tasks/s in attempt {last.number}{left}")
-    for item in found.failures[:MOST_LISTED]:
-        typer.echo(f"failed: {item['station']} {item['timechunk']}: {item['reason']}")
-    if len(found.failures) > MOST_LISTED:
-        typer.echo(f"and {len(found.failures) - MOST_LISTED} more (--json lists all)")
-    if found.advice is not None:
-        typer.echo(found.advice)

@@ -82,18 +82,13 @@ class EarlierRun:
         """Whether the results are written and complete."""
         return self.facts.get("state") == "finished"
 
-    @property
-    def failures(self) -> int:
-        """Items that failed."""
-        return sum(record.status == "failed" for record, _ in self._records)
-
     def died_over(self) -> set[int]:
         """Keys of items that wait and that the last process was at when it died."""
         last = self.attempts[-1] if self.attempts else None
         if last is None or last.ending is not None:
             return set()
         ended = {record.task for record, _ in self._records}
-        return set(under_way(self._folder.started)) - ended
+        return under_way(self._folder.started, self.facts["plan"]) - ended
 
     def suspects(self) -> set[int]:
         """Keys of all items that a process died over and that wait."""

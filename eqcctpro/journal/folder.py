@@ -45,7 +45,6 @@ class RunFolder:
         self.journal = self.folder / "journal.sqlite"
         self.parts = self.folder / "parts"
         self.started = self.folder / "started"
-        self._lock = self.folder / "lock"
 
     @property
     def has_journal(self) -> bool:
@@ -56,7 +55,8 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Keep other runs from this folder.
 
-        The operating system lets go of it when the process ends, however it ends.
+        The folder itself is locked: the operating system lets go of it when the process
+        ends, however it ends.
 
         Raises
         ------
@@ -66,11 +66,10 @@ class RunFolder:
             The folder cannot be written.
         """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self._lock, os.O_CREAT | os.O_RDWR, 0o666)
+            descriptor = os.open(self.output, os.O_RDONLY)
         except OSError as error:
             raise OutputError(
-                f"{self.folder} cannot be written: {error.strerror or error}",
+                f"{self.output} cannot be opened: {error.strerror or error}",
                 hint="choose another output folder, or change its permissions",
             ) from error
         try:
@@ -87,7 +86,7 @@ class RunFolder:
     def is_held(self) -> bool:
         """Whether a run is at work here, as far as this machine can tell."""
         try:
-            descriptor = os.open(self._lock, os.O_RDONLY)
+            descriptor = os.open(self.output, os.O_RDONLY)
         except OSError:
             return False
         try:
@@ -121,14 +120,10 @@ class RunFolder:
 
     def forget(self) -> None:
         """Remove the record and the parts; the results stay."""
-        for path in self.folder.glob(f"{self.journal.name}*"):
-            path.unlink()
-        self.started.unlink(missing_ok=True)
-        self.forget_parts()
-
-    def forget_parts(self) -> None:
-        """Remove the part files."""
-        shutil.rmtree(self.parts, ignore_errors=True)
+        if self.folder.exists():
+            # First, since without it the rest means nothing.
+            self.journal.unlink(missing_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove the record and the results of the earlier run, and nothing else."""

@@ -41,6 +41,9 @@ class _Group:
 class Recorder:
     """Takes results as they come; a thread makes them durable, then records them.
 
+    Nothing is written before the first group: a run of less than a second leaves no record,
+    and need not, because it is as quickly done again.
+
     Parameters
     ----------
     path : Path
@@ -75,7 +78,11 @@ class Recorder:
         self._recorded = 0
         self._part = 0
         self._thread = threading.Thread(target=self._work, name="eqcctpro-record", daemon=True)
-        self._thread.start()
+        self._started = False
+
+    def open(self) -> None:
+        """Write what is written first, without waiting for a group."""
+        self._send()
 
     def add(self, records: Sequence[TaskRecord], picks: RawPicks, detections: RawPicks) -> None:
         """Take results; waits only if the disk is far behind.
@@ -94,15 +101,13 @@ class Recorder:
         if len(group.records) >= GROUP_TASKS or time.monotonic() - self._since > GROUP_SECONDS:
             self._send()
 
-    @property
-    def pending(self) -> bool:
-        """Whether a part was ever written, or one would have to be."""
-        return bool(self._group.records)
-
     def _send(self, ending: str | None = None) -> None:
         self._group.ending = ending
         group, self._group = self._group, _Group()
         self._since = time.monotonic()
+        if not self._started:
+            self._thread.start()
+            self._started = True
         while self._failure is None:
             try:
                 self._waiting.put(group, timeout=0.5)
@@ -115,26 +120,19 @@ class Recorder:
         if self._failure is not None:
             raise self._failure
 
-    def close(self, ending: str, *, keep_parts: bool = True) -> None:
+    def close(self, ending: str) -> None:
         """Write what is left, say how the run ended, and end the thread.
 
         Parameters
         ----------
         ending : str
             ``"finished"``, ``"interrupted"``, or what went wrong.
-        keep_parts : bool
-            False when the results hold everything: the findings that are not written yet
-            then need no part file, and the others are forgotten.
 
         Raises
         ------
         OutputError
             It could not be written.
         """
-        if not keep_parts:
-            self._group.picks.clear()
-            self._group.detections.clear()
-        self._keep_parts = keep_parts
         try:
             self._send(ending)
         finally:
@@ -142,7 +140,9 @@ class Recorder:
         self._check()
 
     def stop(self) -> None:
-        """End the thread after what it is writing now."""
+        """End the thread after what it was given; what it was not given is not written."""
+        if not self._started:
+            return
         while self._thread.is_alive():
             try:
                 self._waiting.put(None, timeout=0.2)
@@ -153,11 +153,10 @@ class Recorder:
 
     # In the thread.
 
-    _keep_parts = True
-
     def _work(self) -> None:
         store: JournalStore | None = None
         try:
+            self._path.parent.mkdir(exist_ok=True)
             store = JournalStore(self._path, writable=True)
             with store.transaction():
                 self._prepare(store)
@@ -184,7 +183,7 @@ class Recorder:
         if len(findings):
             self._part += 1
             name = f"{self._part:08d}.arrow"
-            self._parts.mkdir(exist_ok=True)
+            self._parts.mkdir(parents=True, exist_ok=True)
             part = self._part, name, write_part(self._parts / name, findings)
         keyed = [replace(record, task=int(self._keys[record.task])) for record in group.records]
         with store.transaction():
@@ -197,8 +196,6 @@ class Recorder:
             )
             if group.ending is not None:
                 store.set_facts({"state": group.ending})
-                if not self._keep_parts:
-                    store.forget_parts()
 
     def _keyed(self, parts: list[RawPicks]) -> RawPicks:
         joined = RawPicks.concatenate(parts)

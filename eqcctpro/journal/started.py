@@ -5,7 +5,7 @@ Only a hint for finding what a process died over, so it is not waited for.
 
 from __future__ import annotations
 
-import os
+import mmap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
@@ -17,7 +17,7 @@ from eqcctpro.archive.plan import StationTask
 
 __all__ = ["StartedMarks", "WatchedTasks", "under_way"]
 
-UNDER_WAY, ENDED = b"\x01", b"\x02"
+UNDER_WAY, ENDED = 1, 2
 
 
 class StartedMarks:
@@ -27,6 +27,8 @@ class StartedMarks:
     ----------
     path : Path
         The file; an earlier one is replaced.
+    plan : str
+        Hash of the plan, in hexadecimal digits.
     size : int
         Largest key of a station task, and one more.
 
@@ -36,33 +38,44 @@ class StartedMarks:
         The file cannot be written.
     """
 
-    def __init__(self, path: Path, size: int) -> None:
-        self._descriptor = os.open(path, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o666)
-        os.write(self._descriptor, bytes(size))
+    def __init__(self, path: Path, plan: str, size: int) -> None:
+        header = bytes.fromhex(plan)
+        self._first = len(header)
+        path.parent.mkdir(exist_ok=True)
+        with path.open("w+b") as file:
+            # Written, not only made long: a full disk is noticed now, not at a mark.
+            file.write(header + bytes(size))
+            file.flush()
+            # A mark is a store in memory: a call would cost its threads a turn each.
+            self._marks = mmap.mmap(file.fileno(), self._first + size)
 
     def begin(self, key: int) -> None:
         """Mark a station task as under way."""
-        os.pwrite(self._descriptor, UNDER_WAY, key)
+        self._marks[self._first + key] = UNDER_WAY
 
     def end(self, key: int) -> None:
         """Mark a station task as ended."""
-        os.pwrite(self._descriptor, ENDED, key)
+        self._marks[self._first + key] = ENDED
 
     def close(self) -> None:
-        """Close the file."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
+        """Let go of the file."""
+        self._marks.close()
 
 
-def under_way(path: Path) -> list[int]:
-    """Keys of the station tasks that were under way when the marks were last written."""
+def under_way(path: Path, plan: str) -> set[int]:
+    """Keys of the station tasks that were under way when the marks were last written.
+
+    Empty if the marks are of another plan, or there are none.
+    """
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        return []
-    marks = np.frombuffer(content, dtype=np.uint8)
-    return [int(key) for key in np.flatnonzero(marks == UNDER_WAY[0])]
+        return set()
+    header = bytes.fromhex(plan)
+    if not content.startswith(header):
+        return set()
+    marks = np.frombuffer(content, dtype=np.uint8, offset=len(header))
+    return {int(key) for key in np.flatnonzero(marks == UNDER_WAY)}
 
 
 class WatchedTasks(Sequence[StationTask]):

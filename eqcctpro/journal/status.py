@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class RunStatus:
     seconds_left : float or None
         At that rate, while the run is at work.
     attempts : list of Attempt
+        Empty when nothing is recorded: in a run's first second, or once it has finished
+        without failures and its summary says it all.
     """
 
     output: Path
@@ -62,14 +65,15 @@ class RunStatus:
     def advice(self) -> str | None:
         """What to do next; None if there is nothing to do."""
         if self.state in ("dead", "interrupted"):
-            return f"run the same command again, and it goes on: {self.attempts[-1].command}"
+            command = f": {self.attempts[-1].command}" if self.attempts else ""
+            return f"run the same command again, and it goes on{command}"
         if self.state == "finished" and self.failures:
             return "the same command with --resume picks again what failed"
         return None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        last = self.attempts[-1]
+        last = self.attempts[-1] if self.attempts else None
         return {
             "output": str(self.output),
             "state": self.state,
@@ -81,10 +85,10 @@ class RunStatus:
             "per_second": self.rate,
             "seconds_left": self.seconds_left,
             "attempts": len(self.attempts),
-            "pid": last.pid,
-            "host": last.host,
-            "mode": last.mode,
-            "command": last.command,
+            **{
+                name: None if last is None else getattr(last, name)
+                for name in ("pid", "host", "mode", "command")
+            },
             "advice": self.advice,
             "failures": self.failures,
         }
@@ -110,10 +114,7 @@ def read_status(output: Path) -> RunStatus:
         finally:
             store.close()
     if not facts:
-        raise InputError(
-            f"{output} holds no record of a run",
-            hint="name the output folder of a run, which has not been started without a journal",
-        )
+        return _without_record(folder)
     state = _state(folder, facts, attempts[-1])
     rate, left = _pace(attempts[-1], counts.get(WAITING, 0), running=state == "running")
     return RunStatus(
@@ -129,6 +130,43 @@ def read_status(output: Path) -> RunStatus:
         rate,
         left,
         attempts,
+    )
+
+
+def _without_record(folder: RunFolder) -> RunStatus:
+    """Of a run that has not recorded anything yet, or that finished with nothing to add."""
+    if folder.is_held():
+        return _bare(folder.output, "running", {}, {})
+    try:
+        summary = json.loads((folder.output / "summary.json").read_text(encoding="utf-8"))
+        counts = {name: int(summary["tasks"][name]) for name in ("done", "empty", "failed")}
+    except OSError:
+        summary = None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder.output / 'summary.json'} cannot be read: {error}") from error
+    if folder.started.exists():
+        return _bare(folder.output, "dead", {}, {})
+    if summary is None:
+        raise InputError(
+            f"{folder.output} holds no record of a run", hint="name the output folder of a run"
+        )
+    return _bare(folder.output, "finished", counts, summary)
+
+
+def _bare(output: Path, state: State, counts: dict[str, int], summary: dict[str, Any]) -> RunStatus:
+    return RunStatus(
+        output,
+        state,
+        None,
+        {name: counts.get(name, 0) for name in (WAITING, "done", "empty", "failed")},
+        sum(counts.values()),
+        summary.get("quarantined", 0),
+        summary.get("skipped", {}),
+        summary.get("plan", {}).get("files_unusable", 0),
+        summary.get("failed", []),
+        None,
+        None,
+        [],
     )
 
 

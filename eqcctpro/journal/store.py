@@ -132,6 +132,8 @@ class JournalStore:
         except sqlite3.OperationalError:
             # A folder that cannot be written has no room for the reader's shared memory.
             db.close()
+            if self.path.with_name(f"{self.path.name}-wal").exists():
+                raise
             db = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
         return db
 
@@ -260,11 +262,6 @@ class JournalStore:
         """Name and CRC-32 of every part, by its number."""
         with self._errors():
             return {n: (file, crc) for n, file, crc in self._rows("SELECT * FROM parts")}
-
-    def forget_parts(self) -> None:
-        """Note that the findings are in the results only."""
-        self._db.execute("DELETE FROM parts")
-        self._db.execute("UPDATE items SET part = NULL")
 
     # Who works on it.
 

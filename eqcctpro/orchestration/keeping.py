@@ -22,7 +22,7 @@ from eqcctpro.journal.earlier import EarlierRun, Restored, changed_files, change
 from eqcctpro.journal.folder import RunFolder
 from eqcctpro.journal.identity import Stamp, file_stamps, item_ids, pick_settings, plan_hash
 from eqcctpro.journal.recorder import Recorder
-from eqcctpro.journal.started import StartedMarks, WatchedTasks
+from eqcctpro.journal.started import StartedMarks, WatchedTasks, under_way
 from eqcctpro.journal.store import Attempt, Item, JournalStore
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles
@@ -102,6 +102,8 @@ class RunJournal(NoJournal):
     folder : RunFolder
     facts : dict
         What the run is.
+    died_over : set of int
+        Keys of what a process died over before it had recorded anything.
     keys : ndarray of int32
         Key of every station task, by its index in the plan.
     """
@@ -113,6 +115,7 @@ class RunJournal(NoJournal):
     stamps: dict[str, Stamp]
     facts: dict[str, Any]
     earlier: EarlierRun | None = None
+    died_over: set[int] = field(default_factory=set)
     graceful = True
     restored: Restored = field(default_factory=Restored)
     _recorder: Recorder | None = field(init=False, default=None)
@@ -132,8 +135,10 @@ class RunJournal(NoJournal):
 
     def _suspected(self) -> set[int]:
         # Ray's workers die alone, and are found out while the run goes on.
-        if self.earlier is None or self.config.mode != "local":
+        if self.config.mode != "local":
             return set()
+        if self.earlier is None:
+            return self.died_over
         return self.earlier.suspects()
 
     def pinned(self, config: PickConfig) -> PickConfig:
@@ -147,7 +152,6 @@ class RunJournal(NoJournal):
     def begin(self, workers: Workers) -> None:
         """Open the record and start to keep results."""
         self.facts |= {"runtime": workers.runtime, "batch_size": workers.batch_size}
-        self.folder.parts.mkdir(exist_ok=True)
         attempts = self.earlier.attempts if self.earlier is not None else []
         number = len(attempts) + 1
         self._recorder = Recorder(
@@ -157,9 +161,11 @@ class RunJournal(NoJournal):
             lambda store: self._prepare(store, number),
             number,
         )
+        if self.earlier is not None or self.died_over:
+            self._recorder.open()
         if self.config.mode == "local":
             size = int(self.keys.max(initial=0)) + 1
-            self._marks = StartedMarks(self.folder.started, size)
+            self._marks = StartedMarks(self.folder.started, self.facts["plan"], size)
 
     def _prepare(self, store: JournalStore, number: int) -> None:
         """What is written first: in the recorder's thread, in one transaction."""
@@ -175,6 +181,7 @@ class RunJournal(NoJournal):
             for key, id_, task in zip(self.keys, self.ids, self.plan.tasks, strict=True)
             if id_ not in known
         )
+        store.blame(self.died_over)
         where = (os.getpid(), socket.gethostname(), self.config.mode, _command())
         store.begin_attempt(Attempt(number, *where, now, now, None, None, 0))
 
@@ -202,14 +209,17 @@ class RunJournal(NoJournal):
 
     def finish(self, failures: int) -> None:
         """Say that the results are written."""
-        # What failed can be picked again later, and then needs the findings of the others.
         recorder, self._recorder = self._recorder, None
-        if recorder is not None:
-            recorder.close("finished", keep_parts=failures > 0)
         self._close_marks()
-        self.folder.started.unlink(missing_ok=True)
-        if not failures:
-            self.folder.forget_parts()
+        if recorder is None:
+            return
+        if failures:
+            # What failed can be picked again later, and then needs the findings of the others.
+            recorder.close("finished")
+            self.folder.started.unlink(missing_ok=True)
+        else:
+            recorder.stop()
+            self.folder.forget()  # the summary says what there is to say
 
     def end(self, reason: str) -> None:
         """Record what there is, and why the run ends before it is finished."""
@@ -248,7 +258,7 @@ def open_journal(
         return _without(config, folder, plan)
     named = pick_settings(picker, weights.sha256, config.device, settings)
     ids = item_ids(plan.tasks, config.input, named)
-    facts = {
+    facts: dict[str, Any] = {
         "state": "running",
         "plan": plan_hash(ids),
         "settings": named,
@@ -262,8 +272,11 @@ def open_journal(
     folder.tidy()
     earlier = _earlier(config, folder)
     if earlier is None:
+        died_over = under_way(folder.started, facts["plan"])
         folder.forget()
-        return RunJournal(folder, config, plan, ids, stamps, facts)
+        journal = RunJournal(folder, config, plan, ids, stamps, facts, died_over=died_over)
+        _warn_of(journal.suspects)
+        return journal
     facts |= {name: earlier.facts[name] for name in ("runtime", "batch_size")}
     _require_same(config, earlier, facts, stamps, ids)
     earlier.tidy()
@@ -281,12 +294,16 @@ def open_journal(
         len(restored.records),
         len(ids),
     )
-    if journal.suspects:
+    _warn_of(journal.suspects)
+    return journal
+
+
+def _warn_of(suspects: Sequence[StationTask]) -> None:
+    if suspects:
         logger.warning(
             "%d station tasks were under way when a process died: they are picked one by one",
-            len(journal.suspects),
+            len(suspects),
         )
-    return journal
 
 
 def _without(config: PickConfig, folder: RunFolder, plan: Plan) -> NoJournal:
@@ -312,12 +329,9 @@ def _earlier(config: PickConfig, folder: RunFolder) -> EarlierRun | None:
     if config.resume == "require":
         if earlier is None:
             raise ResumeError(
-                f"{folder.output} holds no run to go on with", hint="leave out --resume"
-            )
-        if earlier.finished and not earlier.failures:
-            raise ResumeError(
-                f"the run in {folder.output} is finished, and nothing in it failed",
-                hint="without --resume it is picked anew",
+                f"{folder.output} holds no run to go on with: none was begun, or it finished and "
+                "nothing in it failed",
+                hint="without --resume everything is picked",
             )
         return earlier
     return None if earlier is None or earlier.finished else earlier

@@ -7,6 +7,7 @@ import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -212,6 +213,11 @@ def _notes(plan: Plan, records: Mapping[int, TaskRecord]) -> list[dict[str, Any]
 
 def package_versions() -> dict[str, str]:
     """Versions of this package and of those that a result depends on."""
+    return dict(_package_versions())
+
+
+@cache
+def _package_versions() -> tuple[tuple[str, str], ...]:
     from eqcctpro import __version__
 
     versions = {"eqcctpro": __version__}
@@ -220,7 +226,7 @@ def package_versions() -> dict[str, str]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return versions
+    return tuple(versions.items())
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
