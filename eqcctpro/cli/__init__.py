@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from eqcctpro.cli.analyze import analyze
 from eqcctpro.cli.calibrate import calibrate
 from eqcctpro.cli.convert import convert
 from eqcctpro.cli.demo import demo
@@ -34,6 +35,7 @@ app.command()(calibrate)
 app.command()(optimal)
 app.command()(evaluate)
 app.command()(tune)
+app.command()(analyze)
 app.add_typer(models_app)
 
 

@@ -17,7 +17,16 @@ from typing import Any, Final, Literal
 from eqcctpro.errors import InputError
 from eqcctpro.evaluation.csvrows import CsvRow, read_csv_file
 
-__all__ = ["EvalMode", "Layout", "Results", "Trial", "model_name", "read_results", "results_path"]
+__all__ = [
+    "EvalMode",
+    "Layout",
+    "Results",
+    "Trial",
+    "model_name",
+    "read_results",
+    "read_results_file",
+    "results_path",
+]
 
 EvalMode = Literal["cpu", "gpu"]
 Layout = Literal["ours", "EQCCTPro", "RAPID"]
@@ -147,6 +156,17 @@ def read_results(csv_dir: Path | str, eval_mode: EvalMode) -> Results:
         raise InputError(
             f"{path} is not there", hint=f"run EvaluateSystem(eval_mode='{eval_mode}', ...) first"
         )
+    return read_results_file(path, eval_mode)
+
+
+def read_results_file(path: Path, eval_mode: EvalMode) -> Results:
+    """Read a file of trials, whatever its name.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or essential columns are missing.
+    """
     file = read_csv_file(path)
     essential = (*ESSENTIAL, "GPUs Used") if eval_mode == "gpu" else ESSENTIAL
     missing = [name for name in essential if name not in file.columns]
