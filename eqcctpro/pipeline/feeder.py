@@ -96,8 +96,7 @@ class Feeder:
             return None
         task = at[0]
         error = InputTimeoutError(
-            f"{task.files[0]} (or another of {len(task.files)} files) could not be read in "
-            f"{limit:g} s",
+            f"{self._cache.at} could not be read in {limit:g} s",
             hint="check the file system, then resume the run",
         )
         self._at = None
