@@ -16,6 +16,8 @@ from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
 from eqcctpro.cli.status import status
+from eqcctpro.cli.plot import plot
+from eqcctpro.cli.score import score
 from eqcctpro.cli.tune import tune
 
 __all__ = ["app", "main"]
@@ -36,6 +38,8 @@ app.command()(optimal)
 app.command()(evaluate)
 app.command()(tune)
 app.command()(analyze)
+app.command()(plot)
+app.command()(score)
 app.add_typer(models_app)
 
 

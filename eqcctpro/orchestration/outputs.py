@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from eqcctpro.archive.coverage import station_hours
 from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import QuarantinedError
@@ -170,6 +171,9 @@ def summarise(
         ),
         "skipped": plan.skipped,
         "balanced": sum(statuses.values()) == len(plan.tasks),
+        "station_hours": round(
+            station_hours(plan, [t for t in plan.tasks if records[t.index].status != "failed"]), 6
+        ),
         "picks": {"total": tables.picks.num_rows, **dict(sorted(phases.items()))},
         "detections": None if tables.detections is None else tables.detections.num_rows,
         "picks_outside_span": sum(record.n_outside for record in records.values()),
