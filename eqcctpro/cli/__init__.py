@@ -15,9 +15,9 @@ from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
-from eqcctpro.cli.status import status
 from eqcctpro.cli.plot import plot
 from eqcctpro.cli.score import score
+from eqcctpro.cli.status import status
 from eqcctpro.cli.tune import tune
 
 __all__ = ["app", "main"]
