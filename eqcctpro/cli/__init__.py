@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from eqcctpro.cli.analyze import analyze
+from eqcctpro.cli.associate import associate
 from eqcctpro.cli.calibrate import calibrate
 from eqcctpro.cli.convert import convert
+from eqcctpro.cli.dataset import dataset_app
 from eqcctpro.cli.demo import demo
 from eqcctpro.cli.doctor import doctor
 from eqcctpro.cli.evaluate import evaluate
@@ -40,7 +42,9 @@ app.command()(tune)
 app.command()(analyze)
 app.command()(plot)
 app.command()(score)
+app.command()(associate)
 app.add_typer(models_app)
+app.add_typer(dataset_app)
 
 
 def _version(wanted: bool) -> None:
