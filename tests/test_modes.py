@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import random
 import shutil
@@ -9,12 +10,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from eqcctpro.archive.plan import InputSettings, make_plan
+from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
 from eqcctpro.orchestration.bundles import make_bundles
 from eqcctpro.orchestration.dispatch import BundleQueue
+from eqcctpro.orchestration.session import PickSession
 from eqcctpro.resources.sampler import tree_pss_mb
 
 ray = pytest.importorskip("ray")
@@ -237,3 +241,23 @@ def test_a_cluster_that_does_not_answer(
     )
     assert done.returncode == 6, done.stderr
     assert "127.0.0.1:1" in done.stderr and "Traceback" not in done.stderr
+
+
+@SLOW
+def test_what_ray_listens_on_is_not_reachable_from_elsewhere(
+    archive: Path, imported_model: str, tmp_path: Path
+) -> None:
+    config = PickConfig.checked(
+        input=archive, output=tmp_path, model=imported_model, mode="modelactor", workers=1
+    )
+    with PickSession(config) as session:
+        session.open()
+        addresses = {
+            connection.laddr.ip
+            for process in psutil.Process().children(recursive=True)
+            for connection in process.net_connections(kind="inet")
+            if connection.status == psutil.CONN_LISTEN
+        }
+    assert addresses and all(
+        ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback for address in addresses
+    ), addresses

@@ -48,14 +48,25 @@ def results(folder: Path) -> dict[str, bytes]:
 
 
 def start(
-    fault: str, count: int, archive: Path, output: Path, options: list[str]
+    fault: str,
+    count: int,
+    archive: Path,
+    output: Path,
+    options: list[str],
+    *,
+    slow_workers: bool = False,
 ) -> subprocess.Popen[bytes]:
+    environment = dict(os.environ)
+    if slow_workers:
+        folders = [str(FAULTY.parent / "slow_workers"), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(folders)
     command = [sys.executable, str(FAULTY), fault, str(count), "pick", str(archive)]
     return subprocess.Popen(
         [*command, "-o", str(output), *options],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
+        env=environment,
     )
 
 
@@ -93,7 +104,8 @@ def disturb(kind: str, chance: random.Random, calm: Calm, output: Path) -> str:
             run.send_signal(signal.SIGINT)
         code, words = end(run)
     elif kind in INPUT:
-        with spoiled(kind, chance, archive, when):
+        # While it reads, which it has done long before it ends.
+        with spoiled(kind, chance, archive, chance.uniform(0.35, 0.8) * calm.seconds):
             options = [*calm.options, "--item-timeout", "1"]
             code, words = end(start("none", 0, archive, output, options))
     else:
@@ -127,15 +139,16 @@ def spoiled(kind: str, chance: random.Random, archive: Path, when: float) -> Ite
 
 
 def disturb_ray(kind: str, chance: random.Random, calm: Calm, output: Path) -> tuple[int, str]:
-    options = [*calm.options, "--mode", "modelactor", "--workers", "2", "--batch-size", "32"]
-    run = start("none", 0, calm.archive, output, options)
+    options = [*calm.options, "--mode", "modelactor", "--workers", "2"]
+    run = start("none", 0, calm.archive, output, options, slow_workers=True)
     log, deadline = output / "run.log", time.monotonic() + 90
     while time.monotonic() < deadline and run.poll() is None:
         if log.exists() and "actors ready" in log.read_text():
             break
         time.sleep(0.02)
-    time.sleep(chance.uniform(0.0, 0.5))
+    time.sleep(chance.uniform(0.0, 0.6))
     family = psutil.Process(run.pid).children(recursive=True) if run.poll() is None else []
+    names = [" ".join(_cmdline(process)) for process in family]
     if kind == "kill_group":
         os.killpg(run.pid, signal.SIGKILL)
     elif kind == "interrupt_group":
@@ -144,12 +157,14 @@ def disturb_ray(kind: str, chance: random.Random, calm: Calm, output: Path) -> t
         run.kill()
     else:
         name = {"kill_actor": "PickWorker", "kill_raylet": "raylet/raylet"}[kind]
-        for process in family:
-            if name in " ".join(_cmdline(process)):
+        for process, command in zip(family, names, strict=True):
+            if name in command.split(" ")[0]:
                 process.kill()
                 break
     ended = end(run)
-    assert not _alive_after(family, 20.0), "Ray's processes outlive the run"
+    # Its agents notice a driver that was killed after a minute.
+    servers = [process for process, name in zip(family, names, strict=True) if "Agent" not in name]
+    assert not _alive_after(servers, 20.0), "Ray's processes outlive the run"
     return ended
 
 
