@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from eqcctpro.cli.amplitudes import amplitudes
 from eqcctpro.cli.analyze import analyze
 from eqcctpro.cli.associate import associate
 from eqcctpro.cli.calibrate import calibrate
@@ -18,7 +19,9 @@ from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
 from eqcctpro.cli.plot import plot
+from eqcctpro.cli.report import report
 from eqcctpro.cli.score import score
+from eqcctpro.cli.show import show
 from eqcctpro.cli.status import status
 from eqcctpro.cli.tune import tune
 
@@ -41,8 +44,11 @@ app.command()(evaluate)
 app.command()(tune)
 app.command()(analyze)
 app.command()(plot)
+app.command()(report)
+app.command()(show)
 app.command()(score)
 app.command()(associate)
+app.command()(amplitudes)
 app.add_typer(models_app)
 app.add_typer(dataset_app)
 

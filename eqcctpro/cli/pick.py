@@ -129,8 +129,19 @@ def pick(
             rich_help_panel=_PICKS,
         ),
     ] = None,
+    amplitudes: Annotated[
+        bool | None,
+        Option("--amplitudes", help="Measure the amplitude of each pick.", rich_help_panel=_PICKS),
+    ] = None,
+    response: Annotated[
+        Path | None,
+        Option(help="StationXML: also velocity and Wood-Anderson.", rich_help_panel=_PICKS),
+    ] = None,
     overview: Annotated[
         bool | None, Option("--overview/--no-overview", help="Draw overview.png.")
+    ] = None,
+    report: Annotated[
+        bool | None, Option("--report/--no-report", help="Write report.html, a page on the run.")
     ] = None,
     resume: Annotated[
         bool, Option("--resume", help="Insist on going on with the unfinished run in OUT.")
@@ -200,7 +211,10 @@ def pick(
         "s_threshold": s_threshold,
         "detection_threshold": detection_threshold,
         "formats": format_,
+        "amplitudes": amplitudes,
+        "response": response,
         "overview": overview,
+        "report": report,
         "resume": _resume(resume, fresh),
         "retry_failed": retry_failed,
         "journal": journal,
@@ -273,6 +287,14 @@ def _report(result: RunResult) -> None:
         + f" on {sum(counts.values())} station tasks: {counts['done']} done, "
         f"{counts['empty']} empty, {counts['failed']} failed"
     )
-    for kind in ("picks_csv", "picks_parquet", "detections_csv", "overview", "summary"):
+    for kind in (
+        "picks_csv",
+        "picks_parquet",
+        "amplitudes",
+        "detections_csv",
+        "overview",
+        "report",
+        "summary",
+    ):
         if kind in summary["paths"]:
             typer.echo(summary["paths"][kind])

@@ -19,7 +19,10 @@ __all__ = ["RunFolder"]
 
 FOLDER = ".eqcctpro"
 STATION_RESULT = "X_prediction_results.csv"
-RESULTS = ("detections.csv", "summary.json", "overview.png")
+RESULTS = (
+    *("detections.csv", "amplitudes.csv"),
+    *("summary.json", "overview.png", "report.html"),
+)
 
 
 class RunFolder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,9 +30,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RunTables",
+    "busiest_chunk",
     "draw_run",
     "package_versions",
+    "report_run",
     "summarise",
+    "vertical_traces",
     "write_summary",
     "write_tables",
 ]
@@ -80,10 +84,17 @@ def write_tables(
     if "parquet" in config.formats:
         write_parquet(tables.picks, config.output / "picks.parquet")
         paths["picks_parquet"] = str(config.output / "picks.parquet")
+    picks = tables.picks
+    if config.amplitudes:
+        from eqcctpro.amplitudes import measure_amplitudes, write_amplitudes
+
+        picks = measure_amplitudes(picks, config.input, config.response)
+        write_amplitudes(picks, config.output / "amplitudes.csv")
+        paths["amplitudes"] = str(config.output / "amplitudes.csv")
     for name in config.formats:
         if name not in {"csv", "parquet", "eqcctpro"}:
             path = config.output / FORMATS[name].file_name
-            write_picks(tables.picks, path, name)
+            write_picks(picks, path, name)
             paths[f"picks_{name}"] = str(path)
     if "eqcctpro" in config.formats:
         ended = [task for task in tasks if records[task.index].status != "failed"]
@@ -96,20 +107,32 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
     """Draw ``overview.png``: traces of the chunk with the most picks, and its picks."""
     from eqcctpro.analysis.overview import draw_overview
 
-    chunk = _busiest_chunk(plan, tables.picks)
+    chunk = busiest_chunk(plan, tables.picks)
     tasks = [task for task in plan.tasks if task.chunk.name == chunk]
     counts = Counter(
         zip(tables.picks["network"].to_pylist(), tables.picks["station"].to_pylist(), strict=True)
     )
     tasks.sort(key=lambda task: (-counts[task.network, task.station], task.name))
-    traces = [trace for task in tasks[:OVERVIEW_TRACES] for trace in _vertical(task)]
+    traces = [trace for task in tasks[:OVERVIEW_TRACES] for trace in vertical_traces(task)]
     picks = tables.picks.filter(pa.compute.equal(tables.picks["timechunk"], chunk))
     path = config.output / "overview.png"
     draw_overview(path, traces, picks, title=f"{model}, {chunk}", max_traces=OVERVIEW_TRACES)
     return str(path)
 
 
-def _busiest_chunk(plan: Plan, picks: pa.Table) -> str:
+def report_run(config: PickConfig, tables: RunTables, logger: logging.Logger) -> str | None:
+    """Write ``report.html``; what goes wrong with it is logged, for the picks are safe by then."""
+    from eqcctpro.analysis.report import write_report
+
+    try:
+        return str(write_report(config.output, table=tables.picks))
+    except Exception as error:
+        logger.warning("no report: %s: %s", type(error).__name__, error, exc_info=True)
+        return None
+
+
+def busiest_chunk(plan: Plan, picks: pa.Table) -> str:
+    """Name of the time chunk with the most picks."""
     import pyarrow.compute  # noqa: F401 (registers pa.compute)
 
     counts = Counter(picks["timechunk"].to_pylist())
@@ -117,7 +140,7 @@ def _busiest_chunk(plan: Plan, picks: pa.Table) -> str:
     return max(dict.fromkeys(names), key=lambda name: counts[name])
 
 
-def _vertical(task: StationTask) -> list[OverviewTrace]:
+def vertical_traces(task: StationTask) -> list[OverviewTrace]:
     """The vertical component of a task, or the first one it has."""
     from eqcctpro.analysis.overview import OverviewTrace
     from eqcctpro.errors import InputError

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.plan import StationTask, read_span
+from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.timechunks import read_span
 from eqcctpro.errors import EQCCTProError
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.records import TaskRecord
