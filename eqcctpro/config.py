@@ -81,6 +81,14 @@ class PickConfig(BaseModel):
     overview: bool = True
     report: bool = Field(False, description="Write report.html at the end")
     log_file: Path | None = None
+    journal: bool = Field(True, description="Record what is done, so that a killed run goes on")
+    resume: Literal["auto", "require", "never"] = Field(
+        "auto", description="Whether an unfinished run in the output folder is gone on with"
+    )
+    retry_failed: bool = Field(True, description="On resuming, pick again what failed")
+    item_timeout: float | None = Field(
+        600.0, gt=0, description="Seconds in which a station task must be read; None waits"
+    )
 
     @model_validator(mode="before")
     @classmethod

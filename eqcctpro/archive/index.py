@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -83,8 +84,10 @@ def index_file(path: str | Path) -> IndexedFile:
         The file cannot be read, is empty, or holds no miniSEED record.
     """
     try:
-        with Path(path).open("rb", buffering=0) as file:
+        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
             status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DecodeError(f"{path} is not a file that holds records", hint="remove it")
             if status.st_size == 0:
                 raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
             quick = _first_and_last(file.fileno(), status.st_size)
@@ -95,6 +98,11 @@ def index_file(path: str | Path) -> IndexedFile:
             hint="check that the file exists and may be read",
         ) from error
     return IndexedFile(str(path), status.st_size, status.st_mtime_ns, channels)
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Open a file without waiting for whoever might write to a pipe."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def _first_and_last(descriptor: int, size: int) -> ChannelExtent | None:

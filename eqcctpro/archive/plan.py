@@ -17,6 +17,7 @@ from eqcctpro.archive.timechunks import (
     Timechunk,
     chunk_grid,
     chunks_of_folders,
+    read_span,
     whole_archive,
 )
 from eqcctpro.errors import DecodeError, InputError, SettingsError
@@ -81,6 +82,8 @@ class StationTask:
         Files with records of this station and time.
     n_bytes : int
         Size of these files.
+    stamps : tuple of (int, int)
+        Size and time of the last change, in nanoseconds, of each file when the plan was made.
     """
 
     index: int
@@ -92,6 +95,7 @@ class StationTask:
     chunk: Timechunk
     files: tuple[str, ...]
     n_bytes: int
+    stamps: tuple[tuple[int, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -110,7 +114,17 @@ class FileProblem:
 
 @dataclass
 class Plan:
-    """All station tasks of a run, and the files that are left out of it."""
+    """All station tasks of a run, and what is left out of it.
+
+    Attributes
+    ----------
+    ignored : list of str
+        Files that are not miniSEED and do not claim to be.
+    skipped : dict of str to int
+        What is left out by rule, by the rule: instruments that `stations` or
+        `stations_at_most` do not choose (``"not_chosen"``), and those of which no time chunk
+        owns anything (``"outside_span"``).
+    """
 
     layout: Layout
     chunks: list[Timechunk]
@@ -118,6 +132,7 @@ class Plan:
     files: list[IndexedFile]
     problems: list[FileProblem] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +154,7 @@ class _Piece:
 
     path: str
     size: int
+    mtime_ns: int
     chunk: str
     folder: str
     start_ns: int
@@ -165,10 +181,13 @@ def make_plan(settings: InputSettings) -> Plan:
             f"nothing to pick in {', '.join(map(str, settings.inputs))}: {_why_nothing(plan)}",
             hint="the input must hold miniSEED files",
         )
-    holdings = _choose_stations(holdings, settings)
+    everything, holdings = holdings, _choose_stations(holdings, settings)
+    plan.skipped["not_chosen"] = len(everything) - len(holdings)
     plan.chunks = _time_chunks(holdings, settings, layout)
     folders_are_chunks = layout == "chunks" and settings.timechunk_min is None
     plan.tasks = _tasks(holdings, plan.chunks, settings, folders_are_chunks)
+    reached = {(task.network, task.station, task.location, task.instrument) for task in plan.tasks}
+    plan.skipped["outside_span"] = sum(item.key not in reached for item in holdings)
     if not plan.tasks:
         raise InputError(
             "no data between start_time and end_time",
@@ -193,12 +212,11 @@ def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_
             plan.ignored.append(file.path)
             continue
         plan.files.append(indexed)
+        stamp = indexed.size, indexed.mtime_ns
         for key, spans in _instruments(indexed).items():
             held = holdings.setdefault(key, [])
             for start_ns, end_ns in spans:
-                held.append(
-                    _Piece(file.path, indexed.size, file.chunk, file.folder, start_ns, end_ns)
-                )
+                held.append(_Piece(file.path, *stamp, file.chunk, file.folder, start_ns, end_ns))
     return {_Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
 
 
@@ -316,12 +334,23 @@ def _tasks(
             found.append((instrument, chunk, pieces))
     if settings.chunk_major or not shared:
         found.sort(key=lambda item: item[1].index)
-    tasks = []
-    for index, (instrument, chunk, pieces) in enumerate(found):
-        sizes = {piece.path: piece.size for piece in pieces}
-        files, n_bytes = tuple(sorted(sizes)), sum(sizes.values())
-        tasks.append(StationTask(index, *instrument.key, instrument.folder, chunk, files, n_bytes))
-    return tasks
+    return [_task(index, *item) for index, item in enumerate(found)]
+
+
+def _task(
+    index: int, instrument: _Instrument, chunk: Timechunk, pieces: Sequence[_Piece]
+) -> StationTask:
+    stamps = {piece.path: (piece.size, piece.mtime_ns) for piece in pieces}
+    files = tuple(sorted(stamps))
+    return StationTask(
+        index,
+        *instrument.key,
+        instrument.folder,
+        chunk,
+        files,
+        sum(size for size, _ in stamps.values()),
+        tuple(stamps[path] for path in files),
+    )
 
 
 class _ReadSpans:
@@ -367,13 +396,3 @@ class _FolderOwners:
 
 def _owned(piece: _Piece, chunk: Timechunk) -> bool:
     return piece.start_ns < chunk.own_end_ns and piece.end_ns >= chunk.own_start_ns
-
-
-def read_span(chunk: Timechunk, context_ns: int) -> tuple[int | None, int | None]:
-    """What a chunk reads, widened to `context_ns` around what it owns."""
-    start, end = chunk.read_start_ns, chunk.read_end_ns
-    if start is not None and context_ns:
-        start = min(start, chunk.own_start_ns - context_ns)
-    if end is not None and context_ns:
-        end = max(end, chunk.own_end_ns + context_ns)
-    return start, end

@@ -14,7 +14,14 @@ from itertools import pairwise
 from eqcctpro.errors import SettingsError
 from eqcctpro.times import NS_PER_S, chunk_name, format_utc, parse_chunk_name
 
-__all__ = ["FOREVER_NS", "Timechunk", "chunk_grid", "chunks_of_folders", "whole_archive"]
+__all__ = [
+    "FOREVER_NS",
+    "Timechunk",
+    "chunk_grid",
+    "chunks_of_folders",
+    "read_span",
+    "whole_archive",
+]
 
 FOREVER_NS = 2**62
 MINUTE_NS = 60 * NS_PER_S
@@ -171,3 +178,13 @@ def _with_owners(
         replace(chunk, own_start_ns=begin, own_end_ns=end)
         for chunk, begin, end in zip(chunks, borders, borders[1:], strict=False)
     ]
+
+
+def read_span(chunk: Timechunk, context_ns: int) -> tuple[int | None, int | None]:
+    """What a chunk reads, widened to `context_ns` around what it owns."""
+    start, end = chunk.read_start_ns, chunk.read_end_ns
+    if start is not None and context_ns:
+        start = min(start, chunk.own_start_ns - context_ns)
+    if end is not None and context_ns:
+        end = max(end, chunk.own_end_ns + context_ns)
+    return start, end

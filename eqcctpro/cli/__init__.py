@@ -22,6 +22,7 @@ from eqcctpro.cli.plot import plot
 from eqcctpro.cli.report import report
 from eqcctpro.cli.score import score
 from eqcctpro.cli.show import show
+from eqcctpro.cli.status import status
 from eqcctpro.cli.tune import tune
 
 __all__ = ["app", "main"]
@@ -33,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(pick)
+app.command()(status)
 app.command()(convert)
 app.command()(demo)
 app.command()(doctor)
