@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
@@ -123,8 +124,15 @@ def _as_text(table: pa.Table) -> pa.Table:
     columns = []
     for name, column in zip(table.column_names, table.columns, strict=True):
         convert = _text_of(table.schema.field(name).type)
-        columns.append(convert(column.to_numpy()) if convert else column)
+        columns.append(_or_empty(convert(column.to_numpy()), column) if convert else column)
     return pa.table(columns, names=table.column_names)
+
+
+def _or_empty(text: pa.Array, column: pa.ChunkedArray) -> pa.Array:
+    """Nothing where nothing is known, such as the trigger times of a catalogue's picks."""
+    if not column.null_count:
+        return text
+    return pc.if_else(pc.is_valid(column).combine_chunks(), text, pa.scalar(""))
 
 
 def _text_of(kind: pa.DataType) -> Callable[[np.ndarray], pa.Array] | None:

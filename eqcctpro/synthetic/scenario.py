@@ -20,6 +20,7 @@ Earth = Literal["homogeneous", "iasp91", "ak135"]
 # WGS 84.
 _SEMI_MAJOR_KM = 6378.137
 _FLATTENING = 1 / 298.257223563
+_ECCENTRICITY_2 = _FLATTENING * (2 - _FLATTENING)
 
 _DEPTH_KM = (6.0, 14.0)
 _STRENGTH = (0.6, 1.4)
@@ -102,7 +103,8 @@ def draw_scenario(
     slot = (duration_s - first - last) / max(1, earthquakes)
     origin = first + (np.arange(earthquakes) + rng.uniform(0.0, 0.4, earthquakes)) * slot
     offset = station_xy[None] - event_xy[:, None]
-    away = np.sqrt((offset**2).sum(axis=-1))
+    station_map, event_map = _on_the_map(station_xy, centre), _on_the_map(event_xy, centre)
+    away = _distance_km(station_map, event_map)
     p_s, s_s = _travel_times(away, depth, earth)
     arrivals = EventTimes(
         p_s=origin[:, None] + p_s,
@@ -112,8 +114,8 @@ def draw_scenario(
         strength=rng.uniform(*_STRENGTH, earthquakes),
     )
     return Scenario(
-        *_on_the_map(station_xy, centre),
-        *_on_the_map(event_xy, centre),
+        *station_map,
+        *event_map,
         depth,
         origin,
         arrivals,
@@ -124,12 +126,29 @@ def draw_scenario(
 def _on_the_map(xy: Float64, centre: tuple[float, float]) -> tuple[Float64, Float64]:
     """Latitude and longitude of points east and north of the centre, by its curvatures."""
     latitude = np.radians(centre[0])
-    squared = _FLATTENING * (2 - _FLATTENING)
-    root = np.sqrt(1 - squared * np.sin(latitude) ** 2)
-    meridian = _SEMI_MAJOR_KM * (1 - squared) / root**3
+    root = np.sqrt(1 - _ECCENTRICITY_2 * np.sin(latitude) ** 2)
+    meridian = _SEMI_MAJOR_KM * (1 - _ECCENTRICITY_2) / root**3
     parallel = _SEMI_MAJOR_KM / root * np.cos(latitude)
     north, east = np.degrees(xy[:, 1] / meridian), np.degrees(xy[:, 0] / parallel)
     return centre[0] + north, (centre[1] + east + 180.0) % 360.0 - 180.0
+
+
+def _distance_km(stations: tuple[Float64, Float64], events: tuple[Float64, Float64]) -> Float64:
+    """Along the surface, shape (earthquakes, stations); to a few metres at these distances.
+
+    The chord through the ellipsoid, bent to the arc of a circle.
+    """
+    chord = np.linalg.norm(_in_space(*stations)[None] - _in_space(*events)[:, None], axis=-1)
+    bent: Float64 = 2 * _SEMI_MAJOR_KM * np.arcsin(chord / (2 * _SEMI_MAJOR_KM))
+    return bent
+
+
+def _in_space(latitude: Float64, longitude: Float64) -> Float64:
+    """Earth-centred coordinates in km, shape (points, 3)."""
+    phi, lam = np.radians(latitude), np.radians(longitude)
+    normal = _SEMI_MAJOR_KM / np.sqrt(1 - _ECCENTRICITY_2 * np.sin(phi) ** 2)
+    x, y = normal * np.cos(phi) * np.cos(lam), normal * np.cos(phi) * np.sin(lam)
+    return np.stack([x, y, normal * (1 - _ECCENTRICITY_2) * np.sin(phi)], axis=-1)
 
 
 def _travel_times(away: Float64, depth: Float64, earth: Earth) -> tuple[Float64, Float64]:
