@@ -86,7 +86,7 @@ class RunEQCCTPro:
         Start all workers that are asked for, whatever the memory.
     mode : {"local", "modelactor", "ripper"}, optional
         Overrides `ripper`; ``"local"`` runs in this process.
-    runtime, batch_size, window_grid, bandpass, model_arguments, formats, overview
+    runtime, batch_size, window_grid, bandpass, model_arguments, formats, overview, report
         As in `eqcctpro.PickConfig`.  ``runtime="tensorflow"`` runs EQCCT as published.
     max_vram_mb : float, optional
         GPU memory of all workers together, MB; an even part of it on each GPU.
@@ -169,6 +169,7 @@ class RunEQCCTPro:
         model_arguments: Mapping[str, Any] | None = None,
         formats: Sequence[str] = ("csv", "parquet", "eqcctpro"),
         overview: bool = True,
+        report: bool = False,
         max_vram_mb: float | None = None,
         configuration: BestConfiguration | None = None,
     ) -> None:
@@ -219,6 +220,7 @@ class RunEQCCTPro:
             model_arguments=dict(model_arguments or {}),
             formats=tuple(formats),
             overview=overview,
+            report=report,
         )
         if self.configuration is not None:
             from eqcctpro.evaluation.applying import take_configuration

@@ -22,7 +22,9 @@ __all__ = [
 ]
 
 # Settings of a run that say where results go, not what is measured.
-_WHERE_ONLY = frozenset({"input", "output", "log_file", "formats", "overview", "stations"})
+_WHERE_ONLY = frozenset(
+    {"input", "output", "log_file", "formats", "overview", "report", "stations"}
+)
 
 
 @dataclass(frozen=True)
