@@ -47,8 +47,8 @@ class RawPicks:
     def concatenate(cls, parts: list[RawPicks]) -> RawPicks:
         """All picks of several parts, in their order."""
         parts = [part for part in parts if len(part)]
-        if not parts:
-            return cls.empty()
+        if len(parts) < 2:
+            return parts[0] if parts else cls.empty()
         return cls(
             np.concatenate([part.task for part in parts]),
             np.concatenate([part.label for part in parts]),
@@ -58,8 +58,8 @@ class RawPicks:
             np.concatenate([part.probability for part in parts]),
         )
 
-    def take(self, which: NDArray[Any]) -> RawPicks:
-        """The picks that an index or boolean array names."""
+    def take(self, which: NDArray[Any] | slice) -> RawPicks:
+        """The picks that a slice, or an index or boolean array, names."""
         return RawPicks(
             self.task[which],
             self.label[which],
