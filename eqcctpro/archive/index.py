@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from pymseed import MiniSEEDError, MS3Record, MS3TraceList, sourceid2nslc
@@ -63,11 +64,14 @@ def index_file(path: str | Path) -> IndexedFile:
         The file cannot be read, is empty, or holds no miniSEED record.
     """
     try:
-        with Path(path).open("rb", buffering=0) as file:
-            status = os.fstat(file.fileno())
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            status = os.fstat(descriptor)
             if status.st_size == 0:
                 raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
-            quick = _first_and_last(file.fileno(), status.st_size)
+            quick = _first_and_last(descriptor, status.st_size)
+        finally:
+            os.close(descriptor)
         channels = (quick,) if quick is not None else _scan(path)
     except OSError as error:
         raise DecodeError(
@@ -79,19 +83,27 @@ def index_file(path: str | Path) -> IndexedFile:
 
 def _first_and_last(descriptor: int, size: int) -> ChannelExtent | None:
     try:
-        head = MS3Record.parse(os.pread(descriptor, min(PROBE_BYTES, size), 0))
-        length = head.reclen
-        if size % length or head.samprate <= 0:
+        beginning = os.pread(descriptor, min(PROBE_BYTES, size), 0)
+        head = MS3Record.parse(beginning)
+        length, rate, source, start = head.reclen, head.samprate, head.sourceid, head.starttime
+        if size % length or rate <= 0:
             return None
-        tail = MS3Record.parse(os.pread(descriptor, length, size - length))
-        if tail.sourceid != head.sourceid or tail.starttime < head.starttime:
+        whole = len(beginning) == size
+        last = beginning[-length:] if whole else os.pread(descriptor, length, size - length)
+        tail = MS3Record.parse(last)
+        tail_start = tail.starttime
+        if tail.sourceid != source or tail_start < start:
             return None
-        span = round((tail.samplecnt - 1) * 1e9 / head.samprate)
-        return ChannelExtent(
-            sourceid2nslc(head.sourceid), head.starttime, tail.starttime + max(span, 0)
-        )
+        span = round((tail.samplecnt - 1) * 1e9 / rate)
+        return ChannelExtent(_code(source), start, tail_start + max(span, 0))
     except (MiniSEEDError, ValueError):
         return None
+
+
+@lru_cache(maxsize=65536)
+def _code(source: str) -> Code:
+    network, station, location, channel = sourceid2nslc(source)
+    return network, station, location, channel
 
 
 def _scan(path: str | Path) -> tuple[ChannelExtent, ...]:

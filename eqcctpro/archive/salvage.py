@@ -11,6 +11,10 @@ __all__ = ["incomplete_bytes", "whole_records"]
 # Records of miniSEED 2 are at least this long and begin at multiples of it.
 ALIGNMENT = 64
 START_OF_MINISEED_3 = b"MS\x03"
+# Of miniSEED 2: letters at the seventh byte, and where the length's power of two stands.
+_QUALITIES = (b"D", b"R", b"Q", b"M")
+_EXPONENT = 54
+_MOST_EXPONENT = 32
 
 
 def whole_records(content: bytes) -> Iterator[bytes]:
@@ -32,6 +36,9 @@ def whole_records(content: bytes) -> Iterator[bytes]:
 
 def incomplete_bytes(content: bytes) -> int:
     """Bytes that fill no record, in a file that decodes without an error."""
+    length = _usual_record_length(content)
+    if length and len(content) % length == 0:
+        return 0
     try:
         head = MS3Record.parse(content)
     except (MiniSEEDError, ValueError):
@@ -40,6 +47,14 @@ def incomplete_bytes(content: bytes) -> int:
     if head.formatversion == 2 and len(content) % head.reclen == 0:
         return 0
     return len(content) - sum(len(record) for record in whole_records(content))
+
+
+def _usual_record_length(content: bytes) -> int:
+    """Length of the first record, if it is one of miniSEED 2 as nearly all are; else 0."""
+    # Blockette 1000 comes first, in the byte order of the header (SEED 2.4, chapter 8).
+    big, little = content[48:50] == b"\x03\xe8", content[48:50] == b"\xe8\x03"
+    usual = len(content) > _EXPONENT and content[6:7] in _QUALITIES and (big or little)
+    return 1 << content[_EXPONENT] if usual and content[_EXPONENT] < _MOST_EXPONENT else 0
 
 
 def _record_length(rest: memoryview) -> int | None:

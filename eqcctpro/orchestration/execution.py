@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 from eqcctpro.archive.plan import Plan
 from eqcctpro.orchestration.worker import BundleResult
@@ -44,8 +45,6 @@ class Execution:
     stages : StageSeconds
     adaptations : list of str
         What was changed on the way to go on with less memory.
-    use : ResourceUse
-        What the run's processes took, once it has ended.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Execution:
         self.records: dict[int, TaskRecord] = {}
         self.stages = StageSeconds()
         self.adaptations: list[str] = []
-        self.use = ResourceUse()
+        self._sampler: ResourceSampler | None = None
         self._settings = settings
         self._open_chunks = open_chunks
         self._gpus = gpus
@@ -72,8 +71,9 @@ class Execution:
     def results(self) -> Iterator[BundleResult]:
         """Every bundle, after its findings have been kept."""
         source = self.workers.pick(self.plan.tasks, self._settings, open_chunks=self._open_chunks)
-        with ResourceSampler(gpus=self._gpus) as sampler:
-            self.use = sampler.use
+        with ExitStack() as stack:
+            self._sampler = ResourceSampler(gpus=self._gpus).start()
+            stack.callback(self._sampler.stop)
             for bundle in source:
                 self.records.update((record.task, record) for record in bundle.records)
                 self._picks.append(bundle.picks)
@@ -81,6 +81,11 @@ class Execution:
                 self.stages.add(bundle.seconds)
                 self.adaptations += bundle.adaptations
                 yield bundle
+
+    @property
+    def use(self) -> ResourceUse:
+        """What the run's processes took, once it has ended."""
+        return ResourceUse() if self._sampler is None else self._sampler.wait()
 
     def raw(self) -> tuple[RawPicks, RawPicks]:
         """Picks and detections, with the borders between chunks settled."""

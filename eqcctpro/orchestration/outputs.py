@@ -7,6 +7,7 @@ import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,8 +199,9 @@ def _notes(plan: Plan, records: Mapping[int, TaskRecord]) -> list[dict[str, Any]
     ]
 
 
+@cache
 def package_versions() -> dict[str, str]:
-    """Versions of this package and of those that a result depends on."""
+    """Versions of this package and of those that a result depends on; not to be changed."""
     from eqcctpro import __version__
 
     versions = {"eqcctpro": __version__}

@@ -30,7 +30,7 @@ __all__ = ["Pipeline"]
 Float32 = NDArray[np.float32]
 
 # Layouts of short blocks that are remembered: networks hold records of a few lengths.
-LAYOUTS = 64
+LAYOUTS = 16
 
 
 @dataclass(slots=True)

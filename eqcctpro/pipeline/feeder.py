@@ -18,6 +18,9 @@ __all__ = ["Feeder"]
 # Prepared waveforms that may wait for the network: a few batches of any model.
 WAITING_BYTES = 64 * 2**20
 
+# They are handed over in groups of about this size, unless the network is waiting.
+GROUP_BYTES = 2**20
+
 
 class Feeder:
     """A thread that prepares station tasks in order; iterate to take them.
@@ -35,8 +38,9 @@ class Feeder:
         self._tasks = tasks
         self._picker = picker
         self._settings = settings
-        self._ready: deque[Prepared] = deque()
+        self._ready: deque[list[Prepared]] = deque()
         self._waiting_bytes = 0
+        self._wanted = False
         self._ended = False
         self._stopped = False
         self._failure: BaseException | None = None
@@ -47,33 +51,36 @@ class Feeder:
     def __iter__(self) -> Iterator[Prepared]:
         self._thread.start()
         try:
-            while (item := self._take()) is not None:
-                yield item
+            while (group := self._take()) is not None:
+                yield from group
         finally:
             with self._changed:
                 self._stopped = True
                 self._changed.notify_all()
             self._thread.join()
 
-    def _take(self) -> Prepared | None:
+    def _take(self) -> list[Prepared] | None:
         with self._changed:
             while not self._ready and not self._ended:
+                self._wanted = True
                 self._changed.wait()
+            self._wanted = False
             if self._ready:
-                item = self._ready.popleft()
-                self._waiting_bytes -= item.n_bytes
+                group = self._ready.popleft()
+                self._waiting_bytes -= _size(group)
                 self._changed.notify_all()
-                return item
+                return group
         if self._failure is not None:
             raise self._failure
         return None
 
-    def _put(self, item: Prepared) -> bool:
-        size = item.n_bytes
+    def _put(self, group: list[Prepared]) -> bool:
+        """Hand over a group; whether more are wanted."""
+        size = _size(group)
         with self._changed:
             while self._ready and self._waiting_bytes + size > WAITING_BYTES and not self._stopped:
                 self._changed.wait()
-            self._ready.append(item)
+            self._ready.append(group)
             self._waiting_bytes += size
             self._changed.notify_all()
             return not self._stopped
@@ -81,10 +88,16 @@ class Feeder:
     def _work(self) -> None:
         try:
             cache = FileCache()
+            group: list[Prepared] = []
+            size = 0
             for position, task in enumerate(self._tasks):
                 following = self._tasks[position + 1] if position + 1 < len(self._tasks) else None
-                if not self._put(self._prepare(cache, task, following)):
-                    return
+                group.append(self._prepare(cache, task, following))
+                size += group[-1].n_bytes
+                if self._wanted or size >= GROUP_BYTES or following is None:
+                    if not self._put(group):
+                        return
+                    group, size = [], 0
         except BaseException as error:  # handed to the thread that iterates
             self._failure = error
         finally:
@@ -110,3 +123,7 @@ class Feeder:
             return Prepared(task, failed_record(task, error))
         finally:
             self.seconds["prepare"] += time.perf_counter() - started
+
+
+def _size(group: Sequence[Prepared]) -> int:
+    return sum(item.n_bytes for item in group)

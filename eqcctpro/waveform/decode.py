@@ -59,7 +59,8 @@ def decode_file(
         The file cannot be read, is empty, or holds no miniSEED record.
     """
     try:
-        content = Path(path).read_bytes()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (hot)
+            content = file.readall()
     except OSError as error:
         raise DecodeError(
             f"cannot read {path}: {error.strerror or error}",
@@ -138,17 +139,19 @@ def _collect(
 ) -> list[Segment]:
     segments: list[Segment] = []
     for trace_id in traces:
+        source = trace_id.sourceid
         try:
-            code = _channel_code(trace_id.sourceid)
+            code = _channel_code(source)
         except ValueError:
-            warnings.append(f"{path}: source identifier {trace_id.sourceid!r} is not understood")
+            warnings.append(f"{path}: source identifier {source!r} is not understood")
             continue
         for piece in trace_id:
-            if piece.samprate <= 0 or piece.numsamples <= 0 or piece.sampletype == "t":
+            rate = float(piece.samprate)
+            if rate <= 0 or piece.numsamples <= 0 or piece.sampletype == "t":
                 warnings.append(f"{path}: {code} holds no time series (log or event records)")
                 continue
-            start, rate = piece.starttime, float(piece.samprate)
-            whole = (s for s, end in spans.get(trace_id.sourceid, ()) if s <= start <= end)
+            start = piece.starttime
+            whole = [s for s, end in spans.get(source, ()) if s <= start <= end]
             samples = piece.take_np_datasamples()
             segments.append(Segment(code, start, rate, samples, min(whole, default=None)))
     return segments
