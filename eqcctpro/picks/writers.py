@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from eqcctpro.errors import OutputError
+from eqcctpro.picks.columns import numbers_of, text_column, texts_in, texts_of_width
 
 __all__ = ["atomic_file", "check_writable", "write_csv", "write_parquet"]
 
@@ -101,24 +103,21 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def _needs_quotes(table: pa.Table) -> bool:
-    texts = (column for column in table.columns if pa.types.is_string(column.type))
-    values = {str(value) for column in texts for value in column.unique().to_pylist()}
-    return any(character in value for value in values for character in ',"\r\n')
+    texts = (texts_in(column) for column in table.columns if pa.types.is_string(column.type))
+    return any(character in text for text in texts for character in (b",", b'"', b"\r", b"\n"))
 
 
 def _as_text(table: pa.Table) -> pa.Table:
     columns = []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        convert = _text_of(table.schema.field(name).type)
-        columns.append(convert(column.to_numpy()) if convert else column)
+    for column in table.columns:
+        if pa.types.is_timestamp(column.type):
+            column = _iso_times(numbers_of(column, f"M8[{column.type.unit}]"))
+        elif pa.types.is_float32(column.type):
+            column = text_column([f"{value:.6f}" for value in numbers_of(column, "f4").tolist()])
+        columns.append(column)
     return pa.table(columns, names=table.column_names)
 
 
-def _text_of(kind: pa.DataType) -> Callable[[np.ndarray], pa.Array] | None:
-    if pa.types.is_timestamp(kind):
-        return lambda values: pa.array(
-            np.char.add(np.datetime_as_string(values.astype("M8[us]"), unit="us"), "Z")
-        )
-    if pa.types.is_floating(kind):
-        return lambda values: pa.array(np.char.mod("%.6f", values))
-    return None
+def _iso_times(times: NDArray[np.datetime64]) -> pa.Array:
+    texts = np.datetime_as_string(times.astype("M8[us]"), unit="us")
+    return texts_of_width(np.char.add(texts.astype("S26"), b"Z"))
