@@ -94,15 +94,17 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
     )
     tasks.sort(key=lambda task: (-counts[task.network, task.station], task.name))
     traces = [trace for task in tasks[:OVERVIEW_TRACES] for trace in _vertical(task)]
-    picks = tables.picks.filter(pa.compute.equal(tables.picks["timechunk"], chunk))
+    picks = tables.picks
+    if len(plan.chunks) > 1:
+        import pyarrow.compute
+
+        picks = picks.filter(pyarrow.compute.equal(picks["timechunk"], chunk))
     path = config.output / "overview.png"
     draw_overview(path, traces, picks, title=f"{model}, {chunk}", max_traces=OVERVIEW_TRACES)
     return str(path)
 
 
 def _busiest_chunk(plan: Plan, picks: pa.Table) -> str:
-    import pyarrow.compute  # noqa: F401 (registers pa.compute)
-
     counts = Counter(picks["timechunk"].to_pylist())
     names = [task.chunk.name for task in plan.tasks]
     return max(dict.fromkeys(names), key=lambda name: counts[name])
