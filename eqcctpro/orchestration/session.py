@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from eqcctpro import errors
@@ -29,6 +30,7 @@ from eqcctpro.orchestration.result import RunResult
 from eqcctpro.orchestration.runlog import run_log
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers, open_workers
+from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.table import detection_table, pick_table
 from eqcctpro.picks.writers import check_writable
 from eqcctpro.pipeline.settings import PipelineSettings
@@ -94,13 +96,17 @@ class PickSession:
         if workers is not None:
             workers.close()
 
-    def run(self, *, quiet: bool = True, keep_going: bool = True, **changes: Any) -> RunResult:
+    def run(
+        self, *, quiet: bool = True, keep_going: bool = True, last: bool = False, **changes: Any
+    ) -> RunResult:
         """Pick, and write the results.
 
         Parameters
         ----------
         quiet, keep_going : bool
             As in `run_picking`.
+        last : bool
+            End the workers while the results are written.
         **changes
             Settings of this run and the following ones that differ from those before:
             those in `CHANGEABLE`.
@@ -118,16 +124,26 @@ class PickSession:
         logs = [config.output / "run.log", *([config.log_file] if config.log_file else [])]
         with run_log(logs) as logger:
             try:
-                return self._run(clock, logger, quiet=quiet, keep_going=keep_going)
+                run, picker = self._pick(clock, logger, quiet=quiet, keep_going=keep_going)
+                # Copies: what workers have sent may be memory that they share.
+                found = run.raw()
+                with ThreadPoolExecutor(1, "eqcctpro-end") as beside:
+                    ended = beside.submit(self._end, run) if last else None
+                    result = _finish(
+                        config, clock, logger, self._find_weights(), picker, run, found
+                    )
+                    if ended is not None:
+                        ended.result()
+                return result
             except BaseException as error:
                 if isinstance(error, EQCCTProError):
                     logger.error("%s", error)
                 self.close()  # what they still had to do is no longer wanted
                 raise
 
-    def _run(
+    def _pick(
         self, clock: _Clock, logger: logging.Logger, *, quiet: bool, keep_going: bool
-    ) -> RunResult:
+    ) -> tuple[Execution, Picker]:
         config = self.config
         first = self._weights is None
         weights = self._find_weights()
@@ -158,7 +174,12 @@ class PickSession:
                     failed=sum(record.status == "failed" for record in bundle.records),
                 )
         clock.lap("pick")
-        return _finish(config, clock, logger, weights, picker, run)
+        return run, picker
+
+    def _end(self, run: Execution) -> None:
+        """End the workers after the last sample of what they take."""
+        _ = run.use
+        self.close()
 
     def open(self) -> Workers:
         """Start the workers now, rather than in the first run.
@@ -254,9 +275,10 @@ def _finish(
     weights: WeightFiles,
     picker: Picker,
     run: Execution,
+    found: tuple[RawPicks, RawPicks],
 ) -> RunResult:
     name = run_id(config, weights, run.plan.tasks)
-    picks, detections = run.raw()
+    picks, detections = found
     tables = RunTables(
         pick_table(picks, run.plan.tasks, picker, name),
         detection_table(detections, run.plan.tasks, picker, name)
