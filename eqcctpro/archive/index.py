@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from pymseed import MiniSEEDError, MS3Record, MS3TraceList, sourceid2nslc
@@ -100,9 +100,9 @@ def _first_and_last(descriptor: int, size: int) -> ChannelExtent | None:
         return None
 
 
-@lru_cache(maxsize=65536)
 def _code(source: str) -> Code:
-    network, station, location, channel = sourceid2nslc(source)
+    # Networks of many thousand stations repeat a few codes: each is held once.
+    network, station, location, channel = map(sys.intern, sourceid2nslc(source))
     return network, station, location, channel
 
 
@@ -127,7 +127,7 @@ def _scan(path: str | Path) -> tuple[ChannelExtent, ...]:
 def _extents(traces: MS3TraceList) -> Iterable[ChannelExtent]:
     for trace in traces:
         try:
-            code = sourceid2nslc(trace.sourceid)
+            code = _code(trace.sourceid)
         except ValueError:
             continue
         if any(piece.samprate > 0 for piece in trace):

@@ -21,6 +21,8 @@ __all__ = ["Execution", "waveforms_mb"]
 # what of it the footprint of a worker covers, in MB (docs/resources.md).
 BYTES_A_SAMPLE = 30
 COVERED_MB = 5.0
+# Parts in which findings are held.
+MOST_PARTS = 1000
 # Records do not say how dense they are before they are read.
 USUAL_RATE_HZ = 100.0
 
@@ -76,8 +78,8 @@ class Execution:
             stack.callback(self._sampler.stop)
             for bundle in source:
                 self.records.update((record.task, record) for record in bundle.records)
-                self._picks.append(bundle.picks)
-                self._detections.append(bundle.detections)
+                _collect(self._picks, bundle.picks)
+                _collect(self._detections, bundle.detections)
                 self.stages.add(bundle.seconds)
                 self.adaptations += bundle.adaptations
                 yield bundle
@@ -92,6 +94,14 @@ class Execution:
         picks = settle_borders(RawPicks.concatenate(self._picks), self.plan.tasks)
         detections = settle_borders(RawPicks.concatenate(self._detections), self.plan.tasks)
         return picks, detections
+
+
+def _collect(parts: list[RawPicks], new: RawPicks) -> None:
+    """Keep findings, now and then as one part, since a part of few picks is mostly wrapping."""
+    if len(new):
+        parts.append(new)
+    if len(parts) >= MOST_PARTS:
+        parts[:] = [RawPicks.concatenate(parts)]
 
 
 def waveforms_mb(plan: Plan) -> float:

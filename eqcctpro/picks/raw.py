@@ -39,9 +39,7 @@ class RawPicks:
     @classmethod
     def empty(cls) -> RawPicks:
         """No picks."""
-        times = np.empty(0, dtype=np.int64)
-        task, label = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int16)
-        return cls(task, label, times, times, times, np.empty(0, dtype=np.float32))
+        return _NOTHING
 
     @classmethod
     def concatenate(cls, parts: list[RawPicks]) -> RawPicks:
@@ -68,3 +66,12 @@ class RawPicks:
             self.end_ns[which],
             self.probability[which],
         )
+
+
+_NO_TIMES = np.empty(0, dtype=np.int64)
+_NOTHING = RawPicks(
+    np.empty(0, dtype=np.int32),
+    np.empty(0, dtype=np.int16),
+    *(_NO_TIMES, _NO_TIMES, _NO_TIMES),
+    np.empty(0, dtype=np.float32),
+)

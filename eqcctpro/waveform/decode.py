@@ -36,7 +36,7 @@ class DecodedFile:
     warnings: list[str] = field(default_factory=list)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def _channel_code(sourceid: str) -> ChannelCode:
     return ChannelCode(*sourceid2nslc(sourceid))
 
