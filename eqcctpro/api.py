@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
+from eqcctpro.parameters import device_of, model_name, require
 
 if TYPE_CHECKING:
     from eqcctpro.evaluation.configuration import BestConfiguration
@@ -172,7 +173,7 @@ class RunEQCCTPro:
         configuration: BestConfiguration | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
-        _require(given, "input_dir", "output_dir")
+        require(given, "input_dir", "output_dir")
         self.configuration = _find_configuration(given)
         self.overridden: dict[str, Any] = {}
         _refuse_impossible(given)
@@ -185,7 +186,7 @@ class RunEQCCTPro:
             input=input_dir,
             output=output_dir,
             log_file=log_filepath,
-            model=_model_name(given),
+            model=model_name(given),
             p_model=p_model_filepath,
             s_model=s_model_filepath,
             start=start_time,
@@ -198,7 +199,7 @@ class RunEQCCTPro:
             mode=mode,
             workers=number_of_concurrent_station_predictions if on_ray else None,
             concurrent_timechunks=number_of_concurrent_timechunk_predictions if on_ray else None,
-            device=_device(use_gpu, selected_gpus),
+            device=device_of(use_gpu, selected_gpus),
             runtime=runtime,
             batch_size=batch_size,
             threads=intra_threads if intra_threads != 1 or one_by_default else None,
@@ -249,34 +250,19 @@ class RunEQCCTPro:
         return run_picking(self.config, quiet=quiet)
 
 
-def _require(given: Mapping[str, Any], *names: str) -> None:
-    missing = [name for name in names if given[name] is None]
-    if missing:
-        raise SettingsError(f"{', '.join(missing)} must be given")
-
-
-def _model_name(given: Mapping[str, Any]) -> str:
-    kind = str(given["model_type"]).lower()
-    if kind == "seisbench":
-        _require(given, "seisbench_parent_model", "seisbench_child_model")
-        for name in ("p_model_filepath", "s_model_filepath"):
+def _refuse_impossible(given: Mapping[str, Any]) -> None:
+    """Refuse what would otherwise be ignored."""
+    if given["mode"] == "local":
+        for name in ("number_of_concurrent_station_predictions", "tmp_dir"):
             if given[name] is not None:
-                raise SettingsError(f"{name} is for model_type='eqcct', not for 'seisbench'")
-        return f"{given['seisbench_parent_model']}/{given['seisbench_child_model']}"
-    if kind == "eqcct":
-        for name in ("seisbench_parent_model", "seisbench_child_model"):
-            if given[name] is not None:
-                raise SettingsError(f"{name} is for model_type='seisbench', not for 'eqcct'")
-        return "EQCCT/original"
-    raise SettingsError(f"model_type: {kind!r} is not known", hint="use 'seisbench' or 'eqcct'")
-
-
-def _device(use_gpu: bool, selected_gpus: Sequence[int] | None) -> str:
-    if not use_gpu:
-        if selected_gpus:
-            raise SettingsError("selected_gpus needs use_gpu=True")
-        return "cpu"
-    return "cuda:" + ",".join(str(gpu) for gpu in selected_gpus or (0,))
+                raise SettingsError(f"{name} applies to the modes modelactor and ripper")
+    if (given["start_time"] is None) != (given["end_time"] is None):
+        raise SettingsError("start_time and end_time belong together: give both, or neither")
+    if given["start_time"] is None and (given["timechunk_dt"], given["waveform_overlap"]) != (1, 0):
+        raise SettingsError(
+            "timechunk_dt and waveform_overlap need start_time and end_time",
+            hint="without them the folders are the time chunks",
+        )
 
 
 def _stated(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,19 +288,4 @@ def _find_configuration(given: Mapping[str, Any]) -> BestConfiguration | None:
 
     kind = "GPU" if given["use_gpu"] else "CPU"
     finder = getattr(finders, f"Optimal{kind}ConfigurationFinder")(given["csv_dir"])
-    return finder.find_best_overall_usecase(_model_name(given))
-
-
-def _refuse_impossible(given: Mapping[str, Any]) -> None:
-    """Refuse what would otherwise be ignored."""
-    if given["mode"] == "local":
-        for name in ("number_of_concurrent_station_predictions", "tmp_dir"):
-            if given[name] is not None:
-                raise SettingsError(f"{name} applies to the modes modelactor and ripper")
-    if (given["start_time"] is None) != (given["end_time"] is None):
-        raise SettingsError("start_time and end_time belong together: give both, or neither")
-    if given["start_time"] is None and (given["timechunk_dt"], given["waveform_overlap"]) != (1, 0):
-        raise SettingsError(
-            "timechunk_dt and waveform_overlap need start_time and end_time",
-            hint="without them the folders are the time chunks",
-        )
+    return finder.find_best_overall_usecase(model_name(given))

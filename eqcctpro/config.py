@@ -15,7 +15,9 @@ from eqcctpro.times import parse_utc
 
 __all__ = ["OutputFormat", "PickConfig", "load_config_file", "sentences"]
 
-OutputFormat = Literal["csv", "parquet", "eqcctpro"]
+OutputFormat = Literal[
+    "csv", "parquet", "quakeml", "scml", "pyocto", "gamma", "phasenet", "nonlinloc", "eqcctpro"
+]
 Threshold = Field(default=None, gt=0, lt=1)
 
 

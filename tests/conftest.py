@@ -33,6 +33,20 @@ DATA = Path(
 IMPORTED_MODEL = "EQTransformer/original"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Tests that take minutes each run only when they are asked for."""
+    parser.addoption("--exhaustive", action="store_true", help="also run tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the exhaustive tests out, with a word on it."""
+    if config.getoption("--exhaustive"):
+        return
+    for item in items:
+        if item.get_closest_marker("exhaustive"):
+            item.add_marker(pytest.mark.skip(reason="takes minutes; run with --exhaustive"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """Give the session caches of its own, before anything reads where they are."""
     folder = Path(tempfile.mkdtemp(prefix="eqcctpro-tests-"))

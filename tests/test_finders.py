@@ -466,6 +466,14 @@ def test_files_of_rapid(write: Write) -> None:
     )
 
 
+def test_our_rows_in_a_file_of_eqcctpro(write: Write) -> None:
+    rows = [theirs(100, 4, 1.0, **{MODEL: "EQTransformer/original"}), ours(100, 2, 5.0)]
+    folder = write(rows)
+    assert [t.layout for t in read_results(folder, "cpu").trials] == ["EQCCTPro", "ours"]
+    best = cpu_finder(folder).find_best_overall_usecase()
+    assert (best.seconds, best.runner_up) == (5.0, None), "another program's times are no rival"
+
+
 def test_lists_without_quotes(write: Write) -> None:
     folder = write([theirs(10, 4, 5.0, **{GPUS: "[0, 1]"})], "gpu", PUBLISHED_COLUMNS)
     path = folder / "gpu_test_results.csv"

@@ -194,9 +194,11 @@ def assert_same_curves(name: str, records: list[Any], monkeypatch: pytest.Monkey
     monkeypatch.setenv("EQCCTPRO_MODELS", str(REFERENCE))
     reference = load(name)
     monkeypatch.delenv("EQCCTPRO_MODELS")
+    # Windows of GPD overlap nearly whole; a tenth of them covers every sample several times.
+    arguments = {"stride": 100} if name.startswith("GPD") else {}
     highest = 0.0
     for record in records:
-        ours, theirs = (model.annotate(record) for model in (converted, reference))
+        ours, theirs = (model.annotate(record, **arguments) for model in (converted, reference))
         assert [trace.id for trace in ours] == [trace.id for trace in theirs]
         assert len(ours) == 3
         for one, other in zip(ours, theirs, strict=True):

@@ -47,9 +47,7 @@ def test_runs_of_a_session_are_those_of_separate_runs(
 
 def test_what_needs_other_workers_is_refused(network: Path, tmp_path: Path) -> None:
     session = PickSession(config_of(network, tmp_path / "a", "EQTransformer/original"))
-    with pytest.raises(
-        SettingsError, match="model, threads: the workers of a session"
-    ):
+    with pytest.raises(SettingsError, match="model, threads: the workers of a session"):
         session.run(threads=1, model="PhaseNet/original")
     with pytest.raises(SettingsError, match="no such setting; did you mean stations"):
         session.run(station="A")

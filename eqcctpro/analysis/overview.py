@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eqcctpro.errors import OutputError
-from eqcctpro.picks.columns import numbers_of
+from eqcctpro.picks.arrow import numbers_of
 from eqcctpro.times import NS_PER_S, format_utc
 
 if TYPE_CHECKING:

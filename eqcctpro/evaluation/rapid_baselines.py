@@ -9,9 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -20,7 +18,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
-from eqcctpro.errors import EQCCTProError, RuntimeUnavailableError, SettingsError
+from eqcctpro.errors import RuntimeUnavailableError, SettingsError
 from eqcctpro.evaluation import rapid_runner
 from eqcctpro.evaluation.baseline_input import (
     BaselineInput,
@@ -28,6 +26,7 @@ from eqcctpro.evaluation.baseline_input import (
     list_stations,
     resolve_job,
 )
+from eqcctpro.evaluation.rapid_process import CallFailedError, CallServer, run_to_the_end
 from eqcctpro.evaluation.subject import Outcome, Workload
 from eqcctpro.runtimes.slices import available_cores
 from eqcctpro.times import NS_PER_S, format_utc
@@ -41,6 +40,9 @@ Strategy = Literal["classify", "slipstream", "slipstream-fp32", "modelactor"]
 
 #: What rapid-seis takes when it is not told.
 _RAPID_BATCH_SIZE = 256
+
+#: Folder below the output that holds what it writes in a run; emptied before the next one.
+_RESULTS = "rapid-seis"
 
 _FUNCTIONS = {"modelactor": "pick", "slipstream-fp32": "slipstream"}
 
@@ -73,10 +75,6 @@ def rapid_python() -> Path:
     if asked.returncode:
         raise RuntimeUnavailableError(f"rapid-seis is not installed for {path}", hint=hint)
     return path
-
-
-class _CallFailedError(EQCCTProError):
-    """A call of rapid-seis did not end well."""
 
 
 class RapidSubject:
@@ -132,7 +130,7 @@ class RapidSubject:
         self._batch_size = batch_size or _RAPID_BATCH_SIZE
         self._timeout_s = timeout_s
         self._scratch: Path | None = None
-        self._server: _Server | None = None
+        self._server: CallServer | None = None
 
     def prepare(self) -> dict[str, Any]:
         """Copy the workload; see `eqcctpro.evaluation.subject.Subject`.
@@ -148,8 +146,9 @@ class RapidSubject:
             raise SettingsError(
                 f"rapid-seis's functions take one network, and {self._workload.model} has two"
             )
-        if self._job.config.model_arguments:
-            raise SettingsError("model_arguments: rapid-seis is run without")
+        for name in ("model_arguments", "start", "end"):
+            if getattr(self._job.config, name):
+                raise SettingsError(f"{name}: rapid-seis is run on all of the data, without")
         self._input = list_stations(self._job)
         # Not a folder of this package: Ray's workers look for modules where the script lies.
         self._scratch = Path(tempfile.mkdtemp(prefix="eqcctpro-rapid-"))
@@ -158,7 +157,7 @@ class RapidSubject:
         self._folders = _copy_stations(self._input, self._scratch / "original")
         versions = self._call("facts", {}, warm=False)
         if self._warm:
-            self._server = _Server(self._command("--serve"), self._scratch / "server.log")
+            self._server = CallServer(self._command("--serve"), self._scratch / "server.log")
         one_each = self._strategy == "modelactor"
         return {
             "runtime": "torch",
@@ -178,20 +177,21 @@ class RapidSubject:
         shutil.rmtree(copy, ignore_errors=True)
         # It writes into its input, and would find what an earlier run has left there.
         shutil.copytree(self._scratch / "original", copy)
-        shutil.rmtree(output, ignore_errors=True)
-        output.mkdir(parents=True)
+        results = output / _RESULTS
+        shutil.rmtree(results, ignore_errors=True)
+        results.mkdir(parents=True)
         started = time.perf_counter()
         try:
             told = self._call(
                 _FUNCTIONS.get(self._strategy, self._strategy),
-                self._arguments(copy, output),
+                self._arguments(copy, results),
                 warm=self._warm,
             )
-        except _CallFailedError as failure:
+        except CallFailedError as failure:
             names = [station.name for station in self._input.stations]
             text = failure_text(dict.fromkeys(names, str(failure)))
             return Outcome(time.perf_counter() - started, {}, 0, 0, len(names), {}, text)
-        return self._outcome(time.perf_counter() - started, told, output)
+        return self._outcome(time.perf_counter() - started, told, results)
 
     def close(self) -> None:
         """End the process that was kept, and remove the copy."""
@@ -247,30 +247,29 @@ class RapidSubject:
         return {"start_time": start, "end_time": end, "timechunk_dt": minutes}
 
     def _outcome(self, seconds: float, told: dict[str, Any], output: Path) -> Outcome:
-        names = {station.name: self._folders[station.name] for station in self._input.stations}
-        failures = {
-            station.name: "holds unreadable files"
-            for station in self._input.stations
-            if station.unreadable
-        }
-        picks, done = Counter(told.get("picks", {})), len(names) - len(failures)
+        stations = self._input.stations
+        failures = {one: "holds unreadable files" for one in stations if one.unreadable}
+        picks = Counter(told.get("picks", {}))
+        empty = 0
         if self._strategy == "modelactor":
-            for name, folder in names.items():
-                found = list(output.glob(f"*/{folder}_outputs/*_prediction_results.csv"))
-                if not found:
-                    failures.setdefault(name, "rapid-seis wrote nothing for it")
-                picks.update(_count_picks(found))
-            done = len(names) - len(failures)
+            found = {
+                folder: list(output.glob(f"*/{folder}_outputs/*_prediction_results.csv"))
+                for folder in set(self._folders.values())
+            }
+            picks = _count_picks([path for files in found.values() for path in files])
+            for one in stations:
+                if not found[self._folders[one.name]]:
+                    failures.setdefault(one, "rapid-seis wrote nothing for it")
         elif "stations" in told:
-            done = min(done, told["stations"])
+            empty = max(0, len(set(self._folders.values())) - told["stations"] - len(failures))
         return Outcome(
             seconds,
             {},
-            done,
-            len(names) - len(failures) - done,
+            len(stations) - len(failures) - empty,
+            empty,
             len(failures),
             dict(picks),
-            failure_text(failures),
+            failure_text({one.name: reason for one, reason in failures.items()}),
         )
 
     def _call(self, function: str, arguments: dict[str, Any], *, warm: bool) -> dict[str, Any]:
@@ -283,7 +282,7 @@ class RapidSubject:
         else:
             path = self._scratch / "request.json"
             path.write_text(json.dumps(request), encoding="utf-8")
-            _run_to_the_end(self._command(str(path)), self._scratch / "cold.log", self._timeout_s)
+            run_to_the_end(self._command(str(path)), self._scratch / "cold.log", self._timeout_s)
         told: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
         return told
 
@@ -292,83 +291,11 @@ class RapidSubject:
         return [str(self._python), "-I", str(self._runner), *arguments]
 
 
-class _Server:
-    """A process that answers requests, one at a time."""
-
-    def __init__(self, command: list[str], log: Path) -> None:
-        self._log = log
-        with log.open("wb") as errors:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                start_new_session=True,
-            )
-
-    def ask(self, request: dict[str, Any], timeout_s: float) -> None:
-        """Wait until a request is carried out.
-
-        Raises
-        ------
-        _CallFailedError
-            It was not carried out, or the process has died.
-        """
-        assert self._process.stdin is not None and self._process.stdout is not None
-        try:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            answered, _, _ = select.select([self._process.stdout], [], [], timeout_s)
-            line = self._process.stdout.readline() if answered else ""
-        except OSError:
-            line = ""
-        if not line:
-            raise _CallFailedError(f"rapid-seis did not answer: {_last_line(self._log)}")
-        reply = json.loads(line)
-        if "error" in reply:
-            raise _CallFailedError(reply["error"])
-
-    def end(self) -> None:
-        """Let the process end, and everything that it has started."""
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.close()
-        _wait_or_kill(self._process, 20.0)
-        self._process.stdout.close()
-
-
-def _run_to_the_end(command: list[str], log: Path, timeout_s: float) -> None:
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        in_time = _wait_or_kill(process, timeout_s)
-    if not in_time:
-        raise _CallFailedError(f"rapid-seis did not end within {timeout_s:.0f} s")
-    if process.returncode:
-        raise _CallFailedError(f"rapid-seis ended with {process.returncode}: {_last_line(log)}")
-
-
-def _wait_or_kill(process: subprocess.Popen[Any], timeout_s: float) -> bool:
-    """Whether a process ended by itself; what it started is ended with it."""
-    try:
-        process.wait(timeout_s)
-        return True
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return False
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return lines[-1].strip() if lines else "it said nothing"
-
-
 def _copy_stations(source: BaselineInput, target: Path) -> dict[str, str]:
     """Copy files into a folder for each station; returns the folder of each station's name."""
     owners: dict[str, str] = {}
     folders: dict[str, str] = {}
+    copied: set[str] = set()
     networks = Counter(
         station for _, station in {one.code[:2] for one in source.stations if one.code}
     )
@@ -383,9 +310,12 @@ def _copy_stations(source: BaselineInput, target: Path) -> dict[str, str]:
                     f"{path} holds several stations, and rapid-seis takes a folder for each",
                     hint="split the file by station",
                 )
+            if path in copied:  # for another instrument, or another time chunk
+                continue
+            copied.add(path)
             copy = target / name / Path(path).name
-            if copy.exists():  # of another time chunk; or the same, for another instrument
-                copy = copy.with_name(f"{Path(path).parent.parent.name}_{copy.name}")
+            if copy.exists():
+                copy = copy.with_name(f"{len(copied)}_{copy.name}")
             shutil.copyfile(path, copy)
     return folders
 

@@ -17,7 +17,16 @@ from typing import Any, Final, Literal
 from eqcctpro.errors import InputError
 from eqcctpro.evaluation.csvrows import CsvRow, read_csv_file
 
-__all__ = ["EvalMode", "Layout", "Results", "Trial", "model_name", "read_results", "results_path"]
+__all__ = [
+    "EvalMode",
+    "Layout",
+    "Results",
+    "Trial",
+    "model_name",
+    "read_results",
+    "read_results_file",
+    "results_path",
+]
 
 EvalMode = Literal["cpu", "gpu"]
 Layout = Literal["ours", "EQCCTPro", "RAPID"]
@@ -70,7 +79,7 @@ class Trial:
         Empty in files of EQCCTPro and RAPID.
     machine : str
     layout : {"ours", "EQCCTPro", "RAPID"}
-        Whose file it is.
+        Whose row it is.
     source : Path
     line : int
     cells : mapping
@@ -147,6 +156,17 @@ def read_results(csv_dir: Path | str, eval_mode: EvalMode) -> Results:
         raise InputError(
             f"{path} is not there", hint=f"run EvaluateSystem(eval_mode='{eval_mode}', ...) first"
         )
+    return read_results_file(path, eval_mode)
+
+
+def read_results_file(path: Path, eval_mode: EvalMode) -> Results:
+    """Read a file of trials, whatever its name.
+
+    Raises
+    ------
+    InputError
+        It cannot be read, or essential columns are missing.
+    """
     file = read_csv_file(path)
     essential = (*ESSENTIAL, "GPUs Used") if eval_mode == "gpu" else ESSENTIAL
     missing = [name for name in essential if name not in file.columns]
@@ -156,11 +176,10 @@ def read_results(csv_dir: Path | str, eval_mode: EvalMode) -> Results:
             hint="the first line has to name the columns as EvaluateSystem writes them",
         )
     notes = list(file.notes)
-    layout = _layout(file.columns)
     trials = []
     for row in file.rows:
         try:
-            trials.append(_trial(row, path, layout, notes))
+            trials.append(_trial(row, path, notes))
         except ValueError as error:
             notes.append(f"{path.name}, line {row.line} cannot be used: {error}; left out")
     return Results(path, _latest(trials), tuple(notes))
@@ -171,10 +190,11 @@ def model_name(text: str) -> str:
     return "EQCCT/original" if text.strip().lower() == "eqcct" else text.strip()
 
 
-def _layout(columns: tuple[str, ...]) -> Layout:
-    if "Configuration ID" in columns:
+def _layout(cells: Mapping[str, str]) -> Layout:
+    """Whose row it is; a sweep adds its columns and rows to a file of earlier versions."""
+    if cells.get("Configuration ID", "").strip():
         return "ours"
-    return "RAPID" if "Successful Inference Tasks" in columns else "EQCCTPro"
+    return "RAPID" if "Successful Inference Tasks" in cells else "EQCCTPro"
 
 
 def _latest(trials: list[Trial]) -> tuple[Trial, ...]:
@@ -188,7 +208,7 @@ def _latest(trials: list[Trial]) -> tuple[Trial, ...]:
     return tuple(kept.values())
 
 
-def _trial(row: CsvRow, path: Path, layout: Layout, notes: list[str]) -> Trial:
+def _trial(row: CsvRow, path: Path, notes: list[str]) -> Trial:
     """Read one row.
 
     Raises
@@ -197,6 +217,7 @@ def _trial(row: CsvRow, path: Path, layout: Layout, notes: list[str]) -> Trial:
         An essential cell is not what its column needs.
     """
     cells = row.cells
+    layout = _layout(cells)
     success = _success(cells) and not _stations_lost(row, path, layout, notes)
     cpus = _whole(cells, "Number of CPUs Allocated for Ray to Use")
     gpus = _gpus(cells.get("GPUs Used", ""))

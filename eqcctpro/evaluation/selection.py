@@ -145,7 +145,8 @@ def nearest(trials: Sequence[Trial], stations: int, cpus: int | None) -> str:
     for trial in sorted(trials, key=distance):
         kept.setdefault((trial.stations, trial.cpus), trial)
     return "; ".join(
-        f"{trial.stations} stations with {trial.cpus} CPUs: {trial.seconds:.3g} s ({trial.place})"
+        f"{trial.stations} stations with {trial.cpus} CPU{'s' if trial.cpus > 1 else ''}: "
+        f"{trial.seconds:.3g} s ({trial.place})"
         for trial in list(kept.values())[:3]
     )
 

@@ -58,7 +58,8 @@ class Measurement:
         Of the repeats, without the first run.
     peak_mb : float
         Highest proportional set size of its processes in MB of 2**20 bytes; loading
-        included, and for a command without the process that starts it.
+        included, and for a command without the process that starts it.  Pages of libraries
+        that other contenders have loaded too count in part.
     problem : str
         Why it was not measured; empty text if it was.
     """
@@ -138,7 +139,8 @@ def compare(
             report(f"{contender.name}: {host.measurement.problem or 'ready'}")
         for number in range(repeats):
             report(f"repeat {number + 1} of {repeats}")
-            for host in hosts[number % len(hosts) :] + hosts[: number % len(hosts)]:
+            first = number % max(1, len(hosts))
+            for host in hosts[first:] + hosts[:first]:
                 if number < (host.measurement.contender.repeats or repeats):
                     host.ask("run")
     finally:
@@ -232,21 +234,23 @@ def _lines(
     measurements: Sequence[Measurement], references: dict[str, str], medians: dict[str, float]
 ) -> Iterator[str]:
     yield (
-        f"{'':34s} {'median':>9s} {'from - to':>17s} {'ratio':>8s} {'peak MB':>8s} "
+        f"{'':38s} {'median':>9s} {'from - to':>17s} {'ratio':>8s} {'peak MB':>8s} "
         f"{'done':>6s} {'failed':>6s}  picks"
     )
     for one in measurements:
         label = f"{one.contender.name} ({one.contender.temperature})"
         outcome = one.typical
         if outcome is None:
-            yield f"{label:34s} not measured: {one.failure}"
+            yield f"{label:38s} not measured: {one.failure}"
             continue
         reference = medians.get(references.get(one.contender.temperature, ""), float("nan"))
         picks = ", ".join(f"{phase} {count}" for phase, count in sorted(outcome.picks.items()))
         span = f"{min(one.seconds):.2f} - {max(one.seconds):.2f}"
+        # What failed is not fast.
+        ratio = "failed" if one.failure else f"{one.median / reference:.2f} x"
         yield (
-            f"{label:34s} {one.median:7.2f} s {span:>17s} {one.median / reference:6.2f} x "
+            f"{label:38s} {one.median:7.2f} s {span:>17s} {ratio:>8s} "
             f"{one.peak_mb:8.0f} {outcome.done:6d} {outcome.failed:6d}  {picks}"
         )
         if one.failure:
-            yield f"{'':34s}   {one.failure}"
+            yield f"{'':38s}   {one.failure}"

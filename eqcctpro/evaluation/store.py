@@ -19,17 +19,13 @@ from filelock import FileLock
 
 from eqcctpro.errors import InputError, OutputError
 from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER
+from eqcctpro.evaluation.results import results_path
 from eqcctpro.picks.writers import atomic_file
 
-__all__ = ["TrialStore", "results_path"]
+__all__ = ["TrialStore"]
 
 # A sweep holds the lock for the time of a write; a longer wait means that something is wrong.
 LOCK_SECONDS = 60.0
-
-
-def results_path(csv_dir: Path, eval_mode: Literal["cpu", "gpu"]) -> Path:
-    """Where the trials of an evaluation are kept."""
-    return csv_dir / f"{eval_mode}_test_results.csv"
 
 
 class TrialStore:

@@ -63,7 +63,7 @@ class EvaluationReport:
         What is wrong with the input.
     """
 
-    planned: list[TrialSpec]
+    planned: list[TrialSpec] = field(repr=False)
     finished_before: int = 0
     succeeded: int = 0
     failed: int = 0
@@ -167,14 +167,23 @@ class Sweep:
         started = time.perf_counter()
         pending = self.pending()
         self.report.finished_before = len(self.specs) - len(pending)
-        measured = self._caps_before()
+        caps = self._caps_before()
         for position, spec in enumerate(pending):
-            result = self._run_one(spec, runner, measured)
-            if result is not None:
-                self.report.seconds = time.perf_counter() - started
+            alike = _with_any_workers(spec)
+            if alike in caps and caps[alike] < (spec.config.workers or 0):
+                self.report.merged += 1
+                logger.info(
+                    "left out, as memory caps it to %d workers: %s", caps[alike], spec.title
+                )
+                continue
+            result = self._measure(spec, runner)
+            workers = result.facts.get("workers")
+            if result.success and workers is not None and workers < (spec.config.workers or 0):
+                caps[alike] = workers
+            self.report.seconds = time.perf_counter() - started
+            if on_trial is not None:
                 self.report.seconds_left = self.estimate_s(pending[position + 1 :])
-                if on_trial is not None:
-                    on_trial(spec, result, self.report)
+                on_trial(spec, result, self.report)
         self.report.seconds = time.perf_counter() - started
         self.report.seconds_left = 0.0
         if any(row.get("Trial Success") == "1" for row in self.store.rows()):
@@ -194,17 +203,20 @@ class Sweep:
             if workers.get(spec.configuration_id, 10**9) < (spec.config.workers or 0)
         }
 
-    def _run_one(
-        self, spec: TrialSpec, runner: Runner, measured: dict[str, int]
-    ) -> TrialResult | None:
-        """Measure and keep one trial, unless memory makes it equal to one before it."""
-        alike = _with_any_workers(spec)
-        if alike in measured and measured[alike] < (spec.config.workers or 0):
-            self.report.merged += 1
-            logger.info(
-                "left out, as memory caps it to %s workers: %s", measured[alike], spec.title
-            )
-            return None
+    def measure(self, spec: TrialSpec, runner: Runner, on_trial: Listener | None = None) -> None:
+        """See to it that a trial is over: run and keep it, unless that has been done.
+
+        Raises
+        ------
+        OutputError
+            It cannot be kept.
+        """
+        if any(one.configuration_id == spec.configuration_id for one in self.pending()):
+            result = self._measure(spec, runner)
+            if on_trial is not None:
+                on_trial(spec, result, self.report)
+
+    def _measure(self, spec: TrialSpec, runner: Runner) -> TrialResult:
         folder = self.config.pick.output / "trials" / spec.configuration_id
         result = runner(
             spec,
@@ -218,9 +230,6 @@ class Sweep:
         shutil.rmtree(folder, ignore_errors=True)
         if result.success:
             self.report.succeeded += 1
-            workers = result.facts.get("workers")
-            if workers is not None and workers < (spec.config.workers or 0):
-                measured[alike] = workers
         else:
             self.report.failed += 1
             self.report.errors.append(f"{spec.title}: {result.error}")

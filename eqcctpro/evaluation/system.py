@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from eqcctpro.api import _device as device_of
-from eqcctpro.api import _model_name as model_name
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
 from eqcctpro.evaluation.grid import station_count_steps
 from eqcctpro.evaluation.settings import EvaluationConfig
+from eqcctpro.parameters import device_of, model_name
 from eqcctpro.resources.hardware import available_cores
 
 if TYPE_CHECKING:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from multiprocessing.connection import Connection
@@ -20,6 +21,9 @@ from eqcctpro.resources.energy import CpuEnergy
 from eqcctpro.resources.sampler import ResourceSampler, ResourceUse
 
 __all__ = ["TrialResult", "open_subject", "run_trial"]
+
+# Seconds that a trial's process may take to end by itself, with Ray.
+END_S = 30.0
 
 
 @dataclass
@@ -133,15 +137,14 @@ def run_trial(
             result.error = f"the trial's process died ({_cause(process.exitcode)})"
         except TimeoutError:
             result.error = f"the trial took longer than {timeout_s:.0f} s and was ended"
-        except KeyboardInterrupt:
-            _end_tree(process.pid)
-            raise
         finally:
             mine.close()
-        result.total_s = result.total_s or time.perf_counter() - started
+            if result.error or sys.exc_info()[0] is not None:
+                process.kill()
+            process.join(timeout=END_S)
+            _end(sampler.seen)
     result.use = sampler.use
-    process.join(timeout=0 if result.error else 30)
-    _end_tree(process.pid)
+    result.total_s = result.total_s or time.perf_counter() - started
     if not result.error:
         result.error = next((run.error for run in result.repeats if run.failed or run.error), "")
     return result
@@ -213,14 +216,10 @@ def _cause(exit_code: int | None) -> str:
     return f"signal {-exit_code}" if exit_code and exit_code < 0 else f"exit code {exit_code}"
 
 
-def _end_tree(pid: int | None) -> None:
-    """End a process and everything that it started."""
-    try:
-        root = psutil.Process(pid)
-        processes = [*root.children(recursive=True), root]
-    except psutil.Error:
-        return
-    for process in processes:
+def _end(processes: Iterable[psutil.Process]) -> None:
+    """End what a trial left running; Ray's own processes outlive a driver that is killed."""
+    left = [process for process in processes if process.is_running()]
+    for process in left:
         with suppress(psutil.Error):
             process.kill()
-    psutil.wait_procs(processes, timeout=10)
+    psutil.wait_procs(left, timeout=10)

@@ -34,6 +34,7 @@ def run_facts(
         "adaptations": run.adaptations,
         "memory_plan": None if placement.plan is None else placement.plan.as_dict(),
         "resources": run.use.as_dict(),
+        "monitor": run.use.history,
         "threads_per_worker": config.threads if config.mode == "local" else placement.threads,
         "runtime": run.workers.runtime,
         "batch_size": run.workers.batch_size,

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from eqcctpro.archive.coverage import station_hours
 from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.config import PickConfig
 from eqcctpro.picks.eqcctpro_folders import write_eqcctpro_folders
+from eqcctpro.picks.formats import FORMATS, write_picks
 from eqcctpro.picks.writers import atomic_file, write_csv, write_parquet
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.times import format_utc
@@ -76,6 +78,11 @@ def write_tables(
     if "parquet" in config.formats:
         write_parquet(tables.picks, config.output / "picks.parquet")
         paths["picks_parquet"] = str(config.output / "picks.parquet")
+    for name in config.formats:
+        if name not in {"csv", "parquet", "eqcctpro"}:
+            path = config.output / FORMATS[name].file_name
+            write_picks(tables.picks, path, name)
+            paths[f"picks_{name}"] = str(path)
     if "eqcctpro" in config.formats:
         ended = [task for task in tasks if records[task.index].status != "failed"]
         write_eqcctpro_folders(tables.picks, ended, config.output)
@@ -160,6 +167,9 @@ def summarise(
         },
         "tasks": {status: statuses[status] for status in ("done", "empty", "failed")},
         "balanced": sum(statuses.values()) == len(plan.tasks),
+        "station_hours": round(
+            station_hours(plan, [t for t in plan.tasks if records[t.index].status != "failed"]), 6
+        ),
         "picks": {"total": tables.picks.num_rows, **dict(sorted(phases.items()))},
         "detections": None if tables.detections is None else tables.detections.num_rows,
         "picks_outside_span": sum(record.n_outside for record in records.values()),

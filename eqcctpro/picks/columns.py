@@ -1,63 +1,185 @@
-"""Arrow columns from NumPy arrays and texts, and back.
+"""Picks from tables of text with other columns than ours.
 
-Arrow's own conversions import pandas where it is installed, and its functions describe
-themselves at length when they are first used: together a third of a second at the start
-of a command.  Buffers need neither.
+Recognised are our own columns, those of SeisBench's ``PickList``, of PyOcto, GaMMA, PhaseNet and
+QuakeFlow (one pick a row), and those of EQCCTPro's results and of catalogues with a P and an S in
+each row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
+import pyarrow.compute as pc
 
-__all__ = ["number_column", "numbers_of", "text_column", "texts_in", "texts_of_width"]
+from eqcctpro.errors import InputError
+from eqcctpro.picks.table import PICK_SCHEMA
 
+__all__ = ["picks_of_text"]
 
-def number_column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
-    """A column without nulls; `kind` is as wide as the array's type."""
-    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+# In the order of preference: EQCCTPro has both a station and a file name.
+_NAMES = {
+    "station": ("station", "station_id", "trace_id", "id", "station_code", "sta"),
+    "network": ("network", "network_code", "net"),
+    "location": ("location", "location_code", "loc"),
+    "channel": ("channel", "instrument", "instrument_type", "channel_code"),
+    "phase": ("phase", "phase_type", "type", "phase_hint"),
+    "time": ("time", "phase_time", "timestamp", "peak_time", "pick_time", "arrival_time"),
+    "start_time": ("start_time",),
+    "end_time": ("end_time",),
+    "probability": ("probability", "phase_score", "prob", "peak_value", "score"),
+    "model": ("model",),
+    "weights": ("weights",),
+    "timechunk": ("timechunk",),
+    "run_id": ("run_id",),
+}
+_WIDE = {
+    "P": (("p_arrival_time", "p_time"), ("p_probability",)),
+    "S": (("s_arrival_time", "s_time"), ("s_probability",)),
+}
+_UNKNOWN_LOCATION = "--"
 
-
-def text_column(texts: Sequence[str], which: NDArray[np.integer[Any]] | None = None) -> pa.Array:
-    """A column of these texts, or of those that `which` names."""
-    encoded = [text.encode() for text in texts]
-    lengths = np.array([len(text) for text in encoded], dtype=np.int64)
-    if which is not None:
-        encoded, lengths = [encoded[index] for index in which.tolist()], lengths[which]
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    buffers = [pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
-    return pa.StringArray.from_buffers(len(encoded), *buffers)
-
-
-def texts_of_width(texts: NDArray[np.bytes_]) -> pa.Array:
-    """A column of ASCII texts that all fill the width of their array."""
-    ends = np.arange(len(texts) + 1, dtype=np.int32) * texts.dtype.itemsize
-    return pa.StringArray.from_buffers(
-        len(texts), pa.py_buffer(ends), pa.py_buffer(texts.tobytes())
-    )
-
-
-def numbers_of(column: pa.ChunkedArray, kind: str) -> NDArray[Any]:
-    """The values of a column without nulls, as the NumPy type that Arrow keeps them in."""
-    parts = [
-        np.frombuffer(chunk.buffers()[1], dtype=kind)[chunk.offset : chunk.offset + len(chunk)]
-        for chunk in column.chunks
-        if len(chunk)
-    ]
-    return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+Columns = Mapping[str, pa.Array]
 
 
-def texts_in(column: pa.ChunkedArray) -> bytes:
-    """All texts of a column in sequence."""
+def picks_of_text(columns: Columns, source: str) -> pa.Table:
+    """Rows of `PICK_SCHEMA` from columns of text.
+
+    Parameters
+    ----------
+    columns : mapping of str to pyarrow.Array of string
+        All of one length.
+    source : str
+        Name of the file, for messages.
+
+    Raises
+    ------
+    InputError
+        Columns of station, phase or time are missing, or a time or probability is unreadable.
+    """
+    lower = {name.strip().lower(): values for name, values in columns.items()}
+    if _first(lower, _NAMES["phase"]) is not None and _first(lower, _NAMES["time"]) is not None:
+        return _table(lower, source)
+    wide = {
+        phase: (_first(lower, times), _first(lower, probabilities))
+        for phase, (times, probabilities) in _WIDE.items()
+    }
+    if all(times is None for times, _ in wide.values()):
+        raise InputError(
+            f"{source}: no columns of picks; it has {', '.join(lower) or 'none'}",
+            hint="a table of picks has station, phase and time, or p_time and s_time",
+        )
     parts = []
-    for chunk in column.chunks:
-        if len(chunk):
-            _, ends, texts = chunk.buffers()
-            first = np.frombuffer(ends, dtype=np.int32)[chunk.offset :]
-            if texts is not None:
-                parts.append(texts.to_pybytes()[first[0] : first[len(chunk)]])
-    return b"".join(parts)
+    for phase, (times, probabilities) in wide.items():
+        if times is None:
+            continue
+        given = pc.not_equal(pc.utf8_trim_whitespace(pc.fill_null(times, "")), "")
+        part = {name: values.filter(given) for name, values in lower.items()}
+        part["time"] = times.filter(given)
+        part["phase"] = pa.array([phase] * len(part["time"]), pa.string())
+        if probabilities is not None:
+            part["probability"] = probabilities.filter(given)
+        parts.append(_table(part, source))
+    return pa.concat_tables(parts)
+
+
+def _first(columns: Columns, names: tuple[str, ...]) -> pa.Array | None:
+    return next((columns[name] for name in names if name in columns), None)
+
+
+def _table(columns: Columns, source: str) -> pa.Table:
+    found = {ours: _first(columns, names) for ours, names in _NAMES.items()}
+    station = found["station"]
+    if station is None:
+        raise InputError(
+            f"{source}: no column of stations; it has {', '.join(columns)}",
+            hint="name it station, or station_id for NET.STA.LOC",
+        )
+    rows = len(station)
+    # Codes come padded from some programs, EQCCTPro's own among them.
+    found.update(
+        {
+            name: pc.utf8_trim_whitespace(pc.fill_null(values, ""))
+            for name, values in found.items()
+            if values is not None
+        }
+    )
+    empty = pa.array([""] * rows, pa.string())
+    if found["network"] is None:
+        found.update(_split_codes(found["station"]))
+    location = found["location"]
+    if location is not None:
+        found["location"] = pc.if_else(pc.equal(location, _UNKNOWN_LOCATION), "", location)
+    arrays = {
+        name: _as_type(found[name], field.type, name, source)
+        if found[name] is not None
+        else (empty if pa.types.is_string(field.type) else pa.nulls(rows, field.type))
+        for name, field in zip(PICK_SCHEMA.names, PICK_SCHEMA, strict=True)
+    }
+    arrays["phase"] = _phases(arrays["phase"])
+    return pa.table(arrays, schema=PICK_SCHEMA)
+
+
+def _split_codes(station: pa.Array) -> dict[str, pa.Array]:
+    """Codes from ``NET.STA``, ``NET.STA.LOC`` or ``NET.STA.LOC.CHA``; others are stations."""
+    encoded = station.dictionary_encode()
+    parts = []
+    for text in encoded.dictionary.to_pylist():
+        codes = text.split(".")
+        parts.append(["", text, "", ""] if len(codes) == 1 else [*codes, "", ""][:4])
+    names = ("network", "station", "location", "channel")
+    return {
+        name: pa.array([codes[number] for codes in parts], pa.string()).take(encoded.indices)
+        for number, name in enumerate(names)
+    }
+
+
+def _phases(phases: pa.Array) -> pa.Array:
+    """GaMMA writes p and s; every other name is kept."""
+    single = pc.equal(pc.utf8_length(phases), 1)
+    return pc.if_else(single, pc.utf8_upper(phases), phases)
+
+
+def _as_type(values: pa.Array, kind: pa.DataType, name: str, source: str) -> pa.Array:
+    if pa.types.is_string(kind):
+        return values
+    given = pc.not_equal(values, "")
+    filled = pc.if_else(given, values, None)
+    if pa.types.is_floating(kind):
+        try:
+            return filled.cast(kind)
+        except pa.ArrowInvalid as error:
+            raise InputError(f"{source}: column {name}: {error}") from error
+    times = _times(filled, name, source)
+    if name == "time" and times.null_count:
+        row = pc.index(pc.is_null(times), True).as_py()
+        raise InputError(f"{source}: row {row + 1} of the picks has no time")
+    return times
+
+
+def _times(values: pa.Array, name: str, source: str) -> pa.Array:
+    """Times that are ISO-8601, with or without T and zone, or seconds since 1970."""
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    kind = pa.timestamp("us", tz="UTC")
+    missing = np.asarray(pc.is_null(values))
+    if missing.all():
+        return pa.nulls(len(values), kind)
+    texts = values.drop_null()
+    # An offset other than UTC would be a different time; none of the known programs writes it.
+    plain = pc.replace_substring_regex(texts, r"(Z|[+]00:?00)$", "")
+    sample = plain[0].as_py()
+    try:
+        if "-" in sample[1:]:
+            found = np.array(plain.to_pylist(), dtype="M8[us]").astype(np.int64)
+        else:
+            found = np.rint(plain.cast(pa.float64()).to_numpy() * 1e6).astype(np.int64)
+    except (ValueError, pa.ArrowInvalid) as error:
+        raise InputError(
+            f"{source}: column {name} holds what is no time: {error}",
+            hint="write times as 2024-12-15T12:00:00.123456Z (UTC) or seconds since 1970",
+        ) from error
+    out = np.zeros(len(values), np.int64)
+    out[~missing] = found
+    return pa.array(out, pa.int64(), mask=missing).cast(kind)

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.picks.table import PICK_SCHEMA
 from eqcctpro.picks.writers import atomic_file
 
-__all__ = ["EQCCTPRO_COLUMNS", "write_eqcctpro_folders"]
+__all__ = ["EQCCTPRO_COLUMNS", "write_eqcctpro_folders", "write_folders_of_picks"]
 
 EQCCTPRO_COLUMNS = (
     "file_name",
@@ -59,32 +63,90 @@ def write_eqcctpro_folders(
     list of Path
         The files.
     """
-    picks: dict[tuple[str, ...], list[Row]] = {}
-    for row in table.to_pylist():
-        key = tuple(row[k] for k in ("timechunk", "network", "station", "location", "channel"))
-        picks.setdefault(key, []).append(row)
-    folders: dict[Path, list[list[str]]] = {}
+    rows_of = dict(_by_chunk(table))
+    by_chunk: dict[str, list[StationTask]] = {}
     for task in tasks:
-        folder = output / _safe(task.chunk.name) / f"{_safe(task.folder)}_outputs"
-        key = (task.chunk.name, task.network, task.station, task.location, task.instrument)
-        folders.setdefault(folder, []).extend(_rows(task, picks.get(key, [])))
+        by_chunk.setdefault(task.chunk.name, []).append(task)
     paths = []
-    for folder, rows in folders.items():
+    for chunk, members in by_chunk.items():
+        stations = [
+            _Station((task.network, task.station, task.location, task.instrument), task.folder)
+            for task in members
+        ]
+        # Rows of one chunk at a time: as Python objects they take far more than in the table.
+        rows = table.take(rows_of[chunk]).to_pylist() if chunk in rows_of else []
+        paths.extend(_write_chunk(rows, stations, output / _safe(chunk)))
+    return paths
+
+
+def write_folders_of_picks(batches: Iterable[pa.RecordBatch], output: Path) -> list[Path]:
+    """Write the same files from picks alone: of stations without picks nothing is known.
+
+    Parameters
+    ----------
+    batches : iterable of pyarrow.RecordBatch
+        Rows of `eqcctpro.picks.table.PICK_SCHEMA`.
+    output : Path
+    """
+    table = pa.Table.from_batches(batches, schema=PICK_SCHEMA)
+    paths = []
+    for chunk, indices in _by_chunk(table):
+        rows = table.take(indices).to_pylist()
+        stations = [_Station(codes, codes[1]) for codes in sorted({_codes(row) for row in rows})]
+        paths.extend(_write_chunk(rows, stations, output / _safe(chunk or "picks")))
+    return paths
+
+
+def _by_chunk(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:
+    """Which rows belong to each time chunk, in the order of the table."""
+    encoded = pc.fill_null(table["timechunk"], "").combine_chunks().dictionary_encode()
+    which = encoded.indices.to_numpy()
+    order = np.argsort(which, kind="stable")
+    ends = np.cumsum(np.bincount(which, minlength=len(encoded.dictionary)))
+    for name, rows in zip(
+        encoded.dictionary.to_pylist(), np.split(order, ends[:-1]), strict=len(order) > 0
+    ):
+        yield name, pa.array(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Station:
+    """Network, station, location and instrument code, and the folder of the output."""
+
+    codes: tuple[str, ...]
+    folder: str
+
+
+def _codes(row: Row) -> tuple[str, ...]:
+    return tuple(row[name] or "" for name in ("network", "station", "location", "channel"))
+
+
+def _write_chunk(rows: Iterable[Row], stations: Iterable[_Station], output: Path) -> list[Path]:
+    picks: dict[tuple[str, ...], list[Row]] = {}
+    for row in rows:
+        picks.setdefault(_codes(row), []).append(row)
+    folders: dict[Path, list[list[str]]] = {}
+    for station in stations:
+        folder = output / f"{_safe(station.folder)}_outputs"
+        folders.setdefault(folder, []).extend(_rows(station, picks.get(station.codes, [])))
+    paths = []
+    for folder, lines in folders.items():
         path = folder / "X_prediction_results.csv"
         # Thousands of small files: waiting for each would take longer than picking them.
         with atomic_file(path, sync=False) as file:
             text = io.StringIO(newline="")
             writer = csv.writer(text, lineterminator="\n")
             writer.writerow(EQCCTPRO_COLUMNS)
-            writer.writerows(rows)
+            writer.writerows(lines)
             file.write(text.getvalue().encode())
         paths.append(path)
     return paths
 
 
-def _rows(task: StationTask, picks: Sequence[Row]) -> Iterable[list[str]]:
+def _rows(station: _Station, picks: Sequence[Row]) -> Iterable[list[str]]:
     # Coordinates are not in miniSEED; EQCCTPro writes zeros there.
-    head = [task.folder, task.network, task.station, task.instrument, "0.0", "0.0", "0.0"]
+    network, code, _, instrument = station.codes
+    head = [station.folder, network, code, instrument, "0.0", "0.0", "0.0"]
     p_picks = [row for row in picks if row["phase"].upper().startswith("P")]
     s_picks = [row for row in picks if row["phase"].upper().startswith("S")]
     unpaired = list(s_picks)
@@ -102,7 +164,9 @@ def _rows(task: StationTask, picks: Sequence[Row]) -> Iterable[list[str]]:
 def _cells(row: Row | None) -> list[str]:
     if row is None:
         return ["", ""]
-    return [f"{row['time']:%Y-%m-%d %H:%M:%S.%f}", f"{row['probability']:.6f}"]
+    probability = row["probability"]
+    shown = "" if probability is None else f"{probability:.6f}"
+    return [f"{row['time']:%Y-%m-%d %H:%M:%S.%f}", shown]
 
 
 def _safe(name: str) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.models.picker import Picker
-from eqcctpro.picks.columns import number_column, text_column
+from eqcctpro.picks.arrow import number_column, text_column
 from eqcctpro.picks.raw import RawPicks
 
 __all__ = ["DETECTION_SCHEMA", "PICK_SCHEMA", "detection_table", "pick_table"]

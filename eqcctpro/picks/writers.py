@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 from collections.abc import Iterator
@@ -16,9 +17,9 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from eqcctpro.errors import OutputError
-from eqcctpro.picks.columns import numbers_of, text_column, texts_in, texts_of_width
+from eqcctpro.picks.arrow import numbers_of, text_column, texts_in, texts_of_width
 
-__all__ = ["atomic_file", "check_writable", "write_csv", "write_parquet"]
+__all__ = ["atomic_file", "check_writable", "csv_lines", "write_csv", "write_parquet"]
 
 # Rows that are turned into text at a time, so that memory stays flat.
 CSV_ROWS = 65_536
@@ -86,14 +87,26 @@ def write_csv(table: pa.Table, path: Path) -> None:
 
     Times are ISO-8601 in UTC with microseconds; probabilities have six decimals.
     """
-    # Arrow quotes every text or none; codes need quotes only where a record's header is odd.
-    quoting = "needed" if _needs_quotes(table) else "none"
-    options = pyarrow.csv.WriteOptions(include_header=False, quoting_style=quoting)
+    quoted = _needs_quotes(table)
     with atomic_file(path) as file:
         file.write((",".join(table.column_names) + "\n").encode())
         for start in range(0, table.num_rows, CSV_ROWS):
-            rows = _as_text(table.slice(start, CSV_ROWS))
-            pyarrow.csv.write_csv(rows, file, write_options=options)
+            file.write(_csv_lines(table.slice(start, CSV_ROWS), quoted))
+
+
+def csv_lines(table: pa.Table) -> bytes:
+    """Lines of CSV without a header, as `write_csv` writes them."""
+    return _csv_lines(table, _needs_quotes(table))
+
+
+def _csv_lines(table: pa.Table, quoted: bool) -> bytes:
+    # Arrow quotes every text or none; codes need quotes only where a record's header is odd.
+    options = pyarrow.csv.WriteOptions(
+        include_header=False, quoting_style="needed" if quoted else "none"
+    )
+    lines = io.BytesIO()
+    pyarrow.csv.write_csv(_as_text(table), lines, write_options=options)
+    return lines.getvalue()
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
@@ -120,4 +133,6 @@ def _as_text(table: pa.Table) -> pa.Table:
 
 def _iso_times(times: NDArray[np.datetime64]) -> pa.Array:
     texts = np.datetime_as_string(times.astype("M8[us]"), unit="us")
+    if np.isnat(times).any():
+        return text_column([f"{text}Z" for text in texts.tolist()])
     return texts_of_width(np.char.add(texts.astype("S26"), b"Z"))

@@ -27,6 +27,9 @@ _TREE_S = 0.5
 #: PSS is read again when resident memory has grown by this much over the last reading.
 _GROWN = 1.01
 
+#: Moments that a history keeps; when there are more, every second one goes.
+_MOMENTS = 600
+
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -97,6 +100,9 @@ class ResourceUse:
         Mean percent of the time in which the GPU worked, for whomever.
     gpu_energy_j : dict of int to float
         What the GPU took, for whomever.
+    history : list of dict
+        Moments on the way: ``seconds`` since watching began, resident memory ``ram_mb``,
+        processor time ``cpu_s`` so far, and of each GPU ``gpu0_percent`` and ``gpu0_mb``.
     """
 
     peak_pss_mb: float = 0.0
@@ -108,14 +114,16 @@ class ResourceUse:
     peak_vram_mb: dict[int, float] = field(default_factory=dict)
     gpu_utilisation: dict[int, float] = field(default_factory=dict)
     gpu_energy_j: dict[int, float] = field(default_factory=dict)
+    history: list[dict[str, float]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """For a JSON file, rounded."""
+        """For a JSON file, rounded; without the history."""
         return {
             name: {str(key): round(item, 1) for key, item in value.items()}
             if isinstance(value, dict)
             else round(value, 1)
             for name, value in asdict(self).items()
+            if name != "history"
         }
 
 
@@ -141,6 +149,8 @@ class ResourceSampler:
     ----------
     use : ResourceUse
         Complete when the context has ended; before that, as far as it goes.
+    seen : set of psutil.Process
+        Every process that was in the tree at a sample.
     """
 
     def __init__(
@@ -152,6 +162,7 @@ class ResourceSampler:
         share: float = SHARE,
     ) -> None:
         self.use = ResourceUse()
+        self.seen: set[psutil.Process] = set()
         self._share = share
         self._pid = pid
         self._interval_s = interval_s
@@ -160,6 +171,7 @@ class ResourceSampler:
         self._thread = threading.Thread(target=self._run, name="eqcctpro-sampler", daemon=True)
         self._tree: list[psutil.Process] = []
         self._tree_until = 0.0
+        self._every_s = _TREE_S
         self._rss_at_pss = 0
         self._cpu: dict[int, float] = {}
         self._utilisation: dict[int, list[float]] = {}
@@ -227,8 +239,10 @@ class ResourceSampler:
 
     def _sample(self) -> None:
         now = time.perf_counter()
-        if now >= self._tree_until or self._stop.is_set():
-            self._tree, self._tree_until = _tree(self._pid), now + _TREE_S
+        anew = now >= self._tree_until or self._stop.is_set()
+        if anew:
+            self._tree, self._tree_until = _tree(self._pid), now + self._every_s
+            self.seen.update(self._tree)
             # A process's own time goes to its parent when it ends and is waited for.
             self._cpu.update(_cpu_seconds(self._tree))
         rss = sum(map(_rss, self._tree))
@@ -238,16 +252,27 @@ class ResourceSampler:
         if rss > self._rss_at_pss * _GROWN or self._stop.is_set():
             self._rss_at_pss = max(rss, self._rss_at_pss)
             use.peak_pss_mb = max(use.peak_pss_mb, sum(map(_pss, self._tree)) / MB)
-        if self._gpus:
-            self._sample_gpus()
+        gpus = self._sample_gpus() if self._gpus else {}
+        if anew:
+            cpu_s = sum(self._cpu.values()) - sum(self._cpu_before.values())
+            moment = {"seconds": now - self._started, "ram_mb": rss / MB, "cpu_s": cpu_s, **gpus}
+            use.history.append({name: round(value, 2) for name, value in moment.items()})
+            if len(use.history) > _MOMENTS:
+                del use.history[1:-1:2]
+                self._every_s *= 2
 
-    def _sample_gpus(self) -> None:
+    def _sample_gpus(self) -> dict[str, float]:
+        """What the GPUs do at the moment."""
+        moment: dict[str, float] = {}
         held = process_vram_mb({process.pid for process in self._tree})
         for index, value in held.items():
             self.use.peak_vram_mb[index] = max(self.use.peak_vram_mb.get(index, 0.0), value)
+            moment[f"gpu{index}_mb"] = value
         for item in gpu_activity():
             if item.utilisation is not None:
                 self._utilisation.setdefault(item.index, []).append(item.utilisation)
+                moment[f"gpu{item.index}_percent"] = item.utilisation
+        return moment
 
 
 MemorySampler = ResourceSampler

@@ -1,0 +1,195 @@
+"""How well trials used what they were given."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import pandas as pd
+
+from eqcctpro.analysis.trials import approach, method, number, trial_type
+from eqcctpro.evaluation.results import Trial
+
+__all__ = ["GPU_COST", "STAGES", "efficiency_table", "scaling_group"]
+
+#: CPUs that a GPU counts as in the resource cost score, as EQCCTPro's analysis has it.
+GPU_COST: Final = 10
+
+#: Stages of a run and their columns; seconds are added up over workers.
+STAGES: Final = {
+    "plan": "Plan Time (s)",
+    "decode": "Decode Time (s)",
+    "prepare": "Prepare Time (s)",
+    "infer": "Inference Time (s)",
+    "pick": "Pick Time (s)",
+    "write": "Write Time (s)",
+}
+
+
+def efficiency_table(trials: Sequence[Trial]) -> pd.DataFrame:
+    """What the rows of successful trials say, and what follows from it.
+
+    Parameters
+    ----------
+    trials : sequence of Trial
+        Failed ones are left out.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row for each trial: the columns of its file, then
+
+        - ``Effective Concurrency``: workers that ran;
+        - ``Throughput (Stations/s)`` over the whole trial, and ``Picker Throughput
+          (Stations/s)`` over the picking alone, also for each CPU, worker and GPU;
+        - ``Measured RAM (MB)`` and what it is for each station and worker, more than was
+          requested (overhead), and in percent of that (utilisation);
+        - ``Resource Cost Score``: CPUs and ten for each GPU; throughput for each unit of it;
+        - ``Parallel Efficiency``: picker throughput over that of the trial with the fewest
+          workers, divided by the ratio of workers; 1 where workers do not slow each other;
+        - ``Marginal Gain of a Worker (Stations/s)``: picker throughput gained over the next
+          smaller number of workers, for each worker added;
+        - ``Share of Time in Model (%)``: inference in the time of all stages;
+        - ``Real-time Stations``: stations whose data are picked as fast as they come, at the
+          speed of the slowest repeat.
+
+        Workers are compared among trials that did the same work in the same mode, with the
+        same CPUs, GPUs, runtime and batch size.
+    """
+    done = [trial for trial in trials if trial.success]
+    rows = [{**_described(trial), **_derived(trial)} for trial in done]
+    for row, extra in zip(rows, _scaling(done), strict=True):
+        row.update(extra)
+    table = pd.DataFrame(rows)
+    original = dict.fromkeys(name for trial in done for name in trial.cells)
+    cells = pd.DataFrame([{name: trial.cells.get(name, "") for name in original} for trial in done])
+    return pd.concat([cells.apply(_as_numbers), table], axis=1)
+
+
+def scaling_group(trial: Trial) -> tuple[Any, ...]:
+    """What has to be equal for two trials to show what more workers do."""
+    return (
+        trial.model,
+        trial.cell_id or (trial.stations, trial.timespan_min, trial.total_timechunks),
+        trial.mode,
+        trial.baseline,
+        trial.cpus,
+        trial.gpus,
+        trial.settings.get("runtime"),
+        trial.settings.get("batch_size"),
+        trial.machine,
+        trial.layout,
+    )
+
+
+def _as_numbers(column: Any) -> Any:
+    """Numbers where every cell that is not empty is one."""
+    values = pd.to_numeric(column.replace("", None), errors="coerce")
+    return values if values.notna().sum() == (column != "").sum() else column
+
+
+def _described(trial: Trial) -> dict[str, Any]:
+    return {
+        "Model": trial.model,
+        "Trial Type": trial_type(trial),
+        "Method": method(trial),
+        "Approach": approach(trial),
+        "Stations": trial.stations,
+        "CPUs": trial.cpus,
+        "GPU Count": len(trial.gpus),
+        "Effective Concurrency": trial.workers,
+        "Picker Time (s)": trial.seconds,
+        "Trial Time (s)": trial.total_seconds or trial.seconds,
+    }
+
+
+def _derived(trial: Trial) -> dict[str, float | None]:
+    whole = trial.stations / (trial.total_seconds or trial.seconds)
+    picking = trial.stations / trial.seconds
+    gpus, cost = len(trial.gpus), trial.cpus + GPU_COST * len(trial.gpus)
+    requested = number(trial.cells, "Total Requested RAM (MB)")
+    return {
+        "Throughput (Stations/s)": whole,
+        "Picker Throughput (Stations/s)": picking,
+        "Throughput/CPU": picking / trial.cpus,
+        "Throughput/Concurrency": picking / trial.workers,
+        "Throughput/GPU": picking / gpus if gpus else None,
+        "Measured RAM (MB)": trial.ram_mb,
+        "Requested RAM (MB)": requested,
+        "RAM per Station (MB)": _over(trial.ram_mb, trial.stations),
+        "RAM per Concurrency Unit (MB)": _over(trial.ram_mb, trial.workers),
+        "Calculated RAM Overhead (MB)": _minus(trial.ram_mb, requested),
+        "Calculated RAM Utilization (%)": _over(trial.ram_mb, requested, 100.0),
+        **_vram(trial),
+        "Resource Cost Score": cost,
+        "Throughput per Cost Unit": picking / cost,
+        "Share of Time in Model (%)": _model_share(trial.cells),
+        "Real-time Stations": _real_time(trial),
+    }
+
+
+def _vram(trial: Trial) -> dict[str, float | None]:
+    if not trial.gpus:
+        return {}
+    requested = number(trial.cells, "Total Requested VRAM (MB)")
+    return {
+        "VRAM per Station (MB)": _over(trial.vram_mb, trial.stations),
+        "VRAM per Concurrency Unit (MB)": _over(trial.vram_mb, trial.workers),
+        "Calculated VRAM Overhead (MB)": _minus(trial.vram_mb, requested),
+        "Calculated VRAM Utilization (%)": _over(trial.vram_mb, requested, 100.0),
+    }
+
+
+def _over(value: float | None, by: float | None, times: float = 1.0) -> float | None:
+    return value / by * times if value is not None and by else None
+
+
+def _minus(value: float | None, less: float | None) -> float | None:
+    return value - less if value is not None and less is not None else None
+
+
+def _model_share(cells: Mapping[str, str]) -> float | None:
+    """Percent; RAPID has sums over tasks instead of stages, EQCCTPro has neither."""
+    times = [number(cells, name) for name in STAGES.values()]
+    inference, whole = number(cells, STAGES["infer"]), sum(value or 0.0 for value in times)
+    if inference is None:
+        inference = number(cells, "Sum Inference Time (s)")
+        whole = number(cells, "Sum Task Compute Time (s)") or 0.0
+    return _over(inference, whole, 100.0)
+
+
+def _real_time(trial: Trial) -> float | None:
+    if not trial.timespan_min:
+        return None
+    minutes = trial.stations * trial.timespan_min
+    tasks = [number(trial.cells, f"Station Tasks {end}") or 0.0 for end in ("Done", "Empty")]
+    if sum(tasks) and trial.timechunk_min:
+        # Stations need not be there in every chunk.
+        minutes = min(minutes, sum(tasks) * trial.timechunk_min)
+    return math.floor(minutes * 60.0 / trial.seconds_max)
+
+
+def _scaling(trials: Sequence[Trial]) -> list[dict[str, float | None]]:
+    """Parallel efficiency and marginal gain of every trial."""
+    groups: dict[tuple[Any, ...], dict[int, float]] = defaultdict(dict)
+    for trial in trials:
+        counts = groups[scaling_group(trial)]
+        rate = trial.stations / trial.seconds
+        counts[trial.workers] = max(rate, counts.get(trial.workers, 0.0))
+    rows = []
+    for trial in trials:
+        counts = groups[scaling_group(trial)]
+        fewest = min(counts)
+        rate = trial.stations / trial.seconds
+        efficiency = gain = None
+        if len(counts) > 1:
+            efficiency = rate / counts[fewest] / (trial.workers / fewest)
+        if trial.workers > fewest:
+            before = max(count for count in counts if count < trial.workers)
+            gain = (rate - counts[before]) / (trial.workers - before)
+        rows.append(
+            {"Parallel Efficiency": efficiency, "Marginal Gain of a Worker (Stations/s)": gain}
+        )
+    return rows

@@ -1,0 +1,206 @@
+"""What interactive plots of trials have in common: points with details, axes, colours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pandas as pd
+
+from eqcctpro.analysis.page import plain
+
+__all__ = [
+    "FILTERS",
+    "SYMBOLS",
+    "colour_bar",
+    "flat",
+    "known",
+    "numbers",
+    "page_rows",
+    "points",
+    "scene",
+    "symbols",
+    "target",
+    "whole_steps",
+]
+
+#: Columns that a page of trials can be filtered by.
+FILTERS: Final = ("Model", "Approach", "Stations", "CPUs", "GPUs", "Workers")
+
+#: Of what plotly.js can draw in three dimensions, by number of GPUs.
+SYMBOLS: Final = ("circle", "diamond", "square", "cross", "x")
+
+_HOVER: Final = (
+    ("Model", "{}", "Model"),
+    ("Approach", "{}", "Method"),
+    ("Stations", "{:.0f}", "Stations"),
+    ("CPUs", "{:.0f}", "CPUs"),
+    ("GPU Count", "{:.0f}", "GPUs"),
+    ("Effective Concurrency", "{:.0f}", "Workers that ran"),
+    ("Number of Concurrent Station Tasks", "{:.0f}", "Workers asked for"),
+    ("Runtime", "{}", "Runtime"),
+    ("Batch Size", "{:.0f}", "Batch size"),
+    ("Picker Time (s)", "{:,.3g} s", "Picker time"),
+    ("Trial Time (s)", "{:,.3g} s", "Whole trial"),
+    ("Actor Creation Time (s)", "{:.3g} s", "Creation of workers"),
+    ("Avg Model Load Time (s)", "{:.3g} s", "Loading of the model"),
+    ("Waveform Processing Time (s)", "{:.3g} s", "Waveforms of a station"),
+    ("Picker Throughput (Stations/s)", "{:,.3g} stations/s", "Throughput"),
+    ("Parallel Efficiency", "{:.0%}", "Parallel efficiency"),
+    ("Share of Time in Model (%)", "{:.0f} %", "Time in the model"),
+    ("Real-time Stations", "{:,.0f}", "Real-time stations"),
+    ("Measured RAM (MB)", "{:,.0f} MB", "Memory"),
+    ("Requested RAM (MB)", "{:,.0f} MB", "Memory requested"),
+    ("Process Tree VRAM (MB)", "{:,.0f} MB", "GPU memory"),
+)
+
+
+def page_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
+    """What a page can filter trials by."""
+    return [
+        {
+            "Model": row["Model"],
+            "Approach": row["Approach"],
+            "Stations": int(row["Stations"]),
+            "CPUs": int(row["CPUs"]),
+            "GPUs": int(row["GPU Count"]),
+            "Workers": int(row["Effective Concurrency"]),
+        }
+        for _, row in table.iterrows()
+    ]
+
+
+def known(table: pd.DataFrame, column: str) -> bool:
+    """Whether a column has any number but zero."""
+    if column not in table:
+        return False
+    values = pd.to_numeric(table[column], errors="coerce")
+    return bool(values.notna().any() and (values.fillna(0) != 0).any())
+
+
+def _hover(row: Any) -> str:
+    lines = []
+    for column, form, label in _HOVER:
+        value = row.get(column)
+        if value is None or value == "" or pd.isna(value):
+            continue
+        if "f" in form or "g" in form or "%" in form:
+            value = float(value)
+        lines.append(f"{label}: {plain(form.format(value))}")
+    return "<br>".join(lines)
+
+
+def points(
+    table: pd.DataFrame, rows: Sequence[int], x: str, y: str, z: str | None = None
+) -> dict[str, Any]:
+    """A trace of trials, with details to read when pointed at."""
+    part = table.loc[list(rows)]
+    found: dict[str, Any] = {
+        "type": "scatter" if z is None else "scatter3d",
+        "mode": "markers",
+        "x": numbers(part[x]),
+        "y": numbers(part[y]),
+        "text": [_hover(row) for _, row in part.iterrows()],
+        "hovertemplate": "%{text}<extra></extra>",
+        "meta": {"rows": list(rows)},
+    }
+    return found if z is None else {**found, "z": numbers(part[z])}
+
+
+def numbers(column: Any) -> list[float | None]:
+    """A column as plain numbers; None where there is none."""
+    return [
+        None if pd.isna(value) else float(value) for value in pd.to_numeric(column, errors="coerce")
+    ]
+
+
+def symbols(part: pd.DataFrame) -> list[str]:
+    """Marks that say the number of GPUs."""
+    return [SYMBOLS[min(int(count), len(SYMBOLS) - 1)] for count in part["GPU Count"]]
+
+
+def scene(table: pd.DataFrame, z: str) -> dict[str, Any]:
+    """Three axes: CPUs, stations and a measure."""
+    return {
+        "xaxis": {"title": {"text": "CPUs"}, **_ticks(table["CPUs"])},
+        "yaxis": {"title": {"text": "Stations"}, **_ticks(table["Stations"])},
+        "zaxis": {"title": {"text": z}, "rangemode": "tozero"},
+        "aspectmode": "manual",
+        "aspectratio": {"x": 1.1, "y": 1.1, "z": 0.8},
+        "camera": {"eye": {"x": 1.5, "y": -1.8, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.12}},
+    }
+
+
+def _ticks(values: Any) -> dict[str, Any]:
+    """Ticks where the values are, when they are few; and some space around a single one."""
+    there = sorted({int(value) for value in values})
+    ticks: dict[str, Any] = {"tickvals": there} if len(there) <= 8 else {}
+    if len(there) == 1:
+        ticks["range"] = [there[0] - 1, there[0] + 1]
+    return ticks
+
+
+def colour_bar(table: pd.DataFrame, title: str) -> dict[str, Any]:
+    """Colours for numbers of workers, and their scale."""
+    values = table["Effective Concurrency"]
+    few = values.nunique() <= 8
+    bar: dict[str, Any] = {"title": {"text": title, "side": "right"}, "thickness": 14, "len": 0.85}
+    if few:
+        bar |= {"tickvals": sorted(int(value) for value in set(values))}
+    return {
+        "colorscale": "Turbo" if len(set(values)) > 8 else "Viridis",
+        "cmin": float(values.min()),
+        "cmax": float(max(values.max(), values.min() + 1)),
+        "colorbar": bar,
+    }
+
+
+def flat(x: str, y: str, **more: Any) -> dict[str, Any]:
+    """Two axes; `more` is of the layout, and what it says of an axis is added to it."""
+    layout: dict[str, Any] = {
+        "xaxis": {"title": {"text": x}, "rangemode": "tozero"},
+        "yaxis": {"title": {"text": y}, "rangemode": "tozero"},
+        "hovermode": "closest",
+    }
+    for name, value in more.items():
+        layout[name] = (
+            {**layout[name], **value} if name in layout and name != "hovermode" else value
+        )
+    return layout
+
+
+def whole_steps(table: pd.DataFrame) -> dict[str, Any]:
+    """An axis of workers that has no halves."""
+    few = table["Effective Concurrency"].max() <= 12
+    return {"xaxis": {"dtick": 1}} if few else {}
+
+
+def target(desired: float | None) -> dict[str, Any]:
+    """The line of a desired runtime, for a layout."""
+    if desired is None:
+        return {}
+    return {
+        "shapes": [
+            {
+                "type": "line",
+                "xref": "paper",
+                "x0": 0,
+                "x1": 1,
+                "y0": desired,
+                "y1": desired,
+                "line": {"color": "--bad", "dash": "dash", "width": 2},
+            }
+        ],
+        "annotations": [
+            {
+                "xref": "paper",
+                "x": 1,
+                "y": desired,
+                "xanchor": "right",
+                "yanchor": "bottom",
+                "text": f"desired: {desired:g} s",
+                "showarrow": False,
+                "font": {"color": "--bad"},
+            }
+        ],
+    }

@@ -1,0 +1,64 @@
+"""``eqcctpro convert``: picks from one format to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eqcctpro.cli.errors import reporting
+from eqcctpro.errors import SettingsError
+
+__all__ = ["convert"]
+
+
+def convert(
+    picks: Annotated[
+        Path, typer.Argument(metavar="PICKS", help="A file of picks, or the folder of a run.")
+    ],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="csv, parquet, quakeml, scml, pyocto, gamma, phasenet, nonlinloc or eqcctpro."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="The file; for eqcctpro a folder.")
+    ],
+    agency: Annotated[str, typer.Option(help="Agency, for QuakeML and SCML.")] = "",
+    uncertainty: Annotated[
+        str | None,
+        typer.Option(
+            metavar="P,S", help="Standard errors in s, for NonLinLoc, QuakeML and SCML: 0.05,0.1."
+        ),
+    ] = None,
+) -> None:
+    """Write picks in the format of another program.
+
+    PICKS is the output folder of a run, or a file: CSV, Parquet, QuakeML or SCML, also with the
+    columns of SeisBench, PyOcto, GaMMA, PhaseNet, QuakeFlow or EQCCTPro.
+    """
+    with reporting():
+        from eqcctpro.picks.formats import ExportOptions, write_picks
+        from eqcctpro.picks.reading import read_pick_batches
+
+        options = ExportOptions(agency=agency)
+        if uncertainty is not None:
+            options = ExportOptions(
+                agency=agency,
+                uncertainty_s=dict(zip("PS", _seconds(uncertainty), strict=True)),
+                state_uncertainty=True,
+            )
+        write_picks(read_pick_batches(picks), output, to, options)
+        typer.echo(str(output))
+
+
+def _seconds(text: str) -> tuple[float, float]:
+    try:
+        p, s = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise SettingsError(f"uncertainty: {text!r} is not two numbers", hint="0.05,0.1") from error
+    if not (p > 0 and s > 0):
+        raise SettingsError(f"uncertainty: {text!r} is not positive")
+    return p, s

@@ -1,0 +1,7 @@
+"""How well picks agree with labels, or two sets of picks with each other."""
+
+from eqcctpro.scoring.compare import Parity, compare_picks
+from eqcctpro.scoring.labels import read_labels
+from eqcctpro.scoring.score import Scores, score_picks
+
+__all__ = ["Parity", "Scores", "compare_picks", "read_labels", "score_picks"]

@@ -1,0 +1,213 @@
+"""Efficiency analysis: numbers that follow from rows, and files that are written."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from PIL import Image
+
+from eqcctpro.analysis.efficiency import analyze, analyze_batch, compare_methods
+from eqcctpro.analysis.metrics import efficiency_table
+from eqcctpro.analysis.trials import load_trials
+from eqcctpro.errors import InputError, SettingsError
+from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER, PUBLISHED_COLUMNS
+
+Row = dict[str, Any]
+
+FIGURES = ("runtime_vs_stations_by_concurrency", "picker_runtime_vs_stations_by_concurrency")
+
+
+def row(stations: int, workers: int, seconds: float, **columns: Any) -> Row:
+    """A row of EQCCTPro 0.8.2 with ModelActors on 8 CPUs and an hour of data."""
+    return {
+        "Model Used": "eqcct",
+        "Number of Stations Used": stations,
+        "Number of CPUs Allocated for Ray to Use": 8,
+        "GPUs Used": "[]",
+        "N ModelActors": workers,
+        "Number of Concurrent Station Tasks": workers,
+        "Total Number of Timechunks": 1,
+        "Length of Timechunk (min)": 60.0,
+        "Total Waveform Analysis Timespace (min)": 60.0,
+        "Total Requested RAM (MB)": 1000.0 * workers,
+        "Process Tree RAM (MB)": 800.0 * workers,
+        "Peak RAM (MB)": 100.0,
+        "Total Trial Time (s)": seconds + 10,
+        "Actor Creation Time (s)": 9.0,
+        "Total Run time for Picker (s)": seconds,
+        "Trial Success": 1,
+    } | columns
+
+
+def ripper(stations: int, workers: int, seconds: float, **columns: Any) -> Row:
+    comment = "[RIPPER MODE] Task-based approach (no ModelActors)"
+    changes = {"Comments": comment, "N ModelActors": "", "Actual Ripper Concurrent Tasks": workers}
+    return row(stations, workers, seconds, **changes, **columns)
+
+
+def write(path: Path, rows: Iterable[Row], header: Sequence[str] = PUBLISHED_COLUMNS) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, header, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows({"Trial Number": n, **one} for n, one in enumerate(rows, 1))
+    return path
+
+
+@pytest.fixture
+def eqcctpro_file(tmp_path: Path) -> Path:
+    """What EQCCTPro writes: 100 and 200 stations, 1 to 4 workers, and one that failed."""
+    rows = [
+        row(100, 1, 100.0),
+        row(100, 2, 62.5),
+        row(100, 4, 50.0),
+        row(200, 1, 200.0),
+        row(200, 4, 80.0),
+        row(200, 2, 1.0, **{"Trial Success": 0, "Error Message": "no memory"}),
+        ripper(100, 2, 150.0),
+        ripper(200, 4, 140.0),
+    ]
+    return write(tmp_path / "eval_cpu_eqcct_modelactor" / "cpu_test_results.csv", rows)
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> pd.DataFrame:
+    rows = [row(100, 1, 100.0), row(100, 2, 62.5), row(100, 4, 50.0), row(200, 4, 80.0)]
+    path = write(tmp_path_factory.mktemp("rows") / "cpu_test_results.csv", rows)
+    return efficiency_table(load_trials(path)[0].trials)
+
+
+@pytest.mark.parametrize(
+    ("column", "wanted"),
+    [
+        ("Picker Throughput (Stations/s)", [1.0, 1.6, 2.0, 2.5]),
+        ("Throughput (Stations/s)", [100 / 110, 100 / 72.5, 100 / 60, 200 / 90]),
+        ("Parallel Efficiency", [1.0, 0.8, 0.5, None]),
+        ("Marginal Gain of a Worker (Stations/s)", [None, 0.6, 0.2, None]),
+        ("Measured RAM (MB)", [800.0, 1600.0, 3200.0, 3200.0]),
+        ("Calculated RAM Utilization (%)", [80.0, 80.0, 80.0, 80.0]),
+        ("Resource Cost Score", [8.0, 8.0, 8.0, 8.0]),
+        ("Real-time Stations", [3600.0, 5760.0, 7200.0, 9000.0]),
+        ("Share of Time in Model (%)", [None] * 4),
+    ],
+)
+def test_what_follows_from_the_rows(
+    table: pd.DataFrame, column: str, wanted: list[float | None]
+) -> None:
+    found = [None if pd.isna(value) else value for value in table[column]]
+    assert found == [None if value is None else pytest.approx(value) for value in wanted]
+
+
+def test_gpus_cost_ten_cpus_each(tmp_path: Path) -> None:
+    gpu = {"GPUs Used": "[0, 1]", "Process Tree VRAM (MB)": 4000, "Total Requested VRAM (MB)": 8000}
+    path = write(tmp_path / "gpu_test_results.csv", [row(100, 2, 10.0, **gpu)])
+    found = efficiency_table(load_trials(path)[0].trials).iloc[0]
+    assert found["Resource Cost Score"] == 28
+    assert found["Throughput/GPU"] == pytest.approx(5.0)
+    assert found["Calculated VRAM Utilization (%)"] == pytest.approx(50.0)
+
+
+def test_time_in_the_model_of_our_files_and_of_rapid(tmp_path: Path) -> None:
+    stages = {"Decode Time (s)": 1, "Prepare Time (s)": 1, "Inference Time (s)": 6}
+    ours = write(
+        tmp_path / "ours" / "cpu_test_results.csv",
+        [row(10, 1, 5.0, **stages)],
+        CANONICAL_CSV_HEADER,
+    )
+    sums = ("Sum Inference Time (s)", "Sum Task Compute Time (s)")
+    rapid = write(
+        tmp_path / "rapid" / "cpu_test_results.csv",
+        [row(10, 1, 5.0, **dict(zip(sums, (3, 12), strict=True)))],
+        (*PUBLISHED_COLUMNS, *sums, "Successful Inference Tasks", "Total Station Tasks"),
+    )
+    for path, share in ((ours, 75.0), (rapid, 25.0)):
+        found = efficiency_table(load_trials(path)[0].trials)
+        assert found["Share of Time in Model (%)"].tolist() == [share]
+
+
+def test_files_have_the_published_names(
+    eqcctpro_file: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    out = tmp_path / "out"
+    done = cli("analyze", eqcctpro_file.parent, "--output_dir", out, "--desired_runtime", 80)
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in out.iterdir()}
+    for mode in ("modelactor", "ripper"):
+        assert {
+            f"efficiency_summary_{mode}.txt",
+            f"efficiency_analysis_results_{mode}.csv",
+            f"requested_vs_actual_ram_{mode}.png",
+            *(f"{figure}_{mode}.png" for figure in FIGURES),
+        } <= names
+    assert "correlation_matrix_modelactor.png" in names
+    for name in names:
+        if name.endswith(".png"):
+            picture = Image.open(out / name)
+            # Something other than paper was drawn.
+            assert picture.width > 400 and len(picture.convert("L").getcolors() or []) > 20
+    saved = pd.read_csv(out / "efficiency_analysis_results_modelactor.csv")
+    assert set(PUBLISHED_COLUMNS) <= set(saved) and len(saved) == 5
+    text = (out / "efficiency_summary_modelactor.txt").read_text()
+    assert "5 trials of 6 succeeded" in text and "no memory" in text
+    assert "smallest for 200 stations: 8 CPUs, 4 workers: 200 stations in 80 s" in text
+    assert "about 9,000 stations" in text
+    assert text in done.output
+
+
+def test_several_models_get_a_folder_each(tmp_path: Path) -> None:
+    other = {"Model Used": "PhaseNet/original"}
+    path = write(tmp_path / "cpu_test_results.csv", [row(10, 1, 5.0), row(10, 1, 4.0, **other)])
+    analyze(path, tmp_path / "both")
+    assert {p.name for p in (tmp_path / "both").iterdir()} == {
+        "eqcct_cpu",
+        "phasenet_original_cpu",
+    }
+    one = analyze(path, tmp_path / "one", model="phasenet_original")
+    assert set(one.table["Model"]) == {"PhaseNet/original"}
+    with pytest.raises(SettingsError, match="gpd") as caught:
+        analyze(path, tmp_path / "none", model="gpd")
+    assert "phasenet_original" in str(caught.value)
+
+
+def test_batches_have_a_summary(eqcctpro_file: Path, tmp_path: Path) -> None:
+    write(tmp_path / "eval_cpu_eqcct_ripper" / "cpu_test_results.csv", [ripper(10, 2, 9.0)])
+    failed = [row(10, 1, 1.0, **{"Trial Success": 0})]
+    write(tmp_path / "eval_cpu_gpd_ripper" / "cpu_test_results.csv", failed)
+    done = analyze_batch(tmp_path, tmp_path / "out")
+    saved = pd.read_csv(tmp_path / "out" / "batch_analysis_summary.csv")
+    assert list(saved["Execution Mode"]) == ["ModelActor", "Ripper", "Ripper"]
+    assert saved["Total Trials"].tolist() == [5, 2, 1]
+    assert (tmp_path / "out/eval_cpu_eqcct_ripper/efficiency_summary_ripper.txt").is_file()
+    assert any("eval_cpu_gpd_ripper" in note for note in done.notes)
+
+
+def test_methods_are_compared_at_the_same_stations(eqcctpro_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    done = compare_methods(eqcctpro_file.parents[1], out, model="eqcct", trial_type_="cpu")
+    assert (out / "comparison_modelactor_vs_ripper_eqcct_cpu.png").stat().st_size > 20_000
+    lines = [line.split() for line in done.text.splitlines() if "CPU Ripper" in line]
+    assert lines[0][-1] == "3", "150 s are three times 50 s"
+    with pytest.raises(InputError, match="no trials"):
+        compare_methods(eqcctpro_file.parents[1], out, model="eqcct", trial_type_="gpu")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "CSV_OR_DIR is missing"),
+        (("nowhere",), "nowhere is not there"),
+        (("--batch", "--results_root", "nowhere"), "nowhere is not a folder"),
+        (("--compare",), "--compare needs --model"),
+        (("nowhere", "--trial_type", "tpu"), "tpu"),
+    ],
+)
+def test_mistakes_are_named(
+    tmp_path: Path, cli: Callable[..., Any], arguments: tuple[str, ...], words: str
+) -> None:
+    done = cli("analyze", *arguments, "-o", tmp_path)
+    assert done.exit_code in (2, 3) and words in done.output
