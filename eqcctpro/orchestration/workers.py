@@ -96,6 +96,7 @@ def open_workers(
         expected_windows=windows,
         inter_threads=config.inter_threads,
         vram_mb=placement.vram_limit(0),
+        precision=config.precision,
     )
     started = time.perf_counter()
     workers = _Local(spec, placement) if config.mode == "local" else _OnRay(config, spec, placement)

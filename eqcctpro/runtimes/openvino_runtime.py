@@ -42,7 +42,7 @@ class OpenVinoRuntime(Runtime):
     Raises
     ------
     RuntimeUnavailableError
-        If the package openvino is missing.
+        If the package openvino is missing, or this CPU does not know the precision.
     ExportError
         If the file cannot be loaded.
     """
@@ -79,6 +79,7 @@ class OpenVinoRuntime(Runtime):
         }
         try:
             core = openvino.Core()
+            _check_precision(core, precision)
             if compiled_cache is not None:
                 core.set_property({"CACHE_DIR": str(compiled_cache)})
             model = core.read_model(str(path))
@@ -116,6 +117,14 @@ class OpenVinoRuntime(Runtime):
     def close(self) -> None:
         """Release the compiled network."""
         self._lanes = []
+
+
+def _check_precision(core: Any, precision: str) -> None:
+    known = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") if precision != "f32" else ()
+    if precision != "f32" and precision.upper() not in known:
+        raise RuntimeUnavailableError(
+            f"this CPU has no arithmetic in {precision}", hint="choose the precision f32"
+        )
 
 
 class _Lane:
