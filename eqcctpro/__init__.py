@@ -6,6 +6,7 @@ The public API::
     PickConfig    the settings of a run, with the names of the command line
     run_picking   runs a PickConfig
     RunResult     what a run found
+    plot_station  waveforms, curves and picks of one station of a run
     EvaluateSystem
                   measures how fast this machine picks in each configuration
     PickSession   runs whose workers stay ready in between
@@ -22,6 +23,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from eqcctpro.analysis.station_plot import plot_station
     from eqcctpro.api import RunEQCCTPro
     from eqcctpro.config import PickConfig
     from eqcctpro.errors import EQCCTProError
@@ -46,6 +48,7 @@ __all__ = [
     "RunEQCCTPro",
     "RunResult",
     "__version__",
+    "plot_station",
     "run_picking",
 ]
 
@@ -62,6 +65,7 @@ _HOMES = {
     "RunEQCCTPro": "eqcctpro.api",
     "RunResult": "eqcctpro.orchestration.result",
     "PickSession": "eqcctpro.orchestration.session",
+    "plot_station": "eqcctpro.analysis.station_plot",
     "run_picking": "eqcctpro.orchestration.run",
 }
 

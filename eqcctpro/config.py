@@ -80,6 +80,7 @@ class PickConfig(BaseModel):
 
     formats: tuple[OutputFormat, ...] = ("csv", "parquet")
     overview: bool = True
+    report: bool = Field(False, description="Write report.html at the end")
     log_file: Path | None = None
 
     @model_validator(mode="before")

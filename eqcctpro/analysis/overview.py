@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Float64 = NDArray[np.float64]
 
-__all__ = ["OverviewTrace", "draw_overview"]
+__all__ = ["PHASE_COLOURS", "OverviewTrace", "draw_overview", "envelope", "trace_range"]
 
 PHASE_COLOURS = {"P": "#D55E00", "S": "#0072B2"}
 """Vermillion and blue of Okabe and Ito's palette, told apart with any kind of colour vision."""
@@ -227,8 +227,8 @@ def _draw_rows(
     strokes: list[Float64] = []
     colours: list[tuple[float, ...]] = []
     for level, row in enumerate(rows):
-        lines = [_envelope(piece, column_ns) for piece in row]
-        offset, scale = _range(np.concatenate([samples for _, samples in lines]))
+        lines = [envelope(piece, column_ns) for piece in row]
+        offset, scale = trace_range(np.concatenate([samples for _, samples in lines]))
         for days, samples in lines:
             shape = np.clip((samples - offset) / scale, -_CLIP, _CLIP)
             height = level - _TRACE_HEIGHT * shape
@@ -282,7 +282,7 @@ def _decorate(axes: Axes, labels: list[str], start_ns: int, end_ns: int) -> None
     axes.spines[["top", "right", "left"]].set_visible(False)
 
 
-def _envelope(trace: OverviewTrace, column_ns: int) -> tuple[Float64, Float64]:
+def envelope(trace: OverviewTrace, column_ns: int) -> tuple[Float64, Float64]:
     """Times in days and samples; of a long trace only the extremes within each column."""
     step_ns = NS_PER_S / trace.sampling_rate
     width = int(column_ns / step_ns)
@@ -306,7 +306,7 @@ def _extremes(columns: NDArray[Any]) -> Float64:
     return found.astype(np.float64)
 
 
-def _range(samples: Float64) -> tuple[float, float]:
+def trace_range(samples: Float64) -> tuple[float, float]:
     """What a row is centred on and divided by; a few outliers must not flatten the rest."""
     finite = samples[np.isfinite(samples)]
     if not finite.size:

@@ -104,7 +104,7 @@ def render(template: str, **values: Any) -> str:
 
 
 def seconds_text(value: float) -> str:
-    """Seconds as people say them."""
+    """A duration as people say it."""
     if value >= 3600:
         return f"{value // 3600:.0f} h {value % 3600 / 60:.0f} min"
     if value >= 60:

@@ -67,7 +67,8 @@ def save_png(figure: Figure, path: Path) -> Path:
         It cannot be written.
     """
     try:
-        figure.savefig(path, dpi=130, metadata={"Software": "EQCCTPro"})
+        metadata = {"Software": "EQCCTPro"} if path.suffix.lower() == ".png" else None
+        figure.savefig(path, dpi=130, metadata=metadata)
     except OSError as error:
         raise OutputError(
             f"cannot write {path}: {error.strerror or error}",

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from eqcctpro.cli.analyze import analyze
+from eqcctpro.cli.associate import associate
 from eqcctpro.cli.calibrate import calibrate
 from eqcctpro.cli.convert import convert
+from eqcctpro.cli.dataset import dataset_app
 from eqcctpro.cli.demo import demo
 from eqcctpro.cli.doctor import doctor
 from eqcctpro.cli.evaluate import evaluate
@@ -16,7 +18,9 @@ from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import pick
 from eqcctpro.cli.plot import plot
+from eqcctpro.cli.report import report
 from eqcctpro.cli.score import score
+from eqcctpro.cli.show import show
 from eqcctpro.cli.tune import tune
 
 __all__ = ["app", "main"]
@@ -37,8 +41,12 @@ app.command()(evaluate)
 app.command()(tune)
 app.command()(analyze)
 app.command()(plot)
+app.command()(report)
+app.command()(show)
 app.command()(score)
+app.command()(associate)
 app.add_typer(models_app)
+app.add_typer(dataset_app)
 
 
 def _version(wanted: bool) -> None:

@@ -136,6 +136,9 @@ def pick(
     overview: Annotated[
         bool | None, Option("--overview/--no-overview", help="Draw overview.png.")
     ] = None,
+    report: Annotated[
+        bool | None, Option("--report/--no-report", help="Write report.html, a page on the run.")
+    ] = None,
     config: Annotated[
         Path | None, Option(help="Settings from a TOML, YAML or JSON file; options win.")
     ] = None,
@@ -187,6 +190,7 @@ def pick(
         "detection_threshold": detection_threshold,
         "formats": format_,
         "overview": overview,
+        "report": report,
     }
     with reporting():
         result = _run(options, bandpass, set_ or [], config, keep_going, quiet, verbose)
@@ -249,6 +253,6 @@ def _report(result: RunResult) -> None:
         + f" on {sum(counts.values())} station tasks: {counts['done']} done, "
         f"{counts['empty']} empty, {counts['failed']} failed"
     )
-    for kind in ("picks_csv", "picks_parquet", "detections_csv", "overview", "summary"):
+    for kind in ("picks_csv", "picks_parquet", "detections_csv", "overview", "report", "summary"):
         if kind in summary["paths"]:
             typer.echo(summary["paths"][kind])

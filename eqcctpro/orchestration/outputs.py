@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import platform
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -28,9 +29,12 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RunTables",
+    "busiest_chunk",
     "draw_run",
     "package_versions",
+    "report_run",
     "summarise",
+    "vertical_traces",
     "write_summary",
     "write_tables",
 ]
@@ -94,13 +98,13 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
     """Draw ``overview.png``: traces of the chunk with the most picks, and its picks."""
     from eqcctpro.analysis.overview import draw_overview
 
-    chunk = _busiest_chunk(plan, tables.picks)
+    chunk = busiest_chunk(plan, tables.picks)
     tasks = [task for task in plan.tasks if task.chunk.name == chunk]
     counts = Counter(
         zip(tables.picks["network"].to_pylist(), tables.picks["station"].to_pylist(), strict=True)
     )
     tasks.sort(key=lambda task: (-counts[task.network, task.station], task.name))
-    traces = [trace for task in tasks[:OVERVIEW_TRACES] for trace in _vertical(task)]
+    traces = [trace for task in tasks[:OVERVIEW_TRACES] for trace in vertical_traces(task)]
     picks = tables.picks
     if len(plan.chunks) > 1:
         import pyarrow.compute
@@ -111,13 +115,25 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
     return str(path)
 
 
-def _busiest_chunk(plan: Plan, picks: pa.Table) -> str:
+def report_run(config: PickConfig, tables: RunTables, logger: logging.Logger) -> str | None:
+    """Write ``report.html``; what goes wrong with it is logged, for the picks are safe by then."""
+    from eqcctpro.analysis.report import write_report
+
+    try:
+        return str(write_report(config.output, table=tables.picks))
+    except Exception as error:
+        logger.warning("no report: %s: %s", type(error).__name__, error, exc_info=True)
+        return None
+
+
+def busiest_chunk(plan: Plan, picks: pa.Table) -> str:
+    """Name of the time chunk with the most picks."""
     counts = Counter(picks["timechunk"].to_pylist())
     names = [task.chunk.name for task in plan.tasks]
     return max(dict.fromkeys(names), key=lambda name: counts[name])
 
 
-def _vertical(task: StationTask) -> list[OverviewTrace]:
+def vertical_traces(task: StationTask) -> list[OverviewTrace]:
     """The vertical component of a task, or the first one it has."""
     from eqcctpro.analysis.overview import OverviewTrace
     from eqcctpro.errors import InputError

@@ -20,6 +20,7 @@ from eqcctpro.orchestration.model_choice import describe, expected_windows, find
 from eqcctpro.orchestration.outputs import (
     RunTables,
     draw_run,
+    report_run,
     span_text,
     summarise,
     write_summary,
@@ -43,7 +44,7 @@ CHANGEABLE = frozenset(
         *("input", "output", "layout", "start", "end", "timechunk", "overlap", "window_grid"),
         *("stations", "stations_at_most", "concurrent_timechunks"),
         *("p_threshold", "s_threshold", "detection_threshold"),
-        *("formats", "overview", "log_file"),
+        *("formats", "overview", "report", "log_file"),
     }
 )
 
@@ -295,6 +296,9 @@ def _finish(
     facts = run_facts(config, clock.seconds, weights, run, name, paths)
     summary = summarise(run.plan, run.records, tables, facts)
     write_summary(config.output / "summary.json", summary)
+    if config.report and (page := report_run(config, tables, logger)) is not None:
+        summary["paths"]["report"] = page
+        write_summary(config.output / "summary.json", summary)
     logger.info("done %(done)d, empty %(empty)d, failed %(failed)d", summary["tasks"])
     logger.info("%d picks in %s", tables.picks.num_rows, config.output)
     return RunResult(tables.picks, tables.detections, summary)

@@ -15,7 +15,16 @@ from scipy import signal
 
 from eqcctpro.errors import SettingsError
 
-__all__ = ["Recording", "synthetic_waveforms"]
+__all__ = [
+    "NOISE_COUNTS",
+    "VP_KM_S",
+    "VS_KM_S",
+    "EventTimes",
+    "Recording",
+    "coloured_noise",
+    "earthquake",
+    "synthetic_waveforms",
+]
 
 Float64 = NDArray[np.float64]
 
@@ -33,7 +42,7 @@ _LOWEST_RATE_HZ = 40.0
 # horizontal components, as for a magnitude of about 2.5 on a broadband station.
 _P_COUNTS_AT_10_KM = 12_000.0
 _S_OVER_P = 3.0
-_NOISE_COUNTS = (40.0, 120.0)
+NOISE_COUNTS = (40.0, 120.0)
 _CORNER_HZ = (1.5, 14.0)
 
 
@@ -55,8 +64,11 @@ class Recording:
 
 
 @dataclass(frozen=True, slots=True)
-class _Events:
-    """Times in s since the start and distances in km of every event at every station."""
+class EventTimes:
+    """Times in s since the start and distances in km of every event at every station.
+
+    All arrays have the shape (earthquakes, stations), but `strength` (earthquakes,).
+    """
 
     p_s: Float64
     s_s: Float64
@@ -100,7 +112,7 @@ def synthetic_waveforms(
     times = np.arange(round(duration_s * sampling_rate)) / sampling_rate
     waveforms = _noise(rng, stations, times.size, sampling_rate)
     for number in range(events.p_s.shape[0]):
-        waveforms += _earthquake(rng, events, number, times, sampling_rate)
+        waveforms += earthquake(rng, events, number, times, sampling_rate)
     return Recording(np.rint(waveforms).astype(np.int32), events.p_s, events.s_s)
 
 
@@ -119,7 +131,7 @@ def _check(stations: int, duration_s: float, sampling_rate: float) -> None:
         )
 
 
-def _draw_events(rng: np.random.Generator, stations: int, duration_s: float) -> _Events:
+def _draw_events(rng: np.random.Generator, stations: int, duration_s: float) -> EventTimes:
     # The golden angle spreads any number of stations evenly around the centre.
     bearing = np.arange(stations) * np.pi * (3.0 - np.sqrt(5.0))
     radius = np.linspace(*_DISTANCE_KM, stations)
@@ -131,7 +143,7 @@ def _draw_events(rng: np.random.Generator, stations: int, duration_s: float) -> 
     origin = (np.arange(count)[:, None] + rng.uniform(0.18, 0.22, (count, 1))) * period
     offset = station_xy[None] - event_xy
     distance = np.sqrt((offset**2).sum(axis=-1) + depth**2)
-    return _Events(
+    return EventTimes(
         p_s=origin + distance / VP_KM_S,
         s_s=origin + distance / VS_KM_S,
         distance_km=distance,
@@ -140,10 +152,13 @@ def _draw_events(rng: np.random.Generator, stations: int, duration_s: float) -> 
     )
 
 
-def _earthquake(
-    rng: np.random.Generator, events: _Events, number: int, times: Float64, sampling_rate: float
+def earthquake(
+    rng: np.random.Generator, events: EventTimes, number: int, times: Float64, sampling_rate: float
 ) -> Float64:
-    """One earthquake at all stations, counts, shape (stations, 3, samples) in the order ZNE."""
+    """One earthquake at all stations, counts, shape (stations, 3, samples) in the order ZNE.
+
+    `times` are evenly spaced, in s since the same start as the arrivals.
+    """
     distance = events.distance_km[number]
     azimuth = events.azimuth[number]
     # Geometrical spreading, and an attenuation that takes a third at 60 km.
@@ -194,12 +209,23 @@ def _phase(
 
 
 def _noise(rng: np.random.Generator, stations: int, samples: int, rate: float) -> Float64:
-    """Ground noise in counts: falling with frequency, with the sea's peak near 0.2 Hz."""
+    """Ground noise in counts, stronger at some stations than at others."""
+    noise = coloured_noise(rng, (stations, 3), samples, rate)
+    return noise * rng.uniform(*NOISE_COUNTS, (stations, 1, 1))
+
+
+def coloured_noise(
+    rng: np.random.Generator, shape: tuple[int, ...], samples: int, rate: float
+) -> Float64:
+    """Noise that falls with frequency, with the sea's peak near 0.2 Hz.
+
+    Of unit standard deviation, shape ``(*shape, samples)``.
+    """
     frequency = np.fft.rfftfreq(samples, 1.0 / rate)
-    shape = 1.0 / np.sqrt(1.0 + (frequency / 1.0) ** 2)
-    shape += 3.0 * np.exp(-0.5 * (np.log(np.maximum(frequency, 1e-3) / 0.2) / 0.35) ** 2)
-    shape[frequency < 0.05] = 0.0
-    spectrum = np.fft.rfft(rng.standard_normal((stations, 3, samples)), axis=-1) * shape
+    level = 1.0 / np.sqrt(1.0 + (frequency / 1.0) ** 2)
+    level += 3.0 * np.exp(-0.5 * (np.log(np.maximum(frequency, 1e-3) / 0.2) / 0.35) ** 2)
+    level[frequency < 0.05] = 0.0
+    spectrum = np.fft.rfft(rng.standard_normal((*shape, samples)), axis=-1) * level
     noise: Float64 = np.fft.irfft(spectrum, n=samples, axis=-1)
-    noise *= rng.uniform(*_NOISE_COUNTS, (stations, 1, 1)) / noise.std(axis=-1, keepdims=True)
+    noise /= noise.std(axis=-1, keepdims=True)
     return noise

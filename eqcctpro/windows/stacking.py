@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.models.picker import Picker, WindowSettings
 
-__all__ = ["CurveStack", "StackLayout", "stack_alike"]
+__all__ = ["CurveStack", "StackLayout", "curve_rate", "stack_alike"]
 
 Float32 = NDArray[np.float32]
 

@@ -22,8 +22,8 @@ function themed(layout) {
     font: { color: colour("--ink"), size: 12, family: "system-ui, sans-serif" },
     hoverlabel: { bgcolor: colour("--panel"), bordercolor: colour("--line"), font: { color: colour("--ink") }, align: "left" },
     modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--faint"), activecolor: colour("--accent") },
-    margin: { l: narrow ? 46 : 64, r: 14, t: 14, b: 46, ...(layout.margin || {}) },
-    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", bgcolor: "rgba(0,0,0,0)", ...(layout.legend || {}) },
+    margin: { l: narrow ? 46 : 64, r: 14, t: 30, b: 46, ...(layout.margin || {}) },
+    legend: { orientation: "h", x: 0, y: 1.02, yanchor: "bottom", traceorder: "normal", bgcolor: "rgba(0,0,0,0)", ...(layout.legend || {}) },
   };
   for (const name of new Set(["xaxis", "yaxis", ...Object.keys(layout)])) {
     if (/^[xy]axis\d*$/.test(name)) result[name] = { automargin: true, ...axis, ...(layout[name] || {}) };

@@ -1,0 +1,233 @@
+"""A finished run, read back from its output folder and its archive."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from eqcctpro.analysis.coordinates import Coordinates, find_station_file, read_coordinates
+from eqcctpro.analysis.coverage import Coverage, measure_coverage
+from eqcctpro.archive.plan import InputSettings, Plan, make_plan
+from eqcctpro.config import PickConfig
+from eqcctpro.errors import EQCCTProError, InputError
+from eqcctpro.picks.reading import read_picks
+from eqcctpro.picks.table import PICK_SCHEMA
+
+__all__ = ["Picks", "RunData", "load_run", "load_summary", "run_config", "run_plan"]
+
+
+@dataclass(frozen=True)
+class Picks:
+    """The pick table as columns.
+
+    Attributes
+    ----------
+    table : pyarrow.Table
+        Rows of `eqcctpro.picks.table.PICK_SCHEMA`.
+    """
+
+    table: pa.Table
+
+    def __len__(self) -> int:
+        return self.table.num_rows
+
+    @cached_property
+    def time_ns(self) -> NDArray[np.int64]:
+        """Nanoseconds since 1970."""
+        column = self.table["time"].cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64())
+        return np.asarray(column.to_numpy(), dtype=np.int64)
+
+    @cached_property
+    def probability(self) -> NDArray[np.float64]:
+        """Between 0 and 1."""
+        return np.nan_to_num(np.asarray(self.table["probability"].to_numpy(), dtype=np.float64))
+
+    @cached_property
+    def phase(self) -> NDArray[np.str_]:
+        """``P``, ``S``, or what else the model names."""
+        return np.asarray(self.table["phase"].to_pylist(), dtype=np.str_)
+
+    @cached_property
+    def station(self) -> NDArray[np.str_]:
+        """``NET.STA``."""
+        codes = (self.table[name].to_pylist() for name in ("network", "station"))
+        return np.asarray([".".join(pair) for pair in zip(*codes, strict=True)], dtype=np.str_)
+
+    @cached_property
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """Picks by station and phase."""
+        return Counter(zip(self.station.tolist(), self.phase.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class RunData:
+    """Everything that a report tells.
+
+    Attributes
+    ----------
+    folder : Path
+        The output folder.
+    summary : mapping
+        Content of ``summary.json``.
+    picks : Picks
+    plan : Plan or None
+        What was to be picked; None when the archive is not there any more.
+    coverage : mapping of str to Coverage
+        Data by station; empty without an archive.
+    gaps_known : bool
+        Whether gaps within files are known.
+    coordinates : Coordinates
+    missing : tuple of str
+        What could not be read, and is not in the report.
+    """
+
+    folder: Path
+    summary: Mapping[str, Any]
+    picks: Picks
+    plan: Plan | None = None
+    coverage: Mapping[str, Coverage] = field(default_factory=dict)
+    gaps_known: bool = True
+    coordinates: Coordinates = field(default_factory=dict)
+    missing: tuple[str, ...] = ()
+
+    @property
+    def stations(self) -> list[str]:
+        """``NET.STA`` of all stations, with data or only in the summary."""
+        names = set(self.coverage) | set(self.picks.station.tolist())
+        if self.plan is not None:
+            names = {f"{task.network}.{task.station}" for task in self.plan.tasks}
+        for kind in ("empty", "failed"):
+            names |= {station_of(item["station"]) for item in self.summary.get(kind, ())}
+        return sorted(names)
+
+    @property
+    def span_ns(self) -> tuple[int, int] | None:
+        """First and last time of the data, else of the picks."""
+        ends = [end for item in self.coverage.values() for span in item.spans for end in span]
+        if not ends:
+            ends = self.picks.time_ns.tolist()
+        return (min(ends), max(ends)) if ends else None
+
+
+def station_of(name: str) -> str:
+    """``NET.STA`` of ``NET.STA.LOC.INSTRUMENT``."""
+    return ".".join(name.split(".")[:2])
+
+
+def load_summary(folder: Path | str) -> dict[str, Any]:
+    """The content of a run's ``summary.json``.
+
+    Raises
+    ------
+    InputError
+        It is not there, or cannot be read.
+    """
+    path = Path(folder).expanduser() / "summary.json"
+    hint = "name the output folder of a run that has ended"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read: {error}", hint=hint) from error
+    if not isinstance(summary, dict) or not {"settings", "tasks", "picks"} <= set(summary):
+        raise InputError(f"{path} is not the summary of a run", hint=hint)
+    return summary
+
+
+def run_config(summary: Mapping[str, Any], **changes: Any) -> PickConfig:
+    """What a run was told; `changes` are settings to use instead.
+
+    Raises
+    ------
+    SettingsError
+        The settings are of another version.
+    """
+    return PickConfig.checked(**{**summary["settings"], **changes})
+
+
+def run_plan(config: PickConfig, context_ns: int = 0) -> Plan:
+    """The plan of a run, made anew.
+
+    Parameters
+    ----------
+    config : PickConfig
+    context_ns : int
+        Data wanted around what a chunk owns.
+
+    Raises
+    ------
+    EQCCTProError
+        The archive is not there any more, or holds something else.
+    """
+    return make_plan(
+        InputSettings(
+            inputs=config.input,
+            layout=config.layout,
+            start_ns=config.start_ns,
+            end_ns=config.end_ns,
+            timechunk_min=config.timechunk,
+            overlap_min=config.overlap,
+            stations=config.stations,
+            stations_at_most=config.stations_at_most,
+            context_ns=context_ns,
+        )
+    )
+
+
+def load_run(
+    folder: Path | str, *, stations: Path | str | None = None, table: pa.Table | None = None
+) -> RunData:
+    """Read a run.
+
+    Parameters
+    ----------
+    folder : path
+        The output folder.
+    stations : path, optional
+        StationXML or FDSN text; by default one beside the waveforms or the results is taken.
+    table : pyarrow.Table, optional
+        The picks, when they are at hand.
+
+    Raises
+    ------
+    InputError
+        The folder holds no finished run, or `stations` cannot be read.
+    """
+    out = Path(folder).expanduser()
+    summary = load_summary(out)
+    missing: list[str] = []
+    if table is None:
+        table, why = _read_table(out, summary)
+        missing += why
+    plan, known = None, True
+    coverage: dict[str, Coverage] = {}
+    try:
+        config = run_config(summary)
+        plan = run_plan(config)
+        coverage, known = measure_coverage(plan.files)
+        folders = [out, *config.input]
+    except EQCCTProError as error:
+        missing.append(f"Waveforms and gaps: {error.message}.")
+        folders = [out]
+    path = Path(stations).expanduser() if stations else find_station_file(folders)
+    coordinates: Coordinates = {}
+    if path is not None:
+        coordinates = read_coordinates(path)
+    return RunData(out, summary, Picks(table), plan, coverage, known, coordinates, tuple(missing))
+
+
+def _read_table(out: Path, summary: Mapping[str, Any]) -> tuple[pa.Table, list[str]]:
+    if summary["picks"]["total"] == 0:
+        return PICK_SCHEMA.empty_table(), []
+    try:
+        return read_picks(out), []
+    except InputError as error:
+        return PICK_SCHEMA.empty_table(), [f"Picks: {error.message}."]

@@ -1,0 +1,7 @@
+"""Picks that belong together become events."""
+
+from eqcctpro.association.associate import Association, associate
+from eqcctpro.association.settings import AssociationSettings
+from eqcctpro.association.stations import StationTable, read_stations
+
+__all__ = ["Association", "AssociationSettings", "StationTable", "associate", "read_stations"]

@@ -1,0 +1,105 @@
+"""Events as QuakeML, as tables, and as NonLinLoc's phase file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eqcctpro.association.associate import Association
+from eqcctpro.association.pyocto_environment import PYOCTO
+from eqcctpro.picks.formats.nonlinloc import nonlinloc_line
+from eqcctpro.picks.formats.quakeml import (
+    QUAKEML_FOOT,
+    QUAKEML_HEAD,
+    creation_info,
+    pick_id,
+    quakeml_pick,
+    resource_part,
+)
+from eqcctpro.picks.formats.rows import ExportOptions, PickRow, pick_rows
+from eqcctpro.picks.writers import atomic_file, write_csv
+
+__all__ = ["write_association"]
+
+Event = tuple[dict[str, Any], list[tuple[PickRow, float]]]
+
+
+def write_association(
+    association: Association, folder: str | Path, options: ExportOptions | None = None
+) -> list[Path]:
+    """Write ``events.quakeml``, ``events.csv``, ``event_picks.csv`` and ``events.obs``.
+
+    The phase file has one block for each event, which is how NonLinLoc reads them.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written.
+    """
+    root, options = Path(folder), options or ExportOptions()
+    quakeml, phases = root / "events.quakeml", root / "events.obs"
+    with atomic_file(quakeml) as file:
+        file.write(QUAKEML_HEAD.encode())
+        for event, picks in _events(association):
+            file.write(_quakeml_event(event, picks, options).encode())
+        file.write(QUAKEML_FOOT.encode())
+    with atomic_file(phases) as file:
+        for _, picks in _events(association):
+            block = "".join(nonlinloc_line(row, options) for row, _ in picks)
+            file.write(f"{block}\n".encode())
+    write_csv(association.events, root / "events.csv")
+    picked = association.picks.take(association.assignments["pick"])
+    table = association.assignments
+    for name in ("network", "station", "location", "channel", "phase", "time", "probability"):
+        table = table.append_column(name, picked[name])
+    write_csv(table, root / "event_picks.csv")
+    return [quakeml, root / "events.csv", root / "event_picks.csv", phases]
+
+
+def _events(association: Association) -> Iterator[Event]:
+    """Each event with its picks; only those of one event are Python objects at a time."""
+    ends = np.cumsum(association.events["picks"].to_numpy())
+    assigned = association.assignments
+    for event, end in zip(association.events.to_pylist(), ends.tolist(), strict=True):
+        part = assigned.slice(end - event["picks"], event["picks"])
+        picks = association.picks.take(part["pick"]).combine_chunks()
+        rows = [row for batch in picks.to_batches() for row in pick_rows(batch)]
+        yield event, list(zip(rows, part["residual_s"].to_pylist(), strict=True))
+
+
+def _quakeml_event(
+    event: dict[str, Any], picks: list[tuple[PickRow, float]], options: ExportOptions
+) -> str:
+    time = f"{event['time']:%Y-%m-%dT%H:%M:%S.%f}"
+    name = resource_part(
+        f"{event['time']:%Y%m%dT%H%M%S.%f}Z_{event['latitude']:.3f}_{event['longitude']:.3f}"
+    )
+    origin = f"smi:local/eqcctpro/origin/{name}"
+    information = creation_info(options.agency)
+    arrivals = "".join(
+        f'<arrival publicID="smi:local/eqcctpro/arrival/{name}/{pick_id(row)}">'
+        f"<pickID>smi:local/eqcctpro/pick/{pick_id(row)}</pickID>"
+        f"<phase>{row.phase[:1].upper()}</phase><timeResidual>{residual:.4f}</timeResidual>"
+        "</arrival>\n"
+        for row, residual in picks
+    )
+    return (
+        f'<event publicID="smi:local/eqcctpro/event/{name}">\n'
+        f"<preferredOriginID>{origin}</preferredOriginID><type>earthquake</type>"
+        f"<typeCertainty>suspected</typeCertainty>{information}\n"
+        f'<origin publicID="{origin}"><time><value>{time}Z</value></time>'
+        f"<latitude><value>{event['latitude']:.6f}</value></latitude>"
+        f"<longitude><value>{event['longitude']:.6f}</value></longitude>"
+        f"<depth><value>{event['depth_km'] * 1000:.1f}</value></depth>"
+        f"<methodID>smi:local/pyocto/{PYOCTO}</methodID>"
+        f"<quality><usedPhaseCount>{event['picks']}</usedPhaseCount>"
+        f"<usedStationCount>{event['stations']}</usedStationCount>"
+        f"<standardError>{event['rms_s']:.4f}</standardError></quality>"
+        f"<evaluationMode>automatic</evaluationMode><evaluationStatus>preliminary"
+        f"</evaluationStatus>{information}\n{arrivals}</origin>\n"
+        + "".join(quakeml_pick(row, options) for row, _ in picks)
+        + "</event>\n"
+    )

@@ -1,0 +1,123 @@
+"""``eqcctpro associate``: from picks to events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from eqcctpro.cli.errors import reporting
+from eqcctpro.errors import SettingsError
+
+__all__ = ["associate"]
+
+Option = typer.Option
+_EVENTS, _EARTH = "What an event is", "The earth"
+
+
+def associate(
+    picks: Annotated[
+        Path, typer.Argument(metavar="PICKS", help="The folder of a run, or a file of picks.")
+    ],
+    stations: Annotated[
+        Path, Option(help="StationXML, or CSV: network,station,latitude,longitude,elevation_m.")
+    ],
+    output: Annotated[
+        Path | None,
+        Option("-o", "--output", help="Folder for the events; by default that of the picks."),
+    ] = None,
+    p_velocity: Annotated[float | None, Option(help="km/s (6.0).", rich_help_panel=_EARTH)] = None,
+    s_velocity: Annotated[
+        float | None, Option(help="km/s (P over 1.73).", rich_help_panel=_EARTH)
+    ] = None,
+    travel_times: Annotated[
+        Path | None, Option(help="PyOcto's table of a layered model.", rich_help_panel=_EARTH)
+    ] = None,
+    tolerance: Annotated[
+        float | None, Option(help="Error of travel times, s (1.5).", rich_help_panel=_EARTH)
+    ] = None,
+    pick_tolerance: Annotated[
+        float | None, Option(help="Largest residual of a pick, s (1.5).", rich_help_panel=_EVENTS)
+    ] = None,
+    depth: Annotated[
+        str | None, Option(metavar="MIN,MAX", help="km (0,30).", rich_help_panel=_EARTH)
+    ] = None,
+    margin: Annotated[
+        float | None, Option(help="km beyond the stations (30).", rich_help_panel=_EARTH)
+    ] = None,
+    cutoff: Annotated[
+        float | None, Option(help="Farthest station, km (150).", rich_help_panel=_EARTH)
+    ] = None,
+    n_picks: Annotated[
+        int | None, Option(help="Least picks (10).", rich_help_panel=_EVENTS)
+    ] = None,
+    n_p: Annotated[int | None, Option(help="Least P (3).", rich_help_panel=_EVENTS)] = None,
+    n_s: Annotated[int | None, Option(help="Least S (3).", rich_help_panel=_EVENTS)] = None,
+    n_p_and_s: Annotated[
+        int | None, Option(help="Least stations with both (3).", rich_help_panel=_EVENTS)
+    ] = None,
+    threads: Annotated[int | None, Option(help="By default all cores.")] = None,
+    agency: Annotated[str, Option(help="Agency, for QuakeML.")] = "",
+    install: Annotated[
+        bool, Option("--install/--no-install", help="Install PyOcto if it is not here.")
+    ] = True,
+) -> None:
+    """Put picks together to events with PyOcto, and write them as QuakeML.
+
+    Writes events.quakeml, events.csv, event_picks.csv and events.obs (for NonLinLoc). PyOcto runs
+    in an environment of its own where it cannot share this one; that is made on first use.
+    """
+    with reporting():
+        from eqcctpro.association import associate as run
+        from eqcctpro.association import read_stations
+        from eqcctpro.association.settings import AssociationSettings
+        from eqcctpro.association.writers import write_association
+        from eqcctpro.picks.formats import ExportOptions
+        from eqcctpro.picks.reading import read_picks
+
+        if p_velocity is not None and s_velocity is None:
+            s_velocity = p_velocity / 1.73
+        given: dict[str, Any] = {
+            "p_velocity": p_velocity,
+            "s_velocity": s_velocity,
+            "travel_times": travel_times,
+            "tolerance_s": tolerance,
+            "pick_tolerance_s": pick_tolerance,
+            "depth_km": _range(depth),
+            "margin_km": margin,
+            "cutoff_km": cutoff,
+            "n_picks": n_picks,
+            "n_p": n_p,
+            "n_s": n_s,
+            "n_p_and_s": n_p_and_s,
+            "threads": threads,
+        }
+        settings = AssociationSettings(**{k: v for k, v in given.items() if v is not None})
+        table = read_picks(picks)
+        found = run(table, read_stations(stations), settings, install=install)
+        if found.without_coordinates:
+            names = found.without_coordinates
+            typer.echo(
+                f"no coordinates of {len(names)} stations: {', '.join(names[:10])}"
+                + (" ..." if len(names) > 10 else ""),
+                err=True,
+            )
+        folder = output or (picks if picks.is_dir() else picks.parent)
+        paths = write_association(found, folder, ExportOptions(agency=agency))
+        typer.echo(
+            f"{found.events.num_rows} events of {found.assignments.num_rows} picks; "
+            f"{table.num_rows} picks were given"
+        )
+        for path in paths:
+            typer.echo(str(path))
+
+
+def _range(text: str | None) -> tuple[float, float] | None:
+    if text is None:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise SettingsError(f"depth: {text!r} is not two numbers", hint="0,30") from error
+    return low, high
