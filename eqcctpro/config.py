@@ -79,9 +79,19 @@ class PickConfig(BaseModel):
     model_arguments: dict[str, Any] = Field(default_factory=dict)
 
     formats: tuple[OutputFormat, ...] = ("csv", "parquet")
+    amplitudes: bool = Field(False, description="Measure the amplitude of each pick")
+    response: Path | None = Field(None, description="StationXML, for amplitudes of the ground")
     overview: bool = True
     report: bool = Field(False, description="Write report.html at the end")
     log_file: Path | None = None
+    journal: bool = Field(True, description="Record what is done, so that a killed run goes on")
+    resume: Literal["auto", "require", "never"] = Field(
+        "auto", description="Whether an unfinished run in the output folder is gone on with"
+    )
+    retry_failed: bool = Field(True, description="On resuming, pick again what failed")
+    item_timeout: float | None = Field(
+        600.0, gt=0, description="Seconds in which a station task must be read; None waits"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -146,6 +156,8 @@ class PickConfig(BaseModel):
                 f"overlap ({self.overlap} min) must be shorter than timechunk "
                 f"({self.timechunk} min)"
             )
+        if self.response is not None and not self.amplitudes:
+            raise ValueError("response is for amplitudes, which are not asked for")
         if self.mode == "local":
             if len(self.gpu_ids) > 1:
                 raise ValueError(

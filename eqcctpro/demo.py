@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from eqcctpro.errors import ModelError, OutputError, WeightsNotFoundError
 from eqcctpro.synthetic import TrueArrival, synthetic_network
@@ -161,28 +162,32 @@ def score(picks: pa.Table, truth: Sequence[TrueArrival]) -> list[PhaseScore]:
     """
     import pyarrow as pa
 
-    times = picks["time"].cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64()).to_pylist()
-    codes = (picks[name].to_pylist() for name in ("network", "station", "phase"))
-    found: dict[tuple[str, str, str], list[int]] = defaultdict(list)
-    for network, station, phase, time_ns in zip(*codes, times, strict=True):
-        found[network, station, phase].append(time_ns)
-    return [_score_phase(phase, found, truth) for phase in sorted({t.phase for t in truth})]
+    from eqcctpro.scoring.matching import match
+
+    times = picks["time"].cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64()).to_numpy()
+    codes = zip(picks["network"].to_pylist(), picks["station"].to_pylist(), strict=True)
+    places: dict[tuple[str, str], int] = {}
+    place = _numbers(codes, places)
+    phases = np.array(picks["phase"].to_pylist(), dtype=str)
+    scores = []
+    for phase in sorted({arrival.phase for arrival in truth}):
+        wanted = [arrival for arrival in truth if arrival.phase == phase]
+        true = np.array([arrival.time_ns for arrival in wanted], np.int64)
+        where = _numbers(((arrival.network, arrival.station) for arrival in wanted), places)
+        mine = phases == phase
+        partner = match(place[mine], times[mine], where, true, round(TOLERANCE_S * NS_PER_S))
+        found = partner >= 0
+        residuals = (times[mine][found] - true[partner[found]]) / NS_PER_S
+        middle = float(np.median(residuals)) if found.any() else None
+        hits = int(found.sum())
+        scores.append(PhaseScore(phase, hits, len(wanted), int(mine.sum()) - hits, middle))
+    return scores
 
 
-def _score_phase(
-    phase: str, found: dict[tuple[str, str, str], list[int]], truth: Sequence[TrueArrival]
-) -> PhaseScore:
-    residuals = []
-    wanted = [arrival for arrival in truth if arrival.phase == phase]
-    for arrival in wanted:
-        near = found.get((arrival.network, arrival.station, phase), ())
-        offsets = [(time_ns - arrival.time_ns) / NS_PER_S for time_ns in near]
-        nearest = min(offsets, key=abs, default=None)
-        if nearest is not None and abs(nearest) <= TOLERANCE_S:
-            residuals.append(nearest)
-    picked = sum(len(times) for (*_, name), times in found.items() if name == phase)
-    middle = median(residuals) if residuals else None
-    return PhaseScore(phase, len(residuals), len(wanted), picked - len(residuals), middle)
+def _numbers(
+    codes: Iterable[tuple[str, str]], known: dict[tuple[str, str], int]
+) -> NDArray[np.int64]:
+    return np.array([known.setdefault(code, len(known)) for code in codes], np.int64)
 
 
 def _find_model(asked_for: str | None) -> tuple[WeightFiles, list[str]]:

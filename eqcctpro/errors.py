@@ -4,8 +4,11 @@
 
     EQCCTProError
     +-- SettingsError            a parameter, option or configuration file is wrong
+    |   +-- ResumeError          an unfinished run is in the way, or cannot be gone on with
     +-- InputError               an archive, folder, file or waveform cannot be used
     |   +-- DecodeError          a file is not readable as miniSEED
+    |   +-- InputChangedError    a file changed or vanished while the run went on
+    |   +-- InputTimeoutError    a file could not be read in the time that was given
     +-- ModelError               a picker cannot be used
     |   +-- UnknownModelError    no such model
     |   +-- WeightsNotFoundError no weights under that name
@@ -14,6 +17,7 @@
     +-- ExportError              a model could not be exported to a runtime
     +-- OutputError              results cannot be written
     +-- WorkerError              a Ray worker or the cluster failed
+    |   +-- QuarantinedError     a station killed the workers that picked it
     +-- ResourceError            there is not enough memory, on the machine or on a GPU
 
 An error carries the exit code that the command line ends with.
@@ -25,10 +29,14 @@ __all__ = [
     "DecodeError",
     "EQCCTProError",
     "ExportError",
+    "InputChangedError",
     "InputError",
+    "InputTimeoutError",
     "ModelError",
     "OutputError",
+    "QuarantinedError",
     "ResourceError",
+    "ResumeError",
     "RuntimeUnavailableError",
     "SettingsError",
     "UnknownModelError",
@@ -75,6 +83,10 @@ class SettingsError(EQCCTProError, ValueError):
     exit_code = 2
 
 
+class ResumeError(SettingsError):
+    """An unfinished run is in the way, or differs from the one that was asked for."""
+
+
 class InputError(EQCCTProError):
     """An archive, folder, file or waveform cannot be used."""
 
@@ -83,6 +95,14 @@ class InputError(EQCCTProError):
 
 class DecodeError(InputError):
     """A file cannot be decoded as miniSEED."""
+
+
+class InputChangedError(InputError):
+    """A file changed or vanished while the run that planned with it went on."""
+
+
+class InputTimeoutError(InputError):
+    """A file could not be read within `item_timeout`."""
 
 
 class ModelError(EQCCTProError):
@@ -121,6 +141,10 @@ class WorkerError(EQCCTProError):
     """A Ray worker or the Ray cluster failed."""
 
     exit_code = 6
+
+
+class QuarantinedError(WorkerError):
+    """A station task killed the workers that picked it, and is not tried again by itself."""
 
 
 class ResourceError(EQCCTProError):

@@ -332,6 +332,18 @@ class TestOtherTables:
         path.write_text("network,station,p_time,s_time\nXX,A,2024-12-15T12:00:00Z,\n")
         assert ids(read_picks(path)) == [("XX", "A", "", "", "P")]
 
+    @pytest.mark.parametrize("kind", [name for name in FORMATS if name != "nonlinloc"])
+    def test_what_is_not_known_stays_so(self, kind: str, tmp_path: Path) -> None:
+        path = tmp_path / "picks.csv"
+        path.write_text("station,time,phase\nA,2024-12-15T12:00:00.25,P\n")
+        target = tmp_path / (FORMATS[kind].file_name or "folders")
+        write_picks(read_picks(path), target, kind)
+        back = read_picks(target).to_pylist()[0]
+        assert back["probability"] is None
+        assert back["start_time"] is None
+        assert (back["station"], back["phase"], back["network"]) == ("A", "P", "")
+        assert b",na" not in (target.read_bytes().lower() if target.suffix == ".csv" else b"")
+
     def test_broken_xml(self, tmp_path: Path) -> None:
         path = tmp_path / "picks.xml"
         path.write_text("<a><pick></a>")

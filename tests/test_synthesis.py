@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from eqcctpro.errors import OutputError, SettingsError
-from eqcctpro.scoring import read_labels
+from eqcctpro.scoring import read_labels, score_picks
 from eqcctpro.synthetic.dataset import Synthesis, synthesize
 from eqcctpro.synthetic.scenario import draw_scenario
 from eqcctpro.synthetic.station_record import Defects, StationRecord
@@ -188,3 +188,26 @@ def test_wrong_places(tmp_path: Path, cli: Any) -> None:
     assert cli("dataset", "synthesize", tmp_path / "a", "--centre", "95,0").exit_code == 2
     assert cli("dataset", "synthesize", tmp_path / "a", "--start", "now").exit_code == 2
     assert not (tmp_path / "a").exists()
+
+
+def test_a_network_of_labelled_records(
+    labelled: Path, test_data: Path, pick: Any, tmp_path: Path, cli: Any
+) -> None:
+    """The labels move with the records: what is found of them is found again."""
+    labels = test_data / "waveforms" / "picks.csv"
+    out = tmp_path / "tiled"
+    arguments = ("dataset", "tile", labelled, out, "--labels", labels, "--stations", 90)
+    assert cli(*arguments).exit_code == 0
+    again = cli(*arguments)
+    assert again.exit_code == OutputError.exit_code
+    arrivals = rows(out / "arrivals.csv")
+    assert len({row["station"] for row in arrivals}) == 90
+    by_station = {row["station"]: row["time"] for row in arrivals if row["phase"] == "P"}
+    # 77 records have three components; the 78th station repeats the first.
+    assert by_station["T0000"] == by_station[f"T{77:04X}"]
+    result = pick(out / "waveforms", model="PhaseNet/original")
+    scores = score_picks(result.table, read_labels(out))
+    assert scores.phases["P"].counts.recall == 1.0
+    assert scores.phases["S"].counts.recall > 0.97
+    residuals = scores.phases["P"].residuals
+    assert residuals is not None and residuals.mae < 0.05

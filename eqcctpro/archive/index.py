@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from collections.abc import Iterable
 from contextlib import suppress
@@ -13,13 +14,32 @@ from pymseed import MiniSEEDError, MS3Record, MS3TraceList, sourceid2nslc
 
 from eqcctpro.archive.salvage import whole_records
 from eqcctpro.errors import DecodeError
+from eqcctpro.times import NS_PER_S
 
-__all__ = ["ChannelExtent", "IndexedFile", "index_file"]
+__all__ = [
+    "LONG_GAP_NS",
+    "LOWEST_RATE_HZ",
+    "ChannelExtent",
+    "IndexedFile",
+    "index_file",
+    "joined_spans",
+]
 
 Code = tuple[str, str, str, str]
 
 # The first record of nearly every file is shorter; longer ones are scanned whole.
 PROBE_BYTES = 8192
+
+# A channel that says nothing for so long has two extents: a record with a damaged time would
+# otherwise make the file span centuries.
+LONG_GAP_NS = 86_400 * NS_PER_S
+
+#: Slower channels (VH, UH, RH) hold no arrivals that a picker could see, and resampled to a
+#: picker's rate they would fill any memory; so would a record with a damaged rate.
+LOWEST_RATE_HZ = 1.0
+
+# No encoding of miniSEED holds more samples in a byte (Steim-2: seven in four).
+MOST_SAMPLES_A_BYTE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +63,8 @@ class IndexedFile:
     mtime_ns : int
         Time of the last change.
     channels : tuple of ChannelExtent
-        Empty for a file of log or event records, which hold no time series.
+        Several of a channel with gaps of more than a day.  Empty for a file of log or event
+        records, which hold no time series, or of channels too slow to be picked.
     """
 
     path: str
@@ -64,9 +85,11 @@ def index_file(path: str | Path) -> IndexedFile:
         The file cannot be read, is empty, or holds no miniSEED record.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = _open_without_waiting(path)
         try:
             status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise DecodeError(f"{path} is not a file that holds records", hint="remove it")
             if status.st_size == 0:
                 raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
             quick = _first_and_last(descriptor, status.st_size)
@@ -81,12 +104,17 @@ def index_file(path: str | Path) -> IndexedFile:
     return IndexedFile(str(path), status.st_size, status.st_mtime_ns, channels)
 
 
+def _open_without_waiting(path: str | Path) -> int:
+    """Open a file without waiting for whoever might write to a pipe."""
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+
 def _first_and_last(descriptor: int, size: int) -> ChannelExtent | None:
     try:
         beginning = os.pread(descriptor, min(PROBE_BYTES, size), 0)
         head = MS3Record.parse(beginning)
         length, rate, source, start = head.reclen, head.samprate, head.sourceid, head.starttime
-        if size % length or rate <= 0:
+        if size % length or rate < LOWEST_RATE_HZ:
             return None
         whole = len(beginning) == size
         last = beginning[-length:] if whole else os.pread(descriptor, length, size - length)
@@ -95,6 +123,8 @@ def _first_and_last(descriptor: int, size: int) -> ChannelExtent | None:
         if tail.sourceid != source or tail_start < start:
             return None
         span = round((tail.samplecnt - 1) * 1e9 / rate)
+        if tail_start - start > size * MOST_SAMPLES_A_BYTE / rate * NS_PER_S + LONG_GAP_NS:
+            return None
         return ChannelExtent(_code(source), start, tail_start + max(span, 0))
     except (MiniSEEDError, ValueError):
         return None
@@ -121,7 +151,7 @@ def _scan(path: str | Path) -> tuple[ChannelExtent, ...]:
         raise DecodeError(
             f"{path} is not readable as miniSEED", hint="only miniSEED 2 and 3 can be picked"
         )
-    return tuple(sorted(_extents(traces), key=lambda extent: extent.code))
+    return tuple(sorted(_extents(traces), key=lambda extent: (extent.code, extent.start_ns)))
 
 
 def _extents(traces: MS3TraceList) -> Iterable[ChannelExtent]:
@@ -130,5 +160,17 @@ def _extents(traces: MS3TraceList) -> Iterable[ChannelExtent]:
             code = _code(trace.sourceid)
         except ValueError:
             continue
-        if any(piece.samprate > 0 for piece in trace):
-            yield ChannelExtent(code, trace.earliest, trace.latest)
+        pieces = sorted((p.starttime, p.endtime) for p in trace if p.samprate >= LOWEST_RATE_HZ)
+        for start, end in joined_spans(pieces, LONG_GAP_NS):
+            yield ChannelExtent(code, start, end)
+
+
+def joined_spans(spans: Iterable[tuple[int, int]], gap_ns: int) -> list[tuple[int, int]]:
+    """Spans in the order of their starts, those joined that are no further apart than a gap."""
+    joined: list[tuple[int, int]] = []
+    for start, end in spans:
+        if joined and start - joined[-1][1] <= gap_ns:
+            joined[-1] = joined[-1][0], max(end, joined[-1][1])
+        else:
+            joined.append((start, end))
+    return joined

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from eqcctpro.archive.files import ArchiveFile, Layout, detect_layout, list_files
-from eqcctpro.archive.index import Code, IndexedFile, index_file
+from eqcctpro.archive.index import LONG_GAP_NS, Code, IndexedFile, index_file, joined_spans
 from eqcctpro.archive.timechunks import (
+    FOREVER_NS,
     MINUTE_NS,
     Timechunk,
     chunk_grid,
     chunks_of_folders,
+    read_span,
     whole_archive,
 )
 from eqcctpro.errors import DecodeError, InputError, SettingsError
@@ -83,6 +86,8 @@ class StationTask:
         Files with records of this station and time.
     n_bytes : int
         Size of these files.
+    stamps : tuple of (int, int)
+        Size and time of the last change, in nanoseconds, of each file when the plan was made.
     """
 
     index: int
@@ -94,6 +99,7 @@ class StationTask:
     chunk: Timechunk
     files: tuple[str, ...]
     n_bytes: int
+    stamps: tuple[tuple[int, int], ...] = ()
 
     @property
     def name(self) -> str:
@@ -112,7 +118,17 @@ class FileProblem:
 
 @dataclass
 class Plan:
-    """All station tasks of a run, and the files that are left out of it."""
+    """All station tasks of a run, and what is left out of it.
+
+    Attributes
+    ----------
+    ignored : list of str
+        Files that are not miniSEED and do not claim to be.
+    skipped : dict of str to int
+        What is left out by rule, by the rule: instruments that `stations` or
+        `stations_at_most` do not choose (``"not_chosen"``), and those of which no time chunk
+        owns anything (``"outside_span"``).
+    """
 
     layout: Layout
     chunks: list[Timechunk]
@@ -120,6 +136,7 @@ class Plan:
     files: list[IndexedFile]
     problems: list[FileProblem] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
+    skipped: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,6 +158,7 @@ class _Piece:
 
     path: str
     size: int
+    mtime_ns: int
     chunk: str
     folder: str
     start_ns: int
@@ -167,10 +185,13 @@ def make_plan(settings: InputSettings) -> Plan:
             f"nothing to pick in {', '.join(map(str, settings.inputs))}: {_why_nothing(plan)}",
             hint="the input must hold miniSEED files",
         )
-    holdings = _choose_stations(holdings, settings)
+    everything, holdings = holdings, _choose_stations(holdings, settings)
+    plan.skipped["not_chosen"] = len(everything) - len(holdings)
     plan.chunks = _time_chunks(holdings, settings, layout)
     folders_are_chunks = layout == "chunks" and settings.timechunk_min is None
     plan.tasks = _tasks(holdings, plan.chunks, settings, folders_are_chunks)
+    reached = {(task.network, task.station, task.location, task.instrument) for task in plan.tasks}
+    plan.skipped["outside_span"] = sum(item.key not in reached for item in holdings)
     if not plan.tasks:
         raise InputError(
             "no data between start_time and end_time",
@@ -195,9 +216,11 @@ def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_
             plan.ignored.append(file.path)
             continue
         plan.files.append(indexed)
-        for key, (start_ns, end_ns) in _instruments(indexed).items():
-            piece = _Piece(file.path, indexed.size, file.chunk, file.folder, start_ns, end_ns)
-            holdings.setdefault(key, []).append(piece)
+        stamp = indexed.size, indexed.mtime_ns
+        for key, spans in _instruments(indexed).items():
+            held = holdings.setdefault(key, [])
+            for start_ns, end_ns in spans:
+                held.append(_Piece(file.path, *stamp, file.chunk, file.folder, start_ns, end_ns))
     return {_Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
 
 
@@ -207,14 +230,12 @@ def _folder_name(key: Key, pieces: Sequence[_Piece]) -> str:
     return folders.pop() or key[1] if len(folders) == 1 else key[1]
 
 
-def _instruments(indexed: IndexedFile) -> dict[Key, tuple[int, int]]:
-    """First and last sample time of every instrument in a file."""
-    spans: dict[Key, tuple[int, int]] = {}
+def _instruments(indexed: IndexedFile) -> dict[Key, list[tuple[int, int]]]:
+    """When there are samples of each instrument in a file; long gaps are left out."""
+    spans: dict[Key, list[tuple[int, int]]] = {}
     for extent in indexed.channels:
-        key = instrument_key(extent.code)
-        start, end = spans.get(key, (extent.start_ns, extent.end_ns))
-        spans[key] = (min(start, extent.start_ns), max(end, extent.end_ns))
-    return spans
+        spans.setdefault(instrument_key(extent.code), []).append((extent.start_ns, extent.end_ns))
+    return {key: joined_spans(sorted(found), LONG_GAP_NS) for key, found in spans.items()}
 
 
 def instrument_key(code: Code) -> Key:
@@ -295,7 +316,11 @@ def _time_chunks(
         start = first // length * length if settings.start_ns is None else settings.start_ns
         end = last + 1 if settings.end_ns is None else settings.end_ns
         return chunk_grid(
-            start, end, length_min=settings.timechunk_min, overlap_min=settings.overlap_min
+            start,
+            end,
+            length_min=settings.timechunk_min,
+            overlap_min=settings.overlap_min,
+            spans=joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces), 0),
         )
     if layout == "chunks":
         names = [piece.chunk for piece in pieces]
@@ -312,14 +337,16 @@ def _tasks(
     found: list[tuple[_Instrument, Timechunk, list[_Piece]]] = []
     shared = False
     owners = _FolderOwners(chunks, settings)
+    grid = _ReadSpans(chunks, settings.context_ns)
     for instrument in sorted(holdings, key=lambda item: (item.key, item.folder)):
         used: set[str] = set()
         held = holdings[instrument]
-        for chunk in owners.of({piece.chunk for piece in held}) if folders_are_chunks else chunks:
-            if folders_are_chunks:
-                pieces = [piece for piece in held if piece.chunk == chunk.name]
-            else:
-                pieces = _pieces_in(held, chunk, settings)
+        if folders_are_chunks:
+            own = owners.of({piece.chunk for piece in held})
+            cut = [(chunk, [p for p in held if p.chunk == chunk.name]) for chunk in own]
+        else:
+            cut = grid.cut(held)
+        for chunk, pieces in cut:
             # A chunk that owns none of the data is left out by rule.
             if not any(_owned(piece, chunk) for piece in pieces):
                 continue
@@ -328,26 +355,42 @@ def _tasks(
             found.append((instrument, chunk, pieces))
     if settings.chunk_major or not shared:
         found.sort(key=lambda item: item[1].index)
-    return [
-        StationTask(
-            index,
-            *instrument.key,
-            instrument.folder,
-            chunk,
-            tuple(sorted({piece.path for piece in pieces})),
-            sum(piece.size for piece in pieces),
-        )
-        for index, (instrument, chunk, pieces) in enumerate(found)
-    ]
+    return [_task(index, *item) for index, item in enumerate(found)]
 
 
-def _pieces_in(pieces: Sequence[_Piece], chunk: Timechunk, settings: InputSettings) -> list[_Piece]:
-    start, end = read_span(chunk, settings.context_ns)
-    return [
-        piece
-        for piece in pieces
-        if (end is None or piece.start_ns < end) and (start is None or piece.end_ns >= start)
-    ]
+def _task(
+    index: int, instrument: _Instrument, chunk: Timechunk, pieces: Sequence[_Piece]
+) -> StationTask:
+    stamps = {piece.path: (piece.size, piece.mtime_ns) for piece in pieces}
+    files = tuple(sorted(stamps))
+    return StationTask(
+        index,
+        *instrument.key,
+        instrument.folder,
+        chunk,
+        files,
+        sum(size for size, _ in stamps.values()),
+        tuple(stamps[path] for path in files),
+    )
+
+
+class _ReadSpans:
+    """What each chunk reads, to find the chunks of a piece without trying all of them."""
+
+    def __init__(self, chunks: Sequence[Timechunk], context_ns: int) -> None:
+        spans = [read_span(chunk, context_ns) for chunk in chunks]
+        self._chunks = chunks
+        self._starts = [-FOREVER_NS if start is None else start for start, _ in spans]
+        self._ends = [FOREVER_NS if end is None else end for _, end in spans]
+
+    def cut(self, pieces: Sequence[_Piece]) -> list[tuple[Timechunk, list[_Piece]]]:
+        """Chunks in their order, each with the pieces that it reads."""
+        found: dict[int, list[_Piece]] = {}
+        for piece in pieces:
+            first = bisect_right(self._ends, piece.start_ns)
+            for index in range(first, bisect_right(self._starts, piece.end_ns)):
+                found.setdefault(index, []).append(piece)
+        return [(self._chunks[index], found[index]) for index in sorted(found)]
 
 
 class _FolderOwners:
@@ -374,13 +417,3 @@ class _FolderOwners:
 
 def _owned(piece: _Piece, chunk: Timechunk) -> bool:
     return piece.start_ns < chunk.own_end_ns and piece.end_ns >= chunk.own_start_ns
-
-
-def read_span(chunk: Timechunk, context_ns: int) -> tuple[int | None, int | None]:
-    """What a chunk reads, widened to `context_ns` around what it owns."""
-    start, end = chunk.read_start_ns, chunk.read_end_ns
-    if start is not None and context_ns:
-        start = min(start, chunk.own_start_ns - context_ns)
-    if end is not None and context_ns:
-        end = max(end, chunk.own_end_ns + context_ns)
-    return start, end

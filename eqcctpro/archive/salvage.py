@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from pymseed import MiniSEEDError, MS3Record
 
-__all__ = ["incomplete_bytes", "whole_records"]
+__all__ = ["control_bytes", "incomplete_bytes", "whole_records"]
 
-# Records of miniSEED 2 are at least this long and begin at multiples of it.
-ALIGNMENT = 64
-START_OF_MINISEED_3 = b"MS\x03"
-# Of miniSEED 2: letters at the seventh byte, and where the length's power of two stands.
-_QUALITIES = (b"D", b"R", b"Q", b"M")
+# How records begin (SEED 2.4, chapter 8; miniSEED 3): a number of six digits, a letter for the
+# quality and a filler, or a mark.  Records usually lie at multiples of 64 bytes, but not behind
+# foreign bytes.
+_START = re.compile(rb"[0-9 \x00]{6}[DRQM][ \x00]|MS\x03")
+# Full SEED has headers of a volume, of abbreviations, stations and time spans before the data.
+_CONTROL = re.compile(rb"[0-9 \x00]{6}[VAST][ *]")
+_CONTROL_BYTES = 256
+# Where in a record of miniSEED 2 the power of two of its length usually stands.
 _EXPONENT = 54
 _MOST_EXPONENT = 32
 
@@ -28,7 +32,8 @@ def whole_records(content: bytes) -> Iterator[bytes]:
     while position < len(content):
         length = _record_length(view[position:])
         if length is None:
-            position = _next_candidate(content, position)
+            found = _START.search(content, position + 1)
+            position = len(content) if found is None else found.start()
             continue
         yield content[position : position + length]
         position += length
@@ -53,7 +58,7 @@ def _usual_record_length(content: bytes) -> int:
     """Length of the first record, if it is one of miniSEED 2 as nearly all are; else 0."""
     # Blockette 1000 comes first, in the byte order of the header (SEED 2.4, chapter 8).
     big, little = content[48:50] == b"\x03\xe8", content[48:50] == b"\xe8\x03"
-    usual = len(content) > _EXPONENT and content[6:7] in _QUALITIES and (big or little)
+    usual = len(content) > _EXPONENT and _START.match(content) and (big or little)
     return 1 << content[_EXPONENT] if usual and content[_EXPONENT] < _MOST_EXPONENT else 0
 
 
@@ -66,7 +71,13 @@ def _record_length(rest: memoryview) -> int | None:
     return length if 0 < length <= len(rest) else None
 
 
-def _next_candidate(content: bytes, position: int) -> int:
-    aligned = (position // ALIGNMENT + 1) * ALIGNMENT
-    found = content.find(START_OF_MINISEED_3, position + 1, aligned)
-    return aligned if found < 0 else found
+def control_bytes(content: bytes) -> int:
+    """Bytes of full SEED's headers, which hold no samples, before the first record."""
+    if _CONTROL.match(content) is None:
+        return 0
+    position = 0
+    while position < len(content):
+        if _START.match(content, position) and _record_length(memoryview(content)[position:]):
+            break
+        position += _CONTROL_BYTES
+    return min(position, len(content))

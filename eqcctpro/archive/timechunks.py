@@ -7,14 +7,21 @@ exactly one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.times import NS_PER_S, chunk_name, format_utc, parse_chunk_name
 
-__all__ = ["FOREVER_NS", "Timechunk", "chunk_grid", "chunks_of_folders", "whole_archive"]
+__all__ = [
+    "FOREVER_NS",
+    "Timechunk",
+    "chunk_grid",
+    "chunks_of_folders",
+    "read_span",
+    "whole_archive",
+]
 
 FOREVER_NS = 2**62
 MINUTE_NS = 60 * NS_PER_S
@@ -45,12 +52,25 @@ class Timechunk:
 
 
 def chunk_grid(
-    start_ns: int, end_ns: int, *, length_min: float, overlap_min: float
+    start_ns: int,
+    end_ns: int,
+    *,
+    length_min: float,
+    overlap_min: float,
+    spans: Sequence[tuple[int, int]] | None = None,
 ) -> list[Timechunk]:
     """EQCCTPro's grid: chunks of `length_min` that begin `overlap_min` early.
 
     The first chunk begins `overlap_min` before the start; each following one begins
     `overlap_min` before the end of the one before; the last is cut at the end.
+
+    Parameters
+    ----------
+    start_ns, end_ns : int
+    length_min, overlap_min : float
+    spans : sequence of tuple of int, optional
+        Only the chunks that touch one of these; data may lie centuries apart, if only by
+        a damaged time.
 
     Raises
     ------
@@ -67,15 +87,32 @@ def chunk_grid(
         )
     length = round(length_min * MINUTE_NS)
     overlap = round(overlap_min * MINUTE_NS)
+    count = -(-(end_ns - start_ns) // length)
+    numbers: Iterable[int] = range(count)
+    if spans is not None:
+        touched: set[int] = set()
+        for first, last in spans:
+            least = max((first - start_ns) // length, 0)
+            touched.update(range(least, min((last - start_ns + overlap) // length + 1, count)))
+        numbers = sorted(touched)
     chunks = []
-    for index, begin in enumerate(range(start_ns, end_ns, length)):
-        read_start = begin - overlap
-        read_end = min(begin + length, end_ns)
-        chunks.append(
-            Timechunk(index, chunk_name(read_start, read_end), read_start, read_end, 0, 0)
+    for index, number in enumerate(numbers):
+        begin = start_ns + number * length
+        read_start, read_end = begin - overlap, min(begin + length, end_ns)
+        own_start = start_ns if number == 0 else _middle(begin, begin - overlap)
+        own_end = (
+            end_ns
+            if number == count - 1
+            else min(_middle(begin + length, begin + length - overlap), end_ns)
         )
-    spans = [(chunk.read_start_ns or 0, chunk.read_end_ns or 0) for chunk in chunks]
-    return _with_owners(chunks, spans, start_ns, end_ns)
+        name = chunk_name(read_start, read_end)
+        chunks.append(Timechunk(index, name, read_start, read_end, own_start, own_end))
+    return chunks
+
+
+def _middle(left_end: int, right_start: int) -> int:
+    """The border between neighbours."""
+    return (left_end + right_start) // 2
 
 
 def chunks_of_folders(
@@ -134,10 +171,20 @@ def _with_owners(
 ) -> list[Timechunk]:
     borders = [first_ns]
     for (_, left_end), (right_start, _) in pairwise(spans):
-        middle = (left_end + right_start) // 2
+        middle = _middle(left_end, right_start)
         borders.append(min(max(middle, borders[-1]), last_ns))
     borders.append(max(last_ns, borders[-1]))
     return [
         replace(chunk, own_start_ns=begin, own_end_ns=end)
         for chunk, begin, end in zip(chunks, borders, borders[1:], strict=False)
     ]
+
+
+def read_span(chunk: Timechunk, context_ns: int) -> tuple[int | None, int | None]:
+    """What a chunk reads, widened to `context_ns` around what it owns."""
+    start, end = chunk.read_start_ns, chunk.read_end_ns
+    if start is not None and context_ns:
+        start = min(start, chunk.own_start_ns - context_ns)
+    if end is not None and context_ns:
+        end = max(end, chunk.own_end_ns + context_ns)
+    return start, end

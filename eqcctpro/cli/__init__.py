@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from eqcctpro.cli.amplitudes import amplitudes
 from eqcctpro.cli.analyze import analyze
 from eqcctpro.cli.associate import associate
 from eqcctpro.cli.calibrate import calibrate
@@ -21,6 +22,7 @@ from eqcctpro.cli.plot import plot
 from eqcctpro.cli.report import report
 from eqcctpro.cli.score import score
 from eqcctpro.cli.show import show
+from eqcctpro.cli.status import status
 from eqcctpro.cli.tune import tune
 
 __all__ = ["app", "main"]
@@ -32,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.command()(pick)
+app.command()(status)
 app.command()(convert)
 app.command()(demo)
 app.command()(doctor)
@@ -45,6 +48,7 @@ app.command()(report)
 app.command()(show)
 app.command()(score)
 app.command()(associate)
+app.command()(amplitudes)
 app.add_typer(models_app)
 app.add_typer(dataset_app)
 

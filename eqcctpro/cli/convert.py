@@ -37,7 +37,8 @@ def convert(
     """Write picks in the format of another program.
 
     PICKS is the output folder of a run, or a file: CSV, Parquet, QuakeML or SCML, also with the
-    columns of SeisBench, PyOcto, GaMMA, PhaseNet, QuakeFlow or EQCCTPro.
+    columns of SeisBench, PyOcto, GaMMA, PhaseNet, QuakeFlow or EQCCTPro. The velocities of
+    amplitudes.csv go with the picks to GaMMA and PhaseNet.
     """
     with reporting():
         from eqcctpro.picks.formats import ExportOptions, write_picks
@@ -50,7 +51,8 @@ def convert(
                 uncertainty_s=dict(zip("PS", _seconds(uncertainty), strict=True)),
                 state_uncertainty=True,
             )
-        write_picks(read_pick_batches(picks), output, to, options)
+        amplitudes = to in {"gamma", "phasenet"}
+        write_picks(read_pick_batches(picks, amplitudes=amplitudes), output, to, options)
         typer.echo(str(output))
 
 

@@ -17,11 +17,6 @@ Option = typer.Option
 dataset_app = typer.Typer(name="dataset", help="Make data to pick.", no_args_is_help=True)
 
 
-@dataset_app.callback()
-def _group() -> None:
-    """Keep the name of the only command a part of the command line."""
-
-
 @dataset_app.command()
 def synthesize(
     output: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the data set goes.")],
@@ -78,6 +73,38 @@ def synthesize(
         )
         for name in ("waveforms", "arrivals.csv", "stations.xml", "events.xml", "manifest.json"):
             typer.echo(str(output / name))
+
+
+@dataset_app.command()
+def tile(
+    records: Annotated[
+        Path, typer.Argument(metavar="RECORDS", help="An archive of three-component records.")
+    ],
+    output: Annotated[Path, typer.Argument(metavar="FOLDER", help="Where the data set goes.")],
+    labels: Annotated[Path, Option(help="Their labels: CSV, QuakeML or SeisBench metadata.")],
+    stations: Annotated[int, Option(min=1, max=65_536, help="Number of stations.")] = 100,
+    seconds: Annotated[float, Option(min=1, help="Length of each record, s.")] = 60.0,
+    skip: Annotated[float, Option(min=0, help="Left out at each record's beginning, s.")] = 15.0,
+) -> None:
+    """Make a network of any size from labelled records, used again and again.
+
+    Writes waveforms/ (the archive to pick) and arrivals.csv.
+    """
+    with reporting():
+        from eqcctpro.scoring.labels import read_labels
+        from eqcctpro.synthetic.tiling import tile_labelled
+
+        arrivals = tile_labelled(
+            records,
+            read_labels(labels),
+            output,
+            stations=stations,
+            seconds=seconds,
+            skip_s=skip,
+        )
+        typer.echo(f"{stations} stations, {arrivals} arrivals")
+        typer.echo(str(output / "waveforms"))
+        typer.echo(str(output / "arrivals.csv"))
 
 
 def _place(text: str | None) -> tuple[float, float] | None:

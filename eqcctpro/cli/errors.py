@@ -26,5 +26,7 @@ def reporting() -> Iterator[None]:
             typer.echo(f"hint: {error.hint}", err=True)
         raise typer.Exit(error.exit_code) from error
     except KeyboardInterrupt as error:
-        typer.echo("interrupted", err=True)
+        typer.echo(str(error) or "interrupted", err=True)
+        if hint := getattr(error, "hint", None):
+            typer.echo(f"hint: {hint}", err=True)
         raise typer.Exit(INTERRUPTED) from error

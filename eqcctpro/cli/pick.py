@@ -133,11 +133,35 @@ def pick(
             rich_help_panel=_PICKS,
         ),
     ] = None,
+    amplitudes: Annotated[
+        bool | None,
+        Option("--amplitudes", help="Measure the amplitude of each pick.", rich_help_panel=_PICKS),
+    ] = None,
+    response: Annotated[
+        Path | None,
+        Option(help="StationXML: also velocity and Wood-Anderson.", rich_help_panel=_PICKS),
+    ] = None,
     overview: Annotated[
         bool | None, Option("--overview/--no-overview", help="Draw overview.png.")
     ] = None,
     report: Annotated[
         bool | None, Option("--report/--no-report", help="Write report.html, a page on the run.")
+    ] = None,
+    resume: Annotated[
+        bool, Option("--resume", help="Insist on going on with the unfinished run in OUT.")
+    ] = False,
+    fresh: Annotated[
+        bool, Option("--fresh", help="Discard what an earlier run left in OUT.")
+    ] = False,
+    retry_failed: Annotated[
+        bool | None,
+        Option("--retry-failed/--keep-failed", help="On going on, pick again what failed."),
+    ] = None,
+    journal: Annotated[
+        bool | None, Option("--journal/--no-journal", help="Record what is done, to go on later.")
+    ] = None,
+    item_timeout: Annotated[
+        float | None, Option(help="Seconds in which a station must be read (600).")
     ] = None,
     config: Annotated[
         Path | None, Option(help="Settings from a TOML, YAML or JSON file; options win.")
@@ -153,10 +177,13 @@ def pick(
     Results are written to the output folder: picks.csv, picks.parquet, summary.json, run.log,
     overview.png, and detections.csv where the model yields detections.
 
+    A run that was killed or interrupted goes on where it was when the same command is given
+    again. eqcctpro status OUT shows how far it is.
+
     Exit codes: 0 all is well; 2 wrong settings; 3 unusable input; 4 model, weights or
     runtime; 5 results cannot be written; 6 Ray; 7 not enough memory for a single worker; 10 the
     run is complete, but stations or files in it failed (they are listed in summary.json); 130
-    interrupted.
+    interrupted (Ctrl-C once finishes what is under way, twice stops at once).
     """
     options: dict[str, Any] = {
         "input": tuple(inputs) if inputs else None,
@@ -189,10 +216,18 @@ def pick(
         "s_threshold": s_threshold,
         "detection_threshold": detection_threshold,
         "formats": format_,
+        "amplitudes": amplitudes,
+        "response": response,
         "overview": overview,
         "report": report,
+        "resume": _resume(resume, fresh),
+        "retry_failed": retry_failed,
+        "journal": journal,
+        "item_timeout": item_timeout,
     }
     with reporting():
+        if resume and fresh:
+            raise SettingsError("--resume and --fresh exclude each other")
         result = _run(options, bandpass, set_ or [], config, keep_going, quiet, verbose)
         if not quiet:
             _report(result)
@@ -228,6 +263,10 @@ def _run(
     return run_picking(PickConfig.checked(**settings), quiet=quiet, keep_going=keep_going)
 
 
+def _resume(resume: bool, fresh: bool) -> str | None:
+    return "require" if resume else "never" if fresh else None
+
+
 def _name_and_value(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
@@ -253,6 +292,14 @@ def _report(result: RunResult) -> None:
         + f" on {sum(counts.values())} station tasks: {counts['done']} done, "
         f"{counts['empty']} empty, {counts['failed']} failed"
     )
-    for kind in ("picks_csv", "picks_parquet", "detections_csv", "overview", "report", "summary"):
+    for kind in (
+        "picks_csv",
+        "picks_parquet",
+        "amplitudes",
+        "detections_csv",
+        "overview",
+        "report",
+        "summary",
+    ):
         if kind in summary["paths"]:
             typer.echo(summary["paths"][kind])

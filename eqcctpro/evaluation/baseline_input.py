@@ -9,8 +9,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from eqcctpro.archive.plan import InputSettings, Plan, make_plan, read_span
-from eqcctpro.archive.timechunks import Timechunk
+from eqcctpro.archive.plan import InputSettings, Plan, make_plan
+from eqcctpro.archive.timechunks import Timechunk, read_span
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
 from eqcctpro.evaluation.subject import Workload

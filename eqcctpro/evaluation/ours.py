@@ -20,7 +20,7 @@ from eqcctpro.orchestration.session import PickSession
 __all__ = ["CommandSubject", "SessionSubject"]
 
 #: What a run writes when it is benchmarked: the file of picks that others write too.
-_RESULTS = {"formats": ("csv",), "overview": False}
+_RESULTS = {"formats": ("csv",), "overview": False, "journal": False}
 
 
 class SessionSubject:

@@ -81,15 +81,16 @@ def _connect(
             return
         if gpu_ids:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
-        ray.init(
-            num_cpus=cpus,
-            num_gpus=len(gpu_ids),
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            _temp_dir=None if temp_dir is None else str(temp_dir.resolve()),
-            **common,
-        )
+        with _loopback_only():
+            ray.init(
+                num_cpus=cpus,
+                num_gpus=len(gpu_ids),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                _node_ip_address="127.0.0.1",
+                _temp_dir=None if temp_dir is None else str(temp_dir.resolve()),
+                **common,
+            )
     except Exception as error:  # Ray raises many kinds; all mean that there is no cluster
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         raise WorkerError(
@@ -98,6 +99,23 @@ def _connect(
             if address
             else "use --mode local, or choose another ray_temp_dir (a short path)",
         ) from error
+
+
+@contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Have a Ray that is started meanwhile listen on the loopback interface alone.
+
+    Ray runs what anybody who reaches its ports sends.  It replaces 127.0.0.1 by the address
+    of a network, except on systems where it takes the machine to be the whole cluster.
+    """
+    from ray._private import ray_constants
+
+    earlier = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = earlier
 
 
 def _require_answer(address: str) -> None:

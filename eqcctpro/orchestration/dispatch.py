@@ -3,19 +3,36 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from eqcctpro.archive.plan import StationTask
-from eqcctpro.errors import EQCCTProError, WorkerError
+from eqcctpro.errors import EQCCTProError, QuarantinedError, WorkerError
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.resources.hardware import memory_kills
 
-__all__ = ["BundleQueue", "MemoryDeaths", "first_line", "lost_bundle", "worker_failure"]
+__all__ = [
+    "MOST_DEATHS",
+    "BundleQueue",
+    "MemoryDeaths",
+    "first_line",
+    "last_words",
+    "never",
+    "quarantined",
+    "worker_failure",
+]
 
 Bundle = list[StationTask]
+
+#: Workers that a station task may kill before it is not given to another one.
+MOST_DEATHS = 2
+
+
+def never() -> bool:
+    """Never stop."""
+    return False
 
 
 class BundleQueue:
@@ -26,19 +43,27 @@ class BundleQueue:
     bundles : sequence of list of StationTask
     open_chunks : int or None
         Time chunks that may be worked on at once; None does not bound them.
+    stop : callable
+        Whether no more bundles are to be sent.
     """
 
-    def __init__(self, bundles: Sequence[Bundle], open_chunks: int | None = None) -> None:
+    def __init__(
+        self,
+        bundles: Sequence[Bundle],
+        open_chunks: int | None = None,
+        stop: Callable[[], bool] = never,
+    ) -> None:
+        self._stop = stop
         self._waiting = deque(bundles)
         self._limit = open_chunks
         self._open: dict[int, int] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._waiting)
+        return bool(self._waiting) and not self._stop()
 
     def take(self) -> Bundle | None:
         """The next bundle, or None while its chunk has to wait for an earlier one."""
-        if not self._waiting:
+        if not self:
             return None
         chunk = self._waiting[0][0].chunk.index
         if self._limit is not None and chunk not in self._open and len(self._open) >= self._limit:
@@ -92,13 +117,20 @@ class MemoryDeaths:
         return "running low on memory" in str(error)
 
 
-def lost_bundle(bundle: Bundle, error: Exception) -> BundleResult:
-    """The result of a bundle that killed its worker."""
-    failure = WorkerError(f"the worker died while it picked this station: {first_line(error)}")
-    records = [
-        TaskRecord(task.index, "failed", str(failure), type(failure).__name__) for task in bundle
-    ]
-    return BundleResult(records, RawPicks.empty(), RawPicks.empty())
+def quarantined(task: StationTask, deaths: int, last_words: str) -> BundleResult:
+    """The result of a station task that killed its workers."""
+    failure = QuarantinedError(
+        f"{deaths} workers died while they picked this station, the last with: {last_words}"
+    )
+    record = TaskRecord(task.index, "failed", str(failure), type(failure).__name__)
+    return BundleResult([record], RawPicks.empty(), RawPicks.empty())
+
+
+def last_words(error: Exception) -> str:
+    """What Ray knows of how a worker ended, in one line."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    details = [line for line in lines if "exit detail" in line or "exit type" in line]
+    return " ".join([first_line(error), *details])[:500]
 
 
 def first_line(error: Exception) -> str:

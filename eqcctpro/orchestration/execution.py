@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from itertools import chain
+
+import numpy as np
 
 from eqcctpro.archive.plan import Plan
+from eqcctpro.orchestration.keeping import NoJournal
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers
 from eqcctpro.picks.borders import settle_borders
@@ -35,6 +39,8 @@ class Execution:
     plan : Plan
     workers : Workers
     settings : PipelineSettings
+    journal : NoJournal, optional
+        What is known from before, and where results are kept.
     open_chunks : int, optional
         Time chunks that may be worked on at once.
     gpus : bool
@@ -55,28 +61,37 @@ class Execution:
         workers: Workers,
         settings: PipelineSettings,
         *,
+        journal: NoJournal | None = None,
         open_chunks: int | None = None,
         gpus: bool = False,
     ) -> None:
         self.plan = plan
         self.workers = workers
-        self.records: dict[int, TaskRecord] = {}
+        self.journal = journal or NoJournal(plan.tasks)
+        self.records: dict[int, TaskRecord] = dict(self.journal.restored.records)
         self.stages = StageSeconds()
         self.adaptations: list[str] = []
         self._sampler: ResourceSampler | None = None
         self._settings = settings
         self._open_chunks = open_chunks
         self._gpus = gpus
-        self._picks: list[RawPicks] = []
-        self._detections: list[RawPicks] = []
+        self._picks: list[RawPicks] = [self.journal.restored.findings.picks]
+        self._detections: list[RawPicks] = [self.journal.restored.findings.detections]
 
-    def results(self) -> Iterator[BundleResult]:
-        """Every bundle, after its findings have been kept."""
-        source = self.workers.pick(self.plan.tasks, self._settings, open_chunks=self._open_chunks)
+    def results(self, stop: Callable[[], bool] = lambda: False) -> Iterator[BundleResult]:
+        """Every bundle, after its findings have been kept.
+
+        Parameters
+        ----------
+        stop : callable
+            Whether nothing new is to be started.
+        """
+        source = self._source(stop)
         with ExitStack() as stack:
             self._sampler = ResourceSampler(gpus=self._gpus).start()
             stack.callback(self._sampler.stop)
             for bundle in source:
+                self.journal.add(bundle)
                 self.records.update((record.task, record) for record in bundle.records)
                 _collect(self._picks, bundle.picks)
                 _collect(self._detections, bundle.detections)
@@ -89,10 +104,26 @@ class Execution:
         """What the run's processes took, once it has ended."""
         return ResourceUse() if self._sampler is None else self._sampler.wait()
 
+    def _source(self, stop: Callable[[], bool]) -> Iterator[BundleResult]:
+        journal = self.journal
+        results = self.workers.pick(
+            journal.watched(stop), self._settings, open_chunks=self._open_chunks, stop=stop
+        )
+        if not journal.suspects:
+            return results
+        alone = self.workers.pick_singly(journal.suspects, self._settings, stop=stop)
+        return chain(results, alone)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every station task of the plan has ended."""
+        return len(self.records) == len(self.plan.tasks)
+
     def raw(self) -> tuple[RawPicks, RawPicks]:
-        """Picks and detections, with the borders between chunks settled."""
-        picks = settle_borders(RawPicks.concatenate(self._picks), self.plan.tasks)
-        detections = settle_borders(RawPicks.concatenate(self._detections), self.plan.tasks)
+        """Picks and detections in the plan's order, the borders between chunks settled."""
+        tasks = self.plan.tasks
+        picks = settle_borders(_in_order(RawPicks.concatenate(self._picks)), tasks)
+        detections = settle_borders(_in_order(RawPicks.concatenate(self._detections)), tasks)
         return picks, detections
 
 
@@ -102,6 +133,13 @@ def _collect(parts: list[RawPicks], new: RawPicks) -> None:
         parts.append(new)
     if len(parts) >= MOST_PARTS:
         parts[:] = [RawPicks.concatenate(parts)]
+
+
+def _in_order(picks: RawPicks) -> RawPicks:
+    """Sorted by station task; those of one task stay as they came."""
+    if np.all(picks.task[:-1] <= picks.task[1:]):
+        return picks
+    return picks.take(np.argsort(picks.task, kind="stable"))
 
 
 def waveforms_mb(plan: Plan) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from eqcctpro.archive.plan import Plan
 from eqcctpro.config import PickConfig
 from eqcctpro.models.locations import COMPOSED_CLASSES
@@ -48,7 +50,7 @@ def describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, Pipeline
         start_ns=config.start_ns,
         end_ns=config.end_ns,
     )
-    return picker, settings
+    return picker, replace(settings, item_timeout_s=config.item_timeout)
 
 
 def expected_windows(plan: Plan, picker: Picker, settings: PipelineSettings) -> int:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,11 +12,14 @@ from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import WorkerError
 from eqcctpro.orchestration.bundles import make_bundles
 from eqcctpro.orchestration.dispatch import (
+    MOST_DEATHS,
     Bundle,
     BundleQueue,
     MemoryDeaths,
     first_line,
-    lost_bundle,
+    last_words,
+    never,
+    quarantined,
     worker_failure,
 )
 from eqcctpro.orchestration.placement import Placement
@@ -63,7 +67,7 @@ class ActorPool:
         self._fatal = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
         self.load_s = self._await_ready()
         self._flying: dict[Any, tuple[int, Bundle]] = {}
-        self._suspects: set[int] = set()
+        self._suspects: Counter[int] = Counter()
 
     def _start(self, slot: int) -> Any:
         spec = replace(
@@ -94,8 +98,11 @@ class ActorPool:
         settings: PipelineSettings,
         *,
         open_chunks: int | None = None,
+        stop: Callable[[], bool] = never,
     ) -> Iterator[BundleResult]:
         """Pick station tasks in bundles; yields each bundle as it finishes.
+
+        Once `stop` says so, no more bundles are started.
 
         Raises
         ------
@@ -103,7 +110,7 @@ class ActorPool:
             A worker cannot go on.
         """
         bundles = make_bundles(tasks, len(self._actors), within_chunks=open_chunks is not None)
-        queue = BundleQueue(bundles, open_chunks)
+        queue = BundleQueue(bundles, open_chunks, stop)
         self._settings = settings
         self._suspects.clear()
         yield from self._run(queue)
@@ -155,8 +162,9 @@ class ActorPool:
         """Replace a dead actor; what it had been given is picked again.
 
         A result may be lost on its way when its actor dies over the next bundle.  So a
-        station is only blamed once it has killed an actor that had nothing else: after a
-        death, stations are suspected, and suspected ones are sent to idle actors singly.
+        station is only blamed once it has killed an actor that had nothing else, and not
+        the first one that it was given to: after a death, stations are suspected, and
+        suspected ones are sent to idle actors singly.
         """
         given = [(ref, bundle) for ref, (owner, bundle) in self._flying.items() if owner == slot]
         for reference, _ in given:
@@ -170,12 +178,15 @@ class ActorPool:
                 yield outcome
             else:
                 lost.append(bundle)
-        if len(given) == 1 and len(lost) == 1 and len(lost[0]) == 1 and note is None:
-            queue.done(lost[0])
-            yield lost_bundle(lost[0], error)
-            return
         for bundle in reversed(lost):
             self._suspects.update(task.index for task in bundle)
+        if len(given) == 1 and len(lost) == 1 and len(lost[0]) == 1 and note is None:
+            (task,) = lost[0]
+            if (deaths := self._suspects[task.index]) >= MOST_DEATHS:
+                queue.done(lost[0])
+                yield quarantined(task, deaths, last_words(error))
+                return
+        for bundle in reversed(lost):
             queue.put_back(bundle)
         if note is not None:
             yield BundleResult.nothing(note)

@@ -18,6 +18,7 @@ import pyarrow as pa
 from eqcctpro.archive.coverage import station_hours
 from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.config import PickConfig
+from eqcctpro.errors import QuarantinedError
 from eqcctpro.picks.eqcctpro_folders import write_eqcctpro_folders
 from eqcctpro.picks.formats import FORMATS, write_picks
 from eqcctpro.picks.writers import atomic_file, write_csv, write_parquet
@@ -40,7 +41,8 @@ __all__ = [
 ]
 
 PACKAGES = (
-    *("numpy", "torch", "seisbench", "pymseed", "openvino", "onnxruntime", "ray", "pyarrow"),
+    *("numpy", "scipy", "torch", "seisbench", "pymseed"),
+    *("openvino", "onnxruntime", "ray", "pyarrow"),
     # Of TensorFlow one of two packages is installed, where any is.
     *("tensorflow", "tensorflow-cpu", "keras"),
 )
@@ -82,10 +84,17 @@ def write_tables(
     if "parquet" in config.formats:
         write_parquet(tables.picks, config.output / "picks.parquet")
         paths["picks_parquet"] = str(config.output / "picks.parquet")
+    picks = tables.picks
+    if config.amplitudes:
+        from eqcctpro.amplitudes import measure_amplitudes, write_amplitudes
+
+        picks = measure_amplitudes(picks, config.input, config.response)
+        write_amplitudes(picks, config.output / "amplitudes.csv")
+        paths["amplitudes"] = str(config.output / "amplitudes.csv")
     for name in config.formats:
         if name not in {"csv", "parquet", "eqcctpro"}:
             path = config.output / FORMATS[name].file_name
-            write_picks(tables.picks, path, name)
+            write_picks(picks, path, name)
             paths[f"picks_{name}"] = str(path)
     if "eqcctpro" in config.formats:
         ended = [task for task in tasks if records[task.index].status != "failed"]
@@ -182,6 +191,10 @@ def summarise(
             "files_ignored": len(plan.ignored),
         },
         "tasks": {status: statuses[status] for status in ("done", "empty", "failed")},
+        "quarantined": sum(
+            record.error == QuarantinedError.__name__ for record in records.values()
+        ),
+        "skipped": plan.skipped,
         "balanced": sum(statuses.values()) == len(plan.tasks),
         "station_hours": round(
             station_hours(plan, [t for t in plan.tasks if records[t.index].status != "failed"]), 6
@@ -227,9 +240,13 @@ def _notes(plan: Plan, records: Mapping[int, TaskRecord]) -> list[dict[str, Any]
     ]
 
 
-@cache
 def package_versions() -> dict[str, str]:
-    """Versions of this package and of those that a result depends on; not to be changed."""
+    """Versions of this package and of those that a result depends on."""
+    return dict(_package_versions())
+
+
+@cache
+def _package_versions() -> tuple[tuple[str, str], ...]:
     from eqcctpro import __version__
 
     versions = {"eqcctpro": __version__}
@@ -238,7 +255,7 @@ def package_versions() -> dict[str, str]:
             versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return versions
+    return tuple(versions.items())
 
 
 def write_summary(path: Path, summary: Mapping[str, Any]) -> None:

@@ -22,18 +22,28 @@ class Progress:
         Station tasks of the run.
     quiet : bool
         Show nothing.
+    already : int
+        Station tasks that an earlier run had done.
     stream : text file, optional
         Where lines go; standard error by default, which leaves standard output to results.
     """
 
-    def __init__(self, total: int, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        total: int,
+        *,
+        quiet: bool = False,
+        already: int = 0,
+        stream: TextIO | None = None,
+    ) -> None:
         self._total = total
         self._stream = stream or sys.stderr
         self._quiet = quiet
         self._live = self._stream.isatty()
         self._started = time.monotonic()
         self._shown = self._started
-        self.done = 0
+        self._already = already
+        self.done = already
         self.picks = 0
         self.failed = 0
 
@@ -64,7 +74,7 @@ class Progress:
     def line(self) -> str:
         """Stations done, rate, picks, failures, memory and time left."""
         elapsed = max(time.monotonic() - self._started, 1e-9)
-        rate = self.done / elapsed
+        rate = (self.done - self._already) / elapsed
         parts = [
             f"{self.done}/{self._total} stations",
             f"{rate:.1f}/s",
@@ -73,7 +83,7 @@ class Progress:
         if self.failed:
             parts.append(f"{self.failed} failed")
         parts.append(f"{_memory_mb():.0f} MB")
-        if 0 < self.done < self._total:
+        if rate > 0 and self.done < self._total:
             parts.append(f"{_duration((self._total - self.done) / rate)} left")
         return "  ".join(parts)
 

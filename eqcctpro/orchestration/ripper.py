@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.orchestration.bundles import make_bundles
 from eqcctpro.orchestration.dispatch import (
+    MOST_DEATHS,
     Bundle,
     BundleQueue,
     MemoryDeaths,
     first_line,
-    lost_bundle,
+    last_words,
+    never,
+    quarantined,
     worker_failure,
 )
 from eqcctpro.orchestration.placement import Placement
@@ -47,6 +51,7 @@ def run_ripper(
     placement: Placement,
     *,
     open_chunks: int | None = None,
+    stop: Callable[[], bool] = never,
 ) -> Iterator[BundleResult]:
     """Pick in Ray tasks, at most ``placement.workers`` at a time.
 
@@ -70,8 +75,9 @@ def run_ripper(
         per_worker=BUNDLES_PER_WORKER if share > WORTH_A_PROCESS else 1,
         most_tasks=MOST_TASKS,
     )
-    queue = BundleQueue(bundles, open_chunks)
+    queue = BundleQueue(bundles, open_chunks, stop)
     deaths = MemoryDeaths(ray)
+    suspects: Counter[int] = Counter()
     free = list(range(placement.workers))[::-1]
     flying: dict[Any, tuple[int, Bundle]] = {}
     while queue or flying:
@@ -93,7 +99,7 @@ def run_ripper(
             yield BundleResult.nothing(note)
         else:
             free.append(slot)
-            yield from _after_death(outcome, bundle, queue)
+            yield from _after_death(outcome, bundle, queue, suspects)
 
 
 def _for_slot(spec: WorkerSpec, placement: Placement, slot: int) -> WorkerSpec:
@@ -112,10 +118,14 @@ def _collect(ray: Any, reference: Any) -> BundleResult | Exception:
     return result
 
 
-def _after_death(error: Exception, bundle: Bundle, queue: BundleQueue) -> Iterator[BundleResult]:
+def _after_death(
+    error: Exception, bundle: Bundle, queue: BundleQueue, suspects: Counter[int]
+) -> Iterator[BundleResult]:
     logger.warning("a worker died; its stations are picked again one by one: %s", first_line(error))
-    if len(bundle) == 1:
+    suspects.update(task.index for task in bundle)
+    deaths = suspects[bundle[0].index]
+    if len(bundle) == 1 and deaths >= MOST_DEATHS:
         queue.done(bundle)
-        yield lost_bundle(bundle, error)
+        yield quarantined(bundle[0], deaths, last_words(error))
     else:
         queue.put_back(bundle)

@@ -16,8 +16,14 @@ FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
 
 
 @contextmanager
-def run_log(paths: list[Path]) -> Iterator[logging.Logger]:
+def run_log(paths: list[Path], *, append: bool = False) -> Iterator[logging.Logger]:
     """The logger ``eqcctpro``, writing to `paths` for as long as the run lasts.
+
+    Parameters
+    ----------
+    paths : list of Path
+    append : bool
+        Keep what is there: the run goes on with an earlier one.
 
     Raises
     ------
@@ -33,7 +39,9 @@ def run_log(paths: list[Path]) -> Iterator[logging.Logger]:
     try:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handler: logging.Handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+            handler: logging.Handler = logging.FileHandler(
+                path, mode="a" if append else "w", encoding="utf-8"
+            )
             handler.setFormatter(formatter)
             handlers.append(handler)
             logger.addHandler(handler)

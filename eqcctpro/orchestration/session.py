@@ -6,16 +6,20 @@ import logging
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 from eqcctpro import errors
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, InputError, SettingsError
+from eqcctpro.journal.folder import RunFolder
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles
 from eqcctpro.orchestration.execution import Execution, waveforms_mb
 from eqcctpro.orchestration.facts import run_facts, run_id
+from eqcctpro.orchestration.interrupt import Interruption, RunInterrupted
+from eqcctpro.orchestration.keeping import NoJournal, open_journal
 from eqcctpro.orchestration.model_choice import describe, expected_windows, find_run_weights
 from eqcctpro.orchestration.outputs import (
     RunTables,
@@ -44,7 +48,8 @@ CHANGEABLE = frozenset(
         *("input", "output", "layout", "start", "end", "timechunk", "overlap", "window_grid"),
         *("stations", "stations_at_most", "concurrent_timechunks"),
         *("p_threshold", "s_threshold", "detection_threshold"),
-        *("formats", "overview", "report", "log_file"),
+        *("formats", "overview", "report", "log_file", "amplitudes", "response"),
+        *("journal", "resume", "retry_failed", "item_timeout"),
     }
 )
 
@@ -123,28 +128,30 @@ class PickSession:
         config, clock = self.config, _Clock()
         check_writable(config.output)
         logs = [config.output / "run.log", *([config.log_file] if config.log_file else [])]
-        with run_log(logs) as logger:
-            try:
-                run, picker = self._pick(clock, logger, quiet=quiet, keep_going=keep_going)
-                # Copies: what workers have sent may be memory that they share.
-                found = run.raw()
-                with ThreadPoolExecutor(1, "eqcctpro-end") as beside:
-                    ended = beside.submit(self._end, run) if last else None
-                    result = _finish(
-                        config, clock, logger, self._find_weights(), picker, run, found
+        folder = RunFolder(config.output)
+        with folder.held() if config.journal else nullcontext():
+            goes_on = config.resume != "never" and folder.unfinished()
+            with run_log(logs, append=goes_on) as logger:
+                try:
+                    return self._run(
+                        clock, logger, folder, quiet=quiet, keep_going=keep_going, last=last
                     )
-                    if ended is not None:
-                        ended.result()
-                return result
-            except BaseException as error:
-                if isinstance(error, EQCCTProError):
-                    logger.error("%s", error)
-                self.close()  # what they still had to do is no longer wanted
-                raise
+                except BaseException as error:
+                    if isinstance(error, (EQCCTProError, RunInterrupted)):
+                        logger.error("%s", error)
+                    self.close()  # what they still had to do is no longer wanted
+                    raise
 
-    def _pick(
-        self, clock: _Clock, logger: logging.Logger, *, quiet: bool, keep_going: bool
-    ) -> tuple[Execution, Picker]:
+    def _run(
+        self,
+        clock: _Clock,
+        logger: logging.Logger,
+        folder: RunFolder,
+        *,
+        quiet: bool,
+        keep_going: bool,
+        last: bool,
+    ) -> RunResult:
         config = self.config
         first = self._weights is None
         weights = self._find_weights()
@@ -156,26 +163,57 @@ class PickSession:
         _log_plan(plan, logger)
         if plan.problems and not keep_going:
             raise InputError(plan.problems[0].message)
+        journal = open_journal(config, folder, plan, picker, weights, settings)
         clock.lap("plan")
-        workers = self._ready(plan, picker, settings)
+        workers = self._ready(plan, picker, settings, journal)
         clock.lap("workers")
         run = Execution(
             plan,
             workers,
             settings,
+            journal=journal,
             open_chunks=config.concurrent_timechunks,
             gpus=bool(config.gpu_ids),
         )
-        with Progress(len(plan.tasks), quiet=quiet) as progress:
-            for bundle in run.results():
+        journal.begin(workers)
+        try:
+            self._pick(run, logger, quiet=quiet, keep_going=keep_going)
+            clock.lap("pick")
+            # Copies: what workers have sent may be memory that they share.
+            found = run.raw()
+            with ThreadPoolExecutor(1, "eqcctpro-end") as beside:
+                ended = beside.submit(self._end, run) if last else None
+                result = _finish(config, clock, logger, weights, picker, run, found)
+                if ended is not None:
+                    ended.result()
+            journal.finish(result.counts["failed"])
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            journal.end("interrupted" if interrupted else f"{type(error).__name__}: {error}")
+            raise
+        return result
+
+    def _pick(
+        self, run: Execution, logger: logging.Logger, *, quiet: bool, keep_going: bool
+    ) -> None:
+        plan, already = run.plan, len(run.records)
+        with (
+            Progress(len(plan.tasks), quiet=quiet, already=already) as progress,
+            Interruption(graceful=run.journal.graceful, quiet=quiet) as interruption,
+        ):
+            for bundle in run.results(interruption):
                 _note_failures(bundle, plan, logger, keep_going=keep_going)
                 progress.add(
                     done=len(bundle.records),
                     picks=len(bundle.picks),
                     failed=sum(record.status == "failed" for record in bundle.records),
                 )
-        clock.lap("pick")
-        return run, picker
+        if not run.complete:
+            raise RunInterrupted(
+                f"interrupted: {len(run.records)} of {len(plan.tasks)} station tasks are recorded",
+                hint="the same command goes on from there; "
+                f"eqcctpro status {self.config.output} shows how far it is",
+            )
 
     def _end(self, run: Execution) -> None:
         """End the workers after the last sample of what they take."""
@@ -192,21 +230,31 @@ class PickSession:
         """
         picker, settings = describe(self.config, self._find_weights())
         plan = make_plan(_input_settings(self.config, settings))
-        return self._ready(plan, picker, settings)
+        return self._ready(plan, picker, settings, NoJournal(plan.tasks))
 
     def _find_weights(self) -> WeightFiles:
         if self._weights is None:
             self._weights = find_run_weights(self.config)
         return self._weights
 
-    def _ready(self, plan: Plan, picker: Picker, settings: PipelineSettings) -> Workers:
-        """Workers with memory for this plan's largest station task."""
+    def _ready(
+        self, plan: Plan, picker: Picker, settings: PipelineSettings, journal: NoJournal
+    ) -> Workers:
+        """Workers with memory for this plan's largest station task.
+
+        A run that goes on with an earlier one takes the runtime that was chosen then.
+        """
         needed = waveforms_mb(plan)
-        if self._workers is not None and needed > self._waveforms_mb:
+        config = journal.pinned(self.config)
+        if self._workers is not None and (
+            needed > self._waveforms_mb
+            or config.runtime not in ("auto", self._workers.runtime)
+            or config.batch_size not in (None, self._workers.batch_size)
+        ):
             self.close()
         if self._workers is None:
             self._workers = open_workers(
-                self.config,
+                config,
                 self._find_weights(),
                 settings,
                 windows=expected_windows(plan, picker, settings),

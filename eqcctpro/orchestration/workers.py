@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
@@ -13,6 +13,7 @@ from dataclasses import replace
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.config import PickConfig
 from eqcctpro.models.weights import WeightFiles
+from eqcctpro.orchestration.dispatch import never
 from eqcctpro.orchestration.placement import Placement, place_workers
 from eqcctpro.orchestration.worker import BundleResult, WorkerSpec, bind_to_cores, open_pipeline
 from eqcctpro.pipeline.settings import PipelineSettings
@@ -49,8 +50,22 @@ class Workers(ABC):
         settings: PipelineSettings,
         *,
         open_chunks: int | None = None,
+        stop: Callable[[], bool] = never,
     ) -> Iterator[BundleResult]:
-        """Pick station tasks; yields results as they come."""
+        """Pick station tasks; yields results as they come.
+
+        Once `stop` says so, nothing new is started.
+        """
+
+    def pick_singly(
+        self,
+        tasks: Sequence[StationTask],
+        settings: PipelineSettings,
+        *,
+        stop: Callable[[], bool] = never,
+    ) -> Iterator[BundleResult]:
+        """Pick station tasks that may kill whatever picks them."""
+        return self.pick(tasks, settings, stop=stop)
 
     @abstractmethod
     def close(self) -> None:
@@ -109,6 +124,7 @@ class _Local(Workers):
 
     def __init__(self, spec: WorkerSpec, placement: Placement) -> None:
         self.placement = placement
+        self._spec = spec
         self._cpu_ids = spec.cpu_ids
         earlier = bind_to_cores(spec.cpu_ids)
         started = time.perf_counter()
@@ -126,6 +142,7 @@ class _Local(Workers):
         settings: PipelineSettings,
         *,
         open_chunks: int | None = None,  # noqa: ARG002 (one process works on one at a time)
+        stop: Callable[[], bool] = never,  # noqa: ARG002 (the tasks stop coming)
     ) -> Iterator[BundleResult]:
         pipeline = self._pipeline
         pipeline.settings = settings
@@ -141,6 +158,20 @@ class _Local(Workers):
             for stage, value in pipeline.stages.seconds.items()
         }
         yield BundleResult.gather([], seconds, pipeline.runtime.take_notes())
+
+    def pick_singly(
+        self,
+        tasks: Sequence[StationTask],
+        settings: PipelineSettings,
+        *,
+        stop: Callable[[], bool] = never,
+    ) -> Iterator[BundleResult]:
+        from eqcctpro.orchestration.isolation import pick_isolated
+
+        spec = replace(
+            self._spec, settings=settings, runtime=self.runtime, batch_size=self.batch_size
+        )
+        return pick_isolated(spec, tasks, stop=stop)
 
     def close(self) -> None:
         self._pipeline.runtime.close()
@@ -181,13 +212,16 @@ class _OnRay(Workers):
         settings: PipelineSettings,
         *,
         open_chunks: int | None = None,
+        stop: Callable[[], bool] = never,
     ) -> Iterator[BundleResult]:
         if self._pool is not None:
-            return self._pool.pick(tasks, settings, open_chunks=open_chunks)
+            return self._pool.pick(tasks, settings, open_chunks=open_chunks, stop=stop)
         from eqcctpro.orchestration.ripper import run_ripper
 
         spec = replace(self._spec, settings=settings)
-        return run_ripper(self._ray, tasks, spec, self.placement, open_chunks=open_chunks)
+        return run_ripper(
+            self._ray, tasks, spec, self.placement, open_chunks=open_chunks, stop=stop
+        )
 
     def close(self) -> None:
         self._stack.close()

@@ -33,6 +33,9 @@ _NAMES = {
     "weights": ("weights",),
     "timechunk": ("timechunk",),
     "run_id": ("run_id",),
+    "amplitude_counts": ("amplitude_counts",),
+    "velocity_m_s": ("velocity_m_s", "phase_amp", "amp"),
+    "wood_anderson_mm": ("wood_anderson_mm",),
 }
 _WIDE = {
     "P": (("p_arrival_time", "p_time"), ("p_probability",)),
@@ -43,7 +46,7 @@ _UNKNOWN_LOCATION = "--"
 Columns = Mapping[str, pa.Array]
 
 
-def picks_of_text(columns: Columns, source: str) -> pa.Table:
+def picks_of_text(columns: Columns, source: str, schema: pa.Schema = PICK_SCHEMA) -> pa.Table:
     """Rows of `PICK_SCHEMA` from columns of text.
 
     Parameters
@@ -52,6 +55,8 @@ def picks_of_text(columns: Columns, source: str) -> pa.Table:
         All of one length.
     source : str
         Name of the file, for messages.
+    schema : pyarrow.Schema
+        `PICK_SCHEMA`, or `eqcctpro.picks.table.MEASURED_SCHEMA` for the amplitudes, too.
 
     Raises
     ------
@@ -60,7 +65,7 @@ def picks_of_text(columns: Columns, source: str) -> pa.Table:
     """
     lower = {name.strip().lower(): values for name, values in columns.items()}
     if _first(lower, _NAMES["phase"]) is not None and _first(lower, _NAMES["time"]) is not None:
-        return _table(lower, source)
+        return _table(lower, source, schema)
     wide = {
         phase: (_first(lower, times), _first(lower, probabilities))
         for phase, (times, probabilities) in _WIDE.items()
@@ -80,7 +85,7 @@ def picks_of_text(columns: Columns, source: str) -> pa.Table:
         part["phase"] = pa.array([phase] * len(part["time"]), pa.string())
         if probabilities is not None:
             part["probability"] = probabilities.filter(given)
-        parts.append(_table(part, source))
+        parts.append(_table(part, source, schema))
     return pa.concat_tables(parts)
 
 
@@ -88,7 +93,7 @@ def _first(columns: Columns, names: tuple[str, ...]) -> pa.Array | None:
     return next((columns[name] for name in names if name in columns), None)
 
 
-def _table(columns: Columns, source: str) -> pa.Table:
+def _table(columns: Columns, source: str, schema: pa.Schema) -> pa.Table:
     found = {ours: _first(columns, names) for ours, names in _NAMES.items()}
     station = found["station"]
     if station is None:
@@ -115,10 +120,10 @@ def _table(columns: Columns, source: str) -> pa.Table:
         name: _as_type(found[name], field.type, name, source)
         if found[name] is not None
         else (empty if pa.types.is_string(field.type) else pa.nulls(rows, field.type))
-        for name, field in zip(PICK_SCHEMA.names, PICK_SCHEMA, strict=True)
+        for name, field in zip(schema.names, schema, strict=True)
     }
     arrays["phase"] = _phases(arrays["phase"])
-    return pa.table(arrays, schema=PICK_SCHEMA)
+    return pa.table(arrays, schema=schema)
 
 
 def _split_codes(station: pa.Array) -> dict[str, pa.Array]:

@@ -23,7 +23,12 @@ from eqcctpro.archive.plan import StationTask
 from eqcctpro.picks.table import PICK_SCHEMA
 from eqcctpro.picks.writers import atomic_file
 
-__all__ = ["EQCCTPRO_COLUMNS", "write_eqcctpro_folders", "write_folders_of_picks"]
+__all__ = [
+    "EQCCTPRO_COLUMNS",
+    "station_file",
+    "write_eqcctpro_folders",
+    "write_folders_of_picks",
+]
 
 EQCCTPRO_COLUMNS = (
     "file_name",
@@ -167,6 +172,11 @@ def _cells(row: Row | None) -> list[str]:
     probability = row["probability"]
     shown = "" if probability is None else f"{probability:.6f}"
     return [f"{row['time']:%Y-%m-%d %H:%M:%S.%f}", shown]
+
+
+def station_file(output: Path, chunk: str, folder: str) -> Path:
+    """Where the rows of a station folder go; always below `output`."""
+    return output / _safe(chunk) / f"{_safe(folder)}_outputs" / "X_prediction_results.csv"
 
 
 def _safe(name: str) -> str:

@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from eqcctpro.errors import InputError
 from eqcctpro.picks.columns import picks_of_text
-from eqcctpro.picks.table import PICK_SCHEMA
+from eqcctpro.picks.table import MEASURED_SCHEMA, PICK_SCHEMA
 from eqcctpro.picks.xml_reading import xml_picks
 
 __all__ = ["find_picks", "read_pick_batches", "read_picks"]
@@ -56,7 +56,7 @@ def read_picks(path: str | Path) -> pa.Table:
     return pa.Table.from_batches(read_pick_batches(path), schema=PICK_SCHEMA)
 
 
-def read_pick_batches(path: str | Path) -> Iterator[pa.RecordBatch]:
+def read_pick_batches(path: str | Path, *, amplitudes: bool = False) -> Iterator[pa.RecordBatch]:
     """Picks piece by piece, as record batches of `eqcctpro.picks.table.PICK_SCHEMA`.
 
     Parameters
@@ -65,6 +65,8 @@ def read_pick_batches(path: str | Path) -> Iterator[pa.RecordBatch]:
         Output folder of a run, or a file: Parquet; QuakeML or SCML (``.xml``, ``.quakeml``,
         ``.scml``); otherwise a table with commas, with our columns, or those of SeisBench, PyOcto,
         GaMMA, PhaseNet, QuakeFlow or EQCCTPro.
+    amplitudes : bool
+        Batches of `eqcctpro.picks.table.MEASURED_SCHEMA`, null where the file has no amplitudes.
 
     Raises
     ------
@@ -72,17 +74,17 @@ def read_pick_batches(path: str | Path) -> Iterator[pa.RecordBatch]:
         The file is missing, unreadable, or holds no table of picks.
     """
     for file in find_picks(path):
-        yield from _batches(file)
+        yield from _batches(file, MEASURED_SCHEMA if amplitudes else PICK_SCHEMA)
 
 
-def _batches(file: Path) -> Iterator[pa.RecordBatch]:
+def _batches(file: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     try:
         if file.suffix.lower() == ".parquet":
-            yield from _parquet(file)
+            yield from _parquet(file, schema)
         elif file.suffix.lower() in _XML:
-            yield from xml_picks(file)
+            yield from xml_picks(file, schema)
         else:
-            yield from _csv(file)
+            yield from _csv(file, schema)
     except (OSError, pa.ArrowException) as error:
         raise InputError(
             f"cannot read picks from {file}: {error}",
@@ -90,15 +92,15 @@ def _batches(file: Path) -> Iterator[pa.RecordBatch]:
         ) from error
 
 
-def _parquet(file: Path) -> Iterator[pa.RecordBatch]:
+def _parquet(file: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     with pyarrow.parquet.ParquetFile(file) as source:
         for batch in source.iter_batches():
             table = pa.Table.from_batches([batch])
-            if table.schema.names == PICK_SCHEMA.names:
-                yield from table.cast(PICK_SCHEMA).to_batches()
+            if table.schema.names == schema.names:
+                yield from table.cast(schema).to_batches()
             else:
                 texts = {name: _as_text(table[name]) for name in table.column_names}
-                yield from picks_of_text(texts, str(file)).to_batches()
+                yield from picks_of_text(texts, str(file), schema).to_batches()
 
 
 def _as_text(column: pa.ChunkedArray) -> pa.Array:
@@ -107,7 +109,7 @@ def _as_text(column: pa.ChunkedArray) -> pa.Array:
     return column.combine_chunks().cast(pa.string())
 
 
-def _csv(file: Path) -> Iterator[pa.RecordBatch]:
+def _csv(file: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
     with file.open("rb") as source:
         header = source.readline()
     if not header.strip():
@@ -119,7 +121,7 @@ def _csv(file: Path) -> Iterator[pa.RecordBatch]:
     with pyarrow.csv.open_csv(file, convert_options=options) as reader:
         for batch in reader:
             columns = dict(zip(batch.schema.names, batch.columns, strict=True))
-            yield from picks_of_text(columns, str(file)).to_batches()
+            yield from picks_of_text(columns, str(file), schema).to_batches()
 
 
 def _header(file: Path) -> list[str]:

@@ -14,7 +14,14 @@ from eqcctpro.models.picker import Picker
 from eqcctpro.picks.arrow import number_column, text_column
 from eqcctpro.picks.raw import RawPicks
 
-__all__ = ["DETECTION_SCHEMA", "PICK_SCHEMA", "detection_table", "pick_table"]
+__all__ = [
+    "AMPLITUDE_FIELDS",
+    "DETECTION_SCHEMA",
+    "MEASURED_SCHEMA",
+    "PICK_SCHEMA",
+    "detection_table",
+    "pick_table",
+]
 
 _UTC = pa.timestamp("us", tz="UTC")
 _CODES = [(name, pa.string()) for name in ("network", "station", "location", "channel")]
@@ -29,6 +36,15 @@ PICK_SCHEMA = pa.schema(
 ``channel`` is the band and instrument code.  ``time`` is the peak of the curve;
 ``start_time`` and ``end_time`` are where the trigger goes on and off.
 """
+
+AMPLITUDE_FIELDS = [
+    pa.field(name, pa.float64())
+    for name in ("amplitude_counts", "velocity_m_s", "wood_anderson_mm")
+]
+"""What `eqcctpro.amplitudes` adds to a pick table."""
+
+MEASURED_SCHEMA = pa.schema([*PICK_SCHEMA, *AMPLITUDE_FIELDS])
+"""Columns of ``amplitudes.csv``."""
 
 DETECTION_SCHEMA = pa.schema([*_CODES, *_TIMES, ("probability", pa.float32()), *_ORIGIN])
 """Columns of ``detections.csv``; ``time`` is the peak of the detection curve."""

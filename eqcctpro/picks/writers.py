@@ -123,12 +123,22 @@ def _needs_quotes(table: pa.Table) -> bool:
 def _as_text(table: pa.Table) -> pa.Table:
     columns = []
     for column in table.columns:
+        texts = None
         if pa.types.is_timestamp(column.type):
-            column = _iso_times(numbers_of(column, f"M8[{column.type.unit}]"))
+            texts = _iso_times(numbers_of(column, f"M8[{column.type.unit}]"))
         elif pa.types.is_float32(column.type):
-            column = text_column([f"{value:.6f}" for value in numbers_of(column, "f4").tolist()])
-        columns.append(column)
+            texts = text_column([f"{value:.6f}" for value in numbers_of(column, "f4").tolist()])
+        columns.append(column if texts is None else _or_empty(texts, column))
     return pa.table(columns, names=table.column_names)
+
+
+def _or_empty(text: pa.Array, column: pa.ChunkedArray) -> pa.Array:
+    """Nothing where nothing is known, such as the trigger times of a catalogue's picks."""
+    if not column.null_count:
+        return text
+    import pyarrow.compute as pc
+
+    return pc.if_else(pc.is_valid(column).combine_chunks(), text, pa.scalar(""))
 
 
 def _iso_times(times: NDArray[np.datetime64]) -> pa.Array:

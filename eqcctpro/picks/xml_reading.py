@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from eqcctpro.errors import InputError
 from eqcctpro.picks.columns import picks_of_text
+from eqcctpro.picks.table import PICK_SCHEMA
 
 __all__ = ["xml_picks"]
 
@@ -22,7 +23,7 @@ _COLUMNS = (
 )
 
 
-def xml_picks(file: Path) -> Iterator[pa.RecordBatch]:
+def xml_picks(file: Path, schema: pa.Schema = PICK_SCHEMA) -> Iterator[pa.RecordBatch]:
     """Every ``pick`` element of a document, wherever it stands.
 
     Channel codes of three letters lose the component, as in our table.
@@ -46,23 +47,25 @@ def xml_picks(file: Path) -> Iterator[pa.RecordBatch]:
             rows.append(_row(element, file))
             _forget(element)
             if len(rows) == _BATCH:
-                yield from _batches(rows, file)
+                yield from _batches(rows, file, schema)
                 rows = []
     except etree.XMLSyntaxError as error:
         raise InputError(
             f"{file} is not well-formed XML: {error}", hint="write or fetch it again"
         ) from error
-    yield from _batches(rows, file)
+    yield from _batches(rows, file, schema)
 
 
-def _batches(rows: list[tuple[str, ...]], file: Path) -> Iterator[pa.RecordBatch]:
+def _batches(
+    rows: list[tuple[str, ...]], file: Path, schema: pa.Schema
+) -> Iterator[pa.RecordBatch]:
     if rows:
         columns = zip(*rows, strict=True)
         arrays = {
             name: pa.array(values, pa.string())
             for name, values in zip(_COLUMNS, columns, strict=True)
         }
-        yield from picks_of_text(arrays, str(file)).to_batches()
+        yield from picks_of_text(arrays, str(file), schema).to_batches()
 
 
 def _forget(element: Any) -> None:

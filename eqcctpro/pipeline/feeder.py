@@ -8,22 +8,27 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from eqcctpro.archive.plan import StationTask
-from eqcctpro.errors import EQCCTProError
+from eqcctpro.errors import EQCCTProError, InputTimeoutError
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.prepare import FileCache, Prepared, failed_record, prepare
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.pipeline.unchanged import require_unchanged
 
 __all__ = ["Feeder"]
 
 # Prepared waveforms that may wait for the network: a few batches of any model.
 WAITING_BYTES = 64 * 2**20
-
-# They are handed over in groups of about this size, unless the network is waiting.
-GROUP_BYTES = 2**20
+# How often a task that takes long is looked at, at most; and how long its thread is waited for
+# when nothing of it is wanted any more.
+GLANCE_SECONDS = 1.0
+PARTING_SECONDS = 10.0
 
 
 class Feeder:
     """A thread that prepares station tasks in order; iterate to take them.
+
+    A task that is not read within ``settings.item_timeout_s``, because a file system hangs,
+    ends as failed, and another thread goes on with the next one.
 
     Parameters
     ----------
@@ -38,72 +43,97 @@ class Feeder:
         self._tasks = tasks
         self._picker = picker
         self._settings = settings
-        self._ready: deque[list[Prepared]] = deque()
+        self._ready: deque[Prepared] = deque()
         self._waiting_bytes = 0
-        self._wanted = False
         self._ended = False
         self._stopped = False
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="eqcctpro-feeder", daemon=True)
+        self._source = enumerate(tasks)
+        self._cache = FileCache()
+        self._at: tuple[StationTask, float] | None = None
+        self._thread = self._new_thread()
         self.seconds = {"decode": 0.0, "prepare": 0.0}
+
+    def _new_thread(self) -> threading.Thread:
+        return threading.Thread(target=self._work, name="eqcctpro-feeder", daemon=True)
 
     def __iter__(self) -> Iterator[Prepared]:
         self._thread.start()
         try:
-            while (group := self._take()) is not None:
-                yield from group
+            while (item := self._take()) is not None:
+                yield item
         finally:
             with self._changed:
                 self._stopped = True
                 self._changed.notify_all()
-            self._thread.join()
+            self._thread.join(PARTING_SECONDS)
 
-    def _take(self) -> list[Prepared] | None:
+    def _take(self) -> Prepared | None:
         with self._changed:
             while not self._ready and not self._ended:
-                self._wanted = True
-                self._changed.wait()
-            self._wanted = False
+                self._changed.wait(self._glance_seconds)
+                if not self._ready and (late := self._late()) is not None:
+                    return late
             if self._ready:
-                group = self._ready.popleft()
-                self._waiting_bytes -= _size(group)
+                item = self._ready.popleft()
+                self._waiting_bytes -= item.n_bytes
                 self._changed.notify_all()
-                return group
+                return item
         if self._failure is not None:
             raise self._failure
         return None
 
-    def _put(self, group: list[Prepared]) -> bool:
-        """Hand over a group; whether more are wanted."""
-        size = _size(group)
+    @property
+    def _glance_seconds(self) -> float | None:
+        limit = self._settings.item_timeout_s
+        return None if limit is None else min(GLANCE_SECONDS, limit)
+
+    def _late(self) -> Prepared | None:
+        """The task whose time is over, given up: its thread is left to itself."""
+        limit, at = self._settings.item_timeout_s, self._at
+        if limit is None or at is None or time.monotonic() - at[1] <= limit:
+            return None
+        task = at[0]
+        error = InputTimeoutError(
+            f"{self._cache.at} could not be read in {limit:g} s",
+            hint="check the file system, then resume the run",
+        )
+        self._at = None
+        self._cache = FileCache()
+        self._thread = self._new_thread()
+        self._thread.start()
+        return Prepared(task, failed_record(task, error))
+
+    def _put(self, item: Prepared) -> bool:
+        size = item.n_bytes
         with self._changed:
+            if threading.current_thread() is not self._thread:
+                return False  # it was given up
+            self._at = None
             while self._ready and self._waiting_bytes + size > WAITING_BYTES and not self._stopped:
                 self._changed.wait()
-            self._ready.append(group)
+            self._ready.append(item)
             self._waiting_bytes += size
             self._changed.notify_all()
             return not self._stopped
 
     def _work(self) -> None:
+        me, cache = threading.current_thread(), self._cache
         try:
-            cache = FileCache()
-            group: list[Prepared] = []
-            size = 0
-            for position, task in enumerate(self._tasks):
+            for position, task in self._source:
                 following = self._tasks[position + 1] if position + 1 < len(self._tasks) else None
-                group.append(self._prepare(cache, task, following))
-                size += group[-1].n_bytes
-                if self._wanted or size >= GROUP_BYTES or following is None:
-                    if not self._put(group):
-                        return
-                    group, size = [], 0
+                self._at = task, time.monotonic()
+                if not self._put(self._prepare(cache, task, following)):
+                    return
         except BaseException as error:  # handed to the thread that iterates
-            self._failure = error
+            if me is self._thread:
+                self._failure = error
         finally:
             with self._changed:
-                self._ended = True
-                self._changed.notify_all()
+                if me is self._thread:
+                    self._ended = True
+                    self._changed.notify_all()
 
     def _prepare(
         self, cache: FileCache, task: StationTask, following: StationTask | None
@@ -111,6 +141,7 @@ class Feeder:
         started = time.perf_counter()
         try:
             decoded = cache.read(task, following, self._settings.context_ns)
+            require_unchanged(task)
         except EQCCTProError as error:
             return Prepared(task, failed_record(task, error))
         finally:
@@ -123,7 +154,3 @@ class Feeder:
             return Prepared(task, failed_record(task, error))
         finally:
             self.seconds["prepare"] += time.perf_counter() - started
-
-
-def _size(group: Sequence[Prepared]) -> int:
-    return sum(item.n_bytes for item in group)

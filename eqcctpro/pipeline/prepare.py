@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.plan import StationTask, read_span
+from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.timechunks import read_span
 from eqcctpro.errors import EQCCTProError
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.records import TaskRecord
@@ -66,9 +67,15 @@ class FileCache:
 
     A day file that is read in short chunks, or a file that holds many stations, is so
     decoded once; nothing else stays in memory.
+
+    Attributes
+    ----------
+    at : str
+        The file that was read last, or is being read.
     """
 
     def __init__(self) -> None:
+        self.at = ""
         self._kept: dict[str, DecodedFile] = {}
 
     def read(
@@ -87,6 +94,7 @@ class FileCache:
         for path in task.files:
             content = self._kept.get(path)
             if content is None:
+                self.at = path
                 content = decode_file(path, *(() if path in wanted_next else span))
             if path in wanted_next:
                 self._kept[path] = content

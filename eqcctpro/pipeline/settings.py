@@ -32,6 +32,8 @@ class PipelineSettings:
         Data wanted around what a chunk owns.
     start_ns, end_ns : int or None
         Picks outside are dropped by rule, and counted.
+    item_timeout_s : float or None
+        Seconds in which a station task must be read and prepared.
     """
 
     windows: WindowSettings
@@ -43,6 +45,7 @@ class PipelineSettings:
     context_ns: int
     start_ns: int | None = None
     end_ns: int | None = None
+    item_timeout_s: float | None = None
 
 
 def resolve_settings(

@@ -17,11 +17,15 @@ __all__ = ["TorchRuntime", "check_device"]
 
 #: Windows that a thread takes at once.  With more, activations leave the cache; with
 #: fewer, the steps of hand-written recurrences in Python weigh more.
-MAX_TORCH_SLICE = 32
+TORCH_SLICE = 16
 
 
 class TorchRuntime(Runtime):
     """Runs a torch module from raw windows to curves.
+
+    On a CPU it works on slices of one size, and fills the last one up with zeros: torch adds
+    up in another order for another number of windows, and a window's curves would depend on
+    what shares its batch.
 
     Parameters
     ----------
@@ -92,8 +96,7 @@ class TorchRuntime(Runtime):
             raise RuntimeError("this runtime was closed")
         if self._pool is None:
             return self._batch.predict(windows)
-        size = min(-(-len(windows) // self._workers), MAX_TORCH_SLICE)
-        bounds = slice_bounds(len(windows), size)
+        bounds = slice_bounds(len(windows), min(TORCH_SLICE, self.batch_size))
         if len(bounds) == 1:
             return self._run(windows)
         parts = [windows[start:stop] for start, stop in bounds]
@@ -101,9 +104,14 @@ class TorchRuntime(Runtime):
 
     def _run(self, windows: Float32) -> Float32:
         assert self._module is not None
+        count, full = len(windows), min(TORCH_SLICE, self.batch_size)
+        if count < full:
+            filled = np.zeros((full, *windows.shape[1:]), dtype=np.float32)
+            filled[:count] = windows
+            windows = filled
         with torch.inference_mode():
             curves: Float32 = self._module(torch.from_numpy(windows)).numpy()
-        return np.ascontiguousarray(curves)
+        return np.ascontiguousarray(curves[:count])
 
     def _run_on_gpu(self, windows: Float32) -> Float32:
         assert self._module is not None

@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+
 from eqcctpro.archive.plan import InputSettings, make_plan
-from eqcctpro.errors import InputError
+from eqcctpro.errors import InputError, OutputError
+from eqcctpro.picks.writers import atomic_file
 from eqcctpro.pipeline.prepare import FileCache, load_segments
-from eqcctpro.times import NS_PER_S, chunk_name, parse_utc
+from eqcctpro.times import NS_PER_S, chunk_name, format_utc, parse_utc
 from eqcctpro.waveform.encode import encode_file
 from eqcctpro.waveform.segments import ChannelCode, Segment, trim
 
-__all__ = ["tile_network"]
+__all__ = ["tile_labelled", "tile_network"]
 
 NETWORK = "XX"
 START_NS = parse_utc("2024-12-15T12:00:00")
@@ -49,10 +52,81 @@ def tile_network(
     sources = _sources(records, seconds, skip_s)
     if not sources:
         raise InputError(f"{records} holds no three-component record of {seconds} s")
+    _write(sources, output, stations, seconds)
+    return output
+
+
+def tile_labelled(
+    records: Path,
+    labels: pa.Table,
+    output: Path,
+    *,
+    stations: int,
+    seconds: float = 60.0,
+    skip_s: float = 15.0,
+) -> int:
+    """Write the same archive with its labels: ``waveforms`` and ``arrivals.csv``.
+
+    Parameters
+    ----------
+    records, stations, seconds, skip_s
+        As for `tile_network`.
+    labels : pyarrow.Table
+        Rows of `eqcctpro.picks.table.PICK_SCHEMA`, of the records' stations.
+    output : Path
+        A folder; there must be no archive in it.
+
+    Returns
+    -------
+    int
+        Number of arrivals.
+
+    Raises
+    ------
+    InputError
+        No source record has three components and is long enough, or none has a label.
+    OutputError
+        The folder is in use.
+    """
+    if (output / "waveforms").exists():
+        raise OutputError(
+            f"{output / 'waveforms'} is there already", hint="choose another folder, or remove it"
+        )
+    sources = _sources(records, seconds, skip_s)
+    if not sources:
+        raise InputError(f"{records} holds no three-component record of {seconds} s")
+    times: dict[tuple[str, str], list[tuple[int, str]]] = {}
+    for row in labels.to_pylist():
+        time_ns = round(row["time"].timestamp() * 1e6) * 1000
+        times.setdefault((row["network"], row["station"]), []).append((time_ns, row["phase"]))
+    lines = []
+    for number in range(stations):
+        segment = sources[number % len(sources)][0]
+        end_ns = segment.start_ns + round(seconds * NS_PER_S)
+        for time_ns, phase in times.get((segment.code.network, segment.code.station), []):
+            if segment.start_ns <= time_ns < end_ns:
+                moved = format_utc(time_ns - segment.start_ns + START_NS)
+                lines.append(f"{NETWORK},{_code(number)},{phase},{moved}\n")
+    if not lines:
+        raise InputError(
+            f"no label is on a record of {records}",
+            hint="labels are found by network, station and time",
+        )
+    _write(sources, output / "waveforms", stations, seconds)
+    with atomic_file(output / "arrivals.csv") as file:
+        file.write("".join(["network,station,phase,time\n", *lines]).encode())
+    return len(lines)
+
+
+def _code(number: int) -> str:
+    return f"T{number:04X}"  # miniSEED 2 holds five letters
+
+
+def _write(sources: list[list[Segment]], output: Path, stations: int, seconds: float) -> None:
     end_ns = START_NS + round(seconds * NS_PER_S)
     chunk = output / chunk_name(START_NS, end_ns)
     for number in range(stations):
-        station = f"T{number:04X}"  # miniSEED 2 holds five letters
+        station = _code(number)
         folder = chunk / station
         folder.mkdir(parents=True, exist_ok=True)
         for segment in sources[number % len(sources)]:
@@ -60,7 +134,6 @@ def tile_network(
             name = f"{code}__{chunk.name.replace('_', '__')}.mseed"
             moved = replace(segment, code=code, start_ns=START_NS, anchor_ns=None)
             encode_file(folder / name, [moved])
-    return output
 
 
 def _sources(records: Path, seconds: float, skip_s: float) -> list[list[Segment]]:

@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from pymseed import MiniSEEDError, MS3TraceList, sourceid2nslc
+from pymseed import MiniSEEDError, MS3Record, MS3TraceList, sourceid2nslc
 from pymseed.logging import clear_error_messages, get_error_messages
 
-from eqcctpro.archive.salvage import incomplete_bytes, whole_records
+from eqcctpro.archive.index import LOWEST_RATE_HZ
+from eqcctpro.archive.salvage import control_bytes, incomplete_bytes, whole_records
 from eqcctpro.errors import DecodeError
 from eqcctpro.times import NS_PER_S, format_utc
 from eqcctpro.waveform.segments import ChannelCode, Segment
@@ -107,9 +108,10 @@ def _unpack_records(
 ) -> tuple[MS3TraceList, int]:
     """What can be used of a damaged file, record by record."""
     traces = MS3TraceList()
-    lost = len(content)
+    lost = len(content) - control_bytes(content)
     for record in whole_records(content):
         with suppress(MiniSEEDError, ValueError):  # counted as lost
+            MS3Record.parse(record)  # a trace list passes over a record without a length
             _add(traces, record, span)
             lost -= len(record)
     return traces, lost
@@ -117,7 +119,7 @@ def _unpack_records(
 
 def _add(traces: MS3TraceList, content: bytes, span: tuple[str | None, str | None]) -> None:
     start, end = span
-    traces.add_buffer(content, unpack_data=True, skip_not_data=True, starttime=start, endtime=end)
+    traces.add_buffer(content, unpack_data=True, starttime=start, endtime=end)
 
 
 def _record_starts(content: bytes) -> dict[str, list[tuple[int, int]]]:
@@ -126,9 +128,11 @@ def _record_starts(content: bytes) -> dict[str, list[tuple[int, int]]]:
     # What cannot be read has been reported when it was decoded.
     with suppress(MiniSEEDError, ValueError):
         traces.add_buffer(content, skip_not_data=True)
-    return {
-        trace.sourceid: [(piece.starttime, piece.endtime) for piece in trace] for trace in traces
-    }
+    spans: dict[str, list[tuple[int, int]]] = {}
+    for trace in traces:
+        with suppress(UnicodeDecodeError):  # reported when it was decoded
+            spans[trace.sourceid] = [(piece.starttime, piece.endtime) for piece in trace]
+    return spans
 
 
 def _collect(
@@ -139,9 +143,12 @@ def _collect(
 ) -> list[Segment]:
     segments: list[Segment] = []
     for trace_id in traces:
-        source = trace_id.sourceid
         try:
+            source = trace_id.sourceid
             code = _channel_code(source)
+        except UnicodeDecodeError:
+            warnings.append(f"{path}: records whose codes are no letters were left out")
+            continue
         except ValueError:
             warnings.append(f"{path}: source identifier {source!r} is not understood")
             continue
@@ -149,6 +156,12 @@ def _collect(
             rate = float(piece.samprate)
             if rate <= 0 or piece.numsamples <= 0 or piece.sampletype == "t":
                 warnings.append(f"{path}: {code} holds no time series (log or event records)")
+                continue
+            if rate < LOWEST_RATE_HZ:
+                warnings.append(
+                    f"{path}: {piece.numsamples} samples of {code} at {rate:.3g} Hz "
+                    f"left out: nothing below {LOWEST_RATE_HZ:g} Hz is picked"
+                )
                 continue
             start = piece.starttime
             whole = [s for s, end in spans.get(source, ()) if s <= start <= end]

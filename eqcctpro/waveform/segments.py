@@ -167,6 +167,8 @@ def _overlapping(pieces: Sequence[Segment]) -> list[list[Segment]]:
 def split_at_nan(segment: Segment) -> tuple[list[Segment], int]:
     """Cut a segment where samples are not finite, as if there were a gap.
 
+    Numbers too large for the network's 32 bits count as infinite: only damage makes them.
+
     Returns
     -------
     pieces : list of Segment
@@ -176,7 +178,8 @@ def split_at_nan(segment: Segment) -> tuple[list[Segment], int]:
     """
     if segment.samples.dtype.kind != "f":
         return [segment], 0
-    finite = np.isfinite(segment.samples)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(segment.samples.astype(np.float32, copy=False))
     if finite.all():
         return [segment], 0
     edges = np.flatnonzero(np.diff(np.concatenate([[False], finite, [False]]).astype(np.int8)))

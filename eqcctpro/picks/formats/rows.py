@@ -47,7 +47,7 @@ class PickRow(NamedTuple):
     """One pick, ready to be written.
 
     ``time`` is ISO-8601 with microseconds and without a zone, ``time_us`` the same in microseconds
-    since 1970; times are UTC.
+    since 1970; times are UTC.  ``velocity_m_s`` is NaN where no amplitude was measured.
     """
 
     network: str
@@ -62,6 +62,7 @@ class PickRow(NamedTuple):
     weights: str
     timechunk: str
     run_id: str
+    velocity_m_s: float
 
     @property
     def trace_id(self) -> str:
@@ -92,6 +93,9 @@ def pick_rows(batch: pa.RecordBatch) -> Iterator[PickRow]:
 
     times = batch.column("time").to_numpy(zero_copy_only=False).astype("M8[us]")
     probabilities = batch.column("probability").cast(pa.float64())
+    velocity = [float("nan")] * batch.num_rows
+    if "velocity_m_s" in batch.schema.names:
+        velocity = batch.column("velocity_m_s").to_numpy(zero_copy_only=False).tolist()
     yield from map(
         PickRow._make,
         zip(
@@ -100,6 +104,7 @@ def pick_rows(batch: pa.RecordBatch) -> Iterator[PickRow]:
             times.astype(np.int64).tolist(),
             probabilities.to_numpy(zero_copy_only=False).tolist(),
             *(text(name) for name in ("model", "weights", "timechunk", "run_id")),
+            velocity,
             strict=True,
         ),
     )

@@ -35,7 +35,7 @@ def write_csv_table(batches: Batches, path: Path, options: ExportOptions) -> Non
     with atomic_file(path) as file:
         file.write((",".join(PICK_SCHEMA.names) + "\n").encode())
         for batch in batches:
-            file.write(csv_lines(pa.Table.from_batches([batch])))
+            file.write(csv_lines(pa.Table.from_batches([batch]).select(PICK_SCHEMA.names)))
 
 
 def write_parquet_table(batches: Batches, path: Path, options: ExportOptions) -> None:
@@ -46,7 +46,7 @@ def write_parquet_table(batches: Batches, path: Path, options: ExportOptions) ->
         pyarrow.parquet.ParquetWriter(file, PICK_SCHEMA, compression="zstd") as writer,
     ):
         for batch in batches:
-            writer.write_batch(batch)
+            writer.write_batch(batch.select(PICK_SCHEMA.names))
 
 
 def write_pyocto(batches: Batches, path: Path, options: ExportOptions) -> None:
@@ -72,7 +72,8 @@ def write_pyocto(batches: Batches, path: Path, options: ExportOptions) -> None:
 def write_gamma(batches: Batches, path: Path, options: ExportOptions) -> None:
     """GaMMA's picks: id, timestamp, prob, amp, type (p or s).
 
-    `amp` stays empty: GaMMA has to run with ``use_amplitude: False``.
+    `amp` is the ground velocity in m/s where it was measured; where it is empty, GaMMA has to run
+    with ``use_amplitude: False``.
     """
     del options
     _write(
@@ -83,7 +84,7 @@ def write_gamma(batches: Batches, path: Path, options: ExportOptions) -> None:
             row.trace_id,
             row.time,
             _number(row.probability),
-            "",
+            _small(row.velocity_m_s),
             row.phase[:1].lower(),
         ),
     )
@@ -93,7 +94,8 @@ def write_phasenet(batches: Batches, path: Path, options: ExportOptions) -> None
     """PhaseNet's and QuakeFlow's columns, `file_name` to `phase_type`.
 
     `phase_index` counts samples of 100 Hz from `begin_time`, which is that of the time chunk, or
-    midnight where the chunk's name tells no time.  `phase_amp` stays empty.
+    midnight where the chunk's name tells no time.  `phase_amp` is the ground velocity in m/s
+    where it was measured.
     """
     del options
     columns = ("file_name", "begin_time", "station_id", "phase_index", "phase_time", "phase_score")
@@ -110,7 +112,7 @@ def _phasenet_row(row: PickRow, number: int) -> tuple[object, ...]:
         round((row.time_us - begin_us) * PHASENET_RATE_HZ / 1e6),
         row.time[:-3],
         _number(row.probability),
-        "",
+        _small(row.velocity_m_s),
         row.phase[:1].upper(),
     )
 
@@ -152,3 +154,7 @@ def _epoch(microseconds: int) -> str:
 
 def _number(value: float) -> str:
     return "" if value != value else f"{value:.6f}"
+
+
+def _small(value: float) -> str:
+    return "" if value != value else f"{value:.6g}"

@@ -1,0 +1,45 @@
+"""``eqcctpro amplitudes``: how strong the motion of each pick is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from eqcctpro.cli.errors import reporting
+
+__all__ = ["amplitudes"]
+
+
+def amplitudes(
+    picks: Annotated[
+        Path, typer.Argument(metavar="PICKS", help="The folder of a run, or a file of picks.")
+    ],
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT...", help="The waveforms that were picked.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="CSV; by default amplitudes.csv beside the picks."),
+    ] = None,
+    response: Annotated[
+        Path | None, typer.Option(help="StationXML, for velocity and Wood-Anderson amplitude.")
+    ] = None,
+) -> None:
+    """Measure the peak amplitude of each pick's window.
+
+    Writes the picks with amplitude_counts and, with a response, velocity_m_s and wood_anderson_mm.
+    """
+    with reporting():
+        from eqcctpro.amplitudes.measure import measure_amplitudes
+        from eqcctpro.amplitudes.writing import write_amplitudes
+        from eqcctpro.picks.reading import read_picks
+
+        measured = measure_amplitudes(read_picks(picks), inputs, response)
+        folder = picks if picks.is_dir() else picks.parent
+        path = output or folder / "amplitudes.csv"
+        write_amplitudes(measured, path)
+        known = measured.num_rows - measured["amplitude_counts"].null_count
+        typer.echo(f"{known} of {measured.num_rows} picks have an amplitude")
+        typer.echo(str(path))

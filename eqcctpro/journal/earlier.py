@@ -1,0 +1,183 @@
+"""What an earlier run left in an output folder, compared with what is asked for now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eqcctpro.errors import QuarantinedError
+from eqcctpro.journal.folder import RunFolder
+from eqcctpro.journal.identity import Stamp
+from eqcctpro.journal.parts import Findings, read_part
+from eqcctpro.journal.started import under_way
+from eqcctpro.journal.store import Attempt, JournalStore
+from eqcctpro.picks.raw import RawPicks
+from eqcctpro.pipeline.records import TaskRecord
+
+__all__ = ["EarlierRun", "Restored", "changed_files", "changed_values"]
+
+# Names of files and settings that a message lists.
+MOST_NAMED = 5
+
+
+@dataclass
+class Restored:
+    """What can be taken over from an earlier run.
+
+    Attributes
+    ----------
+    records : dict of int to TaskRecord
+        By the task's index in the plan of now.
+    findings : Findings
+        ``task`` is that index too.
+    again : list of int
+        Keys of items that had ended and are picked once more.
+    damaged : list of str
+        Part files that cannot be used, whose items are among those.
+    """
+
+    records: dict[int, TaskRecord] = field(default_factory=dict)
+    findings: Findings = field(default_factory=lambda: Findings(RawPicks.empty(), RawPicks.empty()))
+    again: list[int] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+
+class EarlierRun:
+    """The record of an earlier run, read.
+
+    Parameters
+    ----------
+    folder : RunFolder
+
+    Attributes
+    ----------
+    facts : dict
+        Empty if the run was killed before it had written anything.
+    keys : dict of bytes to int
+        Keys of the items by what they compute.
+    """
+
+    def __init__(self, folder: RunFolder) -> None:
+        self._folder = folder
+        store = JournalStore(folder.journal, writable=False)
+        try:
+            self.facts: dict[str, Any] = store.facts()
+            if not self.facts:
+                return
+            self.files: dict[str, Stamp] = store.files()
+            self.keys = store.ids()
+            self.attempts: list[Attempt] = store.attempts()
+            self._records = list(store.records())
+            self._parts = store.parts()
+            self._suspects = store.suspects()
+        finally:
+            store.close()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the results are written and complete."""
+        return self.facts.get("state") == "finished"
+
+    def died_over(self) -> set[int]:
+        """Keys of items that wait and that the last process was at when it died."""
+        last = self.attempts[-1] if self.attempts else None
+        if last is None or last.ending is not None:
+            return set()
+        ended = {record.task for record, _ in self._records}
+        return under_way(self._folder.started, self.facts["plan"]) - ended
+
+    def suspects(self) -> set[int]:
+        """Keys of all items that a process died over and that wait."""
+        return self._suspects | self.died_over()
+
+    def restore(
+        self, ids: Sequence[bytes], *, retry_failed: bool, retry_quarantined: bool
+    ) -> Restored:
+        """Take over what is recorded of the plan that `ids` stand for."""
+        index_of = {self.keys[id_]: i for i, id_ in enumerate(ids) if id_ in self.keys}
+        restored = Restored()
+        part_of: dict[int, int] = {}
+        for record, part in self._records:
+            index = index_of.get(record.task)
+            if index is None:
+                continue
+            quarantined = record.error == QuarantinedError.__name__
+            retry = retry_quarantined if quarantined else retry_failed
+            if record.status == "failed" and retry:
+                restored.again.append(record.task)
+                continue
+            restored.records[index] = replace(record, task=index)
+            part_of[record.task] = -1 if part is None else part
+        self._restore_findings(restored, part_of, index_of)
+        return restored
+
+    def _restore_findings(
+        self, restored: Restored, part_of: Mapping[int, int], index_of: Mapping[int, int]
+    ) -> None:
+        size = max(part_of, default=0) + 1
+        owner = np.full(size, -2, dtype=np.int64)
+        index = np.zeros(size, dtype=np.int32)
+        for key, part in part_of.items():
+            owner[key], index[key] = part, index_of[key]
+        picks, detections = [], []
+        for number, (name, crc) in self._parts.items():
+            found = read_part(self._folder.parts / name, crc)
+            if found is None:
+                restored.damaged.append(name)
+                for key in [key for key, part in part_of.items() if part == number]:
+                    restored.again.append(key)
+                    del restored.records[index_of[key]]
+                continue
+            picks.append(_owned(found.picks, number, owner, index))
+            detections.append(_owned(found.detections, number, owner, index))
+        restored.findings = Findings(RawPicks.concatenate(picks), RawPicks.concatenate(detections))
+
+    def tidy(self) -> None:
+        """Remove part files that were never recorded."""
+        known = {name for name, _ in self._parts.values()}
+        if self._folder.parts.is_dir():
+            for path in self._folder.parts.iterdir():
+                if path.name not in known:
+                    Path(path).unlink()
+
+
+def _owned(picks: RawPicks, part: int, owner: Any, index: Any) -> RawPicks:
+    """Rows of items that this part still answers for, under their index in the plan."""
+    inside = picks.task < len(owner)
+    mine = picks.take(inside)
+    mine = mine.take(owner[mine.task] == part)
+    return replace(mine, task=index[mine.task])
+
+
+def changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What differs, such as ``"p_threshold was 0.3, is 0.2"``."""
+    names = [name for name in (*before, *(n for n in now if n not in before))]
+    return [
+        f"{name} was {_shown(before.get(name))}, is {_shown(now.get(name))}"
+        for name in names
+        if before.get(name) != now.get(name)
+    ]
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not there"
+    text = str(value)
+    is_hash = len(text) == 64 and all(c in "0123456789abcdef" for c in text)
+    return text[:12] if is_hash else text
+
+
+def changed_files(before: Mapping[str, Stamp], now: Mapping[str, Stamp]) -> list[str]:
+    """Which input files changed, came or went since; a long list ends with a count."""
+    changed = [
+        f"{name} has changed" for name in before if now.get(name, before[name]) != before[name]
+    ]
+    changed += [f"{name} is gone" for name in before if name not in now]
+    changed += [f"{name} is new" for name in now if name not in before]
+    if len(changed) > MOST_NAMED:
+        changed[MOST_NAMED:] = [f"and {len(changed) - MOST_NAMED} more files"]
+    return changed

@@ -1,0 +1,175 @@
+"""Where a run keeps its record, and what in an output folder is the run's own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from eqcctpro.errors import OutputError, ResumeError
+from eqcctpro.journal.parts import TEMPORARY
+from eqcctpro.journal.store import JournalStore
+
+__all__ = ["RunFolder"]
+
+FOLDER = ".eqcctpro"
+STATION_RESULT = "X_prediction_results.csv"
+RESULTS = (
+    *("detections.csv", "amplitudes.csv"),
+    *("summary.json", "overview.png", "report.html"),
+)
+
+
+class RunFolder:
+    """The output folder of a run.
+
+    Parameters
+    ----------
+    output : Path
+
+    Attributes
+    ----------
+    journal : Path
+        The record, an SQLite database.
+    parts : Path
+        Folder of part files.
+    started : Path
+        Marks of what is under way.
+    """
+
+    def __init__(self, output: Path) -> None:
+        self.output = output
+        self.folder = output / FOLDER
+        self.journal = self.folder / "journal.sqlite"
+        self.parts = self.folder / "parts"
+        self.started = self.folder / "started"
+
+    @property
+    def has_journal(self) -> bool:
+        """Whether a run has left its record here."""
+        return self.journal.exists()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs from this folder.
+
+        The folder itself is locked: the operating system lets go of it when the process
+        ends, however it ends.
+
+        Raises
+        ------
+        ResumeError
+            Another run is at work here.
+        OutputError
+            The folder cannot be written.
+        """
+        try:
+            descriptor = os.open(self.output, os.O_RDONLY)
+        except OSError as error:
+            raise OutputError(
+                f"{self.output} cannot be opened: {error.strerror or error}",
+                hint="choose another output folder, or change its permissions",
+            ) from error
+        try:
+            if not _lock(descriptor, seconds=0.3):  # `status` holds it for a moment
+                raise ResumeError(
+                    f"another run is writing to {self.output}",
+                    hint=f"eqcctpro status {self.output} shows how far it is; "
+                    "wait for it, or choose another output folder",
+                )
+            yield
+        finally:
+            os.close(descriptor)
+
+    def is_held(self) -> bool:
+        """Whether a run is at work here, as far as this machine can tell."""
+        try:
+            descriptor = os.open(self.output, os.O_RDONLY)
+        except OSError:
+            return False
+        try:
+            return not _lock(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def unfinished(self) -> bool:
+        """Whether a run began here and did not finish."""
+        if not self.has_journal:
+            return False
+        store = JournalStore(self.journal, writable=False)
+        try:
+            facts = store.facts()
+        finally:
+            store.close()
+        return bool(facts) and facts.get("state") != "finished"
+
+    def tidy(self) -> None:
+        """Remove files that a killed run was still writing."""
+        if self.parts.is_dir():
+            for path in self.parts.glob(f"*{TEMPORARY}"):
+                path.unlink(missing_ok=True)
+        names = "|".join(map(re.escape, (*_result_names(), STATION_RESULT)))
+        # `tempfile` appends eight letters to the name of a file that is being written.
+        left_over = re.compile(rf"\.({names})\.[a-z0-9_]{{8}}")
+        for pattern in (".*", f"*/*_outputs/.{STATION_RESULT}.*"):
+            for path in self.output.glob(pattern):
+                if left_over.fullmatch(path.name):
+                    path.unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Remove the record and the parts; the results stay."""
+        if self.folder.exists():
+            # First, since without it the rest means nothing.
+            self.journal.unlink(missing_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def discard(self) -> None:
+        """Remove the record and the results of the earlier run, and nothing else."""
+        if self.has_journal:
+            store = JournalStore(self.journal, writable=False)
+            try:
+                folders = store.station_folders()
+            finally:
+                store.close()
+            self._discard_station_results(folders)
+        for name in _result_names():
+            (self.output / name).unlink(missing_ok=True)
+        self.forget()
+
+    def _discard_station_results(self, folders: list[tuple[str, str]]) -> None:
+        from eqcctpro.picks.eqcctpro_folders import station_file
+
+        for chunk, folder in folders:
+            path = station_file(self.output, chunk, folder)
+            path.unlink(missing_ok=True)
+            for parent in (path.parent, path.parent.parent):
+                if parent.is_dir() and not any(parent.iterdir()):
+                    parent.rmdir()
+
+
+def _result_names() -> list[str]:
+    """Files that a run may write into its output folder."""
+    from eqcctpro.picks.formats import FORMATS
+
+    return [*RESULTS, *(kind.file_name for kind in FORMATS.values() if kind.file_name)]
+
+
+def _lock(descriptor: int, *, seconds: float = 0.0) -> bool:
+    """Lock a file; True also where the file system has no locks."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.02)
+        except OSError:
+            return True
+        else:
+            return True

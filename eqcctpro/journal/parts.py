@@ -1,0 +1,102 @@
+"""Part files: the findings of a group of station tasks, on the disk before they are recorded."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.ipc
+
+from eqcctpro.picks.raw import RawPicks
+
+__all__ = ["TEMPORARY", "Findings", "read_part", "write_part"]
+
+#: Ending of files that are not complete yet.
+TEMPORARY = ".unfinished"
+
+_SCHEMA = pa.schema(
+    [
+        ("item", pa.int32()),
+        ("label", pa.int16()),
+        ("time_ns", pa.int64()),
+        ("start_ns", pa.int64()),
+        ("end_ns", pa.int64()),
+        ("probability", pa.float32()),
+        ("detection", pa.bool_()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """Picks and detections; ``task`` holds the keys of journal items."""
+
+    picks: RawPicks
+    detections: RawPicks
+
+    def __len__(self) -> int:
+        return len(self.picks) + len(self.detections)
+
+
+def write_part(path: Path, findings: Findings) -> int:
+    """Write a part so that it is complete and on the disk, or not there; returns its CRC-32.
+
+    Raises
+    ------
+    OSError
+        The disk is full, or the folder cannot be written.
+    """
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_file(sink, _SCHEMA, options=pa.ipc.IpcWriteOptions(compression="zstd")) as out:
+        out.write(_batch(findings.picks, detection=False))
+        out.write(_batch(findings.detections, detection=True))
+    content = memoryview(sink.getvalue())
+    unfinished = path.with_name(path.name + TEMPORARY)
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return zlib.crc32(content)
+
+
+def read_part(path: Path, crc: int) -> Findings | None:
+    """The findings of a part; None if it is missing or damaged."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if zlib.crc32(content) != crc:
+        return None
+    table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
+    detection = table["detection"].to_numpy()
+    whole = RawPicks(
+        *(np.asarray(table[name].to_numpy()) for name in _SCHEMA.names if name != "detection")
+    )
+    return Findings(whole.take(~detection), whole.take(detection))
+
+
+def _batch(picks: RawPicks, *, detection: bool) -> pa.RecordBatch:
+    columns = (
+        *(picks.task, picks.label, picks.time_ns, picks.start_ns, picks.end_ns),
+        *(picks.probability, np.full(len(picks), detection)),
+    )
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
+    return pa.record_batch(arrays, schema=_SCHEMA)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

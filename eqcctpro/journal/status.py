@@ -1,0 +1,193 @@
+"""How far the run in an output folder is, whether it is at work, dead or finished."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from eqcctpro.errors import InputError
+from eqcctpro.journal.folder import RunFolder
+from eqcctpro.journal.store import WAITING, Attempt, JournalStore
+
+__all__ = ["RunStatus", "read_status"]
+
+State = Literal["running", "dead", "interrupted", "finished"]
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run as its record shows it.
+
+    Attributes
+    ----------
+    output : Path
+    state : {"running", "dead", "interrupted", "finished"}
+    ending : str or None
+        What ended the last attempt: ``"interrupted"``, or an error.
+    counts : dict of str to int
+        Station tasks ``waiting``, ``done``, ``empty`` and ``failed``; they add up to `total`.
+    total : int
+        Station tasks of the plan.
+    quarantined : int
+        Those of the failed ones that killed their workers.
+    skipped : dict of str to int
+        What the plan leaves out by rule.
+    files_unusable : int
+    failures : list of dict
+        Station, time chunk, error and reason.
+    rate : float or None
+        Station tasks a second, of the last attempt.
+    seconds_left : float or None
+        At that rate, while the run is at work.
+    attempts : list of Attempt
+        Empty when nothing is recorded: in a run's first second, or once it has finished
+        without failures and its summary says it all.
+    """
+
+    output: Path
+    state: State
+    ending: str | None
+    counts: dict[str, int]
+    total: int
+    quarantined: int
+    skipped: dict[str, int]
+    files_unusable: int
+    failures: list[dict[str, str]]
+    rate: float | None
+    seconds_left: float | None
+    attempts: list[Attempt]
+
+    @property
+    def advice(self) -> str | None:
+        """What to do next; None if there is nothing to do."""
+        if self.state in ("dead", "interrupted"):
+            command = f": {self.attempts[-1].command}" if self.attempts else ""
+            return f"run the same command again, and it goes on{command}"
+        if self.state == "finished" and self.failures:
+            return "the same command with --resume picks again what failed"
+        return None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        last = self.attempts[-1] if self.attempts else None
+        return {
+            "output": str(self.output),
+            "state": self.state,
+            "ending": self.ending,
+            "station_tasks": {**self.counts, "total": self.total},
+            "quarantined": self.quarantined,
+            "skipped": self.skipped,
+            "files_unusable": self.files_unusable,
+            "per_second": self.rate,
+            "seconds_left": self.seconds_left,
+            "attempts": len(self.attempts),
+            **{
+                name: None if last is None else getattr(last, name)
+                for name in ("pid", "host", "mode", "command")
+            },
+            "advice": self.advice,
+            "failures": self.failures,
+        }
+
+
+def read_status(output: Path) -> RunStatus:
+    """The status of the run in an output folder; changes nothing there.
+
+    Raises
+    ------
+    InputError
+        There is no record of a run.
+    OutputError
+        The record cannot be read.
+    """
+    folder = RunFolder(output)
+    facts: dict[str, Any] = {}
+    if folder.has_journal:
+        store = JournalStore(folder.journal, writable=False)
+        try:
+            if facts := store.facts():
+                attempts, counts, failures = store.attempts(), store.counts(), store.troubles()
+        finally:
+            store.close()
+    if not facts:
+        return _without_record(folder)
+    state = _state(folder, facts, attempts[-1])
+    rate, left = _pace(attempts[-1], counts.get(WAITING, 0), running=state == "running")
+    return RunStatus(
+        output,
+        state,
+        attempts[-1].ending,
+        {name: counts.get(name, 0) for name in (WAITING, "done", "empty", "failed")},
+        facts["items"],
+        sum(item["error"] == "QuarantinedError" for item in failures),
+        facts["skipped"],
+        facts["files_unusable"],
+        failures,
+        rate,
+        left,
+        attempts,
+    )
+
+
+def _without_record(folder: RunFolder) -> RunStatus:
+    """Of a run that has not recorded anything yet, or that finished with nothing to add."""
+    if folder.is_held():
+        return _bare(folder.output, "running", {}, {})
+    try:
+        summary = json.loads((folder.output / "summary.json").read_text(encoding="utf-8"))
+        counts = {name: int(summary["tasks"][name]) for name in ("done", "empty", "failed")}
+    except OSError:
+        summary = None
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder.output / 'summary.json'} cannot be read: {error}") from error
+    if folder.started.exists():
+        return _bare(folder.output, "dead", {}, {})
+    if summary is None:
+        raise InputError(
+            f"{folder.output} holds no record of a run", hint="name the output folder of a run"
+        )
+    return _bare(folder.output, "finished", counts, summary)
+
+
+def _bare(output: Path, state: State, counts: dict[str, int], summary: dict[str, Any]) -> RunStatus:
+    return RunStatus(
+        output,
+        state,
+        None,
+        {name: counts.get(name, 0) for name in (WAITING, "done", "empty", "failed")},
+        sum(counts.values()),
+        summary.get("quarantined", 0),
+        summary.get("skipped", {}),
+        summary.get("plan", {}).get("files_unusable", 0),
+        summary.get("failed", []),
+        None,
+        None,
+        [],
+    )
+
+
+def _state(folder: RunFolder, facts: dict[str, Any], last: Attempt) -> State:
+    if facts["state"] == "finished":
+        return "finished"
+    if last.ending is not None:
+        return "interrupted"
+    elsewhere = last.host != socket.gethostname()
+    # A lock on a shared file system may not reach this machine.
+    return "running" if folder.is_held() or (elsewhere and _recent(last)) else "dead"
+
+
+def _recent(last: Attempt) -> bool:
+    return time.time() - last.seen < 60.0
+
+
+def _pace(last: Attempt, waiting: int, *, running: bool) -> tuple[float | None, float | None]:
+    """Station tasks a second, and seconds left."""
+    elapsed = last.seen - last.started
+    if not last.recorded or elapsed <= 0:
+        return None, None
+    rate = last.recorded / elapsed
+    return rate, waiting / rate if running else None

@@ -1,0 +1,390 @@
+"""A run's journal: what is taken over from before, and what is kept of now."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shlex
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqcctpro.archive.plan import Plan, StationTask
+from eqcctpro.config import PickConfig
+from eqcctpro.errors import EQCCTProError, ResumeError
+from eqcctpro.journal.earlier import EarlierRun, Restored, changed_files, changed_values
+from eqcctpro.journal.folder import RunFolder
+from eqcctpro.journal.identity import Stamp, file_stamps, item_ids, pick_settings, plan_hash
+from eqcctpro.journal.recorder import Recorder
+from eqcctpro.journal.started import StartedMarks, WatchedTasks, under_way
+from eqcctpro.journal.store import Attempt, Item, JournalStore
+from eqcctpro.models.picker import Picker
+from eqcctpro.models.weights import WeightFiles
+from eqcctpro.orchestration.outputs import package_versions
+from eqcctpro.orchestration.worker import BundleResult
+from eqcctpro.orchestration.workers import Workers
+from eqcctpro.pipeline.settings import PipelineSettings
+
+__all__ = ["NoJournal", "RunJournal", "open_journal"]
+
+logger = logging.getLogger("eqcctpro")
+
+# Packages whose versions may change a pick in its last digit.
+DECISIVE = (
+    *("eqcctpro", "numpy", "scipy", "pymseed", "torch", "openvino", "onnxruntime"),
+    *("tensorflow", "tensorflow-cpu"),
+)
+# Settings that say how the input is cut into station tasks.
+CUT = ("layout", "timechunk", "overlap", "stations", "stations_at_most", "start", "end")
+
+HINT = "--fresh discards it and picks everything anew; another output folder leaves it as it is"
+
+
+class NoJournal:
+    """Nothing is taken over and nothing is kept.
+
+    Parameters
+    ----------
+    tasks : sequence of StationTask
+
+    Attributes
+    ----------
+    restored : Restored
+        What an earlier run had got.
+    todo : list of StationTask
+        What remains to be picked.
+    suspects : list of StationTask
+        What is to be picked one by one, because a process died over it.
+    graceful : bool
+        Whether an interrupted run can be gone on with later.
+    """
+
+    graceful = False
+
+    def __init__(self, tasks: Sequence[StationTask]) -> None:
+        self.restored = Restored()
+        self.todo = list(tasks)
+        self.suspects: list[StationTask] = []
+
+    def pinned(self, config: PickConfig) -> PickConfig:
+        """The configuration with what an earlier run had chosen by itself."""
+        return config
+
+    def begin(self, workers: Workers) -> None:
+        """Start to keep results."""
+
+    def watched(self, stop: Callable[[], bool]) -> Sequence[StationTask]:
+        """The station tasks to do, for workers that take one after the other."""
+        return WatchedTasks(self.todo, np.empty(0), None, stop)
+
+    def add(self, bundle: BundleResult) -> None:
+        """Keep a result."""
+
+    def finish(self, failures: int) -> None:
+        """Say that the results are written."""
+
+    def end(self, reason: str) -> None:
+        """Say that the run ends before it is finished."""
+
+
+@dataclass
+class RunJournal(NoJournal):
+    """The journal of one run; from `open_journal`.
+
+    Attributes
+    ----------
+    folder : RunFolder
+    facts : dict
+        What the run is.
+    died_over : set of int
+        Keys of what a process died over before it had recorded anything.
+    keys : ndarray of int32
+        Key of every station task, by its index in the plan.
+    """
+
+    folder: RunFolder
+    config: PickConfig
+    plan: Plan
+    ids: list[bytes]
+    stamps: dict[str, Stamp]
+    facts: dict[str, Any]
+    earlier: EarlierRun | None = None
+    died_over: set[int] = field(default_factory=set)
+    graceful = True
+    restored: Restored = field(default_factory=Restored)
+    _recorder: Recorder | None = field(init=False, default=None)
+    _marks: StartedMarks | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        tasks = self.plan.tasks
+        known = self.earlier.keys if self.earlier is not None else {}
+        fresh = iter(range(max(known.values(), default=-1) + 1, 2**31))
+        self.keys: NDArray[np.int32] = np.array(
+            [known[id_] if id_ in known else next(fresh) for id_ in self.ids], dtype=np.int32
+        )
+        suspected = self._suspected()
+        remaining = [task for task in tasks if task.index not in self.restored.records]
+        self.todo = [task for task in remaining if int(self.keys[task.index]) not in suspected]
+        self.suspects = [task for task in remaining if int(self.keys[task.index]) in suspected]
+
+    def _suspected(self) -> set[int]:
+        # Ray's workers die alone, and are found out while the run goes on.
+        if self.config.mode != "local":
+            return set()
+        if self.earlier is None:
+            return self.died_over
+        return self.earlier.suspects()
+
+    def pinned(self, config: PickConfig) -> PickConfig:
+        """The configuration with the runtime and batch size of the earlier run."""
+        if self.earlier is None:
+            return config
+        return config.model_copy(
+            update={name: self.facts[name] for name in ("runtime", "batch_size")}
+        )
+
+    def begin(self, workers: Workers) -> None:
+        """Open the record and start to keep results."""
+        self.facts |= {"runtime": workers.runtime, "batch_size": workers.batch_size}
+        attempts = self.earlier.attempts if self.earlier is not None else []
+        number = len(attempts) + 1
+        self._recorder = Recorder(
+            self.folder.journal,
+            self.folder.parts,
+            self.keys,
+            lambda store: self._prepare(store, number),
+            number,
+        )
+        if self.earlier is not None or self.died_over:
+            self._recorder.open()
+        if self.config.mode == "local":
+            size = int(self.keys.max(initial=0)) + 1
+            self._marks = StartedMarks(self.folder.started, self.facts["plan"], size)
+
+    def _prepare(self, store: JournalStore, number: int) -> None:
+        """What is written first: in the recorder's thread, in one transaction."""
+        now = time.time()
+        if self.earlier is not None:
+            self._take_over(store, self.earlier)
+        known = self.earlier.keys if self.earlier is not None else {}
+        store.set_facts(self.facts)
+        if self.earlier is None or self.stamps != self.earlier.files:
+            store.set_files(self.stamps)
+        store.add_items(
+            Item(int(key), id_, task.name, task.chunk.name, task.folder)
+            for key, id_, task in zip(self.keys, self.ids, self.plan.tasks, strict=True)
+            if id_ not in known
+        )
+        store.blame(self.died_over)
+        where = (os.getpid(), socket.gethostname(), self.config.mode, _command())
+        store.begin_attempt(Attempt(number, *where, now, now, None, None, 0))
+
+    def _take_over(self, store: JournalStore, earlier: EarlierRun) -> None:
+        last = earlier.attempts[-1] if earlier.attempts else None
+        if last is not None and last.ending is None:
+            store.blame(earlier.died_over())
+            store.note_attempt(last.number, last.seen, recorded=last.recorded, ending="died")
+        planned = set(self.ids)
+        store.drop_items(key for id_, key in earlier.keys.items() if id_ not in planned)
+        store.wait_again(self.restored.again)
+
+    def watched(self, stop: Callable[[], bool]) -> Sequence[StationTask]:
+        """The station tasks to do, marked as they are taken."""
+        return WatchedTasks(self.todo, self.keys, self._marks, stop)
+
+    def add(self, bundle: BundleResult) -> None:
+        """Keep a result."""
+        if self._recorder is None or not bundle.records:
+            return
+        self._recorder.add(bundle.records, bundle.picks, bundle.detections)
+        if self._marks is not None:
+            for record in bundle.records:
+                self._marks.end(int(self.keys[record.task]))
+
+    def finish(self, failures: int) -> None:
+        """Say that the results are written."""
+        recorder, self._recorder = self._recorder, None
+        self._close_marks()
+        if recorder is None:
+            return
+        if failures:
+            # What failed can be picked again later, and then needs the findings of the others.
+            recorder.close("finished")
+            self.folder.started.unlink(missing_ok=True)
+        else:
+            recorder.stop()
+            self.folder.forget()  # the summary says what there is to say
+
+    def end(self, reason: str) -> None:
+        """Record what there is, and why the run ends before it is finished."""
+        recorder, self._recorder = self._recorder, None
+        try:
+            if recorder is not None:
+                recorder.close(reason)
+        except EQCCTProError as error:
+            logger.error("not all that was found could be recorded: %s", error)
+        finally:
+            self._close_marks()
+
+    def _close_marks(self) -> None:
+        if self._marks is not None:
+            self._marks.close()
+            self._marks = None
+
+
+def open_journal(
+    config: PickConfig,
+    folder: RunFolder,
+    plan: Plan,
+    picker: Picker,
+    weights: WeightFiles,
+    settings: PipelineSettings,
+) -> NoJournal:
+    """Find out what an earlier run left in the output folder, and whether to go on with it.
+
+    Raises
+    ------
+    ResumeError
+        There is an unfinished run that differs from what is asked for, or there is none
+        although one is to be gone on with.
+    """
+    if not config.journal:
+        return _without(config, folder, plan)
+    named = pick_settings(picker, weights.sha256, config.device, settings)
+    ids = item_ids(plan.tasks, config.input, named)
+    facts: dict[str, Any] = {
+        "state": "running",
+        "plan": plan_hash(ids),
+        "settings": named,
+        "cut": {name: config.model_dump(mode="json", include={name})[name] for name in CUT},
+        "versions": {k: v for k, v in package_versions().items() if k in DECISIVE},
+        "items": len(ids),
+        "skipped": plan.skipped,
+        "files_unusable": len(plan.problems),
+    }
+    stamps = file_stamps(plan, config.input)
+    folder.tidy()
+    earlier = _earlier(config, folder)
+    if earlier is None:
+        died_over = under_way(folder.started, facts["plan"])
+        folder.forget()
+        journal = RunJournal(folder, config, plan, ids, stamps, facts, died_over=died_over)
+        _warn_of(journal.suspects)
+        return journal
+    facts |= {name: earlier.facts[name] for name in ("runtime", "batch_size")}
+    _require_same(config, earlier, facts, stamps, ids)
+    earlier.tidy()
+    retry_quarantined = earlier.finished  # it was asked for, with --resume
+    restored = earlier.restore(
+        ids, retry_failed=config.retry_failed, retry_quarantined=retry_quarantined
+    )
+    for name in restored.damaged:
+        logger.warning("part %s is damaged: its station tasks are picked again", name)
+    journal = RunJournal(
+        folder, config, plan, ids, stamps, facts, earlier=earlier, restored=restored
+    )
+    logger.info(
+        "going on with an earlier run: %d of %d station tasks are recorded",
+        len(restored.records),
+        len(ids),
+    )
+    _warn_of(journal.suspects)
+    return journal
+
+
+def _warn_of(suspects: Sequence[StationTask]) -> None:
+    if suspects:
+        logger.warning(
+            "%d station tasks were under way when a process died: they are picked one by one",
+            len(suspects),
+        )
+
+
+def _without(config: PickConfig, folder: RunFolder, plan: Plan) -> NoJournal:
+    if config.resume == "require":
+        raise ResumeError("a run without a journal cannot resume one", hint="leave out no-journal")
+    if config.resume == "never":
+        folder.discard()
+    elif folder.unfinished():
+        raise ResumeError(f"{folder.output} holds an unfinished run", hint=HINT)
+    if folder.has_journal:
+        folder.forget()
+    return NoJournal(plan.tasks)
+
+
+def _earlier(config: PickConfig, folder: RunFolder) -> EarlierRun | None:
+    """The run to go on with, if there is one."""
+    if config.resume == "never":
+        folder.discard()
+        return None
+    earlier = EarlierRun(folder) if folder.has_journal else None
+    if earlier is not None and not earlier.facts:
+        earlier = None
+    if config.resume == "require":
+        if earlier is None:
+            raise ResumeError(
+                f"{folder.output} holds no run to go on with: none was begun, or it finished and "
+                "nothing in it failed",
+                hint="without --resume everything is picked",
+            )
+        return earlier
+    return None if earlier is None or earlier.finished else earlier
+
+
+def _require_same(
+    config: PickConfig,
+    earlier: EarlierRun,
+    facts: Mapping[str, Any],
+    stamps: Mapping[str, Stamp],
+    ids: Sequence[bytes],
+) -> None:
+    """Refuse to mix what was computed differently."""
+    before = earlier.facts
+    changes = changed_values(before["settings"], facts["settings"])
+    changes += changed_values(before["versions"], facts["versions"])
+    changes += _changed_execution(config, before)
+    if changes:
+        raise ResumeError(
+            f"{config.output} holds an unfinished run with other settings: {'; '.join(changes)}",
+            hint=f"set them back to go on; {HINT}",
+        )
+    if before["plan"] == facts["plan"]:
+        return
+    changes = changed_values(before["cut"], facts["cut"])
+    changes += changed_files(earlier.files, stamps)
+    known = sum(id_ in earlier.keys for id_ in ids)
+    if config.resume == "require" and known:
+        logger.warning(
+            "the plan has changed (%s): %d station tasks are as before, %d are not",
+            "; ".join(changes),
+            known,
+            len(ids) - known,
+        )
+        return
+    keeps = "--resume keeps the station tasks that are as before and picks the others; "
+    raise ResumeError(
+        f"{config.output} holds an unfinished run over other input: {'; '.join(changes)}",
+        hint=(keeps if known else "") + HINT,
+    )
+
+
+def _changed_execution(config: PickConfig, before: Mapping[str, Any]) -> list[str]:
+    """Runtime and batch size, where they were asked for; otherwise they are taken over."""
+    asked = {"runtime": None if config.runtime == "auto" else config.runtime}
+    asked["batch_size"] = config.batch_size  # type: ignore[assignment]
+    if config.device != "cpu":
+        asked["runtime"] = None
+    asked = {name: value for name, value in asked.items() if value is not None}
+    return changed_values({name: before[name] for name in asked}, asked)
+
+
+def _command() -> str:
+    """How this process was started, for whoever has to start it again."""
+    name = os.path.basename(sys.argv[0])  # noqa: PTH119 (text)
+    return shlex.join(["eqcctpro" if name == "__main__.py" else name, *sys.argv[1:]])

@@ -1,0 +1,259 @@
+"""Runs that are disturbed at random moments end, once resumed, as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from eqcctpro.synthetic.network import synthetic_network
+
+FAULTY = Path(__file__).with_name("faulty.py")
+STATIONS = 30
+MOST_ATTEMPTS = 6
+
+# What happens to the process, from inside and from outside; and to its input.
+INSIDE = ("exit", "enospc", "erofs")
+SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
+OUTSIDE = (*SIGNALS, "interrupt_twice")
+INPUT = ("vanish", "change", "hang")
+RAY = ("kill_driver", "kill_group", "kill_actor", "kill_raylet", "interrupt_group")
+
+
+@dataclass
+class Calm:
+    """An undisturbed run to compare with."""
+
+    archive: Path
+    results: dict[str, bytes]
+    seconds: float
+    options: list[str]
+
+
+def results(folder: Path) -> dict[str, bytes]:
+    names = ("picks.csv", "picks.parquet", "detections.csv")
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+def start(
+    fault: str,
+    count: int,
+    archive: Path,
+    output: Path,
+    options: list[str],
+    *,
+    slow_workers: bool = False,
+) -> subprocess.Popen[bytes]:
+    environment = dict(os.environ)
+    if slow_workers:
+        folders = [str(FAULTY.parent / "slow_workers"), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(folders)
+    command = [sys.executable, str(FAULTY), fault, str(count), "pick", str(archive)]
+    return subprocess.Popen(
+        [*command, "-o", str(output), *options],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+        env=environment,
+    )
+
+
+def end(run: subprocess.Popen[bytes]) -> tuple[int, str]:
+    _, words = run.communicate(timeout=120)
+    return run.returncode, words.decode(errors="replace")
+
+
+@pytest.fixture(scope="module")
+def calm(tmp_path_factory: pytest.TempPathFactory, imported_model: str) -> Calm:
+    folder = tmp_path_factory.mktemp("calm")
+    synthetic_network(folder / "archive", stations=STATIONS, duration_s=120.0)
+    options = ["--model", imported_model, "--runtime", "openvino", "--no-overview", "-q"]
+    seconds = 0.0
+    for _ in range(2):  # the first compiles the network for the cache
+        began = time.monotonic()
+        code, words = end(start("none", 0, folder / "archive", folder / "out", options))
+        seconds = time.monotonic() - began
+        assert code == 0, words
+    return Calm(folder / "archive", results(folder / "out"), seconds, options)
+
+
+def disturb(kind: str, chance: random.Random, calm: Calm, output: Path) -> str:
+    """One disturbed run; returns how it ended."""
+    archive = calm.archive
+    when = chance.uniform(0.3, 0.95) * calm.seconds
+    if kind in INSIDE:
+        code, words = end(start(kind, chance.randrange(1, 24), archive, output, calm.options))
+    elif kind in OUTSIDE:
+        run = start("none", 0, archive, output, calm.options)
+        time.sleep(when)
+        run.send_signal(SIGNALS.get(kind, signal.SIGINT))
+        if kind == "interrupt_twice":
+            time.sleep(0.05)
+            run.send_signal(signal.SIGINT)
+        code, words = end(run)
+    elif kind in INPUT:
+        # While it reads, which it has done long before it ends.
+        with spoiled(kind, chance, archive, chance.uniform(0.35, 0.8) * calm.seconds):
+            options = [*calm.options, "--item-timeout", "1"]
+            code, words = end(start("none", 0, archive, output, options))
+    else:
+        code, words = disturb_ray(kind, chance, calm, output)
+    assert "Traceback" not in words or kind == "interrupt_twice", words
+    return f"{kind} {when:.2f} s: {code}"
+
+
+@contextmanager
+def spoiled(kind: str, chance: random.Random, archive: Path, when: float) -> Iterator[None]:
+    """A file of the archive vanishes, changes or hangs after some time, and is mended."""
+    path = chance.choice(sorted(archive.rglob("*.mseed")))
+    before, content = path.stat(), path.read_bytes()
+    spoil = [
+        *(sys.executable, "-c", "import os, sys, time; time.sleep(float(sys.argv[1]))\n"),
+        *(str(when), str(path)),
+    ]
+    spoil[2] += {
+        "vanish": "os.unlink(sys.argv[2])",
+        "change": "open(sys.argv[2], 'r+b').truncate(1024)",
+        "hang": "os.unlink(sys.argv[2]); os.mkfifo(sys.argv[2])",
+    }[kind]
+    spoiler = subprocess.Popen(spoil)
+    try:
+        yield
+    finally:
+        spoiler.wait(timeout=60)
+        path.unlink(missing_ok=True)
+        path.write_bytes(content)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def disturb_ray(kind: str, chance: random.Random, calm: Calm, output: Path) -> tuple[int, str]:
+    options = [*calm.options, "--mode", "modelactor", "--workers", "2"]
+    run = start("none", 0, calm.archive, output, options, slow_workers=True)
+    log, deadline = output / "run.log", time.monotonic() + 90
+    while time.monotonic() < deadline and run.poll() is None:
+        if log.exists() and "actors ready" in log.read_text():
+            break
+        time.sleep(0.02)
+    time.sleep(chance.uniform(0.0, 0.6))
+    family = psutil.Process(run.pid).children(recursive=True) if run.poll() is None else []
+    names = [" ".join(_cmdline(process)) for process in family]
+    if kind == "kill_group":
+        os.killpg(run.pid, signal.SIGKILL)
+    elif kind == "interrupt_group":
+        os.killpg(run.pid, signal.SIGINT)
+    elif kind == "kill_driver":
+        run.kill()
+    else:
+        name = {"kill_actor": "PickWorker", "kill_raylet": "raylet/raylet"}[kind]
+        for process, command in zip(family, names, strict=True):
+            if name in command.split(" ")[0]:
+                process.kill()
+                break
+    ended = end(run)
+    # Its agents notice a driver that was killed after a minute.
+    servers = [process for process, name in zip(family, names, strict=True) if "Agent" not in name]
+    assert not _alive_after(servers, 20.0), "Ray's processes outlive the run"
+    return ended
+
+
+def _cmdline(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline() or [process.name()]
+    except psutil.Error:
+        return []
+
+
+def _alive_after(processes: list[psutil.Process], seconds: float) -> list[psutil.Process]:
+    return psutil.wait_procs(processes, timeout=seconds)[1]
+
+
+def resume(calm: Calm, output: Path) -> None:
+    """Give the same command until it ends well."""
+    words = ""
+    for _ in range(MOST_ATTEMPTS):
+        options = list(calm.options)
+        if status(output).get("state") == "finished" and (output / ".eqcctpro").exists():
+            options.append("--resume")  # for what failed
+        code, words = end(start("none", 0, calm.archive, output, options))
+        if code == 0:
+            return
+        assert "Traceback" not in words, words
+    pytest.fail(f"it does not end well: {words}")
+
+
+def status(output: Path) -> dict[str, object]:
+    shown = subprocess.run(
+        [sys.executable, "-m", "eqcctpro", "status", str(output), "--json"],
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+    found: dict[str, object] = json.loads(shown.stdout) if shown.returncode == 0 else {}
+    return found
+
+
+def survive(kinds: list[str], seed: int, calm: Calm, output: Path) -> None:
+    """Disturb a run several times, resume it, and compare it with an undisturbed one."""
+    chance = random.Random(seed)
+    story = []
+    for kind in kinds:
+        story.append(disturb(kind, chance, calm, output))
+        known = status(output)
+        if known.get("attempts"):
+            tasks = dict(known["station_tasks"])  # type: ignore[call-overload]
+            assert tasks.pop("total") == sum(tasks.values()), story
+    # Without its file a station may have been picked as the archive was then.
+    if (
+        (output / ".eqcctpro").exists()
+        or not (output / "summary.json").exists()
+        or "vanish" in kinds
+    ):
+        resume(calm, output)
+    assert results(output) == calm.results, story
+    left = {path.name for path in output.iterdir()}
+    assert left == {*calm.results, "summary.json", "run.log"}, story
+    summary = json.loads((output / "summary.json").read_text())
+    assert summary["balanced"] and summary["tasks"]["failed"] == 0, story
+    print("; ".join(story))
+    shutil.rmtree(output)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kinds", "seed"),
+    [
+        *((["kill", "exit"], 1), (["enospc"], 2), (["interrupt", "erofs"], 3)),
+        (["vanish"], 4),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
+)
+def test_short(kinds: list[str], seed: int, calm: Calm, tmp_path: Path) -> None:
+    survive(kinds, seed, calm, tmp_path / "out")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("seed", range(100, 122))
+def test_many_faults_in_one_process(seed: int, calm: Calm, tmp_path: Path) -> None:
+    chance = random.Random(seed)
+    kinds = chance.choices((*INSIDE, *OUTSIDE, *INPUT), k=chance.choice((1, 2, 3)))
+    survive(kinds, seed, calm, tmp_path / "out")
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("kind", RAY)
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_faults_on_ray(kind: str, seed: int, calm: Calm, tmp_path: Path) -> None:
+    survive([kind], seed, calm, tmp_path / "out")
