@@ -179,6 +179,7 @@ class PickSession:
         try:
             self._pick(run, logger, quiet=quiet, keep_going=keep_going)
             clock.lap("pick")
+            journal.settle()  # what cannot be recorded is said before results are written
             # Copies: what workers have sent may be memory that they share.
             found = run.raw()
             with ThreadPoolExecutor(1, "eqcctpro-end") as beside:
