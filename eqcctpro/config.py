@@ -51,6 +51,9 @@ class PickConfig(BaseModel):
     device: str = "cpu"
     runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = "auto"
     batch_size: int | None = Field(None, ge=1)
+    precision: Literal["f32", "bf16"] = Field(
+        "f32", description="Arithmetic of the network on a CPU; bf16 changes picks"
+    )
     threads: int | None = Field(None, ge=1, description="Threads of each worker's runtime")
     inter_threads: int | None = Field(None, ge=1, description="TensorFlow's operators at a time")
     vram_mb: float | None = Field(None, gt=0, description="GPU memory of each worker, MB")
@@ -172,6 +175,10 @@ class PickConfig(BaseModel):
             for name in ("p_model", "s_model"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} is for the model EQCCT, not for {self.model}")
+        if self.precision != "f32" and (
+            self.runtime not in ("auto", "openvino") or self.device != "cpu"
+        ):
+            raise ValueError(f"precision: {self.precision} needs the runtime openvino and a CPU")
         if self.runtime != "tensorflow" and self.inter_threads not in (None, 1):
             raise ValueError(
                 f"inter_threads: only 1 with the runtime {self.runtime}, which executes one "

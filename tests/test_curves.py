@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from eqcctpro.models.picker import Picker, WindowSettings
-from eqcctpro.picks.trigger import find_triggers
-from eqcctpro.windows.stacking import CurveStack
+from eqcctpro.picks.trigger import find_triggers, find_triggers_on
+from eqcctpro.windows.stacking import CurveStack, StackLayout, stack_alike
 
 trigger_onset = pytest.importorskip("obspy.signal.trigger").trigger_onset
 
@@ -30,6 +30,24 @@ def test_triggers_equal_obspy_on_random_curves() -> None:
             assert peak == onset + np.argmax(curve[onset : end + 1])
         found += len(expected)
     assert found > 4000
+
+
+def test_triggers_of_many_curves_are_those_of_each() -> None:
+    rng = np.random.default_rng(3)
+    found = 0
+    for _ in range(500):
+        curves = rng.choice(
+            np.array([0, 0.1, 0.2, 0.3, 0.9, np.nan], dtype=np.float32),
+            size=(int(rng.integers(1, 6)), int(rng.integers(1, 40))),
+        )
+        thresholds = rng.choice([0.2, 0.3, 0.6], size=len(curves)).tolist()
+        together = find_triggers_on(curves, thresholds)
+        for row, (curve, threshold) in enumerate(zip(curves, thresholds, strict=True)):
+            alone = find_triggers(curve, threshold)
+            for one, many in zip(alone, together.triggers, strict=True):
+                np.testing.assert_array_equal(many[together.curve == row], one)
+            found += len(alone.peak)
+    assert found > 1000
 
 
 def _picker(samples: int) -> Picker:
@@ -57,9 +75,13 @@ def test_stacking_equals_seisbench(stacking: str, blinding: tuple[int, int]) -> 
         blinded[:, samples - blinding[1] :] = np.nan
         expected = stack_windows(windows=blinded, offsets=offsets.astype(np.intp), method=stacking)
         settings = WindowSettings(overlap=0, stride=1, stacking=stacking, blinding=blinding)  # type: ignore[arg-type]
-        stack = CurveStack(_picker(samples), settings, offsets.astype(np.intp))
+        layout = StackLayout.of(_picker(samples), settings, offsets.astype(np.intp))
+        stack = CurveStack(layout, 2)
         cut = int(rng.integers(0, len(offsets) + 1))
         stack.add(windows[:cut])
         stack.add(windows[cut:])
         assert stack.complete
         np.testing.assert_array_equal(stack.finish(), expected)
+        several = stack_alike(np.stack([windows, 0.5 * windows]), layout, [1, 0])
+        np.testing.assert_array_equal(several[0], expected.T[::-1])
+        np.testing.assert_array_equal(several[1], 0.5 * expected.T[::-1])

@@ -303,3 +303,41 @@ def _hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     monkeypatch.setattr(
         select, "find_spec", lambda name, *rest: None if name in packages else real(name, *rest)
     )
+
+
+def test_batches_under_way_do_not_mix(files: WeightFiles, labelled: Path) -> None:
+    """Results are those of the batch that was submitted, whoever's memory it lies in."""
+    export = cached_export(files)
+    windows = real_windows(labelled, export.picker, 6)
+    for kind in ("onnxruntime", "openvino"):
+        with_arena = open_runtime(export, kind, batch_size=4, threads=2)
+        expected = [with_arena.predict(part).copy() for part in (windows[:4], windows[4:])]
+        arena = with_arena.arena(*windows.shape[1:])
+        assert len(arena) == with_arena.ahead
+        for first, second in ((arena[0], arena[1]), (windows[:4].copy(), windows[4:].copy())):
+            first[:4], second[:2] = windows[:4], windows[4:]
+            results = [with_arena.submit(first[:4]), with_arena.submit(second[:2])]
+            for result, curves in zip(results, expected, strict=True):
+                np.testing.assert_array_equal(result(), curves)
+        with_arena.close()
+
+
+def test_precision_needs_openvino_on_a_cpu(seisbench_cache: Path) -> None:
+    files = find_weights("PhaseNet", "original")
+    for wrong in ({"runtime": "torch"}, {"runtime": "openvino", "device": "cuda"}):
+        with pytest.raises(RuntimeUnavailableError, match="bf16"):
+            open_picker(files, precision="bf16", **wrong)  # type: ignore[arg-type]
+
+
+def test_short_numbers_give_similar_curves(seisbench_cache: Path, labelled: Path) -> None:
+    import openvino
+
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this CPU has no arithmetic in bf16")
+    files = find_weights("PhaseNet", "original")
+    picker, short = open_picker(files, precision="bf16", batch_size=8)
+    _, whole = open_picker(files, runtime="openvino", batch_size=8)
+    windows = real_windows(labelled, picker, 8)
+    difference = np.abs(short.predict(windows) - whole.predict(windows))
+    assert 1e-4 < difference.max() < 0.2
+    assert difference.mean() < 2e-3

@@ -16,7 +16,7 @@ from eqcctpro.runtimes.base import Runtime
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.blocks import Block
 from eqcctpro.waveform.segments import Segment
-from eqcctpro.windows.stacking import CurveStack
+from eqcctpro.windows.stacking import CurveStack, StackLayout, curve_rate
 
 __all__ = ["Curve", "station_curves"]
 
@@ -85,7 +85,7 @@ def _curve(
     windows = settings.windows
     if windows.picking == "window_peak":
         windows = replace(windows, stacking="max")
-    stack = CurveStack(picker, windows, offsets)
+    stack = CurveStack(StackLayout.of(picker, windows, offsets), len(picker.labels))
     for first in range(0, len(offsets), runtime.batch_size):
         batch = np.stack(
             [
@@ -98,5 +98,5 @@ def _curve(
     if picker.output == "point":
         shift, interval = picker.pred_sample[1], windows.stride * NS_PER_S / rate
     else:
-        shift, interval = picker.pred_sample[0], NS_PER_S / (rate * stack.rate_factor)
+        shift, interval = picker.pred_sample[0], NS_PER_S / (rate * curve_rate(picker))
     return Curve(block.start_ns + round(shift * NS_PER_S / rate), interval, stack.finish())

@@ -13,6 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from eqcctpro.errors import OutputError
+from eqcctpro.picks.arrow import numbers_of
 from eqcctpro.times import NS_PER_S, format_utc
 
 if TYPE_CHECKING:
@@ -30,7 +31,13 @@ _TRACE_COLOUR = "#606060"
 _COLUMNS = 1600
 """Columns of the picture that a long trace is reduced to, a minimum and a maximum in each."""
 
+_WIDTH_INCHES = 12.0
 _ROW_INCHES = 0.26
+_TOP_INCHES, _BOTTOM_INCHES = 0.45, 0.65
+_LABEL_POINTS = 7.5
+_LETTER_INCHES = 0.603 * _LABEL_POINTS / 72
+"""Letters of Matplotlib's fixed-width font are 0.602 of its size wide."""
+_COMPRESSION = 3
 _TRACE_HEIGHT = 0.36
 _MARK_HEIGHT = 0.48
 _FAINTEST = 0.35
@@ -125,7 +132,16 @@ def draw_overview(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12.0, 1.7 + _ROW_INCHES * max(len(rows), 8)), layout="constrained")
+    height = _TOP_INCHES + _BOTTOM_INCHES + _ROW_INCHES * max(len(rows), 8)
+    figure = Figure(figsize=(_WIDTH_INCHES, height))
+    # A layout that is measured by drawing everything once more takes as long as the picture.
+    widest = max((len(row[0].label) for row in rows), default=0)
+    figure.subplots_adjust(
+        left=(0.15 + widest * _LETTER_INCHES) / _WIDTH_INCHES,
+        right=1.0 - 0.35 / _WIDTH_INCHES,
+        bottom=_BOTTOM_INCHES / height,
+        top=1.0 - _TOP_INCHES / height,
+    )
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     if rows:
@@ -138,7 +154,12 @@ def draw_overview(
     _legend(axes, picks)
     try:
         # What the decoration says must not depend on the machine that drew it.
-        figure.savefig(path, dpi=110, metadata={"Software": "EQCCTPro"})
+        figure.savefig(
+            path,
+            dpi=110,
+            metadata={"Software": "EQCCTPro"},
+            pil_kwargs={"compress_level": _COMPRESSION},
+        )
     except OSError as error:
         raise OutputError(
             f"cannot write the overview picture {path}: {error.strerror or error}",
@@ -151,8 +172,10 @@ def _marks_by_station(picks: pa.Table) -> dict[str, dict[str, _Marks]]:
     """Times in ns and probabilities by ``NET.STA`` and phase."""
     if picks.num_rows == 0:
         return {}
-    times = picks["time"].cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64()).to_numpy()
-    probability = picks["probability"].to_numpy().astype(np.float64)
+    time, value = picks["time"], picks["probability"]
+    times = numbers_of(time, f"M8[{time.type.unit}]").astype("M8[ns]").astype(np.int64)
+    kind = "f4" if pa.types.is_float32(value.type) else "f8"
+    probability = numbers_of(value, kind).astype(np.float64)
     where: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
     codes = (picks[name].to_pylist() for name in ("network", "station", "phase"))
     for index, (network, station, phase) in enumerate(zip(*codes, strict=True)):
@@ -195,41 +218,51 @@ def _first_pick(phases: Mapping[str, _Marks]) -> float:
 def _draw_rows(
     axes: Axes, rows: list[list[OverviewTrace]], marks: Mapping[str, Mapping[str, _Marks]]
 ) -> None:
+    from matplotlib.collections import LineCollection
+    from matplotlib.lines import Line2D
+
     start_ns = min(piece.start_ns for row in rows for piece in row)
     end_ns = max(piece.end_ns for row in rows for piece in row)
     column_ns = max(1, (end_ns - start_ns) // _COLUMNS)
+    strokes: list[Float64] = []
+    colours: list[tuple[float, ...]] = []
     for level, row in enumerate(rows):
         lines = [envelope(piece, column_ns) for piece in row]
         offset, scale = trace_range(np.concatenate([samples for _, samples in lines]))
         for days, samples in lines:
             shape = np.clip((samples - offset) / scale, -_CLIP, _CLIP)
-            axes.plot(
-                days, level - _TRACE_HEIGHT * shape, color=_TRACE_COLOUR, linewidth=0.5, zorder=2
-            )
+            height = level - _TRACE_HEIGHT * shape
+            axes.add_line(Line2D(days, height, color=_TRACE_COLOUR, linewidth=0.5, zorder=2))
         phases = marks.get(row[0].station, {})
         for phase, found in phases.items():
-            _draw_marks(axes, level, phase, found, dense=_count(phases) > _DENSE)
+            _add_marks(strokes, colours, level, phase, found, dense=_count(phases) > _DENSE)
+    strokes_of_all = LineCollection(strokes, colors=colours, linewidths=1.6, zorder=3)
+    axes.add_collection(strokes_of_all, autolim=False)
     _decorate(axes, [row[0].label for row in rows], start_ns, end_ns)
 
 
-def _draw_marks(axes: Axes, level: int, phase: str, found: _Marks, *, dense: bool) -> None:
-    from matplotlib.colors import to_rgba
+def _add_marks(
+    strokes: list[Float64],
+    colours: list[tuple[float, ...]],
+    level: int,
+    phase: str,
+    found: _Marks,
+    *,
+    dense: bool,
+) -> None:
+    from matplotlib.colors import to_rgb
 
     above = below = _MARK_HEIGHT * (0.5 + 0.5 * found.probability)
     if dense and phase == "P":
         below = np.zeros_like(above)
     elif dense and phase == "S":
         above = np.zeros_like(below)
-    colour = PHASE_COLOURS.get(phase, _OTHER_COLOUR)
+    colour = to_rgb(PHASE_COLOURS.get(phase, _OTHER_COLOUR))
     strength = _FAINTEST + (1.0 - _FAINTEST) * found.probability
-    axes.vlines(
-        _days(found.times_ns),
-        level - above,
-        level + below,
-        colors=[to_rgba(colour, alpha) for alpha in strength],
-        linewidth=1.6,
-        zorder=3,
-    )
+    days = _days(found.times_ns)
+    ends = np.stack([days, level - above, days, level + below], axis=1)
+    strokes.extend(ends.reshape(-1, 2, 2))
+    colours.extend((*colour, alpha) for alpha in strength.tolist())
 
 
 def _decorate(axes: Axes, labels: list[str], start_ns: int, end_ns: int) -> None:
@@ -243,7 +276,7 @@ def _decorate(axes: Axes, labels: list[str], start_ns: int, end_ns: int) -> None
         f"UTC, from {format_utc(start_ns, 'seconds')} to {format_utc(end_ns, 'seconds')}"
     )
     axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.set_yticks(range(len(labels)), labels, fontsize=7.5, family="monospace")
+    axes.set_yticks(range(len(labels)), labels, fontsize=_LABEL_POINTS, family="monospace")
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#E5E5E5", linewidth=0.6, zorder=0)
     axes.spines[["top", "right", "left"]].set_visible(False)

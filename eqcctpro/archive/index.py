@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -84,13 +85,16 @@ def index_file(path: str | Path) -> IndexedFile:
         The file cannot be read, is empty, or holds no miniSEED record.
     """
     try:
-        with open(path, "rb", buffering=0, opener=_without_waiting) as file:
-            status = os.fstat(file.fileno())
+        descriptor = _open_without_waiting(path)
+        try:
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise DecodeError(f"{path} is not a file that holds records", hint="remove it")
             if status.st_size == 0:
                 raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
-            quick = _first_and_last(file.fileno(), status.st_size)
+            quick = _first_and_last(descriptor, status.st_size)
+        finally:
+            os.close(descriptor)
         channels = (quick,) if quick is not None else _scan(path)
     except OSError as error:
         raise DecodeError(
@@ -100,29 +104,36 @@ def index_file(path: str | Path) -> IndexedFile:
     return IndexedFile(str(path), status.st_size, status.st_mtime_ns, channels)
 
 
-def _without_waiting(path: str, flags: int) -> int:
+def _open_without_waiting(path: str | Path) -> int:
     """Open a file without waiting for whoever might write to a pipe."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
 
 def _first_and_last(descriptor: int, size: int) -> ChannelExtent | None:
     try:
-        head = MS3Record.parse(os.pread(descriptor, min(PROBE_BYTES, size), 0))
-        length = head.reclen
-        if size % length or head.samprate < LOWEST_RATE_HZ:
+        beginning = os.pread(descriptor, min(PROBE_BYTES, size), 0)
+        head = MS3Record.parse(beginning)
+        length, rate, source, start = head.reclen, head.samprate, head.sourceid, head.starttime
+        if size % length or rate < LOWEST_RATE_HZ:
             return None
-        tail = MS3Record.parse(os.pread(descriptor, length, size - length))
-        if tail.sourceid != head.sourceid or tail.starttime < head.starttime:
+        whole = len(beginning) == size
+        last = beginning[-length:] if whole else os.pread(descriptor, length, size - length)
+        tail = MS3Record.parse(last)
+        tail_start = tail.starttime
+        if tail.sourceid != source or tail_start < start:
             return None
-        span = round((tail.samplecnt - 1) * 1e9 / head.samprate)
-        held_ns = size * MOST_SAMPLES_A_BYTE / head.samprate * NS_PER_S
-        if tail.starttime - head.starttime > held_ns + LONG_GAP_NS:
+        span = round((tail.samplecnt - 1) * 1e9 / rate)
+        if tail_start - start > size * MOST_SAMPLES_A_BYTE / rate * NS_PER_S + LONG_GAP_NS:
             return None
-        return ChannelExtent(
-            sourceid2nslc(head.sourceid), head.starttime, tail.starttime + max(span, 0)
-        )
+        return ChannelExtent(_code(source), start, tail_start + max(span, 0))
     except (MiniSEEDError, ValueError):
         return None
+
+
+def _code(source: str) -> Code:
+    # Networks of many thousand stations repeat a few codes: each is held once.
+    network, station, location, channel = map(sys.intern, sourceid2nslc(source))
+    return network, station, location, channel
 
 
 def _scan(path: str | Path) -> tuple[ChannelExtent, ...]:
@@ -146,7 +157,7 @@ def _scan(path: str | Path) -> tuple[ChannelExtent, ...]:
 def _extents(traces: MS3TraceList) -> Iterable[ChannelExtent]:
     for trace in traces:
         try:
-            code = sourceid2nslc(trace.sourceid)
+            code = _code(trace.sourceid)
         except ValueError:
             continue
         pieces = sorted((p.starttime, p.endtime) for p in trace if p.samprate >= LOWEST_RATE_HZ)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -25,6 +25,10 @@ from eqcctpro.errors import DecodeError, InputError, SettingsError
 Key = tuple[str, str, str, str]
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "make_plan"]
+
+
+# Letters of a pattern that stand for others.
+_WILDCARDS = frozenset("*?[")
 
 
 @dataclass(frozen=True)
@@ -253,8 +257,11 @@ def _choose_stations(
     chosen = holdings
     if settings.stations:
         chosen = {}
+        named = _by_name(holdings)
         for pattern in settings.stations:
-            found = {k: v for k, v in holdings.items() if _matches(k, pattern)}
+            # Thousands of exact names need not be compared with thousands of stations each.
+            candidates = holdings if _WILDCARDS & set(pattern) else named.get(pattern.upper(), ())
+            found = {k: holdings[k] for k in candidates if _matches(k, pattern)}
             if not found:
                 known = sorted({f"{k.network}.{k.station}" for k in holdings})
                 raise SettingsError(
@@ -271,7 +278,21 @@ def _choose_stations(
     return chosen
 
 
+def _by_name(instruments: Iterable[_Instrument]) -> dict[str, list[_Instrument]]:
+    """Instruments by each of their names."""
+    named: dict[str, list[_Instrument]] = {}
+    for instrument in instruments:
+        for name in set(_names(instrument)):
+            named.setdefault(name, []).append(instrument)
+    return named
+
+
 def _matches(instrument: _Instrument, pattern: str) -> bool:
+    return any(fnmatchcase(name, pattern.upper()) for name in _names(instrument))
+
+
+def _names(instrument: _Instrument) -> tuple[str, ...]:
+    """What a pattern may say of an instrument, in capitals."""
     network, station, location, band = instrument.key
     names = (
         instrument.folder,
@@ -281,7 +302,7 @@ def _matches(instrument: _Instrument, pattern: str) -> bool:
         f"{network}.{station}.{location}",
         f"{network}.{station}.{location}.{band}",
     )
-    return any(fnmatchcase(name.upper(), pattern.upper()) for name in names)
+    return tuple(name.upper() for name in names)
 
 
 def _time_chunks(

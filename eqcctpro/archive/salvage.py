@@ -16,6 +16,9 @@ _START = re.compile(rb"[0-9 \x00]{6}[DRQM][ \x00]|MS\x03")
 # Full SEED has headers of a volume, of abbreviations, stations and time spans before the data.
 _CONTROL = re.compile(rb"[0-9 \x00]{6}[VAST][ *]")
 _CONTROL_BYTES = 256
+# Where in a record of miniSEED 2 the power of two of its length usually stands.
+_EXPONENT = 54
+_MOST_EXPONENT = 32
 
 
 def whole_records(content: bytes) -> Iterator[bytes]:
@@ -38,6 +41,9 @@ def whole_records(content: bytes) -> Iterator[bytes]:
 
 def incomplete_bytes(content: bytes) -> int:
     """Bytes that fill no record, in a file that decodes without an error."""
+    length = _usual_record_length(content)
+    if length and len(content) % length == 0:
+        return 0
     try:
         head = MS3Record.parse(content)
     except (MiniSEEDError, ValueError):
@@ -46,6 +52,14 @@ def incomplete_bytes(content: bytes) -> int:
     if head.formatversion == 2 and len(content) % head.reclen == 0:
         return 0
     return len(content) - sum(len(record) for record in whole_records(content))
+
+
+def _usual_record_length(content: bytes) -> int:
+    """Length of the first record, if it is one of miniSEED 2 as nearly all are; else 0."""
+    # Blockette 1000 comes first, in the byte order of the header (SEED 2.4, chapter 8).
+    big, little = content[48:50] == b"\x03\xe8", content[48:50] == b"\xe8\x03"
+    usual = len(content) > _EXPONENT and _START.match(content) and (big or little)
+    return 1 << content[_EXPONENT] if usual and content[_EXPONENT] < _MOST_EXPONENT else 0
 
 
 def _record_length(rest: memoryview) -> int | None:

@@ -102,6 +102,10 @@ def pick(
         float | None,
         Option(help="Share of available memory to fill (0.90).", rich_help_panel=_WHERE),
     ] = None,
+    precision: Annotated[
+        str | None,
+        Option(help="f32, or bf16: faster on some CPUs, other picks.", rich_help_panel=_WHERE),
+    ] = None,
     batch_size: Annotated[
         int | None, Option(help="Windows in a batch.", rich_help_panel=_WHERE)
     ] = None,
@@ -207,6 +211,7 @@ def pick(
         "cudnn_headroom": cudnn_headroom,
         "ram_safety_cap": ram_safety_cap,
         "batch_size": batch_size,
+        "precision": precision,
         "p_threshold": p_threshold,
         "s_threshold": s_threshold,
         "detection_threshold": detection_threshold,

@@ -120,6 +120,18 @@ class Recorder:
         if self._failure is not None:
             raise self._failure
 
+    def settle(self) -> None:
+        """Wait until the groups that are full or old have been written.
+
+        Raises
+        ------
+        OutputError
+            One could not be.
+        """
+        while self._started and self._failure is None and self._waiting.unfinished_tasks:
+            time.sleep(0.002)
+        self._check()
+
     def close(self, ending: str) -> None:
         """Write what is left, say how the run ended, and end the thread.
 
@@ -163,6 +175,7 @@ class Recorder:
             self._part = max(store.parts(), default=0)
             while (group := self._waiting.get()) is not None:
                 self._write(store, group)
+                self._waiting.task_done()
         except EQCCTProError as error:
             self._failure = error
         except OSError as error:

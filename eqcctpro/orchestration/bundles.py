@@ -19,6 +19,7 @@ def make_bundles(
     *,
     within_chunks: bool = False,
     per_worker: int = BUNDLES_PER_WORKER,
+    most_tasks: int = MOST_TASKS,
 ) -> list[list[StationTask]]:
     """Cut the plan into bundles of about equal size, without changing its order.
 
@@ -29,7 +30,8 @@ def make_bundles(
     within_chunks : bool
         Never join stations of different time chunks.
     per_worker : int
-        Bundles for each worker, if tasks are small enough.
+        Bundles for each worker, if that leaves no more than `most_tasks` in each.
+    most_tasks : int
 
     Returns
     -------
@@ -39,7 +41,7 @@ def make_bundles(
     """
     total = sum(task.n_bytes for task in tasks)
     target = max(total / (workers * per_worker), 1.0)
-    most = max(min(len(tasks) // workers, MOST_TASKS), 1)
+    most = max(min(-(-len(tasks) // workers), most_tasks), 1)
     bundles: list[list[StationTask]] = []
     size = 0
     for task in tasks:

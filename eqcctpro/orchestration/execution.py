@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import chain
 
 import numpy as np
@@ -24,6 +25,8 @@ __all__ = ["Execution", "waveforms_mb"]
 # what of it the footprint of a worker covers, in MB (docs/resources.md).
 BYTES_A_SAMPLE = 30
 COVERED_MB = 5.0
+# Parts in which findings are held.
+MOST_PARTS = 1000
 # Records do not say how dense they are before they are read.
 USUAL_RATE_HZ = 100.0
 
@@ -50,8 +53,6 @@ class Execution:
     stages : StageSeconds
     adaptations : list of str
         What was changed on the way to go on with less memory.
-    use : ResourceUse
-        What the run's processes took, once it has ended.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Execution:
         self.records: dict[int, TaskRecord] = dict(self.journal.restored.records)
         self.stages = StageSeconds()
         self.adaptations: list[str] = []
-        self.use = ResourceUse()
+        self._sampler: ResourceSampler | None = None
         self._settings = settings
         self._open_chunks = open_chunks
         self._gpus = gpus
@@ -86,16 +87,22 @@ class Execution:
             Whether nothing new is to be started.
         """
         source = self._source(stop)
-        with ResourceSampler(gpus=self._gpus) as sampler:
-            self.use = sampler.use
+        with ExitStack() as stack:
+            self._sampler = ResourceSampler(gpus=self._gpus).start()
+            stack.callback(self._sampler.stop)
             for bundle in source:
                 self.journal.add(bundle)
                 self.records.update((record.task, record) for record in bundle.records)
-                self._picks.append(bundle.picks)
-                self._detections.append(bundle.detections)
+                _collect(self._picks, bundle.picks)
+                _collect(self._detections, bundle.detections)
                 self.stages.add(bundle.seconds)
                 self.adaptations += bundle.adaptations
                 yield bundle
+
+    @property
+    def use(self) -> ResourceUse:
+        """What the run's processes took, once it has ended."""
+        return ResourceUse() if self._sampler is None else self._sampler.wait()
 
     def _source(self, stop: Callable[[], bool]) -> Iterator[BundleResult]:
         journal = self.journal
@@ -118,6 +125,14 @@ class Execution:
         picks = settle_borders(_in_order(RawPicks.concatenate(self._picks)), tasks)
         detections = settle_borders(_in_order(RawPicks.concatenate(self._detections)), tasks)
         return picks, detections
+
+
+def _collect(parts: list[RawPicks], new: RawPicks) -> None:
+    """Keep findings, now and then as one part, since a part of few picks is mostly wrapping."""
+    if len(new):
+        parts.append(new)
+    if len(parts) >= MOST_PARTS:
+        parts[:] = [RawPicks.concatenate(parts)]
 
 
 def _in_order(picks: RawPicks) -> RawPicks:

@@ -86,6 +86,9 @@ class NoJournal:
     def add(self, bundle: BundleResult) -> None:
         """Keep a result."""
 
+    def settle(self) -> None:
+        """Wait until what is on its way to the disk is there."""
+
     def finish(self, failures: int) -> None:
         """Say that the results are written."""
 
@@ -206,6 +209,11 @@ class RunJournal(NoJournal):
         if self._marks is not None:
             for record in bundle.records:
                 self._marks.end(int(self.keys[record.task]))
+
+    def settle(self) -> None:
+        """Wait until what is on its way to the disk is there."""
+        if self._recorder is not None:
+            self._recorder.settle()
 
     def finish(self, failures: int) -> None:
         """Say that the results are written."""

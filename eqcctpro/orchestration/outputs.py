@@ -114,7 +114,11 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
     )
     tasks.sort(key=lambda task: (-counts[task.network, task.station], task.name))
     traces = [trace for task in tasks[:OVERVIEW_TRACES] for trace in vertical_traces(task)]
-    picks = tables.picks.filter(pa.compute.equal(tables.picks["timechunk"], chunk))
+    picks = tables.picks
+    if len(plan.chunks) > 1:
+        import pyarrow.compute
+
+        picks = picks.filter(pyarrow.compute.equal(picks["timechunk"], chunk))
     path = config.output / "overview.png"
     draw_overview(path, traces, picks, title=f"{model}, {chunk}", max_traces=OVERVIEW_TRACES)
     return str(path)
@@ -133,8 +137,6 @@ def report_run(config: PickConfig, tables: RunTables, logger: logging.Logger) ->
 
 def busiest_chunk(plan: Plan, picks: pa.Table) -> str:
     """Name of the time chunk with the most picks."""
-    import pyarrow.compute  # noqa: F401 (registers pa.compute)
-
     counts = Counter(picks["timechunk"].to_pylist())
     names = [task.chunk.name for task in plan.tasks]
     return max(dict.fromkeys(names), key=lambda name: counts[name])

@@ -26,8 +26,11 @@ from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
 
 __all__ = ["run_ripper"]
 
-# Every bundle starts a process and loads the model: few are enough to even out the end.
+# Every bundle starts a process and loads the model, which takes as long as some thousand
+# windows: few bundles are enough to even out the end, and with little work they cost more.
 BUNDLES_PER_WORKER = 2
+WORTH_A_PROCESS = 4000
+MOST_TASKS = 1024
 
 logger = logging.getLogger("eqcctpro")
 
@@ -64,16 +67,15 @@ def run_ripper(
     """
     # max_calls=1 ends the process after a task, and so gives back all of its memory.
     remote = ray.remote(max_calls=1, max_retries=0)(rip).options(**placement.ray_options)
-    queue = BundleQueue(
-        make_bundles(
-            tasks,
-            placement.workers,
-            within_chunks=open_chunks is not None,
-            per_worker=BUNDLES_PER_WORKER,
-        ),
-        open_chunks,
-        stop,
+    share = (spec.expected_windows or 0) / placement.workers
+    bundles = make_bundles(
+        tasks,
+        placement.workers,
+        within_chunks=open_chunks is not None,
+        per_worker=BUNDLES_PER_WORKER if share > WORTH_A_PROCESS else 1,
+        most_tasks=MOST_TASKS,
     )
+    queue = BundleQueue(bundles, open_chunks, stop)
     deaths = MemoryDeaths(ray)
     suspects: Counter[int] = Counter()
     free = list(range(placement.workers))[::-1]

@@ -28,4 +28,4 @@ def run_picking(config: PickConfig, *, quiet: bool = True, keep_going: bool = Tr
         A station that fails does not raise: it is in the summary.
     """
     with PickSession(config) as session:
-        return session.run(quiet=quiet, keep_going=keep_going)
+        return session.run(quiet=quiet, keep_going=keep_going, last=True)

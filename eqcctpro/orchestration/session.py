@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from typing import Any
 
@@ -34,6 +35,7 @@ from eqcctpro.orchestration.result import RunResult
 from eqcctpro.orchestration.runlog import run_log
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers, open_workers
+from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.table import detection_table, pick_table
 from eqcctpro.picks.writers import check_writable
 from eqcctpro.pipeline.settings import PipelineSettings
@@ -100,13 +102,17 @@ class PickSession:
         if workers is not None:
             workers.close()
 
-    def run(self, *, quiet: bool = True, keep_going: bool = True, **changes: Any) -> RunResult:
+    def run(
+        self, *, quiet: bool = True, keep_going: bool = True, last: bool = False, **changes: Any
+    ) -> RunResult:
         """Pick, and write the results.
 
         Parameters
         ----------
         quiet, keep_going : bool
             As in `run_picking`.
+        last : bool
+            End the workers while the results are written.
         **changes
             Settings of this run and the following ones that differ from those before:
             those in `CHANGEABLE`.
@@ -127,7 +133,9 @@ class PickSession:
             goes_on = config.resume != "never" and folder.unfinished()
             with run_log(logs, append=goes_on) as logger:
                 try:
-                    return self._run(clock, logger, folder, quiet=quiet, keep_going=keep_going)
+                    return self._run(
+                        clock, logger, folder, quiet=quiet, keep_going=keep_going, last=last
+                    )
                 except BaseException as error:
                     if isinstance(error, (EQCCTProError, RunInterrupted)):
                         logger.error("%s", error)
@@ -142,6 +150,7 @@ class PickSession:
         *,
         quiet: bool,
         keep_going: bool,
+        last: bool,
     ) -> RunResult:
         config = self.config
         first = self._weights is None
@@ -170,7 +179,14 @@ class PickSession:
         try:
             self._pick(run, logger, quiet=quiet, keep_going=keep_going)
             clock.lap("pick")
-            result = _finish(config, clock, logger, weights, picker, run)
+            journal.settle()  # what cannot be recorded is said before results are written
+            # Copies: what workers have sent may be memory that they share.
+            found = run.raw()
+            with ThreadPoolExecutor(1, "eqcctpro-end") as beside:
+                ended = beside.submit(self._end, run) if last else None
+                result = _finish(config, clock, logger, weights, picker, run, found)
+                if ended is not None:
+                    ended.result()
             journal.finish(result.counts["failed"])
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
@@ -199,6 +215,11 @@ class PickSession:
                 hint="the same command goes on from there; "
                 f"eqcctpro status {self.config.output} shows how far it is",
             )
+
+    def _end(self, run: Execution) -> None:
+        """End the workers after the last sample of what they take."""
+        _ = run.use
+        self.close()
 
     def open(self) -> Workers:
         """Start the workers now, rather than in the first run.
@@ -304,9 +325,10 @@ def _finish(
     weights: WeightFiles,
     picker: Picker,
     run: Execution,
+    found: tuple[RawPicks, RawPicks],
 ) -> RunResult:
     name = run_id(config, weights, run.plan.tasks)
-    picks, detections = run.raw()
+    picks, detections = found
     tables = RunTables(
         pick_table(picks, run.plan.tasks, picker, name),
         detection_table(detections, run.plan.tasks, picker, name)

@@ -38,6 +38,8 @@ class WorkerSpec:
         Operators that TensorFlow executes at a time.
     vram_mb : float or None
         GPU memory that the runtime may allocate, MB of 2**20 bytes.
+    precision : str
+        Arithmetic of the network on a CPU.
     """
 
     weights: WeightFiles
@@ -50,6 +52,7 @@ class WorkerSpec:
     expected_windows: int | None = None
     inter_threads: int | None = None
     vram_mb: float | None = None
+    precision: str = "f32"
 
 
 @dataclass(frozen=True)
@@ -114,6 +117,7 @@ def open_pipeline(spec: WorkerSpec) -> Pipeline:
         expected_windows=spec.expected_windows,
         inter_threads=spec.inter_threads,
         vram_mb=spec.vram_mb,
+        precision=spec.precision,
     )
     return Pipeline(picker, runtime, spec.settings)
 

@@ -6,6 +6,7 @@ import logging
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -110,6 +111,7 @@ def open_workers(
         expected_windows=windows,
         inter_threads=config.inter_threads,
         vram_mb=placement.vram_limit(0),
+        precision=config.precision,
     )
     started = time.perf_counter()
     workers = _Local(spec, placement) if config.mode == "local" else _OnRay(config, spec, placement)
@@ -183,8 +185,6 @@ class _OnRay(Workers):
         from eqcctpro.orchestration.modelactor import ActorPool
 
         self.placement = placement
-        self._spec = _with_one_runtime(config, spec)
-        self.runtime, self.batch_size = self._spec.runtime, self._spec.batch_size
         self._pool: ActorPool | None = None
         self._stack = ExitStack()
         session = ray_session(
@@ -194,7 +194,12 @@ class _OnRay(Workers):
             temp_dir=config.ray_temp_dir,
         )
         with ExitStack() as stack:
+            # Ray takes seconds to start, most of them in other processes.
+            chooser = stack.enter_context(ThreadPoolExecutor(1, "eqcctpro-runtime"))
+            chosen = chooser.submit(_with_one_runtime, config, spec)
             self._ray = stack.enter_context(session)
+            self._spec = chosen.result()
+            self.runtime, self.batch_size = self._spec.runtime, self._spec.batch_size
             if config.mode == "modelactor":
                 self._pool = ActorPool(self._ray, self._spec, placement)
                 stack.callback(self._pool.close)

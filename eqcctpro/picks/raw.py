@@ -39,16 +39,14 @@ class RawPicks:
     @classmethod
     def empty(cls) -> RawPicks:
         """No picks."""
-        times = np.empty(0, dtype=np.int64)
-        task, label = np.empty(0, dtype=np.int32), np.empty(0, dtype=np.int16)
-        return cls(task, label, times, times, times, np.empty(0, dtype=np.float32))
+        return _NOTHING
 
     @classmethod
     def concatenate(cls, parts: list[RawPicks]) -> RawPicks:
         """All picks of several parts, in their order."""
         parts = [part for part in parts if len(part)]
-        if not parts:
-            return cls.empty()
+        if len(parts) < 2:
+            return parts[0] if parts else cls.empty()
         return cls(
             np.concatenate([part.task for part in parts]),
             np.concatenate([part.label for part in parts]),
@@ -58,8 +56,8 @@ class RawPicks:
             np.concatenate([part.probability for part in parts]),
         )
 
-    def take(self, which: NDArray[Any]) -> RawPicks:
-        """The picks that an index or boolean array names."""
+    def take(self, which: NDArray[Any] | slice) -> RawPicks:
+        """The picks that a slice, or an index or boolean array, names."""
         return RawPicks(
             self.task[which],
             self.label[which],
@@ -68,3 +66,12 @@ class RawPicks:
             self.end_ns[which],
             self.probability[which],
         )
+
+
+_NO_TIMES = np.empty(0, dtype=np.int64)
+_NOTHING = RawPicks(
+    np.empty(0, dtype=np.int32),
+    np.empty(0, dtype=np.int16),
+    *(_NO_TIMES, _NO_TIMES, _NO_TIMES),
+    np.empty(0, dtype=np.float32),
+)

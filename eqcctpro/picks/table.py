@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.models.picker import Picker
+from eqcctpro.picks.arrow import number_column, text_column
 from eqcctpro.picks.raw import RawPicks
 
 __all__ = [
@@ -52,52 +54,57 @@ def pick_table(
     raw: RawPicks, tasks: Sequence[StationTask], picker: Picker, run_id: str
 ) -> pa.Table:
     """Rows of `PICK_SCHEMA`, sorted by time, then by code and phase."""
+    raw = _sorted(raw, tasks, picker)
     columns = _columns(raw, tasks, picker, run_id)
-    columns["phase"] = pa.array(list(picker.labels), pa.string()).take(pa.array(raw.label))
-    return _sorted(columns, PICK_SCHEMA)
+    columns["phase"] = text_column(picker.labels, raw.label)
+    return pa.table([columns[name] for name in PICK_SCHEMA.names], schema=PICK_SCHEMA)
 
 
 def detection_table(
     raw: RawPicks, tasks: Sequence[StationTask], picker: Picker, run_id: str
 ) -> pa.Table:
     """Rows of `DETECTION_SCHEMA`, sorted by time, then by code."""
-    return _sorted(_columns(raw, tasks, picker, run_id), DETECTION_SCHEMA)
+    columns = _columns(_sorted(raw, tasks, picker), tasks, picker, run_id)
+    return pa.table([columns[name] for name in DETECTION_SCHEMA.names], schema=DETECTION_SCHEMA)
+
+
+def _sorted(raw: RawPicks, tasks: Sequence[StationTask], picker: Picker) -> RawPicks:
+    """In the order of time, code, phase and time chunk."""
+    used, position = np.unique(raw.task, return_inverse=True)
+    named = [tasks[index] for index in used.tolist()]
+    codes = _ranks([(t.network, t.station, t.location, t.instrument) for t in named])
+    chunks = _ranks([task.chunk.name for task in named])
+    keys = (chunks[position], _ranks(picker.labels)[raw.label], codes[position])
+    return raw.take(np.lexsort((*keys, _microseconds(raw.time_ns))))
+
+
+def _ranks(values: Sequence[Any]) -> NDArray[np.intp]:
+    """Place of each value among all different ones in order."""
+    place = {value: rank for rank, value in enumerate(sorted(set(values)))}
+    return np.array([place[value] for value in values], dtype=np.intp)
 
 
 def _columns(
     raw: RawPicks, tasks: Sequence[StationTask], picker: Picker, run_id: str
 ) -> dict[str, pa.Array]:
-    which = pa.array(raw.task)
-
-    def per_task(values: list[str]) -> pa.Array:
-        return pa.array(values, pa.string()).take(which)
-
-    def constant(value: str) -> pa.Array:
-        return pa.array([value], pa.string()).take(pa.array(np.zeros(len(raw), dtype=np.int32)))
-
+    used, which = np.unique(raw.task, return_inverse=True)
+    named = [tasks[index] for index in used.tolist()]
+    same = np.zeros(len(raw), dtype=np.intp)
     return {
-        "network": per_task([task.network for task in tasks]),
-        "station": per_task([task.station for task in tasks]),
-        "location": per_task([task.location for task in tasks]),
-        "channel": per_task([task.instrument for task in tasks]),
-        "time": _timestamps(raw.time_ns),
-        "start_time": _timestamps(raw.start_ns),
-        "end_time": _timestamps(raw.end_ns),
-        "probability": pa.array(raw.probability, pa.float32()),
-        "model": constant(picker.model),
-        "weights": constant(picker.weights),
-        "timechunk": per_task([task.chunk.name for task in tasks]),
-        "run_id": constant(run_id),
+        "network": text_column([task.network for task in named], which),
+        "station": text_column([task.station for task in named], which),
+        "location": text_column([task.location for task in named], which),
+        "channel": text_column([task.instrument for task in named], which),
+        "time": number_column(_microseconds(raw.time_ns), _UTC),
+        "start_time": number_column(_microseconds(raw.start_ns), _UTC),
+        "end_time": number_column(_microseconds(raw.end_ns), _UTC),
+        "probability": number_column(raw.probability, pa.float32()),
+        "model": text_column([picker.model], same),
+        "weights": text_column([picker.weights], same),
+        "timechunk": text_column([task.chunk.name for task in named], which),
+        "run_id": text_column([run_id], same),
     }
 
 
-def _timestamps(times_ns: NDArray[np.int64]) -> pa.Array:
-    microseconds = (times_ns + 500) // 1000
-    return pa.array(microseconds, pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-
-
-def _sorted(columns: dict[str, pa.Array], schema: pa.Schema) -> pa.Table:
-    table = pa.table([columns[name] for name in schema.names], schema=schema)
-    order = ["time", "network", "station", "location", "channel"]
-    order += [name for name in ("phase", "timechunk") if name in schema.names]
-    return table.sort_by([(name, "ascending") for name in order])
+def _microseconds(times_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    return (times_ns + 500) // 1000

@@ -7,11 +7,12 @@ same arrival is one pick.
 from __future__ import annotations
 
 from bisect import bisect
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.picks.trigger import Triggers
+from eqcctpro.picks.trigger import CurveTriggers, Triggers
 
 __all__ = ["WindowPeaks", "highest_peaks"]
 
@@ -105,6 +106,12 @@ class WindowPeaks:
         value = np.array([span[3] for span in found], dtype=np.float32)
         kept = _each_once(peak, value, self._tolerance)
         return Triggers(onset[kept], end[kept], peak[kept], value[kept])
+
+    def triggers_of(self, labels: Sequence[int]) -> CurveTriggers:
+        """Picks of several labels, one after the other."""
+        found = [self.triggers(label) for label in labels]
+        curve = np.repeat(np.arange(len(found)), [len(triggers.peak) for triggers in found])
+        return CurveTriggers(curve, Triggers(*map(np.concatenate, zip(*found, strict=True))))
 
 
 def _flanks(curve: Float32, peak: int, threshold: float) -> tuple[int, int]:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
+from numpy.typing import NDArray
 
 from eqcctpro.errors import OutputError
+from eqcctpro.picks.arrow import numbers_of, text_column, texts_in, texts_of_width
 
 __all__ = ["atomic_file", "check_writable", "csv_lines", "write_csv", "write_parquet"]
 
@@ -115,16 +116,19 @@ def write_parquet(table: pa.Table, path: Path) -> None:
 
 
 def _needs_quotes(table: pa.Table) -> bool:
-    texts = (column for column in table.columns if pa.types.is_string(column.type))
-    values = {str(value) for column in texts for value in column.unique().to_pylist()}
-    return any(character in value for value in values for character in ',"\r\n')
+    texts = (texts_in(column) for column in table.columns if pa.types.is_string(column.type))
+    return any(character in text for text in texts for character in (b",", b'"', b"\r", b"\n"))
 
 
 def _as_text(table: pa.Table) -> pa.Table:
     columns = []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        convert = _text_of(table.schema.field(name).type)
-        columns.append(_or_empty(convert(column.to_numpy()), column) if convert else column)
+    for column in table.columns:
+        texts = None
+        if pa.types.is_timestamp(column.type):
+            texts = _iso_times(numbers_of(column, f"M8[{column.type.unit}]"))
+        elif pa.types.is_float32(column.type):
+            texts = text_column([f"{value:.6f}" for value in numbers_of(column, "f4").tolist()])
+        columns.append(column if texts is None else _or_empty(texts, column))
     return pa.table(columns, names=table.column_names)
 
 
@@ -132,14 +136,13 @@ def _or_empty(text: pa.Array, column: pa.ChunkedArray) -> pa.Array:
     """Nothing where nothing is known, such as the trigger times of a catalogue's picks."""
     if not column.null_count:
         return text
+    import pyarrow.compute as pc
+
     return pc.if_else(pc.is_valid(column).combine_chunks(), text, pa.scalar(""))
 
 
-def _text_of(kind: pa.DataType) -> Callable[[np.ndarray], pa.Array] | None:
-    if pa.types.is_timestamp(kind):
-        return lambda values: pa.array(
-            np.char.add(np.datetime_as_string(values.astype("M8[us]"), unit="us"), "Z")
-        )
-    if pa.types.is_floating(kind):
-        return lambda values: pa.array(np.char.mod("%.6f", values))
-    return None
+def _iso_times(times: NDArray[np.datetime64]) -> pa.Array:
+    texts = np.datetime_as_string(times.astype("M8[us]"), unit="us")
+    if np.isnat(times).any():
+        return text_column([f"{text}Z" for text in texts.tolist()])
+    return texts_of_width(np.char.add(texts.astype("S26"), b"Z"))

@@ -4,31 +4,33 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
-from eqcctpro.archive.timechunks import Timechunk
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.raw import RawPicks
-from eqcctpro.picks.trigger import Triggers, find_triggers
+from eqcctpro.picks.trigger import CurveTriggers, find_triggers_on
 from eqcctpro.picks.window_peak import WindowPeaks
 from eqcctpro.pipeline.feeder import Feeder
+from eqcctpro.pipeline.findings import BlockFindings, CurveOrigin, findings_of, picked_labels
 from eqcctpro.pipeline.prepare import Prepared
 from eqcctpro.pipeline.records import StageSeconds, TaskRecord, TaskResult
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.runtimes.base import Runtime
-from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.blocks import Block
-from eqcctpro.windows.stacking import CurveStack
+from eqcctpro.windows.stacking import CurveStack, StackLayout, curve_rate, stack_alike
 
-__all__ = ["BORDER_GUARD_NS", "Pipeline"]
+__all__ = ["Pipeline"]
 
-# Picks this close to a border are reported by both neighbours, which are then compared.
-BORDER_GUARD_NS = NS_PER_S
+Float32 = NDArray[np.float32]
+
+# Layouts of short blocks that are remembered: networks hold records of a few lengths.
+LAYOUTS = 16
 
 
 @dataclass(slots=True)
@@ -43,9 +45,27 @@ class _OpenTask:
 @dataclass(slots=True)
 class _OpenBlock:
     owner: _OpenTask
-    start_ns: int
-    sampling_rate: float
-    stack: CurveStack | WindowPeaks
+    origin: CurveOrigin
+    offsets: NDArray[np.intp]
+    layout: StackLayout | None
+    stack: CurveStack | WindowPeaks | None = None
+
+    def alike(self, other: _OpenBlock) -> bool:
+        """Whether both can be stacked and picked at once."""
+        return (
+            self.layout is not None
+            and self.layout is other.layout
+            and self.origin.sampling_rate == other.origin.sampling_rate
+        )
+
+
+@dataclass(slots=True)
+class _Batch:
+    """A batch under way, and whose windows it holds, block by block."""
+
+    curves: Callable[[], Float32]
+    claims: list[tuple[_OpenBlock, int]]
+    started: float
 
 
 class Pipeline:
@@ -63,11 +83,14 @@ class Pipeline:
         self.runtime = runtime
         self.settings = settings
         self.stages = StageSeconds()
-        shape = (runtime.batch_size, len(picker.components), picker.in_samples)
-        self._batch = np.empty(shape, dtype=np.float32)
+        # While some batches are under way, the next one is filled.
+        self._arena = deque(runtime.arena(len(picker.components), picker.in_samples))
         self._filled = 0
         self._claims: list[tuple[_OpenBlock, int]] = []
+        self._under_way: deque[_Batch] = deque()
+        self._collected = 0.0
         self._finished: deque[TaskResult] = deque()
+        self._apply_settings()
 
     def run(self, tasks: Sequence[StationTask]) -> Iterator[TaskResult]:
         """Pick station tasks; results come as tasks finish, which may be out of order.
@@ -78,8 +101,9 @@ class Pipeline:
             One for every task.
         """
         self._filled = 0  # an earlier run may have ended in an error
-        self._claims.clear()
-        self._finished.clear()
+        for leftovers in (self._claims, self._under_way, self._finished):
+            leftovers.clear()
+        self._apply_settings()
         feeder = Feeder(tasks, self.picker, self.settings)
         for prepared in feeder:
             if prepared.record is not None:
@@ -89,141 +113,149 @@ class Pipeline:
             while self._finished:
                 yield self._finished.popleft()
         self._flush()
+        while self._under_way:
+            self._collect()
         while self._finished:
             yield self._finished.popleft()
         self.stages.add(feeder.seconds)
 
+    def _apply_settings(self) -> None:
+        """What depends on the settings, which may change between runs."""
+        thresholds = picked_labels(self.picker, self.settings)
+        self._labels, self._thresholds = list(thresholds), list(thresholds.values())
+        self._layout = lru_cache(maxsize=LAYOUTS)(self._layout_of)
+
+    def _layout_of(self, offsets: bytes) -> StackLayout:
+        starts = np.frombuffer(offsets, dtype=np.intp)
+        return StackLayout.of(self.picker, self.settings.windows, starts)
+
     def _enqueue(self, prepared: Prepared) -> None:
         owner = _OpenTask(prepared, len(prepared.blocks))
         for block, offsets in prepared.blocks:
-            stack = self._stack(block, offsets)
-            opened = _OpenBlock(owner, block.start_ns, block.sampling_rate, stack)
-            self._pack(block, offsets, opened)
+            origin = CurveOrigin(prepared.task, block.start_ns, block.sampling_rate)
+            layout = None
+            if self.settings.windows.picking == "trigger" and len(offsets) <= self._room:
+                layout = self._layout(offsets.tobytes())
+            self._pack(block, _OpenBlock(owner, origin, offsets, layout))
 
-    def _stack(self, block: Block, offsets: NDArray[np.intp]) -> CurveStack | WindowPeaks:
-        """What collects the predictions of a block's windows."""
-        if self.settings.windows.picking == "window_peak":
-            return WindowPeaks(
-                offsets,
-                [self._threshold(label) for label in self.picker.labels],
-                block.sampling_rate,
-            )
-        return CurveStack(self.picker, self.settings.windows, offsets)
+    @property
+    def _room(self) -> int:
+        return self.runtime.batch_size
 
-    def _threshold(self, label: str) -> float | None:
-        """Threshold of a curve; None if it is not picked."""
-        if label == self.picker.detection_label:
-            return self.settings.thresholds["Detection"]
-        return self.settings.thresholds[label] if label in self.picker.phases else None
-
-    def _pack(self, block: Block, offsets: NDArray[np.intp], opened: _OpenBlock) -> None:
+    def _pack(self, block: Block, opened: _OpenBlock) -> None:
         length = self.picker.in_samples
+        offsets = opened.offsets.tolist()
         first = 0
         while first < len(offsets):
-            room = min(self.runtime.batch_size - self._filled, len(offsets) - first)
-            for row, offset in enumerate(offsets[first : first + room].tolist(), self._filled):
-                self._batch[row] = block.data[:, offset : offset + length]
+            room = min(self._room - self._filled, len(offsets) - first)
+            batch = self._arena[0]
+            for row, offset in enumerate(offsets[first : first + room], self._filled):
+                batch[row] = block.data[:, offset : offset + length]
             self._claims.append((opened, room))
             self._filled += room
             first += room
-            if self._filled == self.runtime.batch_size:
+            if self._filled == self._room:
                 self._flush()
 
     def _flush(self) -> None:
+        """Send the batch on its way; collect the oldest if it is that one's turn."""
         if not self._filled:
             return
         started = time.perf_counter()
-        predictions = self.runtime.predict(self._batch[: self._filled])
+        curves = self.runtime.submit(self._arena[0][: self._filled])
+        self._under_way.append(_Batch(curves, self._claims, started))
+        self._arena.rotate(-1)
+        self._claims, self._filled = [], 0
+        if len(self._under_way) >= self.runtime.ahead:
+            self._collect()
+
+    def _collect(self) -> None:
+        """Wait for the oldest batch, and stack and pick what it completes."""
+        batch = self._under_way.popleft()
+        predictions = batch.curves()
         inferred = time.perf_counter()
+        self.stages.seconds["infer"] += inferred - max(batch.started, self._collected)
+        self._collected = inferred
         position = 0
-        for block, n in self._claims:
-            block.stack.add(predictions[position : position + n])
+        for blocks, n in _runs(batch.claims):
+            part = predictions[position : position + n]
             position += n
-            if block.stack.complete:
-                self._close(block)
-        self._claims.clear()
-        self._filled = 0
-        self.stages.seconds["infer"] += inferred - started
+            if n == len(blocks) * len(blocks[0].offsets) and blocks[0].layout is not None:
+                self._pick_whole(blocks, blocks[0].layout, part)
+            else:
+                self._add(blocks[0], part)
         self.stages.seconds["pick"] += time.perf_counter() - inferred
 
-    def _close(self, block: _OpenBlock) -> None:
-        owner = block.owner
-        task = owner.prepared.task
-        for index, triggers in self._triggers(block.stack):
-            found = self._timed(block, triggers)
-            if found is not None:
-                raw = _columns(task.index, index, found)
-                is_detection = self.picker.labels[index] == self.picker.detection_label
-                (owner.detections if is_detection else owner.picks).append(raw)
-        owner.missing_blocks -= 1
-        if owner.missing_blocks == 0:
-            self._finished.append(_finish(owner))
+    def _pick_whole(
+        self, blocks: Sequence[_OpenBlock], layout: StackLayout, predictions: Float32
+    ) -> None:
+        """Pick blocks with the same layout whose windows are all there."""
+        shape = (len(blocks), len(layout.starts), *predictions.shape[1:])
+        self._pick(blocks, stack_alike(predictions.reshape(shape), layout, self._labels))
 
-    def _triggers(self, stack: CurveStack | WindowPeaks) -> Iterator[tuple[int, Triggers]]:
-        """Index and triggers of every label that is picked."""
-        curve = stack.finish() if isinstance(stack, CurveStack) else None
-        for index, label in enumerate(self.picker.labels):
-            threshold = self._threshold(label)
-            if threshold is None:
-                continue
-            if isinstance(stack, WindowPeaks):
-                yield index, stack.triggers(index)
-            elif curve is not None:
-                yield index, find_triggers(np.ascontiguousarray(curve[:, index]), threshold)
-
-    def _timed(self, block: _OpenBlock, triggers: Triggers) -> tuple[NDArray[np.int64], ...] | None:
-        """Times and probability of the picks that belong to the task and the run."""
-        if not len(triggers.peak):
-            return None
-        origin_ns, interval_ns = self._curve_times(block)
-        times = [
-            origin_ns + np.round(samples * interval_ns).astype(np.int64)
-            for samples in (triggers.peak, triggers.onset, triggers.end)
-        ]
-        outside = _outside(times[0], self.settings)
-        block.owner.n_outside += int(np.count_nonzero(outside))
-        wanted = _within(times[0], block.owner.prepared.task.chunk) & ~outside
-        if not wanted.any():
-            return None
-        return times[0][wanted], times[1][wanted], times[2][wanted], triggers.value[wanted]  # type: ignore[return-value]
-
-    def _curve_times(self, block: _OpenBlock) -> tuple[int, float]:
-        """Time of a curve's first sample, and nanoseconds between its samples."""
-        rate = block.sampling_rate
-        if self.picker.output == "point":
-            shift = self.picker.pred_sample[1]
-            interval = self.settings.windows.stride * NS_PER_S / rate
+    def _add(self, block: _OpenBlock, predictions: Float32) -> None:
+        """Add to a block some of its windows, and pick it if they are the last."""
+        if block.stack is None:
+            block.stack = self._stack(block)
+        block.stack.add(predictions)
+        if not block.stack.complete:
+            return
+        if isinstance(block.stack, WindowPeaks):
+            self._close([block], block.stack.triggers_of(self._labels), block.stack.rate_factor)
         else:
-            shift = self.picker.pred_sample[0]
-            interval = NS_PER_S / (rate * block.stack.rate_factor)
-        return block.start_ns + round(shift * NS_PER_S / rate), interval
+            curves = block.stack.finish()[:, self._labels].T
+            self._pick([block], np.ascontiguousarray(curves)[np.newaxis])
+
+    def _stack(self, block: _OpenBlock) -> CurveStack | WindowPeaks:
+        """What collects the predictions of a block's windows."""
+        picker, windows = self.picker, self.settings.windows
+        if windows.picking == "window_peak":
+            known = dict(zip(self._labels, self._thresholds, strict=True))
+            thresholds = [known.get(index) for index in range(len(picker.labels))]
+            return WindowPeaks(block.offsets, thresholds, block.origin.sampling_rate)
+        layout = block.layout or StackLayout.of(picker, windows, block.offsets)
+        return CurveStack(layout, len(picker.labels))
+
+    def _pick(self, blocks: Sequence[_OpenBlock], curves: Float32) -> None:
+        """Find triggers on curves of shape (blocks, labels, samples)."""
+        rows = curves.reshape(-1, curves.shape[2])
+        found = find_triggers_on(rows, self._thresholds * len(blocks))
+        self._close(blocks, found, curve_rate(self.picker))
+
+    def _close(self, blocks: Sequence[_OpenBlock], found: CurveTriggers, rate: float) -> None:
+        origins = [block.origin for block in blocks]
+        findings = findings_of(found, origins, self._labels, self.picker, self.settings, rate)
+        for block, finding in zip(blocks, findings, strict=True):
+            _keep(block.owner, finding)
+            if block.owner.missing_blocks == 0:
+                self._finished.append(_finish(block.owner))
 
 
-def _within(times_ns: NDArray[np.int64], chunk: Timechunk) -> NDArray[np.bool_]:
-    return (times_ns >= chunk.own_start_ns - BORDER_GUARD_NS) & (
-        times_ns < chunk.own_end_ns + BORDER_GUARD_NS
-    )
+def _runs(claims: Sequence[tuple[_OpenBlock, int]]) -> Iterator[tuple[list[_OpenBlock], int]]:
+    """Neighbouring whole blocks that are alike, and other blocks singly, with their windows."""
+    run: list[_OpenBlock] = []
+    total = 0
+    for block, n in claims:
+        whole = n == len(block.offsets)
+        if run and not (whole and total and block.alike(run[0])):
+            yield run, total
+            run, total = [], 0
+        run.append(block)
+        total += n
+        if not whole:
+            yield run, total
+            run, total = [], 0
+    if run:
+        yield run, total
 
 
-def _outside(times_ns: NDArray[np.int64], settings: PipelineSettings) -> NDArray[np.bool_]:
-    outside = np.zeros(len(times_ns), dtype=bool)
-    if settings.start_ns is not None:
-        outside |= times_ns < settings.start_ns
-    if settings.end_ns is not None:
-        outside |= times_ns >= settings.end_ns
-    return outside
-
-
-def _columns(task: int, label: int, found: tuple[NDArray[np.int64], ...]) -> RawPicks:
-    peak, onset, end, value = found
-    return RawPicks(
-        np.full(len(peak), task, dtype=np.int32),
-        np.full(len(peak), label, dtype=np.int16),
-        peak,
-        onset,
-        end,
-        value.astype(np.float32),
-    )
+def _keep(owner: _OpenTask, finding: BlockFindings) -> None:
+    owner.missing_blocks -= 1
+    owner.n_outside += finding.n_outside
+    if len(finding.picks):
+        owner.picks.append(finding.picks)
+    if len(finding.detections):
+        owner.detections.append(finding.detections)
 
 
 def _finish(owner: _OpenTask) -> TaskResult:

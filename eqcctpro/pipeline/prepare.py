@@ -199,7 +199,9 @@ def _blocks(
     if resampled:
         listed = ", ".join(f"{rate:g}" for rate in resampled)
         notes.append(f"resampled from {listed} Hz to {target:g} Hz")
-    conditioned = merge_segments(condition(segments, settings.conditioning))
+    conditioned = condition(segments, settings.conditioning)
+    if any(new is not old for new, old in zip(conditioned, segments, strict=True)):
+        conditioned = merge_segments(conditioned)  # pieces of different rates have one now
     kept, dropped = drop_conflicts(conditioned)
     if dropped:
         notes.append(f"{len(dropped)} pieces that contradict each other were left out")

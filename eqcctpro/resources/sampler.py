@@ -183,12 +183,23 @@ class ResourceSampler:
         return self.use.peak_pss_mb
 
     def __enter__(self) -> ResourceSampler:
-        self._started = time.perf_counter()
-        self.use.start_pss_mb = tree_pss_mb(self._pid)
-        self._cpu_before = _cpu_seconds(_tree(self._pid))
-        self._activity_before = gpu_activity() if self._gpus else []
+        return self.start()
+
+    def start(self) -> ResourceSampler:
+        """Begin to watch."""
+        self._started = self._ended = time.perf_counter()
         self._thread.start()
         return self
+
+    def stop(self) -> None:
+        """End watching; the last sample may still be taken when this returns."""
+        self._ended = time.perf_counter()
+        self._stop.set()
+
+    def wait(self) -> ResourceUse:
+        """What was seen, after the last sample."""
+        self._thread.join()
+        return self.use
 
     def __exit__(
         self,
@@ -196,10 +207,17 @@ class ResourceSampler:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._stop.set()
-        self._thread.join()
+        self.stop()
+        self.wait()
+
+    def _begin(self) -> None:
+        self._cpu_before = _cpu_seconds(_tree(self._pid))
+        self.use.start_pss_mb = tree_pss_mb(self._pid)
+        self._activity_before = gpu_activity() if self._gpus else []
+
+    def _conclude(self) -> None:
         self._sample()
-        self.use.seconds = time.perf_counter() - self._started
+        self.use.seconds = self._ended - self._started
         self.use.cpu_s = sum(self._cpu.values()) - sum(self._cpu_before.values())
         self.use.gpu_utilisation = {
             index: sum(values) / len(values) for index, values in self._utilisation.items()
@@ -211,11 +229,13 @@ class ResourceSampler:
                 self.use.gpu_energy_j[item.index] = item.energy_j - earlier
 
     def _run(self) -> None:
+        self._begin()
         wait = 0.0
         while not self._stop.wait(wait):
             started = time.thread_time()
             self._sample()
             wait = max(self._interval_s, (time.thread_time() - started) / self._share)
+        self._conclude()
 
     def _sample(self) -> None:
         now = time.perf_counter()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import ClassVar
 
 import numpy as np
@@ -26,11 +27,14 @@ class Runtime(ABC):
         ``"cpu"`` or for example ``"cuda:0"``.
     batch_size : int
         Windows that one call of :meth:`predict` takes at most.
+    ahead : int
+        Batches that may be under way at a time.
     """
 
     kind: ClassVar[str]
     device: str
     batch_size: int
+    ahead: int = 1
 
     @abstractmethod
     def predict(self, windows: Float32) -> Float32:
@@ -47,6 +51,35 @@ class Runtime(ABC):
             Probabilities in 0..1.  The array belongs to the caller until the next
             call of ``predict`` on the same runtime.
         """
+
+    def submit(self, windows: Float32) -> Callable[[], Float32]:
+        """Begin to execute the network on one batch.
+
+        Parameters
+        ----------
+        windows : ndarray of float32
+            As for :meth:`predict`; not to be changed until the result has been taken.
+
+        Returns
+        -------
+        callable
+            Waits for the result and returns it.  The array belongs to the caller until
+            `ahead` more batches have been submitted.  Results are taken in the order of
+            submission; one that is not taken is lost.
+        """
+        curves = self.predict(windows)
+        return lambda: curves
+
+    def arena(self, components: int, in_samples: int) -> list[Float32]:
+        """Arrays for `ahead` batches, which :meth:`submit` executes without copying them.
+
+        Returns
+        -------
+        list of ndarray of float32, shape (batch_size, components, in_samples)
+            To be used in turn.
+        """
+        shape = (self.batch_size, components, in_samples)
+        return [np.empty(shape, dtype=np.float32) for _ in range(self.ahead)]
 
     def take_notes(self) -> list[str]:
         """What the runtime has changed about its way of working since it was last asked."""

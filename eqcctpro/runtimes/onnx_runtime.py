@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -41,6 +42,7 @@ class OnnxRuntime(Runtime):
     """
 
     kind: ClassVar[str] = "onnxruntime"
+    ahead = 2
 
     def __init__(self, path: Path, *, batch_size: int, threads: int | None = None) -> None:
         try:
@@ -73,13 +75,17 @@ class OnnxRuntime(Runtime):
 
     def predict(self, windows: Float32) -> Float32:
         """Execute the network on one batch; see :meth:`Runtime.predict`."""
+        return self.submit(windows)()
+
+    def submit(self, windows: Float32) -> Callable[[], Float32]:
+        """Begin to execute the network on one batch; see :meth:`Runtime.submit`."""
         if self._session is None:
             raise RuntimeError("this runtime was closed")
-        bounds = slice_bounds(len(windows), self._slice)
-        if len(bounds) == 1:
-            return self._run(windows)
-        parts = [windows[start:stop] for start, stop in bounds]
-        return np.concatenate(list(self._pool.map(self._run, parts)))
+        parts = [
+            self._pool.submit(self._run, windows[start:stop])
+            for start, stop in slice_bounds(len(windows), self._slice)
+        ]
+        return lambda: np.concatenate([part.result() for part in parts])
 
     def close(self) -> None:
         """Release the session and its threads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -41,12 +42,13 @@ class OpenVinoRuntime(Runtime):
     Raises
     ------
     RuntimeUnavailableError
-        If the package openvino is missing.
+        If the package openvino is missing, or this CPU does not know the precision.
     ExportError
         If the file cannot be loaded.
     """
 
     kind: ClassVar[str] = "openvino"
+    ahead = 2
 
     def __init__(
         self,
@@ -77,6 +79,7 @@ class OpenVinoRuntime(Runtime):
         }
         try:
             core = openvino.Core()
+            _check_precision(core, precision)
             if compiled_cache is not None:
                 core.set_property({"CACHE_DIR": str(compiled_cache)})
             model = core.read_model(str(path))
@@ -85,38 +88,81 @@ class OpenVinoRuntime(Runtime):
             self._slice = slice_size(samples, batch_size)
             model.reshape([self._slice, components, samples])
             compiled = core.compile_model(model, "CPU", settings)
-            self._requests: list[Any] = []
-            self._bind(openvino, compiled)
+            self._lanes = [_Lane(openvino, compiled, batch_size, self._slice) for _ in range(2)]
+            self._turn = 0
         except RuntimeError as error:
             raise ExportError(f"OpenVINO cannot load {path}: {error}") from error
 
-    def _bind(self, openvino: Any, compiled: Any) -> None:
-        """One request a slice, each reading and writing its part of two arrays."""
-        slices = -(-self.batch_size // self._slice)
-        full = slices * self._slice
-        self._input: Float32 = np.zeros((full, *list(compiled.input(0).shape)[1:]), np.float32)
-        self._output: Float32 = np.zeros((full, *list(compiled.output(0).shape)[1:]), np.float32)
-        for start, stop in slice_bounds(full, self._slice):
-            request = compiled.create_infer_request()
-            request.set_input_tensor(openvino.Tensor(self._input[start:stop], shared_memory=True))
-            request.set_output_tensor(openvino.Tensor(self._output[start:stop], shared_memory=True))
-            self._requests.append(request)
-
     def predict(self, windows: Float32) -> Float32:
         """Execute the network on one batch; see :meth:`Runtime.predict`."""
-        if not self._requests:
+        return self.submit(windows)()
+
+    def submit(self, windows: Float32) -> Callable[[], Float32]:
+        """Begin to execute the network on one batch; see :meth:`Runtime.submit`."""
+        if not self._lanes:
             raise RuntimeError("this runtime was closed")
-        count = len(windows)
-        needed = -(-count // self._slice)
-        self._input[:count] = windows
-        # Leftovers of an earlier batch would be harmless, but NaNs among them slow.
-        self._input[count : needed * self._slice] = 0
-        for request in self._requests[:needed]:
-            request.start_async()
-        for request in self._requests[:needed]:
-            request.wait()
-        return self._output[:count]
+        self._turn = next(
+            (turn for turn, lane in enumerate(self._lanes) if lane.holds(windows)),
+            (self._turn + 1) % len(self._lanes),
+        )
+        return self._lanes[self._turn].start(windows)
+
+    def arena(self, components: int, in_samples: int) -> list[Float32]:
+        """What the network reads; see :meth:`Runtime.arena`."""
+        arena = [lane.input[: self.batch_size] for lane in self._lanes]
+        if any(batch.shape[1:] != (components, in_samples) for batch in arena):
+            raise ValueError(f"windows of {self._lanes[0].input.shape[1:]} are executed")
+        return arena
 
     def close(self) -> None:
         """Release the compiled network."""
-        self._requests = []
+        self._lanes = []
+
+
+def _check_precision(core: Any, precision: str) -> None:
+    known = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") if precision != "f32" else ()
+    if precision != "f32" and precision.upper() not in known:
+        raise RuntimeUnavailableError(
+            f"this CPU has no arithmetic in {precision}", hint="choose the precision f32"
+        )
+
+
+class _Lane:
+    """Requests for the slices of one batch, each reading and writing its part of two arrays."""
+
+    def __init__(self, openvino: Any, compiled: Any, batch_size: int, slice_: int) -> None:
+        full = -(-batch_size // slice_) * slice_
+        self._slice = slice_
+        self.input: Float32 = np.zeros((full, *list(compiled.input(0).shape)[1:]), np.float32)
+        self._output: Float32 = np.zeros((full, *list(compiled.output(0).shape)[1:]), np.float32)
+        self._requests: list[Any] = []
+        for start, stop in slice_bounds(full, slice_):
+            request = compiled.create_infer_request()
+            request.set_input_tensor(openvino.Tensor(self.input[start:stop], shared_memory=True))
+            request.set_output_tensor(openvino.Tensor(self._output[start:stop], shared_memory=True))
+            self._requests.append(request)
+
+    def holds(self, windows: Float32) -> bool:
+        """Whether a batch already lies where this lane reads."""
+        return windows.ctypes.data == self.input.ctypes.data
+
+    def start(self, windows: Float32) -> Callable[[], Float32]:
+        """Execute a batch; what this returns waits for the result."""
+        count = len(windows)
+        needed = -(-count // self._slice)
+        for request in self._requests:
+            request.wait()  # for a batch whose result nobody took
+        if not self.holds(windows):
+            self.input[:count] = windows
+        # Leftovers of an earlier batch would be harmless, but NaNs among them slow.
+        self.input[count : needed * self._slice] = 0
+        requests = self._requests[:needed]
+        for request in requests:
+            request.start_async()
+
+        def result() -> Float32:
+            for request in requests:
+                request.wait()
+            return self._output[:count]
+
+        return result

@@ -67,6 +67,7 @@ def open_picker(
     expected_windows: int | None = None,
     inter_threads: int | None = None,
     vram_mb: float | None = None,
+    precision: str = "f32",
 ) -> tuple[Picker, Runtime]:
     """Open weights for picking.
 
@@ -89,6 +90,8 @@ def open_picker(
         Operators that TensorFlow executes at a time.
     vram_mb : float, optional
         GPU memory that torch or TensorFlow may allocate, MB of 2**20 bytes.
+    precision : {"f32", "bf16"}
+        Arithmetic of OpenVINO on a CPU.  Probabilities in bf16 differ by some hundredths.
 
     Returns
     -------
@@ -106,6 +109,8 @@ def open_picker(
         If the weights cannot be loaded, or cannot be exported to the asked-for runtime.
     """
     _check(runtime, device, batch_size, threads)
+    if precision != "f32":
+        return _open_reduced(files, runtime, device, batch_size, threads, precision)
     if runtime == "tensorflow":
         return _open_tensorflow(files, device, batch_size, threads, inter_threads, vram_mb)
     if device != "cpu":
@@ -148,7 +153,12 @@ def load_picker(files: WeightFiles) -> Picker:
 
 
 def open_runtime(
-    export: Export, kind: str, *, batch_size: int | None = None, threads: int | None = None
+    export: Export,
+    kind: str,
+    *,
+    batch_size: int | None = None,
+    threads: int | None = None,
+    precision: str = "f32",
 ) -> OnnxRuntime | OpenVinoRuntime:
     """Open an exported model on the CPU.
 
@@ -159,6 +169,8 @@ def open_runtime(
     kind : {"onnxruntime", "openvino"}
     batch_size, threads : int, optional
         As for :func:`open_picker`.
+    precision : str
+        Of OpenVINO.
     """
     if kind in _EXPORTED:
         _require_installed(kind)
@@ -174,7 +186,11 @@ def open_runtime(
     if kind == "openvino":
         compiled: Path = cache_folder("compiled")
         return OpenVinoRuntime(
-            export.onnx_path, batch_size=size, threads=threads, compiled_cache=compiled
+            export.onnx_path,
+            batch_size=size,
+            threads=threads,
+            compiled_cache=compiled,
+            precision=precision,
         )
     raise SettingsError(f"exported models do not run on {kind!r}", hint=f"known: {_EXPORTED}")
 
@@ -236,6 +252,28 @@ def _opener(
     export: Export, kind: str, batch_size: int | None, threads: int | None
 ) -> Callable[[], Runtime]:
     return lambda: open_runtime(export, kind, batch_size=batch_size, threads=threads)
+
+
+def _open_reduced(
+    files: WeightFiles,
+    runtime: str,
+    device: str,
+    batch_size: int | None,
+    threads: int | None,
+    precision: str,
+) -> tuple[Picker, Runtime]:
+    """Open with shorter numbers, which OpenVINO alone offers."""
+    if device != "cpu" or runtime not in ("auto", "openvino"):
+        raise RuntimeUnavailableError(
+            f"precision {precision} needs openvino and a CPU, not {runtime} on {device}",
+            hint="choose the precision f32",
+        )
+    _require_installed("openvino")
+    export = cached_export(files)
+    chosen = open_runtime(
+        export, "openvino", batch_size=batch_size, threads=threads, precision=precision
+    )
+    return export.picker, _explained(export.picker, chosen, f"{precision} was asked for")
 
 
 def _open_torch(

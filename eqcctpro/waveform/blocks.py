@@ -115,7 +115,7 @@ def assemble_blocks(
 def _align(segment: Segment, row: int) -> _Aligned:
     rate = segment.sampling_rate
     true_start = segment.start_ns / NS_PER_S
-    start = float(np.round(true_start * rate) / rate)
+    start = float(round(true_start * rate)) / rate
     start_ns = round(start * NS_PER_S)
     end_ns = start_ns + round((len(segment.samples) - 1) * (1.0 / rate) * NS_PER_S)
     return _Aligned(row, start_ns, end_ns, true_start - start, segment)
@@ -191,7 +191,8 @@ def _fill(pieces: Sequence[_Aligned], n_rows: int) -> Block:
         samples = piece.segment.samples
         last = min(first + len(samples), n_samples + 1)
         data[piece.row, first:last] = samples[: last - first]
-    shift_s = float(np.mean([piece.shift_s for piece in pieces]))
+    shifts_s = [piece.shift_s for piece in pieces]
+    shift_s = float(np.mean(shifts_s)) if any(shifts_s) else 0.0
     true_start_ns = start_ns + round(shift_s * NS_PER_S)
     cut_off_ns = max(piece.segment.start_ns - piece.segment.origin_ns for piece in pieces)
     return Block(true_start_ns, rate, data[:, :n_samples], true_start_ns - cut_off_ns)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ class Conditioning:
 def condition(segments: Sequence[Segment], how: Conditioning) -> list[Segment]:
     """Filter, then resample, every segment; untouched ones keep their array."""
     if how.bandpass is not None:
-        segments = [_bandpass(segment, how.bandpass) for segment in segments]
+        segments = _bandpass(segments, how.bandpass)
     if how.filter_args is not None or how.filter_kwargs is not None:
         segments = [_model_filter(segment, how) for segment in segments]
     if how.sampling_rate is None:
@@ -76,27 +77,60 @@ def condition(segments: Sequence[Segment], how: Conditioning) -> list[Segment]:
     return [resample(segment, how.sampling_rate, zerophase=how.zerophase) for segment in segments]
 
 
-def _bandpass(segment: Segment, band: Bandpass) -> Segment:
-    from scipy.signal import iirfilter, sosfilt
+def _bandpass(segments: Sequence[Segment], band: Bandpass) -> list[Segment]:
+    """Filter segments; those of one length together, since a call costs as much as a minute."""
+    alike: dict[tuple[float, int], list[int]] = {}
+    for position, segment in enumerate(segments):
+        if band.low >= segment.sampling_rate / 2:
+            raise SettingsError(
+                f"{segment.code}: band-pass from {band.low} Hz needs more than "
+                f"{segment.sampling_rate} Hz sampling"
+            )
+        alike.setdefault((segment.sampling_rate, len(segment.samples)), []).append(position)
+    filtered = list(segments)
+    for (rate, length), positions in alike.items():
+        data = np.empty((len(positions), length))
+        for row, position in zip(data, positions, strict=True):
+            row[:] = segments[position].samples
+            row -= row.mean()
+        data *= _cosine_taper(length, TAPER_S * rate)
+        for row, position in zip(_there_and_back(data, band, rate), positions, strict=True):
+            filtered[position] = replace(segments[position], samples=row)
+    return filtered
 
-    nyquist = segment.sampling_rate / 2
-    if band.low >= nyquist:
-        raise SettingsError(
-            f"{segment.code}: band-pass from {band.low} Hz needs more than "
-            f"{segment.sampling_rate} Hz sampling"
-        )
-    data = segment.samples.astype(np.float64)
-    data -= data.mean()
-    data *= _cosine_taper(len(data), TAPER_S * segment.sampling_rate)
+
+def _there_and_back(data: Float64, band: Bandpass, sampling_rate: float) -> Float64:
+    from scipy.signal import sosfilt
+
+    sections = _bandpass_sections(band, sampling_rate)
+    forward = sosfilt(sections, data)
+    back: Float64 = sosfilt(sections, forward[:, ::-1])[:, ::-1]
+    return back
+
+
+@lru_cache(maxsize=32)
+def _bandpass_sections(band: Bandpass, sampling_rate: float) -> Float64:
+    """Coefficients of the filter; every segment of a network asks for the same."""
+    from scipy.signal import iirfilter
+
+    nyquist = sampling_rate / 2
     # At or above Nyquist the upper corner is meaningless: what is left is a high-pass.
     edges, kind = (
         ([band.low / nyquist, band.high / nyquist], "band")
         if band.high < nyquist * (1 - 1e-6)
         else (band.low / nyquist, "high")
     )
-    sections = iirfilter(band.corners, edges, btype=kind, ftype="butter", output="sos")
-    forward = sosfilt(sections, data)
-    return replace(segment, samples=sosfilt(sections, forward[::-1])[::-1])
+    return np.asarray(
+        iirfilter(band.corners, edges, btype=kind, ftype="butter", output="sos"), dtype=np.float64
+    )
+
+
+@lru_cache(maxsize=32)
+def _decimation_sections(corner: float) -> Float64:
+    from scipy.signal import iirfilter
+
+    sections = iirfilter(4, corner, btype="lowpass", ftype="butter", output="sos")
+    return np.asarray(sections, dtype=np.float64)
 
 
 def _cosine_taper(n: int, width: float) -> Float64:
@@ -144,10 +178,9 @@ def resample(segment: Segment, sampling_rate: float, *, zerophase: bool = True) 
 
 
 def _decimate(segment: Segment, sampling_rate: float, zerophase: bool) -> Float64:
-    from scipy.signal import iirfilter, sosfilt
+    from scipy.signal import sosfilt
 
-    corner = sampling_rate * 0.5 / (segment.sampling_rate * 0.5)
-    sections = iirfilter(4, corner, btype="lowpass", ftype="butter", output="sos")
+    sections = _decimation_sections(sampling_rate * 0.5 / (segment.sampling_rate * 0.5))
     data = sosfilt(sections, segment.samples.astype(np.float64))
     if zerophase:
         data = sosfilt(sections, data[::-1])[::-1]

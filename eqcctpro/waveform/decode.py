@@ -37,7 +37,7 @@ class DecodedFile:
     warnings: list[str] = field(default_factory=list)
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def _channel_code(sourceid: str) -> ChannelCode:
     return ChannelCode(*sourceid2nslc(sourceid))
 
@@ -60,7 +60,8 @@ def decode_file(
         The file cannot be read, is empty, or holds no miniSEED record.
     """
     try:
-        content = Path(path).read_bytes()
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (hot)
+            content = file.readall()
     except OSError as error:
         raise DecodeError(
             f"cannot read {path}: {error.strerror or error}",
@@ -143,25 +144,27 @@ def _collect(
     segments: list[Segment] = []
     for trace_id in traces:
         try:
-            code = _channel_code(trace_id.sourceid)
+            source = trace_id.sourceid
+            code = _channel_code(source)
         except UnicodeDecodeError:
             warnings.append(f"{path}: records whose codes are no letters were left out")
             continue
         except ValueError:
-            warnings.append(f"{path}: source identifier {trace_id.sourceid!r} is not understood")
+            warnings.append(f"{path}: source identifier {source!r} is not understood")
             continue
         for piece in trace_id:
-            if piece.samprate <= 0 or piece.numsamples <= 0 or piece.sampletype == "t":
+            rate = float(piece.samprate)
+            if rate <= 0 or piece.numsamples <= 0 or piece.sampletype == "t":
                 warnings.append(f"{path}: {code} holds no time series (log or event records)")
                 continue
-            if piece.samprate < LOWEST_RATE_HZ:
+            if rate < LOWEST_RATE_HZ:
                 warnings.append(
-                    f"{path}: {piece.numsamples} samples of {code} at {piece.samprate:.3g} Hz "
+                    f"{path}: {piece.numsamples} samples of {code} at {rate:.3g} Hz "
                     f"left out: nothing below {LOWEST_RATE_HZ:g} Hz is picked"
                 )
                 continue
-            start, rate = piece.starttime, float(piece.samprate)
-            whole = (s for s, end in spans.get(trace_id.sourceid, ()) if s <= start <= end)
+            start = piece.starttime
+            whole = [s for s, end in spans.get(source, ()) if s <= start <= end]
             samples = piece.take_np_datasamples()
             segments.append(Segment(code, start, rate, samples, min(whole, default=None)))
     return segments

@@ -8,6 +8,7 @@ samples, both are left out.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -200,9 +201,9 @@ def trim(segment: Segment, start_ns: int | None, end_ns: int | None) -> Segment 
     first = 0
     last = len(segment.samples)
     if start_ns is not None and start_ns > segment.start_ns:
-        first = int(np.ceil((start_ns - segment.start_ns) / interval - 1e-6))
+        first = math.ceil((start_ns - segment.start_ns) / interval - 1e-6)
     if end_ns is not None:
-        last = min(last, int(np.ceil((end_ns - segment.start_ns) / interval - 1e-6)))
+        last = min(last, math.ceil((end_ns - segment.start_ns) / interval - 1e-6))
     if first >= last:
         return None
     if first == 0 and last == len(segment.samples):

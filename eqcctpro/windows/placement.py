@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,9 @@ from eqcctpro.times import NS_PER_S
 __all__ = ["WindowGrid", "window_offsets"]
 
 WindowGrid = Literal["trace", "absolute"]
+
+# Windows of blocks whose layout is remembered, since a network has many that are alike.
+FEW = 1000
 
 
 def window_offsets(
@@ -47,7 +51,7 @@ def window_offsets(
     Returns
     -------
     ndarray of intp
-        Ascending; empty when the block is shorter than a window.
+        Ascending, not to be written to; empty when the block is shorter than a window.
     """
     last = n_samples - picker.in_samples
     if last < 0:
@@ -55,10 +59,17 @@ def window_offsets(
     step = window_step(picker, windows)
     before = start_ns - (origin_ns if grid == "trace" else 0)
     first = -_samples_in(before, sampling_rate) % step
+    layout = _offsets if (last - first) // step < FEW else _offsets.__wrapped__
+    return layout(first, last, step, edges=picker.output != "point")
+
+
+@lru_cache(maxsize=64)
+def _offsets(first: int, last: int, step: int, *, edges: bool) -> NDArray[np.intp]:
     offsets = np.arange(first, last + 1, step, dtype=np.intp)
-    if picker.output == "point":
-        return offsets
-    return np.unique(np.concatenate([offsets, np.array([0, last], dtype=np.intp)]))
+    if edges:
+        offsets = np.unique(np.concatenate([offsets, np.array([0, last], dtype=np.intp)]))
+    offsets.flags.writeable = False
+    return offsets
 
 
 def window_step(picker: Picker, windows: WindowSettings) -> int:
@@ -80,4 +91,4 @@ def window_step(picker: Picker, windows: WindowSettings) -> int:
 
 
 def _samples_in(span_ns: int, sampling_rate: float) -> int:
-    return round(Fraction(span_ns) * Fraction(sampling_rate) / NS_PER_S)
+    return round(Fraction(span_ns) * Fraction(sampling_rate) / NS_PER_S) if span_ns else 0

@@ -2,14 +2,79 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.models.picker import Picker, WindowSettings
 
-__all__ = ["CurveStack"]
+__all__ = ["CurveStack", "StackLayout", "curve_rate", "stack_alike"]
 
 Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class StackLayout:
+    """Where the predictions of a block's windows lie on its curve.
+
+    Attributes
+    ----------
+    point : bool
+        Whether a window yields one value instead of a curve.
+    average : bool
+        Whether the mean is taken, or the maximum.
+    keep : slice
+        Samples of a window's curve that are not blinded.
+    starts : ndarray of intp
+        Where they begin on the block's curve, window by window.
+    n_samples : int
+        Length of the block's curve.
+    """
+
+    point: bool
+    average: bool
+    keep: slice
+    starts: NDArray[np.intp]
+    n_samples: int
+
+    @classmethod
+    def of(cls, picker: Picker, windows: WindowSettings, offsets: NDArray[np.intp]) -> StackLayout:
+        """The layout of windows that start at these input samples, ascending."""
+        average = windows.stacking == "avg"
+        if picker.output == "point":
+            starts = np.arange(len(offsets), dtype=np.intp)
+            return cls(True, average, slice(0, 1), starts, len(offsets))
+        before, after = windows.blinding
+        starts = np.round(offsets * curve_rate(picker)).astype(np.intp)
+        n_samples = int(starts[-1]) + picker.out_samples
+        starts += before
+        keep = slice(before, max(picker.out_samples - after, before))
+        return cls(False, average, keep, starts, n_samples)
+
+    @property
+    def length(self) -> int:
+        """Samples of a window's curve that are not blinded."""
+        return int(self.keep.stop - self.keep.start)
+
+    @cached_property
+    def counts(self) -> Float32:
+        """Windows that say something about each sample, shape (n_samples,)."""
+        edges = np.zeros(self.n_samples + 1, dtype=np.int32)
+        np.add.at(edges, self.starts, 1)
+        np.add.at(edges, self.starts + self.length, -1)
+        return np.cumsum(edges[:-1]).astype(np.float32)
+
+    def spans(self, first: int, last: int) -> list[slice]:
+        """Where windows `first` to `last` (exclusive) lie on the curve."""
+        return [slice(start, start + self.length) for start in self.starts[first:last].tolist()]
+
+
+def curve_rate(picker: Picker) -> float:
+    """Curve samples for each input sample."""
+    return picker.out_samples / (picker.pred_sample[1] - picker.pred_sample[0])
 
 
 class CurveStack:
@@ -21,37 +86,21 @@ class CurveStack:
 
     Parameters
     ----------
-    picker : Picker
-    windows : WindowSettings
-    offsets : ndarray of intp
-        First input sample of each window, ascending.
+    layout : StackLayout
+    n_labels : int
     """
 
-    def __init__(self, picker: Picker, windows: WindowSettings, offsets: NDArray[np.intp]) -> None:
-        self._point = picker.output == "point"
-        self._average = windows.stacking == "avg"
-        self._missing = len(offsets)
+    def __init__(self, layout: StackLayout, n_labels: int) -> None:
+        self._layout = layout
         self._next = 0
-        n_labels = len(picker.labels)
-        if self._point:
-            self._starts = np.arange(len(offsets), dtype=np.intp)
-            self._curve = np.empty((len(offsets), n_labels), dtype=np.float32)
-            return
-        before, after = windows.blinding
-        span = picker.pred_sample[1] - picker.pred_sample[0]
-        self.rate_factor = picker.out_samples / span
-        self._keep = slice(before, picker.out_samples - after)
-        self._length = max(picker.out_samples - before - after, 0)
-        starts = np.round(offsets * self.rate_factor).astype(np.intp)
-        n_samples = int(starts[-1]) + picker.out_samples
-        self._starts = starts + before
-        fill = 0.0 if self._average else -np.inf
-        self._curve = np.full((n_samples, n_labels), fill, dtype=np.float32)
+        shape = (layout.n_samples, n_labels)
+        fill = 0.0 if layout.average else -np.inf
+        self._curve: Float32 = np.full(shape, fill, dtype=np.float32)
 
     @property
     def complete(self) -> bool:
         """Whether every window has been added."""
-        return self._missing == 0
+        return self._next == len(self._layout.starts)
 
     def add(self, predictions: Float32) -> None:
         """Add the predictions of the next windows.
@@ -60,35 +109,61 @@ class CurveStack:
         ----------
         predictions : ndarray of float32, shape (n, out_samples, labels)
         """
+        layout = self._layout
         first = self._next
-        n = len(predictions)
-        self._next += n
-        self._missing -= n
-        if self._point:
-            self._curve[first : first + n] = predictions[:, 0]
+        self._next += len(predictions)
+        if layout.point:
+            self._curve[first : self._next] = predictions[:, 0]
             return
-        kept = predictions[:, self._keep]
-        for start, values in zip(self._starts[first : first + n].tolist(), kept, strict=True):
-            part = self._curve[start : start + self._length]
-            if self._average:
+        spans = layout.spans(first, self._next)
+        for span, values in zip(spans, predictions[:, layout.keep], strict=True):
+            part = self._curve[span]
+            if layout.average:
                 part += values
             else:
                 np.fmax(part, values, out=part)
 
     def finish(self) -> Float32:
         """The curve, shape (samples, labels); NaN where no window reaches."""
-        if self._point:
-            return self._curve
-        if self._average:
-            counts = self._coverage()
-            with np.errstate(invalid="ignore", divide="ignore"):
-                self._curve /= counts[:, np.newaxis]
-        else:
-            self._curve[np.isneginf(self._curve)] = np.nan
+        if not self._layout.point:
+            _finish(self._curve, self._layout, samples_axis=0)
         return self._curve
 
-    def _coverage(self) -> Float32:
-        edges = np.zeros(len(self._curve) + 1, dtype=np.int32)
-        np.add.at(edges, self._starts, 1)
-        np.add.at(edges, self._starts + self._length, -1)
-        return np.cumsum(edges[:-1]).astype(np.float32)
+
+def stack_alike(predictions: Float32, layout: StackLayout, labels: Sequence[int]) -> Float32:
+    """Join the predictions of many blocks with the same layout at once; see `CurveStack`.
+
+    Parameters
+    ----------
+    predictions : ndarray of float32, shape (blocks, windows, out_samples, all labels)
+    layout : StackLayout
+        Of each block.
+    labels : sequence of int
+        Those that are wanted.
+
+    Returns
+    -------
+    ndarray of float32, shape (blocks, labels, samples)
+    """
+    shape = (len(predictions), len(labels), layout.n_samples)
+    if layout.point:
+        return np.ascontiguousarray(predictions[:, :, 0, list(labels)].transpose(0, 2, 1))
+    curves: Float32 = np.full(shape, 0.0 if layout.average else -np.inf, dtype=np.float32)
+    for window, span in enumerate(layout.spans(0, len(layout.starts))):
+        for row, label in enumerate(labels):
+            part, values = curves[:, row, span], predictions[:, window, layout.keep, label]
+            if layout.average:
+                part += values
+            else:
+                np.fmax(part, values, out=part)
+    _finish(curves, layout, samples_axis=2)
+    return curves
+
+
+def _finish(curves: Float32, layout: StackLayout, *, samples_axis: int) -> None:
+    if layout.average:
+        counts = layout.counts if samples_axis else layout.counts[:, np.newaxis]
+        with np.errstate(invalid="ignore", divide="ignore"):
+            curves /= counts
+    else:
+        curves[np.isneginf(curves)] = np.nan

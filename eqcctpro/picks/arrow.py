@@ -1,0 +1,65 @@
+"""Arrow columns from NumPy arrays and texts, and back.
+
+Arrow's own conversions import pandas where it is installed, and its functions describe
+themselves at length when they are first used: together a third of a second at the start
+of a command.  Buffers need neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+__all__ = ["number_column", "numbers_of", "text_column", "texts_in", "texts_of_width"]
+
+
+def number_column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
+    """A column without nulls; `kind` is as wide as the array's type."""
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def text_column(texts: Sequence[str], which: NDArray[np.integer[Any]] | None = None) -> pa.Array:
+    """A column of these texts, or of those that `which` names."""
+    encoded = [text.encode() for text in texts]
+    lengths = np.array([len(text) for text in encoded], dtype=np.int64)
+    if which is not None:
+        encoded, lengths = [encoded[index] for index in which.tolist()], lengths[which]
+    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    buffers = [pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
+    return pa.StringArray.from_buffers(len(encoded), *buffers)
+
+
+def texts_of_width(texts: NDArray[np.bytes_]) -> pa.Array:
+    """A column of ASCII texts that all fill the width of their array."""
+    ends = np.arange(len(texts) + 1, dtype=np.int32) * texts.dtype.itemsize
+    return pa.StringArray.from_buffers(
+        len(texts), pa.py_buffer(ends), pa.py_buffer(texts.tobytes())
+    )
+
+
+def numbers_of(column: pa.ChunkedArray, kind: str) -> NDArray[Any]:
+    """The values of a column as the NumPy type that Arrow keeps them in; nulls are no numbers."""
+    if column.null_count:
+        return np.asarray(column.to_numpy(), dtype=kind)
+    parts = [
+        np.frombuffer(chunk.buffers()[1], dtype=kind)[chunk.offset : chunk.offset + len(chunk)]
+        for chunk in column.chunks
+        if len(chunk)
+    ]
+    return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+
+
+def texts_in(column: pa.ChunkedArray) -> bytes:
+    """All texts of a column in sequence."""
+    parts = []
+    for chunk in column.chunks:
+        if len(chunk):
+            _, ends, texts = chunk.buffers()
+            first = np.frombuffer(ends, dtype=np.int32)[chunk.offset :]
+            if texts is not None:
+                parts.append(texts.to_pybytes()[first[0] : first[len(chunk)]])
+    return b"".join(parts)
