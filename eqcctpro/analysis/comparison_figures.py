@@ -76,7 +76,7 @@ def optimal_figure(table: pd.DataFrame) -> Figure:
         "Best configurations",
         traces,
         {
-            "scene": scene(table, "Picker time (s)"),
+            "scene": scene(table, "Picker time (s)", times="Picker Time (s)"),
             "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
             "legend": {"y": 0},
         },
@@ -178,7 +178,7 @@ def _compared_3d(
         "Picking over CPUs and stations",
         traces,
         {
-            "scene": scene(table, "Picker time (s)"),
+            "scene": scene(table, "Picker time (s)", times="Picker Time (s)"),
             "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
             "legend": {"y": 0},
         },

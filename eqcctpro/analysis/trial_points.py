@@ -27,6 +27,9 @@ __all__ = [
 #: Columns that a page of trials can be filtered by.
 FILTERS: Final = ("Model", "Approach", "Stations", "CPUs", "GPUs", "Workers")
 
+#: Times that differ by more than this factor need a logarithmic axis.
+_WIDE: Final = 20
+
 #: Of what plotly.js can draw in three dimensions, by number of GPUs.
 SYMBOLS: Final = ("circle", "diamond", "square", "cross", "x")
 
@@ -119,12 +122,15 @@ def symbols(part: pd.DataFrame) -> list[str]:
     return [SYMBOLS[min(int(count), len(SYMBOLS) - 1)] for count in part["GPU Count"]]
 
 
-def scene(table: pd.DataFrame, z: str) -> dict[str, Any]:
-    """Three axes: CPUs, stations and a measure."""
+def scene(table: pd.DataFrame, z: str, *, times: str | None = None) -> dict[str, Any]:
+    """Three axes: CPUs, stations and a measure; that of very different times is logarithmic."""
+    upward: dict[str, Any] = {"title": {"text": z}, "rangemode": "tozero"}
+    if times is not None and table[times].max() > _WIDE * table[times].min():
+        upward = {"title": {"text": z}, "type": "log", "dtick": "D2", "tickformat": "~g"}
     return {
         "xaxis": {"title": {"text": "CPUs"}, **_ticks(table["CPUs"])},
         "yaxis": {"title": {"text": "Stations"}, **_ticks(table["Stations"])},
-        "zaxis": {"title": {"text": z}, "rangemode": "tozero"},
+        "zaxis": upward,
         "aspectmode": "manual",
         "aspectratio": {"x": 1.1, "y": 1.1, "z": 0.8},
         "camera": {"eye": {"x": 1.5, "y": -1.8, "z": 0.75}, "center": {"x": 0, "y": 0, "z": -0.12}},
