@@ -21,6 +21,7 @@ __all__ = [
     "last_words",
     "never",
     "quarantined",
+    "wait_for_one",
     "worker_failure",
 ]
 
@@ -28,6 +29,10 @@ Bundle = list[StationTask]
 
 #: Workers that a station task may kill before it is not given to another one.
 MOST_DEATHS = 2
+
+
+# How often the cluster is looked at while nothing comes.
+GLANCE_SECONDS = 5.0
 
 
 def never() -> bool:
@@ -115,6 +120,25 @@ class MemoryDeaths:
             return True
         # An actor's death by Ray's monitor is only in its words.
         return "running low on memory" in str(error)
+
+
+def wait_for_one(ray: Any, references: Sequence[Any]) -> Any:
+    """The first of the references that is ready.
+
+    Raises
+    ------
+    WorkerError
+        Ray has no node left that could make one ready.
+    """
+    while True:
+        ready, _ = ray.wait(list(references), num_returns=1, timeout=GLANCE_SECONDS)
+        if ready:
+            return ready[0]
+        if not any(node["Alive"] for node in ray.nodes()):
+            raise WorkerError(
+                "Ray has lost its last node: its raylet died",
+                hint="the same command goes on where the run stopped",
+            )
 
 
 def quarantined(task: StationTask, deaths: int, last_words: str) -> BundleResult:

@@ -20,6 +20,7 @@ from eqcctpro.orchestration.dispatch import (
     last_words,
     never,
     quarantined,
+    wait_for_one,
     worker_failure,
 )
 from eqcctpro.orchestration.placement import Placement
@@ -118,11 +119,11 @@ class ActorPool:
     def _run(self, queue: BundleQueue) -> Iterator[BundleResult]:
         while queue or self._flying:
             self._fill(queue)
-            done, _ = self._ray.wait(list(self._flying), num_returns=1)
-            slot, bundle = self._flying[done[0]]
-            outcome = self._result(done[0])
+            done = wait_for_one(self._ray, list(self._flying))
+            slot, bundle = self._flying[done]
+            outcome = self._result(done)
             if isinstance(outcome, BundleResult):
-                del self._flying[done[0]]
+                del self._flying[done]
                 queue.done(bundle)
                 yield outcome
             else:

@@ -19,6 +19,7 @@ from eqcctpro.orchestration.dispatch import (
     last_words,
     never,
     quarantined,
+    wait_for_one,
     worker_failure,
 )
 from eqcctpro.orchestration.placement import Placement
@@ -84,9 +85,9 @@ def run_ripper(
         while free and (bundle := queue.take()) is not None:
             slot = free.pop()
             flying[remote.remote(_for_slot(spec, placement, slot), bundle)] = slot, bundle
-        done, _ = ray.wait(list(flying), num_returns=1)
-        slot, bundle = flying.pop(done[0])
-        outcome = _collect(ray, done[0])
+        done = wait_for_one(ray, list(flying))
+        slot, bundle = flying.pop(done)
+        outcome = _collect(ray, done)
         if isinstance(outcome, BundleResult):
             free.append(slot)
             queue.done(bundle)

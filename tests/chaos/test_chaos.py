@@ -54,10 +54,11 @@ def start(
     output: Path,
     options: list[str],
     *,
-    slow_workers: bool = False,
+    worker_pause_s: float = 0.0,
 ) -> subprocess.Popen[bytes]:
     environment = dict(os.environ)
-    if slow_workers:
+    if worker_pause_s:
+        environment["EQCCTPRO_TEST_PAUSE_S"] = str(worker_pause_s)
         folders = [str(FAULTY.parent / "slow_workers"), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(folders)
     command = [sys.executable, str(FAULTY), fault, str(count), "pick", str(archive)]
@@ -140,7 +141,9 @@ def spoiled(kind: str, chance: random.Random, archive: Path, when: float) -> Ite
 
 def disturb_ray(kind: str, chance: random.Random, calm: Calm, output: Path) -> tuple[int, str]:
     options = [*calm.options, "--mode", "modelactor", "--workers", "2"]
-    run = start("none", 0, calm.archive, output, options, slow_workers=True)
+    # Actors outlive their raylet by some fifteen seconds, and may finish.
+    pause = 1.5 if kind == "kill_raylet" else 0.05
+    run = start("none", 0, calm.archive, output, options, worker_pause_s=pause)
     log, deadline = output / "run.log", time.monotonic() + 90
     while time.monotonic() < deadline and run.poll() is None:
         if log.exists() and "actors ready" in log.read_text():

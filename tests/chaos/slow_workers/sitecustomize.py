@@ -14,7 +14,7 @@ if any("default_worker" in argument for argument in getattr(sys, "orig_argv", []
 
     def prepare(*arguments: Any) -> Any:
         """Prepare a station task, after a while."""
-        time.sleep(float(os.environ.get("EQCCTPRO_TEST_PAUSE_S", "0.05")))
+        time.sleep(float(os.environ["EQCCTPRO_TEST_PAUSE_S"]))
         return sound(*arguments)
 
     feeder.prepare = prepare
