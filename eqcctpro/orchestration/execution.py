@@ -45,6 +45,8 @@ class Execution:
         Time chunks that may be worked on at once.
     gpus : bool
         Also watch the GPUs.
+    watched : ResourceSampler, optional
+        What watched the run before, with the same workers.
 
     Attributes
     ----------
@@ -53,6 +55,8 @@ class Execution:
     stages : StageSeconds
     adaptations : list of str
         What was changed on the way to go on with less memory.
+    sampler : ResourceSampler
+        Watches the run.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class Execution:
         journal: NoJournal | None = None,
         open_chunks: int | None = None,
         gpus: bool = False,
+        watched: ResourceSampler | None = None,
     ) -> None:
         self.plan = plan
         self.workers = workers
@@ -71,10 +76,10 @@ class Execution:
         self.records: dict[int, TaskRecord] = dict(self.journal.restored.records)
         self.stages = StageSeconds()
         self.adaptations: list[str] = []
-        self._sampler: ResourceSampler | None = None
+        self.sampler = ResourceSampler(gpus=gpus, after=watched)
+        self._begun = False
         self._settings = settings
         self._open_chunks = open_chunks
-        self._gpus = gpus
         self._picks: list[RawPicks] = [self.journal.restored.findings.picks]
         self._detections: list[RawPicks] = [self.journal.restored.findings.detections]
 
@@ -88,8 +93,9 @@ class Execution:
         """
         source = self._source(stop)
         with ExitStack() as stack:
-            self._sampler = ResourceSampler(gpus=self._gpus).start()
-            stack.callback(self._sampler.stop)
+            self.sampler.start()
+            self._begun = True
+            stack.callback(self.sampler.stop)
             for bundle in source:
                 self.journal.add(bundle)
                 self.records.update((record.task, record) for record in bundle.records)
@@ -102,7 +108,7 @@ class Execution:
     @property
     def use(self) -> ResourceUse:
         """What the run's processes took, once it has ended."""
-        return ResourceUse() if self._sampler is None else self._sampler.wait()
+        return self.sampler.wait() if self._begun else ResourceUse()
 
     def _source(self, stop: Callable[[], bool]) -> Iterator[BundleResult]:
         journal = self.journal

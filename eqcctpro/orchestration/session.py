@@ -39,6 +39,7 @@ from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.table import detection_table, pick_table
 from eqcctpro.picks.writers import check_writable
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.resources.sampler import ResourceSampler
 
 __all__ = ["CHANGEABLE", "PickSession"]
 
@@ -89,6 +90,7 @@ class PickSession:
         self._weights: WeightFiles | None = None
         self._workers: Workers | None = None
         self._waveforms_mb = 0.0
+        self._watched: ResourceSampler | None = None
 
     def __enter__(self) -> PickSession:
         return self
@@ -99,6 +101,7 @@ class PickSession:
     def close(self) -> None:
         """End the workers; a later run starts new ones."""
         workers, self._workers = self._workers, None
+        self._watched = None
         if workers is not None:
             workers.close()
 
@@ -174,7 +177,9 @@ class PickSession:
             journal=journal,
             open_chunks=config.concurrent_timechunks,
             gpus=bool(config.gpu_ids),
+            watched=self._watched,
         )
+        self._watched = run.sampler
         journal.begin(workers)
         try:
             self._pick(run, logger, quiet=quiet, keep_going=keep_going)

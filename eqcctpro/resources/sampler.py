@@ -144,6 +144,9 @@ class ResourceSampler:
         Also read GPU memory, utilisation and energy.
     share : float
         Of one core that sampling may take.
+    after : ResourceSampler, optional
+        One that watched the same tree before: its last reading of proportional memory counts
+        as long as resident memory is the same.
 
     Attributes
     ----------
@@ -160,6 +163,7 @@ class ResourceSampler:
         *,
         gpus: bool = False,
         share: float = SHARE,
+        after: ResourceSampler | None = None,
     ) -> None:
         self.use = ResourceUse()
         self.seen: set[psutil.Process] = set()
@@ -172,7 +176,7 @@ class ResourceSampler:
         self._tree: list[psutil.Process] = []
         self._tree_until = 0.0
         self._every_s = _TREE_S
-        self._rss_at_pss = 0
+        self._rss_at_pss, self._pss_mb = (0, 0.0) if after is None else after.last_reading
         self._cpu: dict[int, float] = {}
         self._utilisation: dict[int, list[float]] = {}
         self._activity_before: list[GpuActivity] = []
@@ -181,6 +185,11 @@ class ResourceSampler:
     def peak_mb(self) -> float:
         """Highest proportional set size seen, in MB of 2**20 bytes."""
         return self.use.peak_pss_mb
+
+    @property
+    def last_reading(self) -> tuple[int, float]:
+        """Resident memory in bytes when proportional memory was last read, and that in MB."""
+        return self._rss_at_pss, self._pss_mb
 
     def __enter__(self) -> ResourceSampler:
         return self.start()
@@ -211,8 +220,12 @@ class ResourceSampler:
         self.wait()
 
     def _begin(self) -> None:
-        self._cpu_before = _cpu_seconds(_tree(self._pid))
-        self.use.start_pss_mb = tree_pss_mb(self._pid)
+        tree = _tree(self._pid)
+        self._cpu_before = _cpu_seconds(tree)
+        rss = sum(map(_rss, tree))
+        if not self._rss_at_pss / _GROWN <= rss <= self._rss_at_pss * _GROWN:
+            self._read_pss(tree, rss)
+        self.use.start_pss_mb = self.use.peak_pss_mb = self._pss_mb
         self._activity_before = gpu_activity() if self._gpus else []
 
     def _conclude(self) -> None:
@@ -249,9 +262,9 @@ class ResourceSampler:
         use = self.use
         use.processes = max(use.processes, len(self._tree))
         use.peak_rss_mb = max(use.peak_rss_mb, rss / MB)
-        if rss > self._rss_at_pss * _GROWN or self._stop.is_set():
-            self._rss_at_pss = max(rss, self._rss_at_pss)
-            use.peak_pss_mb = max(use.peak_pss_mb, sum(map(_pss, self._tree)) / MB)
+        if rss > self._rss_at_pss * _GROWN:
+            self._read_pss(self._tree, rss)
+            use.peak_pss_mb = max(use.peak_pss_mb, self._pss_mb)
         gpus = self._sample_gpus() if self._gpus else {}
         if anew:
             cpu_s = sum(self._cpu.values()) - sum(self._cpu_before.values())
@@ -260,6 +273,9 @@ class ResourceSampler:
             if len(use.history) > _MOMENTS:
                 del use.history[1:-1:2]
                 self._every_s *= 2
+
+    def _read_pss(self, tree: list[psutil.Process], rss: int) -> None:
+        self._rss_at_pss, self._pss_mb = rss, sum(map(_pss, tree)) / MB
 
     def _sample_gpus(self) -> dict[str, float]:
         """What the GPUs do at the moment."""
