@@ -9,7 +9,7 @@ from eqcctpro.archive.plan import StationTask
 __all__ = ["make_bundles"]
 
 # Several bundles per worker even out stations of different length.
-BUNDLES_PER_WORKER = 4
+BUNDLES_PER_WORKER = 3
 MOST_TASKS = 256
 
 
