@@ -20,7 +20,7 @@ from eqcctpro.archive.index import ChannelExtent, IndexedFile
 from eqcctpro.archive.timechunks import Timechunk
 from eqcctpro.times import NS_PER_S
 
-__all__ = ["FileTable", "StationTask", "TaskTable", "Tasks"]
+__all__ = ["FileTable", "StationTask", "TaskTable", "Tasks", "Texts"]
 
 Int64 = NDArray[np.int64]
 
@@ -63,7 +63,7 @@ class StationTask:
         return f"{self.network}.{self.station}.{self.location}.{self.instrument}"
 
 
-class _Texts:
+class Texts:
     """Strings by number, each held once."""
 
     def __init__(self) -> None:
@@ -71,6 +71,7 @@ class _Texts:
         self._texts: list[str] = []
 
     def number(self, text: str) -> int:
+        """The number of a string, a new one if it is not known."""
         known = self._numbers.setdefault(text, len(self._texts))
         if known == len(self._texts):
             self._texts.append(text)
@@ -79,12 +80,16 @@ class _Texts:
     def __getitem__(self, number: int) -> str:
         return self._texts[number]
 
+    def seal(self) -> None:
+        """Forget how to find the number of a string: there will be no more."""
+        self._numbers = {}
+
 
 class FileTable(Sequence[IndexedFile]):
     """Files and what is in them; each has at least one channel."""
 
     def __init__(self) -> None:
-        self._texts = _Texts()
+        self._texts = Texts()
         self._folders = array("i")
         # File names, one after the other, and where each ends.
         self._names = bytearray()
@@ -109,6 +114,10 @@ class FileTable(Sequence[IndexedFile]):
             self._extents.extend((extent.start_ns, extent.end_ns))
         self._extent_ends.append(len(self._extents) // 2)
         return len(self._sizes) - 1
+
+    def seal(self) -> None:
+        """Say that there will be no more files."""
+        self._texts.seal()
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -174,7 +183,7 @@ class TaskTable:
 
     def __init__(self, files: FileTable) -> None:
         self.files = files
-        self._texts = _Texts()
+        self._texts = Texts()
         self._chunk_numbers: dict[Timechunk, int] = {}
         self._chunks: list[Timechunk] = []
         # Network, station, location, instrument and folder of each task.
@@ -208,6 +217,10 @@ class TaskTable:
         self._files.extend(files)
         self._file_ends.append(len(self._files))
         self._sizes.append(sum(self.files.stamp(file)[0] for file in files))
+
+    def seal(self) -> None:
+        """Say that there will be no more tasks."""
+        self._texts.seal()
 
     def _task(self, row: int) -> StationTask:
         """The task in a row."""
