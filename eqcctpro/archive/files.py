@@ -91,15 +91,11 @@ def _chunk_files(inputs: Sequence[Path]) -> Iterator[ArchiveFile]:
                 f"input {root} is a file, and the layout is 'chunks'",
                 hint="name the folder that holds the time-chunk folders, or use --layout files",
             )
-        for chunk in _entries(str(root)):
-            if not chunk.is_dir() or parse_chunk_name(chunk.name) is None:
+        for name, is_folder in _names(str(root)):
+            if not is_folder or parse_chunk_name(name) is None:
                 continue
             chunks += 1
-            for entry in _entries(chunk.path):
-                if entry.is_dir():
-                    yield from _below(entry.path, folder=entry.name, chunk=chunk.name)
-                elif not entry.name.startswith("."):
-                    yield _file(entry.path, "", chunk.name)
+            yield from _in_chunk(os.path.join(root, name), name)  # noqa: PTH118 (text)
     if not chunks:
         raise InputError(
             f"input {inputs[0]} holds no time-chunk folder",
@@ -116,24 +112,33 @@ def _plain_files(inputs: Sequence[Path]) -> Iterator[ArchiveFile]:
             yield ArchiveFile(str(path), "", "", expected=True)
 
 
-def _entries(folder: str) -> list[os.DirEntry[str]]:
-    """What a folder holds, in the order that paths below it have."""
+def _in_chunk(folder: str, chunk: str) -> Iterator[ArchiveFile]:
+    for name, is_folder in _names(folder):
+        path = f"{folder}/{name}"
+        if is_folder:
+            yield from _below(path, folder=name, chunk=chunk)
+        elif not name.startswith("."):
+            yield _file(path, "", chunk)
+
+
+def _names(folder: str) -> Iterator[tuple[str, bool]]:
+    """Names in a folder and whether they are folders, in the order that paths below them have."""
     with os.scandir(folder) as entries:
-        return sorted(entries, key=_path_key)
-
-
-def _path_key(entry: os.DirEntry[str]) -> str:
-    return entry.name + "/" if entry.is_dir() else entry.name
+        # Only text is kept: there may be many thousand stations.
+        names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries)
+    return ((name.removesuffix("/"), name.endswith("/")) for name in names)
 
 
 def _below(root: str, *, folder: str, chunk: str) -> Iterator[ArchiveFile]:
-    for entry in _entries(root):
-        if entry.name.startswith("."):
+    root = root.removesuffix("/")
+    for name, is_folder in _names(root or "/"):
+        if name.startswith("."):
             continue
-        if not entry.is_dir():
-            yield _file(entry.path, folder, chunk)
-        elif not entry.is_symlink():  # it might lead back here
-            yield from _below(entry.path, folder=folder, chunk=chunk)
+        path = f"{root}/{name}"
+        if not is_folder:
+            yield _file(path, folder, chunk)
+        elif not os.path.islink(path):  # noqa: PTH114 (it might lead back here)
+            yield from _below(path, folder=folder, chunk=chunk)
 
 
 def _file(path: str, folder: str, chunk: str) -> ArchiveFile:

@@ -28,7 +28,6 @@ Key = tuple[str, str, str, str]
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
 
-
 # Letters of a pattern that stand for others.
 _WILDCARDS = frozenset("*?[")
 

@@ -20,7 +20,7 @@ from eqcctpro.archive.index import ChannelExtent, IndexedFile
 from eqcctpro.archive.timechunks import Timechunk
 from eqcctpro.times import NS_PER_S
 
-__all__ = ["FileTable", "StationTask", "TaskTable", "Tasks", "Texts"]
+__all__ = ["FileTable", "Heading", "StationTask", "TaskTable", "Tasks", "Texts"]
 
 Int64 = NDArray[np.int64]
 
@@ -61,6 +61,24 @@ class StationTask:
     def name(self) -> str:
         """``NET.STA.LOC.INSTRUMENT``."""
         return f"{self.network}.{self.station}.{self.location}.{self.instrument}"
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What a station task is called, without its files.
+
+    Attributes
+    ----------
+    network, station, location, instrument, folder : str
+    chunk : Timechunk
+    """
+
+    network: str
+    station: str
+    location: str
+    instrument: str
+    folder: str
+    chunk: Timechunk
 
 
 class Texts:
@@ -224,22 +242,23 @@ class TaskTable:
 
     def _task(self, row: int) -> StationTask:
         """The task in a row."""
-        texts, files = self._texts, self.files
-        network, station, location, instrument, folder = self._codes[5 * row : 5 * row + 5]
+        files, codes = self.files, self._codes[5 * row : 5 * row + 5]
         begin = self._file_ends[row - 1] if row else 0
         numbers = self._files[begin : self._file_ends[row]]
         return StationTask(
             row,
-            texts[network],
-            texts[station],
-            texts[location],
-            texts[instrument],
-            texts[folder],
+            *map(self._texts.__getitem__, codes),
             self._chunks[self._of_chunks[row]],
             tuple([files.path(number) for number in numbers]),
             self._sizes[row],
             tuple([files.stamp(number) for number in numbers]),
         )
+
+    def heading(self, row: int) -> Heading:
+        """What the task in a row is called."""
+        codes = self._codes[5 * row : 5 * row + 5]
+        chunk = self._chunks[self._of_chunks[row]]
+        return Heading(*map(self._texts.__getitem__, codes), chunk)
 
     def files_of(self, row: int) -> list[IndexedFile]:
         """The files of a task, with what is in them."""
@@ -287,6 +306,11 @@ class Tasks(Sequence[StationTask]):
 
     def __iter__(self) -> Iterator[StationTask]:
         return map(self.table.task, map(int, self.rows))
+
+    def headings(self, positions: Iterable[int] | None = None) -> Iterator[Heading]:
+        """What tasks are called; by default all of them."""
+        rows = self.rows if positions is None else (self.rows[each] for each in positions)
+        return map(self.table.heading, map(int, rows))
 
     def files_of(self, position: int) -> list[IndexedFile]:
         """The files of a task, with what is in them."""
