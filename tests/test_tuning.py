@@ -154,13 +154,19 @@ def test_what_is_close_is_measured_again_in_turns(
 
 def test_deadlines(config: Callable[..., EvaluationConfig]) -> None:
     times = {"station_counts": (2, 4)}
-    seconds = Tuner(config("a", **times)).run(runner=machine(1), settle=as_measured).best.seconds_high
-    kept = Tuner(config("a", **times), deadline_s=2 * seconds).run(runner=machine(1), settle=as_measured)
+    seconds = (
+        Tuner(config("a", **times)).run(runner=machine(1), settle=as_measured).best.seconds_high
+    )
+    kept = Tuner(config("a", **times), deadline_s=2 * seconds).run(
+        runner=machine(1), settle=as_measured
+    )
     assert kept.keeps_deadline
     assert kept.smallest is not None
     assert kept.smallest.seconds_high <= 2 * seconds
     assert "4 stations keep the deadline" in kept.verdict()
-    missed = Tuner(config("a", **times), deadline_s=seconds / 2).run(runner=machine(1), settle=as_measured)
+    missed = Tuner(config("a", **times), deadline_s=seconds / 2).run(
+        runner=machine(1), settle=as_measured
+    )
     assert not missed.keeps_deadline
     assert missed.smallest is None
     assert "miss the deadline" in missed.verdict()

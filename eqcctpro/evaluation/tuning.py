@@ -32,7 +32,7 @@ __all__ = ["Tuner", "TuningReport"]
 # A gain below this is within what repeats of one configuration differ by.
 GAIN = 0.02
 # Another mode, or the second runtime, is searched further if it is not slower than this.
-WORTH_A_LOOK = 1.25
+WORTH_A_LOOK = 1.3
 # Configurations that are not slower than this may be the fastest, and so many of them are
 # measured again in turns.
 CLOSE = 1.2
@@ -196,7 +196,8 @@ class Tuner:
         best_of: dict[tuple[str, str], BestConfiguration] = {}
         for option in sorted(options, key=lambda option: option.seconds):
             best_of.setdefault((option.mode, str(option.settings.get("runtime"))), option)
-        fastest, *_ = close = list(best_of.values())[:RUN_OFF]
+        most = max(2, min(RUN_OFF, len(self.space) // 4 - len(self._seen)))
+        fastest, *_ = close = list(best_of.values())[:most]
         close = [option for option in close if option.seconds <= CLOSE * fastest.seconds]
         if len(close) == 1:
             return rank(options), []
@@ -224,12 +225,13 @@ class Tuner:
         best = by_runtime[0]
         worthwhile = WORTH_A_LOOK * self._seconds(best)
         others = [one for one in by_runtime[1:2] if self._seconds(one) < worthwhile]
+        starts = [best, *others]
         for mode in modes[1:]:
-            for start in [by_runtime[0], *others]:
-                best = min(best, self._in_mode(mode, start), key=self._seconds)
+            found = min((self._in_mode(mode, one) for one in starts), key=self._seconds)
+            if self._seconds(found) < WORTH_A_LOOK * self._seconds(best):
+                found = self._climb(found, "workers")
+            best = min(best, found, key=self._seconds)
         best = self._climb(best, "batch_size")
-        if best.config.mode != "local":
-            best = self._climb(best, "workers")
         for other in others:
             same = self._variants(other, "batch_size")
             alike = [s for s in same if s.config.batch_size == best.config.batch_size]

@@ -83,7 +83,7 @@ def check_tuning(
         tuning_trials=tuned.trials,
         sweep_s=done.seconds,
         tuning_s=tuning_s,
-        ratio=_in_turns(config, best, tuned.best, sweep.specs[0].config, folder, repeats),
+        ratio=_in_turns(best, tuned.best, sweep.specs[0].config, folder, repeats),
     )
 
 
@@ -92,7 +92,6 @@ def _trials(config: EvaluationConfig) -> tuple[Trial, ...]:
 
 
 def _in_turns(
-    config: EvaluationConfig,
     one: BestConfiguration,
     other: BestConfiguration,
     like: PickConfig,

@@ -68,6 +68,9 @@ class ActorPool:
         self._fatal = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
         self.load_s = self._await_ready()
         self._flying: dict[Any, tuple[int, Bundle]] = {}
+        # Tasks that an actor will answer with its next bundle.
+        self._held: dict[int, Bundle] = {}
+        self._ended: set[int] = set()
         self._suspects: Counter[int] = Counter()
 
     def _start(self, slot: int) -> Any:
@@ -113,18 +116,20 @@ class ActorPool:
         bundles = make_bundles(tasks, len(self._actors), within_chunks=open_chunks is not None)
         queue = BundleQueue(bundles, open_chunks, stop)
         self._settings = settings
-        self._suspects.clear()
+        for earlier in (self._suspects, self._held, self._ended):
+            earlier.clear()
         yield from self._run(queue)
 
     def _run(self, queue: BundleQueue) -> Iterator[BundleResult]:
-        while queue or self._flying:
+        while queue or self._flying or self._held:
             self._fill(queue)
+            self._claim_held()
             done = wait_for_one(self._ray, list(self._flying))
             slot, bundle = self._flying[done]
             outcome = self._result(done)
             if isinstance(outcome, BundleResult):
                 del self._flying[done]
-                queue.done(bundle)
+                self._settle(slot, bundle, outcome, queue)
                 yield outcome
             else:
                 yield from self._after_death(slot, outcome, queue)
@@ -137,14 +142,34 @@ class ActorPool:
             slot = min(load, key=load.__getitem__)
             if load[slot] >= IN_FLIGHT_PER_ACTOR or (bundle := queue.take()) is None:
                 return
-            if self._suspected(bundle) and load[slot]:
+            alone = self._suspected(bundle)
+            if alone and (load[slot] or slot in self._held):
                 queue.untake(bundle)  # until an actor is idle
                 return
-            self._flying[self._actors[slot].pick.remote(bundle, self._settings)] = (slot, bundle)
-            load[slot] += IN_FLIGHT_PER_ACTOR if self._suspected(bundle) else 1
+            self._send(slot, bundle, more=bool(queue) and not alone)
+            load[slot] += IN_FLIGHT_PER_ACTOR if alone else 1
+
+    def _send(self, slot: int, bundle: Bundle, *, more: bool) -> None:
+        reference = self._actors[slot].pick.remote(bundle, self._settings, more=more)
+        self._flying[reference] = (slot, bundle)
+
+    def _claim_held(self) -> None:
+        """Ask actors that get no further bundle for what they hold back."""
+        busy = {slot for slot, _ in self._flying.values()}
+        for slot in self._held.keys() - busy:
+            self._send(slot, [], more=False)
+
+    def _settle(self, slot: int, bundle: Bundle, outcome: BundleResult, queue: BundleQueue) -> None:
+        """Note which tasks of an actor have ended, and which it still holds."""
+        if bundle:
+            queue.done(bundle)
+        self._ended.update(record.task for record in outcome.records)
+        held = [t for t in [*self._held.pop(slot, ()), *bundle] if t.index not in self._ended]
+        if held:
+            self._held[slot] = held
 
     def _suspected(self, bundle: Bundle) -> bool:
-        return bundle[0].index in self._suspects
+        return bool(bundle) and bundle[0].index in self._suspects
 
     def _result(self, reference: Any) -> BundleResult | Exception:
         """The result, or the error that says that the actor died."""
@@ -175,20 +200,22 @@ class ActorPool:
         for reference, bundle in given:
             outcome = self._result(reference)
             if isinstance(outcome, BundleResult):
-                queue.done(bundle)
+                self._settle(slot, bundle, outcome, queue)
                 yield outcome
             else:
                 lost.append(bundle)
-        for bundle in reversed(lost):
-            self._suspects.update(task.index for task in bundle)
-        if len(given) == 1 and len(lost) == 1 and len(lost[0]) == 1 and note is None:
+        held = self._held.pop(slot, [])
+        self._suspects.update(task.index for bundle in [held, *lost] for task in bundle)
+        if not held and len(given) == 1 and len(lost) == 1 and len(lost[0]) == 1 and note is None:
             (task,) = lost[0]
             if (deaths := self._suspects[task.index]) >= MOST_DEATHS:
                 queue.done(lost[0])
                 yield quarantined(task, deaths, last_words(error))
                 return
         for bundle in reversed(lost):
-            queue.put_back(bundle)
+            if bundle:
+                queue.put_back(bundle)
+        queue.put_in_front(held)
         if note is not None:
             yield BundleResult.nothing(note)
 
