@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.models.weights import WeightFiles
@@ -40,6 +41,9 @@ class WorkerSpec:
         GPU memory that the runtime may allocate, MB of 2**20 bytes.
     precision : str
         Arithmetic of the network on a CPU.
+    folder : str or None
+        Where relative paths are meant from, on a machine that may be another one; None on
+        the machine of the run.
     """
 
     weights: WeightFiles
@@ -53,6 +57,7 @@ class WorkerSpec:
     inter_threads: int | None = None
     vram_mb: float | None = None
     precision: str = "f32"
+    folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -150,9 +155,21 @@ class PickWorker:
 
     def _loaded(self) -> Pipeline:
         if self._pipeline is None:
+            self._settle()
             bind_to_cores(self._spec.cpu_ids)
             self._pipeline = open_pipeline(self._spec)
         return self._pipeline
+
+    def _settle(self) -> None:
+        """Find on this machine what the run's machine named."""
+        if self._spec.folder is None:
+            return
+        from eqcctpro.models.elsewhere import weights_here
+
+        self._spec = replace(self._spec, weights=weights_here(self._spec.weights))
+        # It need not be here: then all paths are absolute, as the check of this node knows.
+        with suppress(OSError):
+            os.chdir(self._spec.folder)
 
     def pick(
         self,
