@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -250,7 +250,5 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return ""
-    names: Mapping[str, str] = dict(
-        (part.strip() for part in line.split(":", 1)) for line in lines if ":" in line
-    )
-    return names.get("model name", "")
+    named = (line.partition(":") for line in lines if line.startswith("model name"))
+    return next((name.strip() for _, _, name in named), "")

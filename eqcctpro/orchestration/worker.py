@@ -162,14 +162,15 @@ class PickWorker:
 
     def _settle(self) -> None:
         """Find on this machine what the run's machine named."""
-        if self._spec.folder is None:
+        folder = self._spec.folder
+        if folder is None:
             return
         from eqcctpro.models.elsewhere import weights_here
 
         self._spec = replace(self._spec, weights=weights_here(self._spec.weights))
         # It need not be here: then all paths are absolute, as the check of this node knows.
         with suppress(OSError):
-            os.chdir(self._spec.folder)
+            os.chdir(folder)
 
     def pick(
         self,

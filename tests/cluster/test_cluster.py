@@ -232,23 +232,24 @@ def other_version(folder: Path) -> Path:
     """A copy of the package that says that it is another version."""
     copy = folder / "other"
     shutil.copytree(
-        Path(eqcctpro.__file__).parent, copy / "eqcctpro", ignore=shutil.ignore_patterns("__pyc*")
+        Path(eqcctpro.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__")
     )
-    home = copy / "eqcctpro" / "__init__.py"
+    home = copy / "__init__.py"
     home.write_text(home.read_text().replace(eqcctpro.__version__, "0.9.0"))
     return copy
 
 
-def node_elsewhere(address: str, hidden: Path, **environment: str) -> subprocess.Popen[bytes]:
-    """A node that sees an empty folder where this process sees one with files."""
+def node_elsewhere(address: str, hidden: Path, package: Path) -> subprocess.Popen[bytes]:
+    """A node with an empty folder where this process sees one with files, and another package."""
     script = (
-        f"mount -t tmpfs none {hidden} && exec {sys.executable} -m ray.scripts.scripts start "
+        f"mount -t tmpfs none {hidden} && "
+        f"mount --bind {package} {Path(eqcctpro.__file__).parent} && "
+        f"exec {sys.executable} -m ray.scripts.scripts start "
         f"--address={address} --num-cpus=1 --block --disable-usage-stats "
         "--object-store-memory=100000000"
     )
     return subprocess.Popen(
         ["unshare", "--mount", "sh", "-c", script],
-        env={**os.environ, **environment},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -270,9 +271,8 @@ def test_a_node_that_cannot_take_part_is_named_before_work_starts(
     other = other_version(tmp_path)
     if not may_mount():
         pytest.skip("needs the right to mount, to show a node another file system")
-    path = os.pathsep.join([str(other), os.environ.get("PYTHONPATH", "")])
     before = living(cluster)
-    strange = node_elsewhere(cluster.address, archive, PYTHONPATH=path)
+    strange = node_elsewhere(cluster.address, archive, other)
     try:
         wait_for_another(cluster, before)
         config = run(address=cluster.address)
