@@ -102,7 +102,7 @@ def test_modes_give_identical_picks(picked: Any, local: Any, mode: str, runtime:
 
 @SLOW
 def test_ray_that_was_there_before_is_left_running(picked: Any, local: Any) -> None:
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
     nodes = ray.nodes()
     for mode, runtime, workers in [
         *(("modelactor", "openvino", 2), ("modelactor", "openvino", 5)),
@@ -138,6 +138,7 @@ def test_a_station_that_kills_its_worker_fails_alone(picked: Any, local: Any, mo
         feeder.prepare = prepare
 
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         logging_level="ERROR",
@@ -156,7 +157,7 @@ def test_a_station_that_kills_its_worker_fails_alone(picked: Any, local: Any, mo
 
 @SLOW
 def test_concurrent_time_chunks_change_no_pick(picked: Any) -> None:
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
     expected = picked("local", "openvino", **TWO_CHUNKS).table.drop_columns(["run_id"])
     for mode, chunks in (("modelactor", 1), ("ripper", 2)):
         result = picked(mode, "openvino", workers=2, concurrent_timechunks=chunks, **TWO_CHUNKS)

@@ -84,7 +84,7 @@ def run_ripper(
         What the model raised while it was loaded.
     """
     # max_calls=1 ends the process after a task, and so gives back all of its memory.
-    remote = ray.remote(max_calls=1, max_retries=0)(rip).options(**placement.ray_options)
+    remote = ray.remote(max_calls=1, max_retries=0)(rip)
     share = (spec.expected_windows or 0) / placement.workers
     bundles = make_bundles(
         tasks,
@@ -102,7 +102,8 @@ def run_ripper(
     while queue or flying:
         while free and (bundle := queue.take()) is not None:
             slot = free.pop()
-            send = remote.options(**homes.options(slot)).remote
+            options = placement.ray_options | homes.options(slot)
+            send = remote.options(**options).remote
             flying[send(_for_slot(spec, placement, slot), list(bundle))] = slot, bundle
         if not free and not flying:
             raise WorkerError(
