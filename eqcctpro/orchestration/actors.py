@@ -182,9 +182,19 @@ class Actors:
         for slot in waiting:
             self.leave(slot)
 
-    def send(self, slot: int, bundle: Sequence[StationTask], settings: PipelineSettings) -> Any:
-        """Give a bundle to an actor; returns the reference of its result."""
-        return self.ready[slot].pick.remote(list(bundle), settings)
+    def send(
+        self,
+        slot: int,
+        bundle: Sequence[StationTask],
+        settings: PipelineSettings,
+        *,
+        more: bool = False,
+    ) -> Any:
+        """Give a bundle to an actor; returns the reference of its result.
+
+        Where `more` are to come, the actor may hold tasks back until then.
+        """
+        return self.ready[slot].pick.remote(list(bundle), settings, more=more)
 
     def outcome(self, slot: int, reference: Any) -> Any:
         """What an actor answered, or the error that says that it died.

@@ -99,7 +99,11 @@ class BundleQueue:
         A task that kills its worker then takes no other down with it.
         """
         self.done(bundle)
-        for task in reversed(bundle):
+        self.put_in_front(bundle)
+
+    def put_in_front(self, tasks: Sequence[StationTask]) -> None:
+        """Let tasks of bundles that were said to be done come next, each in a bundle of its own."""
+        for task in reversed(tasks):
             self._waiting.appendleft([task])
 
 

@@ -70,6 +70,9 @@ class ActorPool:
         self._deaths = MemoryDeaths(ray, here=not placement.homes)
         self.load_s = self._actors.await_ready()
         self._flying: dict[Any, tuple[int, Bundle]] = {}
+        # Tasks that an actor will answer with its next bundle.
+        self._held: dict[int, list[StationTask]] = {}
+        self._ended: set[int] = set()
         self._suspects: Counter[int] = Counter()
 
     def pick(
@@ -92,12 +95,14 @@ class ActorPool:
         bundles = make_bundles(tasks, len(self._actors), within_chunks=open_chunks is not None)
         queue = BundleQueue(bundles, open_chunks, stop)
         self._settings = settings
-        self._suspects.clear()
+        for earlier in (self._suspects, self._held, self._ended):
+            earlier.clear()
         yield from self._run(queue)
 
     def _run(self, queue: BundleQueue) -> Iterator[BundleResult]:
-        while queue or self._flying:
+        while queue or self._flying or self._held:
             self._fill(queue)
+            self._claim_held()
             if not len(self._actors):
                 raise WorkerError(
                     "all workers are lost",
@@ -116,7 +121,7 @@ class ActorPool:
             yield from self._after_death(slot, outcome.error, queue)
         else:
             del self._flying[done]
-            queue.done(bundle)
+            self._settle(slot, bundle, outcome, queue)
             yield outcome
             self._fill(queue)
 
@@ -128,15 +133,34 @@ class ActorPool:
             slot = min(load, key=load.__getitem__)
             if load[slot] >= IN_FLIGHT_PER_ACTOR or (bundle := queue.take()) is None:
                 return
-            if self._suspected(bundle) and load[slot]:
+            alone = self._suspected(bundle)
+            if alone and (load[slot] or slot in self._held):
                 queue.untake(bundle)  # until an actor is idle
                 return
-            reference = self._actors.send(slot, bundle, self._settings)
-            self._flying[reference] = (slot, bundle)
-            load[slot] += IN_FLIGHT_PER_ACTOR if self._suspected(bundle) else 1
+            self._send(slot, bundle, more=bool(queue) and not alone)
+            load[slot] += IN_FLIGHT_PER_ACTOR if alone else 1
+
+    def _send(self, slot: int, bundle: Bundle, *, more: bool) -> None:
+        reference = self._actors.send(slot, bundle, self._settings, more=more)
+        self._flying[reference] = (slot, bundle)
+
+    def _claim_held(self) -> None:
+        """Ask actors that get no further bundle for what they hold back."""
+        busy = {slot for slot, _ in self._flying.values()}
+        for slot in self._held.keys() - busy:
+            self._send(slot, (), more=False)
+
+    def _settle(self, slot: int, bundle: Bundle, outcome: BundleResult, queue: BundleQueue) -> None:
+        """Note which tasks of an actor have ended, and which it still holds."""
+        if bundle:
+            queue.done(bundle)
+        self._ended.update(record.task for record in outcome.records)
+        given = [*self._held.pop(slot, ()), *bundle]
+        if held := [task for task in given if task.index not in self._ended]:
+            self._held[slot] = held
 
     def _suspected(self, bundle: Bundle) -> bool:
-        return bundle[0].index in self._suspects
+        return bool(bundle) and bundle[0].index in self._suspects
 
     def _loaded(self, done: Any) -> Iterator[BundleResult]:
         """An actor that took another one's place is ready, or died before it was."""
@@ -169,17 +193,20 @@ class ActorPool:
             if isinstance(outcome, Died):
                 lost.append(bundle)
             else:
-                queue.done(bundle)
+                self._settle(slot, bundle, outcome, queue)
                 yield outcome
+        held = self._held.pop(slot, [])
+        lost = [bundle for bundle in lost if bundle]
         if with_node:
             for bundle in reversed(lost):
                 queue.give_back(bundle)
-            yield BundleResult.nothing(self._after_node(slot, sum(map(len, lost))))
+            queue.put_in_front(held)
+            given_up = len(held) + sum(map(len, lost))
+            yield BundleResult.nothing(self._after_node(slot, given_up))
             return
         note = self._go_on_without(slot, error)
-        for bundle in reversed(lost):
-            self._suspects.update(task.index for task in bundle)
-        if len(given) == 1 and len(lost) == 1 and len(lost[0]) == 1 and note is None:
+        self._suspects.update(task.index for bundle in [held, *lost] for task in bundle)
+        if not held and len(given) == 1 and len(lost) == 1 and len(lost[0]) == 1 and note is None:
             (task,) = lost[0]
             if (deaths := self._suspects[task.index]) >= MOST_DEATHS:
                 queue.done(lost[0])
@@ -187,6 +214,7 @@ class ActorPool:
                 return
         for bundle in reversed(lost):
             queue.put_back(bundle)
+        queue.put_in_front(held)
         if note is not None:
             yield BundleResult.nothing(note)
 

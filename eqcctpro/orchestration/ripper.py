@@ -102,7 +102,8 @@ def run_ripper(
     while queue or flying:
         while free and (bundle := queue.take()) is not None:
             slot = free.pop()
-            send = remote.options(**placement.ray_options, **homes.options(slot)).remote
+            options = placement.ray_options | homes.options(slot)
+            send = remote.options(**options).remote
             flying[send(_for_slot(spec, placement, slot), list(bundle))] = slot, bundle
         if not free and not flying:
             raise WorkerError(

@@ -67,7 +67,7 @@ class BundleResult:
     Attributes
     ----------
     records : list of TaskRecord
-        One for each task.
+        One for each task that has ended.
     picks, detections : RawPicks
     seconds : dict
         Per stage.
@@ -173,16 +173,22 @@ class PickWorker:
             os.chdir(folder)
 
     def pick(
-        self, tasks: Sequence[StationTask], settings: PipelineSettings | None = None
+        self,
+        tasks: Sequence[StationTask],
+        settings: PipelineSettings | None = None,
+        *,
+        more: bool = False,
     ) -> BundleResult:
         """Pick a bundle, with other settings than before if they are given.
 
-        Every task ends with a record.
+        Every task ends with a record.  Where `more` are to come, the last ones may be held
+        back until the next call, which may be one without tasks, so that batches are full
+        and the network goes on while a result is on its way.
         """
         pipeline = self._loaded()
         pipeline.settings = settings or pipeline.settings
         before = dict(pipeline.stages.seconds)
-        results = list(pipeline.run(tasks))
+        results = list(pipeline.run(tasks, more=more))
         seconds = {
             stage: value - before.get(stage, 0.0)
             for stage, value in pipeline.stages.seconds.items()
