@@ -242,13 +242,17 @@ class TaskTable:
 
     def _task(self, row: int) -> StationTask:
         """The task in a row."""
-        files, codes = self.files, self._codes[5 * row : 5 * row + 5]
+        files, heading = self.files, self.heading(row)
         begin = self._file_ends[row - 1] if row else 0
         numbers = self._files[begin : self._file_ends[row]]
         return StationTask(
             row,
-            *map(self._texts.__getitem__, codes),
-            self._chunks[self._of_chunks[row]],
+            heading.network,
+            heading.station,
+            heading.location,
+            heading.instrument,
+            heading.folder,
+            heading.chunk,
             tuple([files.path(number) for number in numbers]),
             self._sizes[row],
             tuple([files.stamp(number) for number in numbers]),
@@ -256,9 +260,16 @@ class TaskTable:
 
     def heading(self, row: int) -> Heading:
         """What the task in a row is called."""
-        codes = self._codes[5 * row : 5 * row + 5]
-        chunk = self._chunks[self._of_chunks[row]]
-        return Heading(*map(self._texts.__getitem__, codes), chunk)
+        texts = self._texts
+        network, station, location, instrument, folder = self._codes[5 * row : 5 * row + 5]
+        return Heading(
+            texts[network],
+            texts[station],
+            texts[location],
+            texts[instrument],
+            texts[folder],
+            self._chunks[self._of_chunks[row]],
+        )
 
     def files_of(self, row: int) -> list[IndexedFile]:
         """The files of a task, with what is in them."""

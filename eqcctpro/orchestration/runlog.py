@@ -52,10 +52,10 @@ def run_log(paths: list[Path], *, append: bool = False) -> Iterator[logging.Logg
     try:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handler = _LogFile(path, mode="a" if append else "w", encoding="utf-8")
-            handler.setFormatter(formatter)
-            handlers.append(handler)
-            logger.addHandler(handler)
+            file = _LogFile(path, mode="a" if append else "w", encoding="utf-8")
+            file.setFormatter(formatter)
+            handlers.append(file)
+            logger.addHandler(file)
         if logger.getEffectiveLevel() > logging.INFO:
             logger.setLevel(logging.INFO)
         yield logger
