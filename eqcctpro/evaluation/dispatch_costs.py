@@ -73,7 +73,13 @@ class IdleWorker:
         """Load nothing."""
         return 0.0
 
-    def pick(self, tasks: Sequence[StationTask], settings: object = None) -> BundleResult:  # noqa: ARG002
+    def pick(
+        self,
+        tasks: Sequence[StationTask],
+        settings: object = None,  # noqa: ARG002 (as PickWorker's)
+        *,
+        more: bool = False,  # noqa: ARG002
+    ) -> BundleResult:
         """Find the same picks on every station."""
         found = _found([task.index for task in tasks])
         records = [TaskRecord(task.index, "done", n_windows=3, n_samples=9000) for task in tasks]

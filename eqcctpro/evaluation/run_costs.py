@@ -150,11 +150,11 @@ def _pick_bundles(
     """Seconds of loading, and of bundles by their size."""
     worker = PickWorker(spec)
     load = worker.load()
-    worker.pick(tasks[: BUNDLES[1]])
+    worker.pick(tasks[: BUNDLES[1]], more=True)
     seconds: dict[int, list[float]] = {size: [] for size in BUNDLES}
     for first in range(0, len(tasks) - sum(BUNDLES) + 1, sum(BUNDLES)):
         for size, begin in zip(BUNDLES, (first, first + BUNDLES[0]), strict=True):
             began = time.perf_counter()
-            worker.pick(tasks[begin : begin + size])
+            worker.pick(tasks[begin : begin + size], more=True)
             seconds[size].append(time.perf_counter() - began)
     return load, seconds

@@ -30,12 +30,11 @@ def main() -> None:
     parser.add_argument("--tasks", type=int, nargs="+", default=[20_000, 1_000_000])
     parser.add_argument("--workers", type=int, nargs="+", default=list(WORKERS))
     parser.add_argument(
-        "--work-times",
+        "--lengths",
         type=float,
         nargs="+",
-        default=[1.0],
-        metavar="FACTOR",
-        help="simulate stations that take so many times as long, too",
+        default=[1, 60, 1440],
+        help="minutes of a station's records; a real run has one minute",
     )
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path, help="also write everything to this file")
@@ -55,17 +54,20 @@ def main() -> None:
             f"({simulated.pick_s / run.pick_s - 1:+.0%})"
         )
     rows = []
-    for factor in options.work_times:
-        slower = replace(costs, work_task=costs.work_task * factor)
+    for minutes in options.lengths:
+        work, size = costs.work_task * minutes, costs.task_bytes * minutes
+        # Of long records each takes about as long as the others.
+        spread = costs.work_spread / minutes**0.5
+        longer = replace(costs, work_task=work, task_bytes=size, work_spread=spread)
         for tasks in options.tasks:
-            print(f"\n{tasks} station tasks of {1000 * slower.work_task:.3g} ms")
+            print(f"\n{tasks} stations, {minutes:g} minutes each: {1000 * work:.3g} ms of work")
             print(
                 "  workers  total, s  picking, s  efficiency  driver busy  read, MB/s  most lost to"
             )
             for workers in options.workers:
-                simulated = simulate_run(slower, tasks, workers)
+                simulated = simulate_run(longer, tasks, workers)
                 print(_line(simulated))
-                rows.append({"work_task": slower.work_task, **asdict(simulated)})
+                rows.append({"work_task": longer.work_task, **asdict(simulated)})
     if options.json:
         about = {"machine": describe_machine(), "costs": asdict(costs)}
         measured = [asdict(run) for run in runs]
