@@ -24,15 +24,25 @@ INTERVAL_S = 0.25
 
 @dataclass
 class RoleMemory:
-    """Highest memory of one process of a kind, MB of 2**20 bytes."""
+    """Highest memory of one process of a kind, MB of 2**20 bytes.
+
+    Attributes
+    ----------
+    rss_mb, pss_mb : float
+    own_mb : float
+        Without files and memory that processes share: the pages of Ray's object store count in
+        the RSS of whoever has touched them.
+    """
 
     rss_mb: float = 0.0
     pss_mb: float = 0.0
+    own_mb: float = 0.0
 
-    def see(self, rss_mb: float, pss_mb: float) -> None:
+    def see(self, rss_mb: float, pss_mb: float, own_mb: float) -> None:
         """Take one reading."""
         self.rss_mb = max(self.rss_mb, rss_mb)
         self.pss_mb = max(self.pss_mb, pss_mb)
+        self.own_mb = max(self.own_mb, own_mb)
 
 
 @dataclass
@@ -102,7 +112,16 @@ def _look(run: psutil.Process, memory: RunMemory) -> None:
             rss = process.memory_info().rss / MB
         except psutil.Error:
             continue
-        memory.roles.setdefault(role, RoleMemory()).see(rss, process_pss_mb(process))
+        seen = memory.roles.setdefault(role, RoleMemory())
+        seen.see(rss, process_pss_mb(process), _own_mb(process.pid))
+
+
+def _own_mb(pid: int) -> float:
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0.0)
 
 
 def _role(process: psutil.Process) -> str:

@@ -52,10 +52,11 @@ def main() -> None:
                     rows.append(asdict(seen))
                     for role, memory in seen.roles.items():
                         most = highest.setdefault((mode, role, stations), RoleMemory())
-                        most.see(memory.rss_mb, memory.pss_mb)
+                        most.see(memory.rss_mb, memory.pss_mb, memory.own_mb)
                         print(
                             f"{mode:10} {role:7} {stations:6} stations: "
-                            f"RSS {memory.rss_mb:6.1f} MB, PSS {memory.pss_mb:6.1f} MB",
+                            f"RSS {memory.rss_mb:6.1f} MB, PSS {memory.pss_mb:6.1f} MB, "
+                            f"own {memory.own_mb:6.1f} MB",
                             flush=True,
                         )
     fewest, most_stations = min(options.stations), max(options.stations)
@@ -64,7 +65,8 @@ def main() -> None:
             before = highest[mode, role, fewest]
             print(
                 f"{mode:10} {role:7} {fewest} to {stations}: RSS x "
-                f"{memory.rss_mb / before.rss_mb:.3f}, PSS x {memory.pss_mb / before.pss_mb:.3f}"
+                f"{memory.rss_mb / before.rss_mb:.3f}, PSS x {memory.pss_mb / before.pss_mb:.3f}, "
+                f"own x {memory.own_mb / before.own_mb:.3f}"
             )
     if options.json:
         about = {"machine": describe_machine(), "runs": rows}
