@@ -410,3 +410,76 @@ def test_workers_of_a_lost_node_move_to_nodes_with_room() -> None:
     fake.alive.remove("id2")
     assert homes.is_lost(2) and not homes.move(2), "no room is left"
     assert homes.name(2) == "this machine"
+
+
+def run_root(*commands: str) -> None:
+    for command in commands:
+        subprocess.run(command.split(), check=True, capture_output=True)
+
+
+@pytest.fixture
+def machine_elsewhere() -> Iterator[str]:
+    """A network namespace with a cable to this one; its name."""
+    name = f"eqp{os.getpid() % 10_000}"
+    try:
+        run_root(f"ip netns add {name}")
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("needs the right to make network namespaces")
+    try:
+        run_root(
+            f"ip link add {name} type veth peer name eth1 netns {name}",
+            f"ip addr add 10.231.7.1/24 dev {name}",
+            f"ip link set {name} up",
+            f"ip -n {name} addr add 10.231.7.2/24 dev eth1",
+            f"ip -n {name} link set eth1 up",
+            f"ip -n {name} link set lo up",
+        )
+        yield name
+    finally:
+        subprocess.run(["ip", "link", "del", name], check=False, capture_output=True)
+        subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
+
+
+@pytest.mark.exhaustive
+def test_a_machine_whose_cable_is_pulled(
+    machine_elsewhere: str, run: Run, calm: dict[str, bytes]
+) -> None:
+    """Its workers live on and work, but nothing of it arrives any more."""
+    head = start_cluster(num_cpus=1, env_vars=slow_environment(), node_ip_address="10.231.7.1")
+    there = subprocess.Popen(
+        [
+            *(
+                "ip",
+                "netns",
+                "exec",
+                machine_elsewhere,
+                sys.executable,
+                "-m",
+                "ray.scripts.scripts",
+            ),
+            *("start", f"--address={head.address}", "--num-cpus=1", "--block"),
+            *("--node-ip-address=10.231.7.2", "--object-store-memory=100000000"),
+        ],
+        env={**os.environ, **slow_environment()},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        wait_for_another(head, living(head))
+        config = run(address=head.address)
+        pull = f"ip link set {machine_elsewhere} down"
+        puller = once_picking(config.output / "run.log", lambda: run_root(pull))
+        result = run_picking(config)
+        puller.join()
+        assert [node["workers"] for node in result.summary["nodes"]] == [1, 1]
+        assert any("was lost" in text for text in result.summary["adaptations"])
+        assert results(config.output) == calm
+    finally:
+        os.killpg(there.pid, signal.SIGKILL)
+        there.wait()
+        for left in psutil.process_iter(["cmdline"]):
+            if "10.231.7.2" in " ".join(left.info["cmdline"] or ()):
+                left.kill()
+        ray.shutdown()
+        head.shutdown()
