@@ -12,6 +12,9 @@ from eqcctpro.times import NS_PER_S
 
 __all__ = ["station_hours"]
 
+# Spans that are numbers of Python's at a time.
+_AT_A_TIME = 4096
+
 
 def station_hours(plan: Plan, tasks: Iterable[int]) -> float:
     """Hours of data of some tasks, summed over their stations.
@@ -44,9 +47,10 @@ def _covered(spans: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> int:
     total = 0
     latest = at = -(2**63)
     order = np.lexsort((spans[:, 2], spans[:, 1], spans[:, 0]))
-    for station, start, end in spans[order].tolist():
-        if station != at:
-            at, latest = station, -(2**63)
-        total += max(0, end - max(start, latest))
-        latest = max(latest, end)
+    for first in range(0, len(order), _AT_A_TIME):
+        for station, start, end in spans[order[first : first + _AT_A_TIME]].tolist():
+            if station != at:
+                at, latest = station, -(2**63)
+            total += max(0, end - max(start, latest))
+            latest = max(latest, end)
     return total

@@ -22,7 +22,7 @@ from eqcctpro.picks.arrow import numbers_of, text_column, texts_in, texts_of_wid
 __all__ = ["atomic_file", "check_writable", "csv_lines", "write_csv", "write_parquet"]
 
 # Rows that are turned into text at a time, so that memory stays flat.
-CSV_ROWS = 65_536
+CSV_ROWS = 8_192
 
 
 @contextmanager
