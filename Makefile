@@ -48,7 +48,7 @@ format: env ## reformat and sort imports
 	$(BIN)/ruff check --fix .
 
 docs: env ## build the documentation as a web site, in build/site
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo build/site/index.html
 
 clean: ## remove the environment, caches, build products and the demo's output

@@ -9,12 +9,13 @@ A line ``<!-- made: KIND NAME -->`` of a page is replaced:
 
 from __future__ import annotations
 
+import inspect
 import re
 import types
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _MADE = re.compile(r"^<!-- made: (\w+)(?: (\S+))? -->$", re.MULTILINE)
 
@@ -71,7 +72,9 @@ def _command(words: tuple[str, ...], command: Any) -> Iterator[str]:
         rows = [(f"`{_shown_argument(item)}`", item.help or "") for item in arguments]
         yield from _table(("argument", "what"), rows)
     if options:
-        rows = [_option_row(item) for item in options if item.name != "help"]
+        kinds = get_type_hints(inspect.unwrap(command.callback))
+        shown = [item for item in options if item.name != "help"]
+        rows = [_option_row(item, _kind(kinds[item.name])) for item in shown]
         yield from _table(("option", "default", "what"), rows)
 
 
@@ -85,19 +88,17 @@ def _shown_argument(item: Any) -> str:
     return shown if item.required else f"[{shown}]"
 
 
-def _option_row(item: Any) -> tuple[str, str, str]:
+def _option_row(item: Any, kind: str) -> tuple[str, str, str]:
     names = ", ".join(f"`{name}`" for name in item.opts)
     if item.secondary_opts:
         names += " / " + ", ".join(f"`{name}`" for name in item.secondary_opts)
     elif not item.is_flag:
-        names += f" {item.metavar or item.type.name.upper()}"
-    default = item.default
-    known = default not in (None, (), []) and not isinstance(default, Callable)  # type: ignore[arg-type]
+        names += f" {item.metavar or kind.upper()}"
     if item.is_flag:
-        shown = "on" if default else "off" if default is False else ""
+        default = {True: "on", False: "off"}.get(item.default, "")
     else:
-        shown = f"`{default}`" if known and str(default) else ""
-    return names, shown, item.help or ""
+        default = "" if item.default in (None, (), []) else f"`{item.default}`"
+    return names, default, item.help or ""
 
 
 # Settings
