@@ -24,7 +24,6 @@ def _threshold(what: str) -> Any:
     return Field(default=None, gt=0, lt=1, description=f"{what}; None takes the weights' own")
 
 
-
 class PickConfig(BaseModel):
     """Everything that a run of ``eqcctpro pick`` can be told.
 

@@ -335,7 +335,8 @@ def test_site_asks_no_other_server(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     assert len(pages) >= len(NAV)
     for page in pages:
-        loaded = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?([^\" >]+)", page.read_text())
+        text = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|link|img)[^>]+(?:src|href)=\"?([^\" >]+)", text)
         foreign = [url for url in loaded if re.match(r"(?:https?:)?//", url)]
         assert foreign == [], page.name
 
@@ -353,3 +354,49 @@ def test_reference_has_what_it_describes(site: Path) -> None:
     assert "QuarantinedError" in text("exit-codes.html")
     for page in site.rglob("*.html"):
         assert "<!-- made:" not in page.read_text(encoding="utf-8"), page.name
+
+
+# The site in a browser
+
+
+def errors(browser: Any) -> list[str]:
+    return [entry["message"] for entry in browser.get_log("browser")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_site_in_a_browser(chromium: Any, site: Path, scheme: str) -> None:
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [feature]})
+    chromium.set_window_size(1300, 950)
+    chromium.get_log("browser")
+    chromium.get((site / "index.html").as_uri())
+    background = "return getComputedStyle(document.body).backgroundColor"
+    brightness = max(map(int, re.findall(r"\d+", chromium.execute_script(background))[:3]))
+    assert (brightness > 200) is (scheme == "light")
+    keep(chromium, f"docs_home_{scheme}")
+    for title, target in (("Settings", "settings.html"), ("Measurements", "performance.html")):
+        link = f"//nav//a[normalize-space()='{title}']"
+        found = chromium.find_elements("xpath", link)
+        chromium.execute_script("arguments[0].click()", found[0])
+        assert chromium.current_url.endswith(target)
+        assert chromium.find_element("css selector", "article h1").text.startswith(title)
+        keep(chromium, f"docs_{title}_{scheme}")
+    assert errors(chromium) == []
+
+
+@pytest.mark.slow
+def test_pages_fit_a_narrow_window(chromium: Any, site: Path) -> None:
+    chromium.set_window_size(500, 900)
+    for name in ("index", "evaluation", "reference/cli", "reference/settings", "from-rapid"):
+        chromium.get((site / f"{name}.html").as_uri())
+        wide = chromium.execute_script("return document.documentElement.scrollWidth")
+        shown = chromium.execute_script("return window.innerWidth")
+        assert wide <= shown, name
+    keep(chromium, "docs_narrow")
+
+
+def keep(browser: Any, name: str) -> None:
+    if folder := os.environ.get("EQCCTPRO_SCREENSHOTS"):
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        browser.save_screenshot(str(Path(folder) / f"{name}.png"))

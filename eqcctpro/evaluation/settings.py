@@ -50,9 +50,7 @@ class EvaluationConfig(BaseModel):
     warm_ups: int = Field(1, ge=0, le=10, description="Runs before them that do not")
     seed: int = Field(0, description="Of the choice of stations")
     retry_failed: bool = Field(False, description="Run failed trials again")
-    trial_timeout_s: float = Field(
-        3600.0, gt=0, description="Seconds after which a trial is ended"
-    )
+    trial_timeout_s: float = Field(3600.0, gt=0, description="Seconds after which a trial is ended")
 
     @field_validator(
         "cpu_counts", "station_counts", "timechunk_concurrency", "modes", "runtimes", "batch_sizes"

@@ -90,7 +90,7 @@ def _serve(path: str) -> None:
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path + ".new")
     listener.listen()
-    os.rename(path + ".new", path)
+    Path(path + ".new").rename(path)
     while True:
         link, _ = listener.accept()
         if os.fork() == 0:
