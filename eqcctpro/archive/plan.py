@@ -2,71 +2,38 @@
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
-from pathlib import Path
 
-from eqcctpro.archive.files import ArchiveFile, Layout, detect_layout, list_files
+from eqcctpro.archive.day_files import DAY_LAYOUTS
+from eqcctpro.archive.files import ArchiveFile
 from eqcctpro.archive.index import LONG_GAP_NS, Code, IndexedFile, index_file, joined_spans
+from eqcctpro.archive.layouts import Layout, detect_layout, list_files
+from eqcctpro.archive.remote import use_storage_options
+from eqcctpro.archive.remote_index import index_remote_files
+from eqcctpro.archive.selection import (
+    Instrument,
+    Key,
+    Wanted,
+    best_instruments,
+    choose_instruments,
+)
+from eqcctpro.archive.settings import InputSettings
 from eqcctpro.archive.timechunks import (
     FOREVER_NS,
     MINUTE_NS,
     Timechunk,
     chunk_grid,
     chunks_of_folders,
+    day_chunks,
     read_span,
     whole_archive,
 )
 from eqcctpro.errors import DecodeError, InputError, SettingsError
-
-Key = tuple[str, str, str, str]
+from eqcctpro.places import is_address
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "make_plan"]
-
-
-# Letters of a pattern that stand for others.
-_WILDCARDS = frozenset("*?[")
-
-
-@dataclass(frozen=True)
-class InputSettings:
-    """What is read, and how time is cut.
-
-    Attributes
-    ----------
-    inputs : tuple of Path
-        Folders or files.
-    layout : {"auto", "chunks", "files"}
-    start_ns, end_ns : int or None
-        Picks outside are dropped by rule.
-    timechunk_min : float or None
-        Length of a chunk in minutes; None takes the folders, or one chunk.
-    overlap_min : float
-        What neighbouring chunks share, in minutes.
-    stations : tuple of str
-        Patterns; empty takes all.
-    stations_at_most : int or None
-        A seeded random choice of that many stations.
-    context_ns : int
-        Data wanted around what a chunk owns, where files hold it.
-    chunk_major : bool
-        Finish a chunk's stations before the next chunk, even if files are then read more
-        than once.
-    """
-
-    inputs: tuple[Path, ...]
-    layout: str = "auto"
-    start_ns: int | None = None
-    end_ns: int | None = None
-    timechunk_min: float | None = None
-    overlap_min: float = 0.0
-    stations: tuple[str, ...] = ()
-    stations_at_most: int | None = None
-    context_ns: int = 0
-    chunk_major: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +54,8 @@ class StationTask:
     n_bytes : int
         Size of these files.
     stamps : tuple of (int, int)
-        Size and time of the last change, in nanoseconds, of each file when the plan was made.
+        Size and time of the last change, in nanoseconds, of each file when the plan was made;
+        of a file at an address its size and another stamp of its content.
     """
 
     index: int
@@ -126,8 +94,10 @@ class Plan:
         Files that are not miniSEED and do not claim to be.
     skipped : dict of str to int
         What is left out by rule, by the rule: instruments that `stations` or
-        `stations_at_most` do not choose (``"not_chosen"``), and those of which no time chunk
-        owns anything (``"outside_span"``).
+        `stations_at_most` do not choose or `exclude` leaves out (``"not_chosen"``), those of
+        which no time chunk owns anything (``"outside_span"``), stations whose files are not
+        opened (``"stations_not_opened"``), and station tasks of instruments that are not the
+        best of their station (``"lower_priority"``).
     """
 
     layout: Layout
@@ -137,19 +107,6 @@ class Plan:
     problems: list[FileProblem] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Instrument:
-    network: str
-    station: str
-    location: str
-    instrument: str
-    folder: str
-
-    @property
-    def key(self) -> Key:
-        return (self.network, self.station, self.location, self.instrument)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,41 +130,64 @@ def make_plan(settings: InputSettings) -> Plan:
     InputError
         The input is missing, empty, or holds nothing that can be picked.
     SettingsError
-        A pattern matches no station, or the time settings contradict each other.
+        A pattern matches nothing, or the time settings contradict each other.
     """
+    use_storage_options(settings.storage)
     layout: Layout = (
         detect_layout(settings.inputs) if settings.layout == "auto" else settings.layout  # type: ignore[assignment]
     )
     plan = Plan(layout, [], [], [])
-    holdings = _index(list_files(settings.inputs, layout), plan)
-    if not holdings:
+    wanted = Wanted(settings)
+    files = list_files(settings.inputs, layout, wanted)
+    if not files and wanted.refused_spans:
+        raise _outside_span()
+    holdings = _index(files, plan)
+    if not holdings and not wanted.unwanted:
         raise InputError(
             f"nothing to pick in {', '.join(map(str, settings.inputs))}: {_why_nothing(plan)}",
             hint="the input must hold miniSEED files",
         )
-    everything, holdings = holdings, _choose_stations(holdings, settings)
+    everything, holdings = holdings, choose_instruments(holdings, settings, wanted.seen)
     plan.skipped["not_chosen"] = len(everything) - len(holdings)
+    if wanted.unwanted:
+        plan.skipped["stations_not_opened"] = len(wanted.unwanted)
     plan.chunks = _time_chunks(holdings, settings, layout)
     folders_are_chunks = layout == "chunks" and settings.timechunk_min is None
-    plan.tasks = _tasks(holdings, plan.chunks, settings, folders_are_chunks)
+    plan.tasks = _tasks(holdings, plan, settings, folders_are_chunks)
     reached = {(task.network, task.station, task.location, task.instrument) for task in plan.tasks}
     plan.skipped["outside_span"] = sum(item.key not in reached for item in holdings)
     if not plan.tasks:
-        raise InputError(
-            "no data between start_time and end_time",
-            hint="compare them with the times of the records",
-        )
+        raise _outside_span()
     return plan
 
 
-def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_Piece]]:
-    holdings: dict[Key, list[_Piece]] = {}
+def _outside_span() -> InputError:
+    return InputError(
+        "no data between start_time and end_time",
+        hint="compare them with the times of the records",
+    )
+
+
+def _indexed(
+    files: Sequence[ArchiveFile],
+) -> Iterator[tuple[ArchiveFile, IndexedFile | DecodeError]]:
+    remote = [file for file in files if is_address(file.path)]
+    if remote:
+        yield from zip(remote, index_remote_files(remote), strict=True)
+        files = [file for file in files if not is_address(file.path)]
     for file in files:
         try:
-            indexed = index_file(file.path)
+            yield file, index_file(file.path)
         except DecodeError as error:
+            yield file, error
+
+
+def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[Instrument, list[_Piece]]:
+    holdings: dict[Key, list[_Piece]] = {}
+    for file, indexed in _indexed(files):
+        if isinstance(indexed, DecodeError):
             if file.expected:
-                problem = FileProblem(file.path, type(error).__name__, str(error))
+                problem = FileProblem(file.path, type(indexed).__name__, str(indexed))
                 plan.problems.append(problem)
             else:
                 plan.ignored.append(file.path)
@@ -221,7 +201,7 @@ def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_
             held = holdings.setdefault(key, [])
             for start_ns, end_ns in spans:
                 held.append(_Piece(file.path, *stamp, file.chunk, file.folder, start_ns, end_ns))
-    return {_Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
+    return {Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
 
 
 def _folder_name(key: Key, pieces: Sequence[_Piece]) -> str:
@@ -251,62 +231,8 @@ def _why_nothing(plan: Plan) -> str:
     return f"{len(plan.ignored)} files, none of them miniSEED"
 
 
-def _choose_stations(
-    holdings: dict[_Instrument, list[_Piece]], settings: InputSettings
-) -> dict[_Instrument, list[_Piece]]:
-    chosen = holdings
-    if settings.stations:
-        chosen = {}
-        named = _by_name(holdings)
-        for pattern in settings.stations:
-            # Thousands of exact names need not be compared with thousands of stations each.
-            candidates = holdings if _WILDCARDS & set(pattern) else named.get(pattern.upper(), ())
-            found = {k: holdings[k] for k in candidates if _matches(k, pattern)}
-            if not found:
-                known = sorted({f"{k.network}.{k.station}" for k in holdings})
-                raise SettingsError(
-                    f"stations: no station matches {pattern!r}",
-                    hint=f"the input holds {', '.join(known[:10])}"
-                    + (f" and {len(known) - 10} more" if len(known) > 10 else ""),
-                )
-            chosen.update(found)
-    if settings.stations_at_most is not None:
-        stations = sorted({(k.network, k.station) for k in chosen})
-        if settings.stations_at_most < len(stations):
-            picked = set(random.Random(0).sample(stations, settings.stations_at_most))
-            chosen = {k: v for k, v in chosen.items() if (k.network, k.station) in picked}
-    return chosen
-
-
-def _by_name(instruments: Iterable[_Instrument]) -> dict[str, list[_Instrument]]:
-    """Instruments by each of their names."""
-    named: dict[str, list[_Instrument]] = {}
-    for instrument in instruments:
-        for name in set(_names(instrument)):
-            named.setdefault(name, []).append(instrument)
-    return named
-
-
-def _matches(instrument: _Instrument, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern.upper()) for name in _names(instrument))
-
-
-def _names(instrument: _Instrument) -> tuple[str, ...]:
-    """What a pattern may say of an instrument, in capitals."""
-    network, station, location, band = instrument.key
-    names = (
-        instrument.folder,
-        station,
-        f"{network}.{station}",
-        f"{network}_{station}",
-        f"{network}.{station}.{location}",
-        f"{network}.{station}.{location}.{band}",
-    )
-    return tuple(name.upper() for name in names)
-
-
 def _time_chunks(
-    holdings: dict[_Instrument, list[_Piece]], settings: InputSettings, layout: Layout
+    holdings: dict[Instrument, list[_Piece]], settings: InputSettings, layout: Layout
 ) -> list[Timechunk]:
     pieces = [piece for held in holdings.values() for piece in held]
     first = min(piece.start_ns for piece in pieces)
@@ -322,6 +248,9 @@ def _time_chunks(
             overlap_min=settings.overlap_min,
             spans=joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces), 0),
         )
+    if layout in DAY_LAYOUTS:
+        spans = joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces), 0)
+        return day_chunks(spans, settings.start_ns, settings.end_ns)
     if layout == "chunks":
         names = [piece.chunk for piece in pieces]
         return chunks_of_folders(names, settings.start_ns, settings.end_ns)
@@ -329,13 +258,13 @@ def _time_chunks(
 
 
 def _tasks(
-    holdings: dict[_Instrument, list[_Piece]],
-    chunks: Sequence[Timechunk],
+    holdings: dict[Instrument, list[_Piece]],
+    plan: Plan,
     settings: InputSettings,
     folders_are_chunks: bool,
 ) -> list[StationTask]:
-    found: list[tuple[_Instrument, Timechunk, list[_Piece]]] = []
-    shared = False
+    found: list[tuple[Instrument, Timechunk, list[_Piece]]] = []
+    shared, chunks = False, plan.chunks
     owners = _FolderOwners(chunks, settings)
     grid = _ReadSpans(chunks, settings.context_ns)
     for instrument in sorted(holdings, key=lambda item: (item.key, item.folder)):
@@ -353,13 +282,26 @@ def _tasks(
             shared = shared or any(piece.path in used for piece in pieces)
             used.update(piece.path for piece in pieces)
             found.append((instrument, chunk, pieces))
+    if settings.channel_priority:
+        best = best_instruments(
+            [(instrument, chunk.index) for instrument, chunk, _ in found],
+            settings.channel_priority,
+        )
+        plan.skipped["lower_priority"] = best.count(False)
+        found = [item for item, chosen in zip(found, best, strict=True) if chosen]
+        if not found:
+            codes = ", ".join(sorted({instrument.instrument for instrument in holdings}))
+            raise SettingsError(
+                f"channel_priority: no instrument is {' or '.join(settings.channel_priority)}",
+                hint=f"the input holds {codes}; a last * takes any other",
+            )
     if settings.chunk_major or not shared:
         found.sort(key=lambda item: item[1].index)
     return [_task(index, *item) for index, item in enumerate(found)]
 
 
 def _task(
-    index: int, instrument: _Instrument, chunk: Timechunk, pieces: Sequence[_Piece]
+    index: int, instrument: Instrument, chunk: Timechunk, pieces: Sequence[_Piece]
 ) -> StationTask:
     stamps = {piece.path: (piece.size, piece.mtime_ns) for piece in pieces}
     files = tuple(sorted(stamps))

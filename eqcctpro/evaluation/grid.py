@@ -11,6 +11,7 @@ from typing import Any
 from eqcctpro.config import PickConfig
 from eqcctpro.evaluation.settings import PERCENT_STEPS, EvaluationConfig
 from eqcctpro.evaluation.station_sets import StationSet
+from eqcctpro.places import local_paths
 
 __all__ = [
     "COMPUTED",
@@ -188,7 +189,9 @@ def _spec(
     settings = run.model_dump(mode="json", exclude=set(_WHERE_ONLY))
     computed = {
         "stations": chosen.stations,
-        "archive": [str(path.resolve()) for path in config.pick.input],
+        "archive": [
+            str(path.resolve()) for path in local_paths(config.pick.input, "an evaluation")
+        ],
         "settings": {name: settings[name] for name in COMPUTED if name in settings},
     }
     everything = {

@@ -13,10 +13,11 @@ from typing import Any
 from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.places import Place, is_address
 
 __all__ = ["Stamp", "file_stamps", "item_ids", "pick_settings", "plan_hash"]
 
-#: Size in bytes and time of the last change in nanoseconds.
+#: Size in bytes and time of the last change in nanoseconds, or another stamp of the content.
 Stamp = tuple[int, int]
 
 ID_BYTES = 16
@@ -29,7 +30,7 @@ _USER_NAMES = {
     "flexible": "flexible_horizontal_components",
 }
 # What changes no pick.
-_WITHOUT_EFFECT = {"item_timeout_s"}
+_WITHOUT_EFFECT = {"item_timeout_s", "storage"}
 
 
 def pick_settings(
@@ -51,8 +52,10 @@ def pick_settings(
         "device": "cpu" if device == "cpu" else "cuda",
     }
     for name, value in _flat(dataclasses.asdict(settings)).items():
-        if name in _WITHOUT_EFFECT:
+        if name.partition(".")[0] in _WITHOUT_EFFECT:
             continue
+        if name == "annotations":
+            value = value is not None
         group, _, last = name.rpartition(".")
         known = f"{last.lower()}_threshold" if group == "thresholds" else _USER_NAMES.get(name)
         named[known or name] = _text(value)
@@ -73,7 +76,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
 
 
-def file_stamps(plan: Plan, inputs: Sequence[Path]) -> dict[str, Stamp]:
+def file_stamps(plan: Plan, inputs: Sequence[Place]) -> dict[str, Stamp]:
     """Stamp of every file of a plan, by its name below the input.
 
     Names do not hold where the input lies, so that an archive may be mounted elsewhere when
@@ -83,7 +86,7 @@ def file_stamps(plan: Plan, inputs: Sequence[Path]) -> dict[str, Stamp]:
     return {names[file.path]: (file.size, file.mtime_ns) for file in plan.files}
 
 
-def relative_names(paths: Any, inputs: Sequence[Path]) -> dict[str, str]:
+def relative_names(paths: Any, inputs: Sequence[Place]) -> dict[str, str]:
     """Names below the input folders; files that were named themselves keep their path."""
     roots = [os.path.join(path, "") for path in inputs]  # noqa: PTH118 (text, not a path)
     names = {}
@@ -94,12 +97,12 @@ def relative_names(paths: Any, inputs: Sequence[Path]) -> dict[str, str]:
                 names[path] = label + path[len(root) :]
                 break
         else:
-            names[path] = str(Path(path).absolute())
+            names[path] = path if is_address(path) else str(Path(path).absolute())
     return names
 
 
 def item_ids(
-    tasks: Sequence[StationTask], inputs: Sequence[Path], settings: Mapping[str, str]
+    tasks: Sequence[StationTask], inputs: Sequence[Place], settings: Mapping[str, str]
 ) -> list[bytes]:
     """A name for each station task that is the same only where its picks are.
 
