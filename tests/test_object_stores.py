@@ -1,36 +1,169 @@
-"""Archives in an object store: a local server that speaks S3."""
+"""Archives in an object store: a local server that speaks S3.
+
+moto's, where its command ``moto_server`` is on the path or ``$EQCCTPRO_MOTO_SERVER``; else a small one.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import http.server
 import json
 import os
+import shutil
+import socket
+import subprocess
+import threading
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+from urllib.parse import parse_qs, unquote
 
 import pytest
+import requests
 
 from eqcctpro import PickConfig
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.errors import InputChangedError, InputError, SettingsError
 
-pytest.importorskip("s3fs", reason="the extra s3 is not installed")
-moto_server = pytest.importorskip("moto.server", reason="moto's server is not installed")
+pytest.importorskip("obstore", reason="the extra s3 is not installed")
 
 COLUMNS = ["network", "station", "location", "channel", "phase", "time"]
 
 
+class SmallStore(http.server.BaseHTTPRequestHandler):
+    """As much of S3 as is read here: lists with pages, objects, parts of objects."""
+
+    protocol_version = "HTTP/1.1"
+    page = 5
+    objects: ClassVar[dict[str, bytes]] = {}
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.objects[unquote(self.path)] = content
+        self.answer(200, b"")
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def do_GET(self) -> None:
+        path, _, query = self.path.partition("?")
+        asked = {name: values[0] for name, values in parse_qs(query).items()}
+        path = unquote(path)
+        if "list-type" in asked:
+            self.list_objects(path.strip("/"), asked)
+        elif path not in self.objects:
+            self.answer(404, b"<Error><Code>NoSuchKey</Code></Error>")
+        else:
+            content = self.objects[path]
+            tag = f'"{hashlib.md5(content).hexdigest()}"'
+            headers = {"ETag": tag, "Last-Modified": "Sun, 15 Dec 2024 12:00:00 GMT"}
+            part = self.headers.get("Range")
+            if part is None:
+                self.answer(200, content, **headers)
+            else:
+                first, last = (int(number) for number in part.removeprefix("bytes=").split("-"))
+                headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+                self.answer(206, content[first : last + 1], **headers)
+
+    def list_objects(self, bucket: str, asked: dict[str, str]) -> None:
+        if f"/{bucket}" not in self.objects:
+            self.answer(404, b"<Error><Code>NoSuchBucket</Code></Error>")
+            return
+        prefix, entries = asked.get("prefix", ""), {}
+        for name, content in sorted(self.objects.items()):
+            key = name.removeprefix(f"/{bucket}/")
+            if key == name or not key.startswith(prefix):
+                continue
+            head, slash, _ = key.removeprefix(prefix).partition("/")
+            if slash and asked.get("delimiter"):
+                folder = f"{prefix}{head}/"
+                entries[folder] = f"<CommonPrefixes><Prefix>{folder}</Prefix></CommonPrefixes>"
+            else:
+                entries[key] = (
+                    f"<Contents><Key>{key}</Key><Size>{len(content)}</Size>"
+                    f"<ETag>&quot;{hashlib.md5(content).hexdigest()}&quot;</ETag>"
+                    "<LastModified>2024-12-15T12:00:00.000Z</LastModified></Contents>"
+                )
+        left = [key for key in entries if key > asked.get("continuation-token", "")]
+        shown, more = left[: self.page], len(left) > self.page
+        token = f"<NextContinuationToken>{shown[-1]}</NextContinuationToken>" if more else ""
+        body = "".join(entries[key] for key in shown)
+        self.answer(
+            200,
+            f"<ListBucketResult><IsTruncated>{str(more).lower()}</IsTruncated>{token}{body}"
+            "</ListBucketResult>".encode(),
+        )
+
+    def answer(self, status: int, content: bytes, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+
 class Store:
-    """A store with the made-up network in several layouts."""
+    """A server of objects."""
 
     def __init__(self, endpoint: str) -> None:
-        import boto3
-
+        self.endpoint = endpoint
         self.options = {"endpoint_url": endpoint}
-        self.client = boto3.client("s3", endpoint_url=endpoint, region_name="us-east-1")
 
-    def put(self, bucket: str, key: str, content: bytes) -> None:
-        self.client.put_object(Bucket=bucket, Key=key, Body=content)
+    def put(self, bucket: str, key: str = "", content: bytes = b"") -> None:
+        address = f"{self.endpoint}/{bucket}" + (f"/{key}" if key else "")
+        # Anybody may read, as in the public archives; moto asks who writes, and believes it.
+        credential = "testing/20240101/us-east-1/s3/aws4_request"
+        headers = {
+            "x-amz-acl": "public-read",
+            "Authorization": f"AWS4-HMAC-SHA256 Credential={credential}, "
+            "SignedHeaders=host, Signature=none",
+        }
+        requests.put(address, data=content, headers=headers, timeout=10).raise_for_status()
+
+
+@contextmanager
+def serving() -> Iterator[str]:
+    """Address of a server: moto's, in a process of its own, or the small one in this process."""
+    command = os.environ.get("EQCCTPRO_MOTO_SERVER") or shutil.which("moto_server")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    if command and shutil.which(command):
+        output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        arguments = [command, "-H", "127.0.0.1", "-p", str(port)]
+        process = subprocess.Popen(arguments, **output)  # type: ignore[call-overload]
+        try:
+            if answers(process, f"http://127.0.0.1:{port}"):
+                yield f"http://127.0.0.1:{port}"
+                return
+        finally:
+            process.terminate()
+            process.wait()
+    SmallStore.objects.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), SmallStore) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def answers(process: Any, address: str) -> bool:
+    """Whether a server answers before it ends or half a minute is over."""
+    for _ in range(300):
+        try:
+            requests.get(address, timeout=1)
+            return True
+        except requests.ConnectionError:
+            if process.poll() is not None:
+                return False
+            time.sleep(0.1)
+    return False
 
 
 def codes_of(path: Path) -> list[str]:
@@ -40,16 +173,12 @@ def codes_of(path: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def store(generated_network: Any) -> Iterator[Store]:
     archive = Path(generated_network[0])
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, serving() as at:
         patch.setenv("AWS_ACCESS_KEY_ID", "testing")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-        patch.delenv("AWS_PROFILE", raising=False)
-        server.start()
-        host, port = server.get_host_and_port()
-        made = Store(f"http://{host}:{port}")
+        made = Store(at)
         for bucket in ("network", "scedc-pds", "ncedc-pds", "earthscope-geophysical-data"):
-            made.client.create_bucket(Bucket=bucket)
+            made.put(bucket)
         stations: dict[str, bytes] = {}
         for path in sorted(archive.glob("*/*/*.mseed")):
             net, sta, loc, cha = codes_of(path)
@@ -61,15 +190,13 @@ def store(generated_network: Any) -> Iterator[Store]:
             made.put("scedc-pds", f"continuous_waveforms/{scedc}", content)
             ncedc = f"{net}/2024/2024.350/{sta}.{net}.{cha}.{loc}.D.2024.350"
             made.put("ncedc-pds", f"continuous_waveforms/{ncedc}", content)
-            stations[f"{net}/2024/350/{sta}.{net}.2024.350"] = (
-                stations.get(f"{net}/2024/350/{sta}.{net}.2024.350", b"") + content
-            )
+            name = f"{net}/2024/350/{sta}.{net}.2024.350"
+            stations[name] = stations.get(name, b"") + content
         for name, content in stations.items():
             made.put("earthscope-geophysical-data", f"miniseed/{name}", content)
         made.put("scedc-pds", "earthquake_catalogs/2024.catalog", b"no waveforms")
         made.put("network", "sds/README", b"no waveforms")
         yield made
-        server.stop()
 
 
 def plan_of(store: Store, *inputs: str, **settings: Any) -> Plan:
@@ -165,9 +292,7 @@ def test_a_run_goes_on_only_with_the_same_objects(
 
         patch.setattr(session, "make_plan", plan_and_change)
         result = pick(address, **settings)
-    assert result.counts == {"done": 1, "empty": 0, "failed": 1} | {
-        name: value for name, value in result.counts.items() if name.startswith("files")
-    }
+    assert (result.counts["done"], result.counts["failed"]) == (1, 1)
     (failed,) = result.summary["failed"]
     assert failed["error"] == InputChangedError.__name__
     assert len(plan.tasks) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -16,9 +17,9 @@ from eqcctpro.archive.files import (
     has_chunk_folders,
     plain_files,
 )
-from eqcctpro.archive.remote import RemoteFile, glob_addresses, list_below
+from eqcctpro.archive.remote import RemoteFile, describe, glob_addresses
 from eqcctpro.archive.selection import Wanted
-from eqcctpro.archive.trees import folder_names
+from eqcctpro.archive.trees import folder_names, walk_tree
 from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.places import Place, is_address
 from eqcctpro.times import parse_chunk_name
@@ -106,18 +107,29 @@ def _list(places: Sequence[Place], layout: Layout, wanted: Wanted) -> list[Archi
         return files + [file for place in remote for file in _remote_chunk_files(place)]
     files = plain_files(local)
     for place in remote:
-        found = glob_addresses(place) if _is_pattern(place) else list_below(place)
+        found = glob_addresses(place) if _is_pattern(place) else _below(place)
         files += [_remote_file(file, "", "") for file in found]
+    return files
+
+
+def _below(root: str) -> list[RemoteFile]:
+    """Every file below a folder, or the file itself."""
+    files = [
+        RemoteFile(file.path, file.size, file.stamp) for file in walk_tree(root, lambda _: True)
+    ]
+    if not files and expected_miniseed(root):
+        with suppress(InputError):
+            return [describe(root)]
     return files
 
 
 def _remote_chunk_files(root: str) -> list[ArchiveFile]:
     files = []
-    for file in list_below(root):
-        parts = file.address.removeprefix(f"{root}/").split("/")
-        if len(parts) > 1 and parse_chunk_name(parts[0]) is not None:
-            folder = parts[1] if len(parts) > 2 else ""
-            files.append(_remote_file(file, folder, parts[0]))
+    for file in walk_tree(root, lambda parts: len(parts) > 1 or bool(parse_chunk_name(parts[0]))):
+        if len(file.parts) > 1:
+            folder = file.parts[1] if len(file.parts) > 2 else ""
+            remote = RemoteFile(file.path, file.size, file.stamp)
+            files.append(_remote_file(remote, folder, file.parts[0]))
     return files
 
 

@@ -1,16 +1,17 @@
 """Folders and files at addresses, such as those of object stores, through fsspec.
 
-Credentials are looked for where the store's own tools look (environment, configuration
-files); the large public archives are read without.
+Credentials come from the environment, or from the machine where a cloud's machines have some;
+the large public archives are read without.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from eqcctpro.errors import EQCCTProError, InputChangedError, InputError, SettingsError
@@ -21,7 +22,6 @@ __all__ = [
     "describe",
     "fetch",
     "glob_addresses",
-    "list_below",
     "list_folder",
     "read_part",
     "use_storage_options",
@@ -33,7 +33,15 @@ PUBLIC_BUCKETS = {
     "ncedc-pds": "us-east-1",
     "earthscope-geophysical-data": "us-east-2",
 }
-_EXTRAS = {"s3": "s3", "s3a": "s3"}
+_OBSTORE_NAMES = {
+    "anon": "skip_signature",
+    "endpoint_url": "endpoint",
+    "region_name": "region",
+    "requester_pays": "request_payer",
+}
+# A store that does not answer: how often, and for how many seconds, it is asked.
+RETRIES = 5
+TIMEOUT_S = 120.0
 
 # Of this process, as its environment is; workers are given those of the run.
 _options: dict[str, Any] = {}
@@ -86,14 +94,6 @@ def list_folder(address: str) -> tuple[list[str], list[RemoteFile]]:
     return sorted(folders), files
 
 
-def list_below(address: str) -> list[RemoteFile]:
-    """Every file below a folder, or the file itself."""
-    with _named(address):
-        system, path = _system(address)
-        found = system.find(path, detail=True)
-    return [_file(system, entry) for entry in found.values() if entry["type"] == "file"]
-
-
 def glob_addresses(pattern: str) -> list[RemoteFile]:
     """Files whose addresses match a pattern."""
     with _named(pattern):
@@ -114,7 +114,8 @@ def describe(address: str) -> RemoteFile:
     """Size and stamp of a file."""
     with _named(address):
         system, path = _system(address)
-        return _file(system, system.info(path))
+        found = system.info(path)
+    return RemoteFile(address, int(found["size"] or 0), _stamp(found))
 
 
 def fetch(address: str, stamp: tuple[int, int] | None = None) -> bytes:
@@ -137,7 +138,7 @@ def fetch(address: str, stamp: tuple[int, int] | None = None) -> bytes:
         system, path = _system(address)
         content: bytes = system.cat_file(path)
         if stamp is not None:
-            found = _file(system, system.info(path))
+            found = describe(address)
             same = found.size == len(content) == stamp[0] and stamp[1] in (0, found.stamp)
             if not same:
                 raise InputChangedError(
@@ -150,39 +151,43 @@ def fetch(address: str, stamp: tuple[int, int] | None = None) -> bytes:
 
 def _system(address: str) -> tuple[Any, str]:
     """The file system of an address, and the path in it."""
-    from fsspec.core import url_to_fs
-
-    protocol = address.partition("://")[0]
-    options = {**_defaults(protocol, address), **_options}
+    protocol, _, path = address.partition("://")
     try:
-        system, path = url_to_fs(address, **options)
+        if protocol in ("s3", "s3a"):
+            return _object_store(protocol, path), path
+        from fsspec.core import url_to_fs
+
+        system, path = url_to_fs(address, **_options)
     except (ImportError, ValueError) as error:
-        extra = _EXTRAS.get(protocol)
+        hint = "pip install 'eqcctpro[s3]'" if protocol == "s3" else "see fsspec for what it needs"
         raise SettingsError(
-            f"{address}: {protocol}:// cannot be read here: {error}",
-            hint=f"pip install 'eqcctpro[{extra}]'" if extra else "see fsspec for what it needs",
+            f"{address}: {protocol}:// cannot be read here: {error}", hint=hint
         ) from error
     return system, path
 
 
-def _defaults(protocol: str, address: str) -> dict[str, Any]:
-    if protocol not in _EXTRAS:
-        return {}
-    options: dict[str, Any] = {"use_listings_cache": False}
-    region = PUBLIC_BUCKETS.get(address.split("/")[2])
+def _object_store(protocol: str, path: str) -> Any:
+    """S3 through obstore, whose client is compiled; options are named as they are elsewhere."""
+    from obstore.fsspec import FsspecStore
+
+    options = dict(_options)
+    region = PUBLIC_BUCKETS.get(path.partition("/")[0])
     if region is not None:
-        options |= {"anon": True, "client_kwargs": {"region_name": region}}
-    return options
+        options = {"anon": True, "region": region} | options
+    config = {_OBSTORE_NAMES.get(name, name): value for name, value in options.items()}
+    endpoint = config.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL", "")
+    client = {"allow_http": str(endpoint).startswith("http://"), "timeout": f"{TIMEOUT_S:g}s"}
+    retries = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=TIMEOUT_S)}
+    return FsspecStore(protocol, config=config, client_options=client, retry_config=retries)
 
 
 def _file(system: Any, entry: Mapping[str, Any]) -> RemoteFile:
-    return RemoteFile(
-        system.unstrip_protocol(entry["name"]), int(entry["size"] or 0), _stamp(entry)
-    )
+    address = system.unstrip_protocol(entry["name"])
+    return RemoteFile(address, int(entry["size"] or 0), _stamp(entry))
 
 
 def _stamp(entry: Mapping[str, Any]) -> int:
-    tag = entry.get("ETag") or entry.get("etag")
+    tag = entry.get("e_tag") or entry.get("ETag") or entry.get("etag")
     if tag:
         # 63 bits: a signed integer, as the time of the last change of a local file is.
         return int.from_bytes(hashlib.blake2b(str(tag).encode(), digest_size=8).digest()) >> 1

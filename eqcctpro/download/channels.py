@@ -65,8 +65,7 @@ def find_channels(service: Service, settings: DownloadSettings) -> list[Channel]
                 hint="name every stream: --streams TX.PB35.00.HHZ,TX.PB35.00.HH1",
             ) from error
         return [Channel(net, sta, "" if loc == "--" else loc, cha) for net, sta, loc, cha in exact]
-    lines = [line for line in answer.decode().splitlines() if line and not line.startswith("#")]
-    channels = sorted({_channel(line) for line in lines})
+    channels = sorted({_channel(line) for line in _rows(answer)})
     if not channels:
         wanted = ", ".join(".".join(pattern) for pattern in settings.patterns[:5])
         raise SettingsError(
@@ -111,9 +110,14 @@ def write_station_xml(
     return True
 
 
+def _rows(answer: bytes) -> list[str]:
+    lines = answer.decode().splitlines()
+    return [line for line in lines if line.strip() and not line.startswith("#")]
+
+
 def _channel(line: str) -> Channel:
     parts = [part.strip() for part in line.split("|")]
-    start, end = parts[_START], parts[_END] if len(parts) > _END else ""
+    start, end = parts[_START], parts[_END]
     return Channel(
         parts[_NETWORK],
         parts[_STATION],
@@ -125,15 +129,13 @@ def _channel(line: str) -> Channel:
 
 
 def _check_text(content: bytes) -> str:
+    line = ""
     try:
-        lines = content.decode().splitlines()
-    except UnicodeDecodeError:
-        return "the answer is not text"
-    rows = [line for line in lines if line and not line.startswith("#")]
-    wrong = [line for line in rows if line.count("|") < _START]
-    if wrong:
-        return f"the answer is no list of channels: {wrong[0][:100]}"
-    return "" if content.endswith(b"\n") or not content else "the answer is cut off"
+        for line in _rows(content):
+            _channel(line)
+    except (UnicodeDecodeError, IndexError, SettingsError):
+        return f"the answer is no complete list of channels: {line[:100]}"
+    return ""
 
 
 def _check_xml(content: bytes) -> str:

@@ -83,6 +83,7 @@ def _connect(
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
         with _loopback_only():
             ray.init(
+                address="local",  # not some other cluster that runs on this machine
                 num_cpus=cpus,
                 num_gpus=len(gpu_ids),
                 include_dashboard=False,
