@@ -1,6 +1,7 @@
 """Archives in an object store: a local server that speaks S3.
 
-moto's, where its command ``moto_server`` is on the path or ``$EQCCTPRO_MOTO_SERVER``; else a small one.
+moto's, where its command ``moto_server`` is on the path or ``$EQCCTPRO_MOTO_SERVER``; else a
+small one.
 """
 
 from __future__ import annotations

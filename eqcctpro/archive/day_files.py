@@ -2,7 +2,7 @@
 
 SDS is SeisComP's data structure.  The others are those of the public archives: SCEDC
 (https://scedc.caltech.edu/data/cloud.html), NCEDC (https://ncedc.org/db/cloud/getstarted.html)
-and EarthScope (https://docs.earthscope.org).  Each may lie in a folder as well as in an object store.
+and EarthScope (https://docs.earthscope.org).  Each may lie in a folder or in an object store.
 """
 
 from __future__ import annotations

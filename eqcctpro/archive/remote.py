@@ -168,8 +168,9 @@ def _system(address: str) -> tuple[Any, str]:
 
 def _object_store(protocol: str, path: str) -> Any:
     """S3 through obstore, whose client is compiled; options are named as they are elsewhere."""
-    from obstore.fsspec import FsspecStore
+    import obstore.fsspec
 
+    kind: Any = obstore.fsspec.FsspecStore
     options = dict(_options)
     region = PUBLIC_BUCKETS.get(path.partition("/")[0])
     if region is not None:
@@ -178,7 +179,7 @@ def _object_store(protocol: str, path: str) -> Any:
     endpoint = config.get("endpoint") or os.environ.get("AWS_ENDPOINT_URL", "")
     client = {"allow_http": str(endpoint).startswith("http://"), "timeout": f"{TIMEOUT_S:g}s"}
     retries = {"max_retries": RETRIES, "retry_timeout": timedelta(seconds=TIMEOUT_S)}
-    return FsspecStore(protocol, config=config, client_options=client, retry_config=retries)
+    return kind(protocol, config=config, client_options=client, retry_config=retries)
 
 
 def _file(system: Any, entry: Mapping[str, Any]) -> RemoteFile:

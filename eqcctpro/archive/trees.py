@@ -1,4 +1,4 @@
-"""Folders of an archive, wherever they are: walked level by level, leaving out what is not wanted."""
+"""Folders of an archive, wherever they are, walked level by level as far as they are wanted."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def walk_tree(root: Place, keep: Keep) -> Iterator[TreeFile]:
     level: list[tuple[str, ...]] = [()]
     with ThreadPoolExecutor(PARALLEL_LISTS, "eqcctpro-list") as pool:
         while level:
+            listed: Iterator[Listing]
             if isinstance(root, Path):
                 listed = map(_local_lister(root), level)
             else:

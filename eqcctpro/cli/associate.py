@@ -66,7 +66,8 @@ def associate(
     """Put picks together to events with PyOcto, and write them as QuakeML and SCML.
 
     Writes events.quakeml, events.scml, events.csv, event_picks.csv and events.obs (for NonLinLoc).
-    PyOcto runs in an environment of its own where it cannot share this one; that is made on first use.
+    PyOcto runs in an environment of its own where it cannot share this one; that is made on first
+    use.
     """
     with reporting():
         from eqcctpro.association import associate as run

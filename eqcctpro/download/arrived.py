@@ -106,7 +106,7 @@ def find_gaps(expected: dict[Code, list[tuple[int, int]]], records: Iterable[Rec
 
 def _uncovered(records: Sequence[Record], start: int, end: int) -> list[tuple[int, int]]:
     gaps = []
-    reached = start
+    reached = float(start)
     interval = records[0].interval_ns if records else 0.0
     for record in records:
         if record.end_ns < start or record.start_ns >= end:

@@ -130,7 +130,8 @@ def service_root(host: str) -> str:
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise SettingsError(f"host: {host!r} is no web address", hint="https://host")
         path = parts.path.rstrip("/")
-        return f"{parts.scheme}://{parts.netloc}{path if path.endswith('/fdsnws') else path + '/fdsnws'}"
+        path = path.removesuffix("/fdsnws")
+        return f"{parts.scheme}://{parts.netloc}{path}/fdsnws"
     from difflib import get_close_matches
 
     from obspy.clients.fdsn.header import URL_MAPPINGS

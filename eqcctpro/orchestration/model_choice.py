@@ -55,7 +55,7 @@ def describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, Pipeline
     if config.annotations:
         if settings.windows.picking == "window_peak":
             raise SettingsError(
-                f"annotations: {picker.name} picks on single windows, which are not joined to curves",
+                f"annotations: {picker.name} picks on single windows and has no curves",
                 hint="use the argument variant=seisbench",
             )
         annotations = str(config.output.absolute() / "annotations")
