@@ -248,10 +248,12 @@ def test_only_what_is_wanted_is_looked_at(store: Store) -> None:
 def test_picks_are_those_of_the_files(
     pick: Any, imported_model: str, store: Store, expected: Any, address: str
 ) -> None:
-    result = pick(address, model=imported_model, storage=store.options, overview=True)
+    everything = {"overview": True, "report": True, "amplitudes": True}
+    result = pick(address, model=imported_model, storage=store.options, **everything)
     assert result.counts["failed"] == 0
     assert result.table.select(COLUMNS) == expected
-    assert Path(result.summary["paths"]["overview"]).exists()
+    for name in everything:
+        assert Path(result.summary["paths"][name]).stat().st_size > 1000
 
 
 @pytest.mark.slow
