@@ -26,6 +26,7 @@ __all__ = [
 _WHERE_ONLY = frozenset(
     {"input", "output", "log_file", "formats", "overview", "report", "stations"}
 )
+_LATER = frozenset({"exclude", "channel_priority", "storage", "annotations"})
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,8 @@ def _spec(
         }
     )
     settings = run.model_dump(mode="json", exclude=set(_WHERE_ONLY))
+    # Trials keep the names that they had before there were these settings.
+    settings = {k: v for k, v in settings.items() if v or k not in _LATER}
     computed = {
         "stations": chosen.stations,
         "archive": [
@@ -206,7 +209,7 @@ def _spec(
 #: Settings that say what is computed, not how.
 COMPUTED = (
     *("model", "p_model", "s_model", "model_arguments", "bandpass", "window_grid"),
-    *("start", "end", "timechunk", "overlap"),
+    *("start", "end", "timechunk", "overlap", "exclude", "channel_priority"),
     *("p_threshold", "s_threshold", "detection_threshold"),
 )
 
