@@ -351,13 +351,26 @@ def test_streams_and_a_missing_channel(centre: Centre, tmp_path: Path) -> None:
         status(500),
         status(503),
         status(429, Retry_After="0"),
+        status(429, Retry_After="Sun, 15 Dec 2024 12:00:00 -0000"),
+        status(429, Retry_After="soon"),
         slow(1.0),
         cut(0.5, announced=True),
         cut(0.5, announced=False),
         status(200, "<html>try later</html>"),
         status(200, ""),
     ],
-    ids=["500", "503", "429", "slow", "cut", "cut unannounced", "html", "nothing"],
+    ids=[
+        "500",
+        "503",
+        "429",
+        "429 date",
+        "429 text",
+        "slow",
+        "cut",
+        "cut unannounced",
+        "html",
+        "nothing",
+    ],
 )
 def test_passing_trouble_is_overcome(
     centre: Centre, tmp_path: Path, around_midnight: tuple[Path, Path], fault: Fault
@@ -405,6 +418,8 @@ def test_what_fails_is_told_and_asked_for_again(centre: Centre, tmp_path: Path, 
     assert result.exit_code == 0, result.output
     assert len(centre.bodies["dataselect"]) == asked + 1
     # Everything is there; a file that is lost is fetched again, and nothing else.
+    with (tmp_path / "download.jsonl").open("a") as ledger:
+        ledger.write('{"key": "chunks: cut off')
     assert cli(*options).exit_code == 0
     assert len(centre.bodies["dataselect"]) == asked + 1
     next(tmp_path.glob("*/DEM02/*HHZ*")).unlink()

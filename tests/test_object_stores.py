@@ -307,6 +307,23 @@ def test_a_run_goes_on_only_with_the_same_objects(
     assert summary["settings"]["input"] == [address]
 
 
+def test_other_file_systems(generated_network: Any) -> None:
+    """What fsspec knows besides: here its files in memory."""
+    import fsspec
+
+    archive = Path(generated_network[0])
+    memory = fsspec.filesystem("memory")
+    for path in archive.glob("*/DEM0[12]/*.mseed"):
+        memory.pipe_file(f"/network/{path.relative_to(archive)}", path.read_bytes())
+    plan = make_plan(InputSettings(("memory://network",)))
+    assert plan.layout == "chunks"
+    assert [task.folder for task in plan.tasks] == ["DEM01", "DEM02"]
+    assert not plan.problems
+    plan = make_plan(InputSettings((f"memory://network/{plan.chunks[0].name}/DEM01",)))
+    assert plan.layout == "files"
+    assert [task.name for task in plan.tasks] == ["XX.DEM01.00.HH"]
+
+
 @pytest.mark.parametrize(
     ("address", "message"),
     [

@@ -55,7 +55,7 @@ class RemoteFile:
     ----------
     address : str
     size : int
-        Bytes.
+        Bytes; -1 where a list does not tell.
     stamp : int
         Another one means other content: made from the ETag, else the time of the last change.
     """
@@ -115,7 +115,7 @@ def describe(address: str) -> RemoteFile:
     with _named(address):
         system, path = _system(address)
         found = system.info(path)
-    return RemoteFile(address, int(found["size"] or 0), _stamp(found))
+    return _remote_file(address, found)
 
 
 def fetch(address: str, stamp: tuple[int, int] | None = None) -> bytes:
@@ -183,8 +183,12 @@ def _object_store(protocol: str, path: str) -> Any:
 
 
 def _file(system: Any, entry: Mapping[str, Any]) -> RemoteFile:
-    address = system.unstrip_protocol(entry["name"])
-    return RemoteFile(address, int(entry["size"] or 0), _stamp(entry))
+    return _remote_file(system.unstrip_protocol(entry["name"]), entry)
+
+
+def _remote_file(address: str, entry: Mapping[str, Any]) -> RemoteFile:
+    size = entry.get("size")
+    return RemoteFile(address, -1 if size is None else int(size), _stamp(entry))
 
 
 def _stamp(entry: Mapping[str, Any]) -> int:
