@@ -86,6 +86,8 @@ def list_files(
         names = ", ".join(str(path) for path in inputs)
         kind = f" that are laid out as {layout}" if layout in DAY_LAYOUTS else ""
         raise InputError(f"input {names} holds no files{kind}", hint="check the path and --layout")
+    if len(places) > 1 or layout == "list":
+        files = list({file.path: file for file in reversed(files)}.values())  # they may overlap
     return sorted(files, key=lambda file: file.path)
 
 

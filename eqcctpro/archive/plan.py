@@ -20,6 +20,7 @@ from eqcctpro.archive.selection import (
     choose_instruments,
 )
 from eqcctpro.archive.settings import InputSettings
+from eqcctpro.archive.tasks import FileTable, StationTask, Tasks, TaskTable
 from eqcctpro.archive.timechunks import (
     FOREVER_NS,
     MINUTE_NS,
@@ -33,46 +34,7 @@ from eqcctpro.archive.timechunks import (
 from eqcctpro.errors import DecodeError, InputError, SettingsError
 from eqcctpro.places import is_address
 
-__all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "make_plan"]
-
-
-@dataclass(frozen=True, slots=True)
-class StationTask:
-    """One instrument of one station in one time chunk.
-
-    Attributes
-    ----------
-    index : int
-        Position in the plan.
-    network, station, location, instrument : str
-        `instrument` is the band and instrument code, for example ``"HH"``.
-    folder : str
-        Name of the station in output paths: its folder, or its code.
-    chunk : Timechunk
-    files : tuple of str
-        Files with records of this station and time.
-    n_bytes : int
-        Size of these files.
-    stamps : tuple of (int, int)
-        Size and time of the last change, in nanoseconds, of each file when the plan was made;
-        of a file at an address its size and another stamp of its content.
-    """
-
-    index: int
-    network: str
-    station: str
-    location: str
-    instrument: str
-    folder: str
-    chunk: Timechunk
-    files: tuple[str, ...]
-    n_bytes: int
-    stamps: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """``NET.STA.LOC.INSTRUMENT``."""
-        return f"{self.network}.{self.station}.{self.location}.{self.instrument}"
+__all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +64,8 @@ class Plan:
 
     layout: Layout
     chunks: list[Timechunk]
-    tasks: list[StationTask]
-    files: list[IndexedFile]
+    tasks: Tasks
+    files: FileTable
     problems: list[FileProblem] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
@@ -113,9 +75,7 @@ class Plan:
 class _Piece:
     """What one file holds of one instrument."""
 
-    path: str
-    size: int
-    mtime_ns: int
+    file: int
     chunk: str
     folder: str
     start_ns: int
@@ -136,7 +96,8 @@ def make_plan(settings: InputSettings) -> Plan:
     layout: Layout = (
         detect_layout(settings.inputs) if settings.layout == "auto" else settings.layout  # type: ignore[assignment]
     )
-    plan = Plan(layout, [], [], [])
+    table = FileTable()
+    plan = Plan(layout, [], Tasks(TaskTable(table), range(0)), table)
     wanted = Wanted(settings)
     files = list_files(settings.inputs, layout, wanted)
     if not files and wanted.refused_spans:
@@ -153,8 +114,7 @@ def make_plan(settings: InputSettings) -> Plan:
         plan.skipped["stations_not_opened"] = len(wanted.unwanted)
     plan.chunks = _time_chunks(holdings, settings, layout)
     folders_are_chunks = layout == "chunks" and settings.timechunk_min is None
-    plan.tasks = _tasks(holdings, plan, settings, folders_are_chunks)
-    reached = {(task.network, task.station, task.location, task.instrument) for task in plan.tasks}
+    plan.tasks, reached = _tasks(holdings, plan, settings, folders_are_chunks)
     plan.skipped["outside_span"] = sum(item.key not in reached for item in holdings)
     if not plan.tasks:
         raise _outside_span()
@@ -171,7 +131,7 @@ def _outside_span() -> InputError:
 def _indexed(
     files: Sequence[ArchiveFile],
 ) -> Iterator[tuple[ArchiveFile, IndexedFile | DecodeError]]:
-    remote = [file for file in files if is_address(file.path)]
+    remote = [file for file in files if "://" in file.path]  # is_address, but hot
     if remote:
         yield from zip(remote, index_remote_files(remote), strict=True)
         files = [file for file in files if not is_address(file.path)]
@@ -195,12 +155,11 @@ def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[Instrument, list[_P
         if not indexed.channels:
             plan.ignored.append(file.path)
             continue
-        plan.files.append(indexed)
-        stamp = indexed.size, indexed.mtime_ns
+        number = plan.files.append(indexed)
         for key, spans in _instruments(indexed).items():
             held = holdings.setdefault(key, [])
             for start_ns, end_ns in spans:
-                held.append(_Piece(file.path, *stamp, file.chunk, file.folder, start_ns, end_ns))
+                held.append(_Piece(number, file.chunk, file.folder, start_ns, end_ns))
     return {Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
 
 
@@ -262,13 +221,14 @@ def _tasks(
     plan: Plan,
     settings: InputSettings,
     folders_are_chunks: bool,
-) -> list[StationTask]:
-    found: list[tuple[Instrument, Timechunk, list[_Piece]]] = []
-    shared, chunks = False, plan.chunks
-    owners = _FolderOwners(chunks, settings)
-    grid = _ReadSpans(chunks, settings.context_ns)
+) -> tuple[Tasks, set[Key]]:
+    """The station tasks, and the instruments that have one."""
+    found: list[tuple[Instrument, Timechunk, list[int]]] = []
+    shared = False
+    owners = _FolderOwners(plan.chunks, settings)
+    grid = _ReadSpans(plan.chunks, settings.context_ns)
     for instrument in sorted(holdings, key=lambda item: (item.key, item.folder)):
-        used: set[str] = set()
+        used: set[int] = set()
         held = holdings[instrument]
         if folders_are_chunks:
             own = owners.of({piece.chunk for piece in held})
@@ -279,41 +239,34 @@ def _tasks(
             # A chunk that owns none of the data is left out by rule.
             if not any(_owned(piece, chunk) for piece in pieces):
                 continue
-            shared = shared or any(piece.path in used for piece in pieces)
-            used.update(piece.path for piece in pieces)
-            found.append((instrument, chunk, pieces))
+            # Files are numbered in the order of their paths.
+            files = sorted({piece.file for piece in pieces})
+            shared = shared or any(file in used for file in files)
+            used.update(files)
+            found.append((instrument, chunk, files))
     if settings.channel_priority:
-        best = best_instruments(
-            [(instrument, chunk.index) for instrument, chunk, _ in found],
-            settings.channel_priority,
-        )
-        plan.skipped["lower_priority"] = best.count(False)
-        found = [item for item, chosen in zip(found, best, strict=True) if chosen]
-        if not found:
-            codes = ", ".join(sorted({instrument.instrument for instrument in holdings}))
-            raise SettingsError(
-                f"channel_priority: no instrument is {' or '.join(settings.channel_priority)}",
-                hint=f"the input holds {codes}; a last * takes any other",
-            )
+        found = _of_best_instruments(found, plan, settings.channel_priority)
     if settings.chunk_major or not shared:
         found.sort(key=lambda item: item[1].index)
-    return [_task(index, *item) for index, item in enumerate(found)]
+    table = TaskTable(plan.files)
+    for instrument, chunk, files in found:
+        table.append((*instrument.key, instrument.folder), chunk, files)
+    return Tasks(table, range(len(table))), {instrument.key for instrument, _, _ in found}
 
 
-def _task(
-    index: int, instrument: Instrument, chunk: Timechunk, pieces: Sequence[_Piece]
-) -> StationTask:
-    stamps = {piece.path: (piece.size, piece.mtime_ns) for piece in pieces}
-    files = tuple(sorted(stamps))
-    return StationTask(
-        index,
-        *instrument.key,
-        instrument.folder,
-        chunk,
-        files,
-        sum(size for size, _ in stamps.values()),
-        tuple(stamps[path] for path in files),
-    )
+def _of_best_instruments(
+    found: list[tuple[Instrument, Timechunk, list[int]]], plan: Plan, order: Sequence[str]
+) -> list[tuple[Instrument, Timechunk, list[int]]]:
+    """What is to be picked of the best instrument of each station."""
+    best = best_instruments([(instrument, chunk.index) for instrument, chunk, _ in found], order)
+    plan.skipped["lower_priority"] = best.count(False)
+    if found and not any(best):
+        codes = ", ".join(sorted({instrument.instrument for instrument, _, _ in found}))
+        raise SettingsError(
+            f"channel_priority: no instrument is {' or '.join(order)}",
+            hint=f"the input holds {codes}; a last * takes any other",
+        )
+    return [item for item, chosen in zip(found, best, strict=True) if chosen]
 
 
 class _ReadSpans:

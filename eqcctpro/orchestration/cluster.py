@@ -82,8 +82,9 @@ def _connect(
         if gpu_ids:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
         with _loopback_only():
+            # By default Ray would join whatever cluster was last started on this machine.
             ray.init(
-                address="local",  # not some other cluster that runs on this machine
+                address="local",
                 num_cpus=cpus,
                 num_gpus=len(gpu_ids),
                 include_dashboard=False,

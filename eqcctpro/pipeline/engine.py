@@ -99,20 +99,26 @@ class Pipeline:
         self._under_way: deque[_Batch] = deque()
         self._collected = 0.0
         self._finished: deque[TaskResult] = deque()
+        self._holds = False
         self._apply_settings()
 
-    def run(self, tasks: Sequence[StationTask]) -> Iterator[TaskResult]:
+    def run(self, tasks: Sequence[StationTask], *, more: bool = False) -> Iterator[TaskResult]:
         """Pick station tasks; results come as tasks finish, which may be out of order.
+
+        Parameters
+        ----------
+        tasks : sequence of StationTask
+        more : bool
+            Another run with the same settings follows, of no tasks if need be: windows that
+            do not fill a batch wait for its windows, and batches under way stay so.
 
         Yields
         ------
         TaskResult
-            One for every task.
+            One for every task, and for every one that an earlier run held back; those that
+            this run holds back come with the next one.
         """
-        self._filled = 0  # an earlier run may have ended in an error
-        for leftovers in (self._claims, self._under_way, self._finished):
-            leftovers.clear()
-        self._apply_settings()
+        self._begin()
         feeder = Feeder(tasks, self.picker, self.settings)
         for prepared in feeder:
             if prepared.record is not None:
@@ -121,12 +127,24 @@ class Pipeline:
             self._enqueue(prepared)
             while self._finished:
                 yield self._finished.popleft()
-        self._flush()
-        while self._under_way:
-            self._collect()
+        if not more:
+            self._flush()
+            while self._under_way:
+                self._collect()
         while self._finished:
             yield self._finished.popleft()
         self.stages.add(feeder.seconds)
+        self._holds = more
+
+    def _begin(self) -> None:
+        """Go on from where the last run stopped, unless that was in an error."""
+        if self._holds:
+            self._holds = False
+            return
+        self._filled = 0
+        for leftovers in (self._claims, self._under_way, self._finished):
+            leftovers.clear()
+        self._apply_settings()
 
     def _apply_settings(self) -> None:
         """What depends on the settings, which may change between runs."""
