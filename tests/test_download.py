@@ -449,6 +449,21 @@ def test_too_large_requests_are_split(
     )
 
 
+def test_too_large_metadata_are_joined(centre: Centre, tmp_path: Path) -> None:
+    def refuse_responses(handler: Any, body: bytes) -> None:
+        if b"level=response" in body:
+            handler.answer(413, b"too much")
+        else:
+            handler.answer(*handler.truth("station", body))
+
+    centre.faults["station"] = [refuse_responses] * 2
+    download(settings(centre, tmp_path, chunk=60))
+    assert len(centre.bodies["station"]) == 4
+    stations = obspy.read_inventory(str(tmp_path / "stations.xml"))
+    found = set(stations.get_contents()["channels"])
+    assert found == {f"XX.{name}.00.HH{c}" for name in ("DEM01", "DEM02") for c in "ENZ"}
+
+
 def test_a_centre_without_metadata(centre: Centre, tmp_path: Path) -> None:
     centre.faults["station"] = [status(404, "no such service")] * 2
     found = download(settings(centre, tmp_path, streams="XX.DEM01.00.HHZ"))

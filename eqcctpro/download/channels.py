@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from eqcctpro.archive.timechunks import FOREVER_NS
-from eqcctpro.download.service import NotThereError, Service
+from eqcctpro.download.service import NotThereError, Service, TooLargeError
 from eqcctpro.download.settings import DownloadSettings, Pattern
 from eqcctpro.errors import SettingsError
 from eqcctpro.picks.writers import atomic_file
@@ -97,17 +98,51 @@ def write_station_xml(
     patterns = sorted(
         {(one.network, one.station, one.location or "--", one.channel) for one in channels}
     )
+    try:
+        answers = list(_station_xml(service, patterns, settings))
+    except NotThereError:
+        return False
+    if not answers:
+        return False
+    with atomic_file(settings.output / "stations.xml") as file:
+        file.write(answers[0] if len(answers) == 1 else _joined(answers))
+    return True
+
+
+def _station_xml(
+    service: Service, patterns: Sequence[Pattern], settings: DownloadSettings
+) -> Iterator[bytes]:
+    """StationXML of some channels, in pieces where a centre does not send it at once."""
     head = "level=response\nformat=xml\nnodata=204\n"
     body = head + stream_lines(patterns, settings.start_ns, settings.end_ns)
     try:
         answer = service.post("station", body, _check_xml)
-    except NotThereError:
-        return False
-    if not answer:
-        return False
-    with atomic_file(settings.output / "stations.xml") as file:
-        file.write(answer)
-    return True
+    except TooLargeError:
+        if len(patterns) == 1:
+            raise
+        middle = len(patterns) // 2
+        yield from _station_xml(service, patterns[:middle], settings)
+        yield from _station_xml(service, patterns[middle:], settings)
+        return
+    if answer:
+        yield answer
+
+
+def _joined(answers: Sequence[bytes]) -> bytes:
+    """One document with the networks of several."""
+    from lxml import etree
+
+    first, *others = (etree.fromstring(answer, _xml_parser()) for answer in answers)
+    for other in others:
+        first.extend(other.findall("{*}Network"))
+    document: bytes = etree.tostring(first, xml_declaration=True, encoding="UTF-8")
+    return document
+
+
+def _xml_parser() -> Any:
+    from lxml import etree
+
+    return etree.XMLParser(resolve_entities=False, huge_tree=True)
 
 
 def _rows(answer: bytes) -> list[str]:
@@ -142,7 +177,7 @@ def _check_xml(content: bytes) -> str:
     from lxml import etree
 
     try:
-        root = etree.fromstring(content, etree.XMLParser(resolve_entities=False, huge_tree=True))
+        root = etree.fromstring(content, _xml_parser())
     except etree.XMLSyntaxError as error:
         return f"the answer is no complete XML: {error}"
     return "" if root.tag.endswith("FDSNStationXML") else f"the answer is {root.tag}"

@@ -21,6 +21,7 @@ from eqcctpro.download.ledger import Entry, Ledger
 from eqcctpro.download.service import Service, ServiceError, TooLargeError
 from eqcctpro.download.settings import DownloadSettings, service_root
 from eqcctpro.errors import OutputError, SettingsError
+from eqcctpro.orchestration.interrupt import RunInterrupted
 from eqcctpro.orchestration.progress import Progress
 from eqcctpro.picks.writers import atomic_file, check_writable
 
@@ -139,10 +140,17 @@ def _fetch_all(
             else:
                 entries.append(earlier)
         with _Shown(len(requests), quiet=quiet, already=len(entries)) as progress:
-            for entry in _results(waiting, service, settings, denoiser):
-                ledger.add(entry)
-                entries.append(entry)
-                progress.add(done=1, picks=entry.n_bytes, failed=int(entry.status == "failed"))
+            try:
+                for entry in _results(waiting, service, settings, denoiser):
+                    ledger.add(entry)
+                    entries.append(entry)
+                    failed = int(entry.status == "failed")
+                    progress.add(done=1, picks=entry.n_bytes, failed=failed)
+            except KeyboardInterrupt as error:
+                raise RunInterrupted(
+                    f"interrupted: {len(entries)} of {len(requests)} requests are recorded",
+                    hint="the same command goes on from there",
+                ) from error
     return entries
 
 
@@ -193,15 +201,15 @@ def _fetch(
     except ServiceError as error:
         return Entry(key, request.name, "failed", error=str(error))
     arrived = read_records(content)
-    gaps = [gap.as_dict() for gap in find_gaps(request.expected(), arrived)]
-    if not arrived:
-        return Entry(key, request.name, "empty", gaps=gaps)
-    if denoiser is not None:
+    if denoiser is not None and arrived:
         try:
             arrived = denoiser(arrived)
         except Exception as error:  # of any kind, from SeisBench or torch: this request fails
             problem = f"denoise: {type(error).__name__}: {error}"
             return Entry(key, request.name, "failed", error=problem)
+    gaps = [gap.as_dict() for gap in find_gaps(request.expected(), arrived)]
+    if not arrived:
+        return Entry(key, request.name, "empty", gaps=gaps)
     write = write_days if settings.layout == "sds" else write_chunk
     files = write(settings.output, request, arrived)
     return Entry(key, request.name, "done", files, len(content), gaps)
