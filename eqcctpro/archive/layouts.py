@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
@@ -24,7 +24,7 @@ from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.places import Place, is_address
 from eqcctpro.times import parse_chunk_name
 
-__all__ = ["LAYOUTS", "Layout", "detect_layout", "list_files"]
+__all__ = ["LAYOUTS", "Layout", "detect_layout", "iter_files", "list_files"]
 
 Layout = Literal["chunks", "files", "sds", "list", "scedc", "ncedc", "earthscope"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
@@ -59,7 +59,14 @@ def detect_layout(inputs: Sequence[Place]) -> Layout:
 def list_files(
     inputs: Sequence[Place], layout: Layout, wanted: Wanted | None = None
 ) -> list[ArchiveFile]:
-    """The files of an archive, sorted by path.
+    """The files of an archive, sorted by path; see `iter_files`."""
+    return list(iter_files(inputs, layout, wanted))
+
+
+def iter_files(
+    inputs: Sequence[Place], layout: Layout, wanted: Wanted | None = None
+) -> Iterator[ArchiveFile]:
+    """The files of an archive, in the order of their paths.
 
     Parameters
     ----------
@@ -75,26 +82,30 @@ def list_files(
         in that way.
     """
     wanted = wanted or Wanted()
-    places = list(_expanded(inputs))
+    places = _expanded(inputs)
+    files = _files(places, layout, wanted)
+    if len(places) > 1 or layout not in ("chunks", "files"):
+        files = iter(sorted(files, key=lambda file: file.path))
+    found = False
     try:
-        files = _list(places, layout, wanted)
+        for file in files:
+            found = True
+            yield file
     except PermissionError as error:
         raise InputError(
             f"input folder {error.filename} may not be read", hint="check its permissions"
         ) from error
-    if not files and not wanted.unwanted and not wanted.refused_spans:
+    if not found and not wanted.unwanted and not wanted.refused_spans:
         names = ", ".join(str(path) for path in inputs)
         kind = f" that are laid out as {layout}" if layout in DAY_LAYOUTS else ""
         raise InputError(f"input {names} holds no files{kind}", hint="check the path and --layout")
-    if len(places) > 1 or layout == "list":
-        files = list({file.path: file for file in reversed(files)}.values())  # they may overlap
-    return sorted(files, key=lambda file: file.path)
 
 
-def _list(places: Sequence[Place], layout: Layout, wanted: Wanted) -> list[ArchiveFile]:
+def _files(places: Sequence[Place], layout: Layout, wanted: Wanted) -> Iterator[ArchiveFile]:
     if layout in DAY_LAYOUTS:
-        named = DAY_LAYOUTS[layout]
-        return [file for place in places for file in list_day_files(place, named, wanted)]
+        for place in places:
+            yield from list_day_files(place, DAY_LAYOUTS[layout], wanted)
+        return
     local = [place for place in places if isinstance(place, Path)]
     remote = [place for place in places if not isinstance(place, Path)]
     if layout == "list":
@@ -103,15 +114,18 @@ def _list(places: Sequence[Place], layout: Layout, wanted: Wanted) -> list[Archi
                 f"input {remote[0]}: file lists are read from this machine", hint="copy it here"
             )
         check_lists(local)
-        return [file for path in local for file in read_file_list(path, wanted)]
-    if layout == "chunks":
-        files = chunk_files(local) if local else []
-        return files + [file for place in remote for file in _remote_chunk_files(place)]
-    files = plain_files(local)
-    for place in remote:
-        found = glob_addresses(place) if _is_pattern(place) else _below(place)
-        files += [_remote_file(file, "", "") for file in found]
-    return files
+        for path in local:
+            yield from read_file_list(path, wanted)
+    elif layout == "chunks":
+        if local:
+            yield from chunk_files(local)
+        for place in remote:
+            yield from _remote_chunk_files(place)
+    else:
+        yield from plain_files(local)
+        for place in remote:
+            found = glob_addresses(place) if _is_pattern(place) else _below(place)
+            yield from (_remote_file(file, "", "") for file in found)
 
 
 def _below(root: str) -> list[RemoteFile]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from eqcctpro.archive.day_files import DAY_LAYOUTS
 from eqcctpro.archive.files import ArchiveFile
 from eqcctpro.archive.index import LONG_GAP_NS, Code, IndexedFile, index_file, joined_spans
-from eqcctpro.archive.layouts import Layout, detect_layout, list_files
+from eqcctpro.archive.layouts import Layout, detect_layout, iter_files
 from eqcctpro.archive.remote import use_storage_options
 from eqcctpro.archive.remote_index import index_remote_files
 from eqcctpro.archive.selection import (
@@ -20,7 +21,7 @@ from eqcctpro.archive.selection import (
     choose_instruments,
 )
 from eqcctpro.archive.settings import InputSettings
-from eqcctpro.archive.tasks import FileTable, StationTask, Tasks, TaskTable
+from eqcctpro.archive.tasks import FileTable, StationTask, Tasks, TaskTable, Texts
 from eqcctpro.archive.timechunks import (
     FOREVER_NS,
     MINUTE_NS,
@@ -32,9 +33,11 @@ from eqcctpro.archive.timechunks import (
     whole_archive,
 )
 from eqcctpro.errors import DecodeError, InputError, SettingsError
-from eqcctpro.places import is_address
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
+
+# Files at addresses that are asked about together.
+ADDRESSES_AT_ONCE = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,30 @@ class _Piece:
     end_ns: int
 
 
+class _Pieces:
+    """What files hold of one instrument, as numbers: there are several for each station."""
+
+    __slots__ = ("_numbers", "_texts")
+
+    def __init__(self, texts: Texts) -> None:
+        self._texts = texts
+        self._numbers = array("q")
+
+    def append(self, piece: _Piece) -> None:
+        number = self._texts.number
+        self._numbers.extend((piece.file, number(piece.chunk), number(piece.folder)))
+        self._numbers.extend((piece.start_ns, piece.end_ns))
+
+    def __iter__(self) -> Iterator[_Piece]:
+        numbers, texts = self._numbers, self._texts
+        for at in range(0, len(numbers), 5):
+            file, chunk, folder, start_ns, end_ns = numbers[at : at + 5]
+            yield _Piece(file, texts[chunk], texts[folder], start_ns, end_ns)
+
+
+Holdings = dict["Instrument", _Pieces]
+
+
 def make_plan(settings: InputSettings) -> Plan:
     """List the station tasks of a run.
 
@@ -96,13 +123,13 @@ def make_plan(settings: InputSettings) -> Plan:
     layout: Layout = (
         detect_layout(settings.inputs) if settings.layout == "auto" else settings.layout  # type: ignore[assignment]
     )
-    table = FileTable()
-    plan = Plan(layout, [], Tasks(TaskTable(table), range(0)), table)
+    files = FileTable()
+    plan = Plan(layout, [], Tasks(TaskTable(files), range(0)), files)
     wanted = Wanted(settings)
-    files = list_files(settings.inputs, layout, wanted)
-    if not files and wanted.refused_spans:
+    holdings = _index(iter_files(settings.inputs, layout, wanted), plan)
+    looked_at = plan.problems or plan.ignored
+    if not holdings and not looked_at and wanted.refused_spans and not wanted.only_unwanted:
         raise _outside_span()
-    holdings = _index(files, plan)
     if not holdings and not wanted.unwanted:
         raise InputError(
             f"nothing to pick in {', '.join(map(str, settings.inputs))}: {_why_nothing(plan)}",
@@ -129,21 +156,31 @@ def _outside_span() -> InputError:
 
 
 def _indexed(
-    files: Sequence[ArchiveFile],
+    files: Iterable[ArchiveFile],
 ) -> Iterator[tuple[ArchiveFile, IndexedFile | DecodeError]]:
-    remote = [file for file in files if "://" in file.path]  # is_address, but hot
-    if remote:
-        yield from zip(remote, index_remote_files(remote), strict=True)
-        files = [file for file in files if not is_address(file.path)]
+    last = ""
+    remote: list[ArchiveFile] = []
     for file in files:
+        if file.path == last:
+            continue  # inputs may overlap
+        last = file.path
+        if "://" in last:  # is_address, but hot
+            remote.append(file)
+            if len(remote) == ADDRESSES_AT_ONCE:
+                yield from zip(remote, index_remote_files(remote), strict=True)
+                remote = []
+            continue
         try:
-            yield file, index_file(file.path)
+            yield file, index_file(last)
         except DecodeError as error:
             yield file, error
+    if remote:
+        yield from zip(remote, index_remote_files(remote), strict=True)
 
 
-def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[Instrument, list[_Piece]]:
-    holdings: dict[Key, list[_Piece]] = {}
+def _index(files: Iterable[ArchiveFile], plan: Plan) -> Holdings:
+    texts = Texts()
+    holdings: dict[Key, _Pieces] = {}
     for file, indexed in _indexed(files):
         if isinstance(indexed, DecodeError):
             if file.expected:
@@ -157,13 +194,15 @@ def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[Instrument, list[_P
             continue
         number = plan.files.append(indexed)
         for key, spans in _instruments(indexed).items():
-            held = holdings.setdefault(key, [])
+            held = holdings.get(key)
+            if held is None:
+                held = holdings[key] = _Pieces(texts)
             for start_ns, end_ns in spans:
                 held.append(_Piece(number, file.chunk, file.folder, start_ns, end_ns))
     return {Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
 
 
-def _folder_name(key: Key, pieces: Sequence[_Piece]) -> str:
+def _folder_name(key: Key, pieces: _Pieces) -> str:
     """The station folder, where there is one; folders only group, and may be several."""
     folders = {piece.folder for piece in pieces}
     return folders.pop() or key[1] if len(folders) == 1 else key[1]
@@ -190,12 +229,12 @@ def _why_nothing(plan: Plan) -> str:
     return f"{len(plan.ignored)} files, none of them miniSEED"
 
 
-def _time_chunks(
-    holdings: dict[Instrument, list[_Piece]], settings: InputSettings, layout: Layout
-) -> list[Timechunk]:
-    pieces = [piece for held in holdings.values() for piece in held]
-    first = min(piece.start_ns for piece in pieces)
-    last = max(piece.end_ns for piece in pieces)
+def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) -> list[Timechunk]:
+    def pieces() -> Iterator[_Piece]:
+        return (piece for held in holdings.values() for piece in held)
+
+    first = min(piece.start_ns for piece in pieces())
+    last = max(piece.end_ns for piece in pieces())
     if settings.timechunk_min is not None:
         length = round(settings.timechunk_min * MINUTE_NS)
         start = first // length * length if settings.start_ns is None else settings.start_ns
@@ -205,25 +244,25 @@ def _time_chunks(
             end,
             length_min=settings.timechunk_min,
             overlap_min=settings.overlap_min,
-            spans=joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces), 0),
+            spans=joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces()), 0),
         )
     if layout in DAY_LAYOUTS:
-        spans = joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces), 0)
+        spans = joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces()), 0)
         return day_chunks(spans, settings.start_ns, settings.end_ns)
     if layout == "chunks":
-        names = [piece.chunk for piece in pieces]
+        names = sorted({piece.chunk for piece in pieces()})
         return chunks_of_folders(names, settings.start_ns, settings.end_ns)
     return [whole_archive(first, last, settings.start_ns, settings.end_ns)]
 
 
 def _tasks(
-    holdings: dict[Instrument, list[_Piece]],
+    holdings: Holdings,
     plan: Plan,
     settings: InputSettings,
     folders_are_chunks: bool,
 ) -> tuple[Tasks, set[Key]]:
     """The station tasks, and the instruments that have one."""
-    found: list[tuple[Instrument, Timechunk, list[int]]] = []
+    found: list[tuple[Instrument, Timechunk, tuple[int, ...]]] = []
     shared = False
     owners = _FolderOwners(plan.chunks, settings)
     grid = _ReadSpans(plan.chunks, settings.context_ns)
@@ -240,7 +279,7 @@ def _tasks(
             if not any(_owned(piece, chunk) for piece in pieces):
                 continue
             # Files are numbered in the order of their paths.
-            files = sorted({piece.file for piece in pieces})
+            files = tuple(sorted({piece.file for piece in pieces}))
             shared = shared or any(file in used for file in files)
             used.update(files)
             found.append((instrument, chunk, files))
@@ -248,15 +287,18 @@ def _tasks(
         found = _of_best_instruments(found, plan, settings.channel_priority)
     if settings.chunk_major or not shared:
         found.sort(key=lambda item: item[1].index)
+    plan.files.seal()
     table = TaskTable(plan.files)
     for instrument, chunk, files in found:
         table.append((*instrument.key, instrument.folder), chunk, files)
+    table.seal()
     return Tasks(table, range(len(table))), {instrument.key for instrument, _, _ in found}
 
 
-def _of_best_instruments(
-    found: list[tuple[Instrument, Timechunk, list[int]]], plan: Plan, order: Sequence[str]
-) -> list[tuple[Instrument, Timechunk, list[int]]]:
+Found = list[tuple[Instrument, Timechunk, tuple[int, ...]]]
+
+
+def _of_best_instruments(found: Found, plan: Plan, order: Sequence[str]) -> Found:
     """What is to be picked of the best instrument of each station."""
     best = best_instruments([(instrument, chunk.index) for instrument, chunk, _ in found], order)
     plan.skipped["lower_priority"] = best.count(False)
@@ -278,7 +320,7 @@ class _ReadSpans:
         self._starts = [-FOREVER_NS if start is None else start for start, _ in spans]
         self._ends = [FOREVER_NS if end is None else end for _, end in spans]
 
-    def cut(self, pieces: Sequence[_Piece]) -> list[tuple[Timechunk, list[_Piece]]]:
+    def cut(self, pieces: Iterable[_Piece]) -> list[tuple[Timechunk, list[_Piece]]]:
         """Chunks in their order, each with the pieces that it reads."""
         found: dict[int, list[_Piece]] = {}
         for piece in pieces:

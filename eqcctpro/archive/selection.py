@@ -80,6 +80,11 @@ class Wanted:
             _FIRST_WILDCARD.split(pattern.upper(), maxsplit=1)[0] for pattern in settings.stations
         )
 
+    @property
+    def only_unwanted(self) -> bool:
+        """Whether stations were seen, and none of them may be wanted."""
+        return bool(self.seen) and self.seen == self.unwanted
+
     def span(self, start_ns: int, end_ns: int) -> bool:
         """Whether a file of this half-open span may hold something."""
         wanted = start_ns < self._end_ns and end_ns > self._start_ns
