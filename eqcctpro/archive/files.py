@@ -17,7 +17,7 @@ __all__ = ["ArchiveFile", "chunk_files", "expected_miniseed", "has_chunk_folders
 MINISEED_SUFFIXES = frozenset({".mseed", ".miniseed", ".ms", ".msd", ".mseed2", ".mseed3", ".seed"})
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: there are many, and each would take twice as long
 class ArchiveFile:
     """One file of an archive.
 
