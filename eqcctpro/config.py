@@ -6,11 +6,20 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from eqcctpro.errors import SettingsError
+from eqcctpro.places import Place, as_place
 from eqcctpro.times import parse_utc
 
 __all__ = ["OutputFormat", "PickConfig", "load_config_file", "sentences"]
@@ -23,6 +32,9 @@ OutputFormat = Literal[
 def _threshold(what: str) -> Any:
     return Field(default=None, gt=0, lt=1, description=f"{what}; None takes the weights' own")
 
+# Names of a store's options that would put a secret into the files of a run.
+_SECRET = ("key", "secret", "token", "password", "credential")
+
 
 class PickConfig(BaseModel):
     """Everything that a run of ``eqcctpro pick`` can be told.
@@ -32,14 +44,20 @@ class PickConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    input: tuple[Path, ...] = Field(description="Folders or miniSEED files", min_length=1)
+    input: tuple[Annotated[Place, BeforeValidator(as_place)], ...] = Field(
+        description="Folders, miniSEED files, patterns, tables of files, or addresses",
+        min_length=1,
+    )
     output: Path = Field(description="Folder that results are written to")
     model: str = Field("EQTransformer/original", description="Parent/child, or a path to weights")
     p_model: Path | None = Field(None, description="Weight file of EQCCT's P network")
     s_model: Path | None = Field(None, description="Weight file of EQCCT's S network")
 
-    layout: Literal["auto", "chunks", "files"] = Field(
-        "auto", description="Whether folders are time chunks, or all files belong to one"
+    layout: Literal["auto", "chunks", "files", "sds", "list", "scedc", "ncedc", "earthscope"] = (
+        Field("auto", description="How the archive is laid out; auto recognises it")
+    )
+    storage: dict[str, Any] = Field(
+        default_factory=dict, description="Options of an object store, such as anon"
     )
     start: str | None = Field(None, description="Picks before this time are dropped")
     end: str | None = Field(None, description="Picks from this time on are dropped")
@@ -51,6 +69,10 @@ class PickConfig(BaseModel):
     stations: tuple[str, ...] = Field((), description="Patterns of stations; none takes all")
     stations_at_most: int | None = Field(
         None, ge=1, description="A choice of so many stations, the same in every run"
+    )
+    exclude: tuple[str, ...] = Field((), description="Patterns of stations to leave out")
+    channel_priority: tuple[str, ...] = Field(
+        (), description="Of each station the first of these, such as HH, EH; none picks all"
     )
 
     mode: Literal["local", "modelactor", "ripper"] = Field(
@@ -104,6 +126,7 @@ class PickConfig(BaseModel):
     )
     amplitudes: bool = Field(False, description="Measure the amplitude of each pick")
     response: Path | None = Field(None, description="StationXML, for amplitudes of the ground")
+    annotations: bool = Field(False, description="Write the probability curves as miniSEED")
     overview: bool = Field(True, description="Draw overview.png")
     report: bool = Field(False, description="Write report.html at the end")
     log_file: Path | None = Field(None, description="A second place for the log")
@@ -139,11 +162,26 @@ class PickConfig(BaseModel):
         given = isinstance(values, Mapping) and (values.get("p_model") or values.get("s_model"))
         return {"model": "EQCCT/original", **values} if given else values
 
-    @field_validator("stations", "formats", mode="before")
+    @field_validator("stations", "exclude", "channel_priority", "formats", mode="before")
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         if isinstance(value, str):
             return tuple(part for part in (item.strip() for item in value.split(",")) if part)
+        return value
+
+    @field_validator("stations", "exclude")
+    @classmethod
+    def _with_lists(cls, value: tuple[str, ...], info: Any) -> tuple[str, ...]:
+        return tuple(name for entry in value for name in _listed(entry, info.field_name))
+
+    @field_validator("storage")
+    @classmethod
+    def _no_secrets(cls, value: dict[str, Any]) -> dict[str, Any]:
+        if secret := [name for name in value if any(word in name.lower() for word in _SECRET)]:
+            raise ValueError(
+                f"{secret[0]} is a secret, and settings are written to the summary; "
+                "use the environment or the store's own configuration files"
+            )
         return value
 
     @field_validator("start", "end")
@@ -243,6 +281,21 @@ class PickConfig(BaseModel):
             return cls(**values)
         except ValidationError as error:
             raise SettingsError("; ".join(sentences(error, cls))) from error
+
+
+def _listed(entry: str, parameter: str) -> Iterable[str]:
+    """A pattern, or those that the file named behind an ``@`` holds, one a line."""
+    if not entry.startswith("@"):
+        return [entry]
+    try:
+        lines = Path(entry[1:]).expanduser().read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{parameter}: cannot read the list {entry[1:]}: {error}") from error
+    names = [name.strip() for line in lines for name in line.partition("#")[0].split(",")]
+    found = [name for name in names if name]
+    if not found:
+        raise ValueError(f"{parameter}: the list {entry[1:]} names nothing")
+    return found
 
 
 def _device_indices(device: str) -> tuple[int, ...]:

@@ -147,6 +147,40 @@ def network(generated_network: tuple[Path, list[TrueArrival]], tmp_path: Path) -
     return Path(shutil.copytree(generated_network[0], tmp_path / "archive"))
 
 
+@pytest.fixture(scope="session")
+def around_midnight(
+    generated_network: tuple[Path, list[TrueArrival]],
+    write_mseed: WriteMseed,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, Path]:
+    """Records of two stations from 23:53 to 00:07, a file for each channel, and the same as SDS."""
+    from pymseed import MS3Record, MS3TraceList
+
+    from eqcctpro.times import NS_PER_S, parse_utc
+
+    root = tmp_path_factory.mktemp("midnight")
+    midnight_ns = parse_utc("2024-03-02T00:00:00")
+    for path in sorted(generated_network[0].glob("*/DEM0[12]/*.mseed")):
+        traces = MS3TraceList()
+        traces.add_file(str(path), unpack_data=True)
+        samples = np.tile(traces[0][0].np_datasamples.astype(np.int32), 7)
+        code = path.name.split("__")[0]
+        network, station, _, channel = code.split(".")
+        whole = write_mseed(
+            root / "whole" / f"{code}.mseed", code, [(midnight_ns - 420 * NS_PER_S, samples)]
+        )
+        content, days = whole.read_bytes(), {"061": b"", "062": b""}
+        for position in range(0, len(content), 512):
+            record = content[position : position + 512]
+            begins = MS3Record.parse(record).starttime
+            days["062" if begins >= midnight_ns else "061"] += record
+        for day, part in days.items():
+            place = root / f"sds/2024/{network}/{station}/{channel}.D/{code}.D.2024.{day}"
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(part)
+    return root / "whole", root / "sds"
+
+
 Pick = Callable[..., "RunResult"]
 
 

@@ -117,7 +117,7 @@ class TestWithoutPyOcto:
     def test_events_are_written_as_obspy_reads_them(self, network: Path, tmp_path: Path) -> None:
         from lxml import etree
         from obspy import UTCDateTime, read_events
-        from obspy.io import quakeml
+        from obspy.io import quakeml, seiscomp
 
         picks = read_picks(network / "arrivals.csv").slice(0, 5)
         found = Association(
@@ -158,6 +158,15 @@ class TestWithoutPyOcto:
         schema = Path(quakeml.__file__).parent / "data" / "QuakeML-1.2.xsd"
         document = etree.parse(str(tmp_path / "events.quakeml"))
         etree.XMLSchema(etree.parse(str(schema))).assertValid(document)
+        schema = Path(seiscomp.__file__).parent / "data" / "sc3ml_0.12.xsd"
+        document = etree.parse(str(tmp_path / "events.scml"))
+        etree.XMLSchema(etree.parse(str(schema))).assertValid(document)
+        same = read_events(str(tmp_path / "events.scml"), format="SCML")
+        assert [len(event.picks) for event in same] == [3, 2]
+        other = same[0].preferred_origin()
+        assert (other.latitude, other.longitude, other.depth) == (31.5, -103.0, 7500.0)
+        assert other.time == origin.time
+        assert [a.time_residual for a in other.arrivals] == [0.1, -0.2, 0.3]
         blocks = (tmp_path / "events.obs").read_text().strip().split("\n\n")
         assert [len(block.splitlines()) for block in blocks] == [3, 2]
         with (tmp_path / "event_picks.csv").open(newline="") as file:

@@ -16,6 +16,7 @@ from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
 from eqcctpro.errors import DecodeError, InputError, SettingsError
 from eqcctpro.picks.table import AMPLITUDE_FIELDS
 from eqcctpro.pipeline.prepare import FileCache, load_segments
+from eqcctpro.places import Place, as_place
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.segments import Segment, trim
 
@@ -34,7 +35,11 @@ _CONTEXT_NS = round((_MARGIN_S + max(_WINDOW_S.values()) + 1) * NS_PER_S)
 
 
 def measure_amplitudes(
-    picks: pa.Table, archive: str | Path | Sequence[Path], response: str | Path | None = None
+    picks: pa.Table,
+    archive: Place | Sequence[Place],
+    response: str | Path | None = None,
+    *,
+    layout: str = "auto",
 ) -> pa.Table:
     """Add the peak amplitude of each pick's window.
 
@@ -45,10 +50,12 @@ def measure_amplitudes(
     ----------
     picks : pyarrow.Table
         Rows of `eqcctpro.picks.table.PICK_SCHEMA`.
-    archive : path or sequence of Path
+    archive : path, address, or sequence of these
         The waveforms: what `eqcctpro pick` was given.
     response : path, optional
         StationXML or another inventory that ObsPy reads.
+    layout : str
+        Of the archive.
 
     Returns
     -------
@@ -64,9 +71,10 @@ def measure_amplitudes(
     InputError
         The archive or the inventory cannot be read, or no pick is on any of its records.
     """
-    paths = (Path(archive),) if isinstance(archive, (str, Path)) else tuple(archive)
+    given = (archive,) if isinstance(archive, (str, Path)) else tuple(archive)
+    paths = tuple(as_place(place) for place in given)
     # Chunks of our own: a record of any length takes the memory of an hour.
-    plan = make_plan(InputSettings(paths, timechunk_min=_CHUNK_MIN, context_ns=_CONTEXT_NS))
+    plan = make_plan(InputSettings(paths, layout, timechunk_min=_CHUNK_MIN, context_ns=_CONTEXT_NS))
     ground = GroundMotion.read(Path(response)) if response is not None else None
     names = pc.binary_join_element_wise(
         *(pc.fill_null(picks[n], "") for n in ("network", "station", "location", "channel")), "."

@@ -11,6 +11,7 @@ from pathlib import Path
 from pymseed import MiniSEEDError, MS3TraceList, sourceid2nslc
 
 from eqcctpro.archive.index import IndexedFile
+from eqcctpro.places import is_address
 
 __all__ = ["Coverage", "measure_coverage"]
 
@@ -62,6 +63,8 @@ def measure_coverage(files: Sequence[IndexedFile]) -> tuple[dict[str, Coverage],
         Whether gaps within files are known; in a large archive only those between them are.
     """
     whole = sum(file.size for file in files) <= MOST_BYTES
+    # Nor is every object of a store fetched for this.
+    whole = whole and not any(is_address(file.path) for file in files)
     spans: dict[str, list[Span]] = defaultdict(list)
     for file in files:
         for station, span in _scanned(Path(file.path)) if whole else _indexed(file):

@@ -167,19 +167,7 @@ def run_plan(config: PickConfig, context_ns: int = 0) -> Plan:
     EQCCTProError
         The archive is not there any more, or holds something else.
     """
-    return make_plan(
-        InputSettings(
-            inputs=config.input,
-            layout=config.layout,
-            start_ns=config.start_ns,
-            end_ns=config.end_ns,
-            timechunk_min=config.timechunk,
-            overlap_min=config.overlap,
-            stations=config.stations,
-            stations_at_most=config.stations_at_most,
-            context_ns=context_ns,
-        )
-    )
+    return make_plan(InputSettings.of(config, context_ns=context_ns))
 
 
 def load_run(
@@ -213,7 +201,7 @@ def load_run(
         config = run_config(summary)
         plan = run_plan(config)
         coverage, known = measure_coverage(plan.files)
-        folders = [out, *config.input]
+        folders = [out, *(place for place in config.input if isinstance(place, Path))]
     except EQCCTProError as error:
         missing.append(f"Waveforms and gaps: {error.message}.")
         folders = [out]

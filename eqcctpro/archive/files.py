@@ -6,14 +6,12 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
+from eqcctpro.archive.index import ChannelExtent
 from eqcctpro.errors import InputError
 from eqcctpro.times import parse_chunk_name
 
-__all__ = ["ArchiveFile", "Layout", "detect_layout", "list_files"]
-
-Layout = Literal["chunks", "files"]
+__all__ = ["ArchiveFile", "chunk_files", "expected_miniseed", "has_chunk_folders", "plain_files"]
 
 # Files with these endings are meant to be miniSEED; an unreadable one is a failure.
 MINISEED_SUFFIXES = frozenset({".mseed", ".miniseed", ".ms", ".msd", ".mseed2", ".mseed3", ".seed"})
@@ -32,48 +30,35 @@ class ArchiveFile:
         Name of the time-chunk folder in the ``chunks`` layout, otherwise empty.
     expected : bool
         Whether the file is meant to be miniSEED, by its ending or because it was named.
+    size, stamp : int
+        Of a file at an address, where its folder's list tells them; see `RemoteFile`.
+    channels : tuple of ChannelExtent or None
+        What it holds, where that is believed without opening it.
     """
 
     path: str
     folder: str
     chunk: str
     expected: bool
+    size: int = -1
+    stamp: int = 0
+    channels: tuple[ChannelExtent, ...] | None = None
 
 
-def detect_layout(inputs: Sequence[Path]) -> Layout:
-    """``"chunks"`` when a single folder holds time-chunk folders, else ``"files"``."""
-    if len(inputs) == 1 and inputs[0].is_dir():
-        with os.scandir(inputs[0]) as entries:
-            if any(entry.is_dir() and parse_chunk_name(entry.name) for entry in entries):
-                return "chunks"
-    return "files"
+def has_chunk_folders(folder: Path) -> bool:
+    """Whether a folder holds time-chunk folders."""
+    with os.scandir(folder) as entries:
+        return any(entry.is_dir() and parse_chunk_name(entry.name) for entry in entries)
 
 
-def list_files(inputs: Sequence[Path], layout: Layout) -> list[ArchiveFile]:
-    """Every file below the inputs, sorted by path.
+def chunk_files(inputs: Sequence[Path]) -> list[ArchiveFile]:
+    """Every file below the time-chunk folders of some folders.
 
     Raises
     ------
     InputError
-        An input is missing or unreadable, the folder holds no files, or the layout
-        is ``"chunks"`` and there is no time-chunk folder.
+        There is no time-chunk folder.
     """
-    for path in inputs:
-        if not path.exists():
-            raise InputError(f"input {path} does not exist", hint="check the path")
-    try:
-        files = _chunk_files(inputs) if layout == "chunks" else _plain_files(inputs)
-    except PermissionError as error:
-        raise InputError(
-            f"input folder {error.filename} may not be read", hint="check its permissions"
-        ) from error
-    if not files:
-        names = ", ".join(str(path) for path in inputs)
-        raise InputError(f"input {names} holds no files", hint="check the path")
-    return sorted(files, key=lambda file: file.path)
-
-
-def _chunk_files(inputs: Sequence[Path]) -> list[ArchiveFile]:
     files: list[ArchiveFile] = []
     chunks = 0
     for root in inputs:
@@ -100,7 +85,8 @@ def _chunk_files(inputs: Sequence[Path]) -> list[ArchiveFile]:
     return files
 
 
-def _plain_files(inputs: Sequence[Path]) -> list[ArchiveFile]:
+def plain_files(inputs: Sequence[Path]) -> list[ArchiveFile]:
+    """Files, and every file below folders."""
     files: list[ArchiveFile] = []
     for path in inputs:
         if path.is_dir():
@@ -127,7 +113,12 @@ def _below(root: str, *, folder: str, chunk: str) -> Iterator[ArchiveFile]:
 
 
 def _file(path: str, folder: str, chunk: str) -> ArchiveFile:
+    return ArchiveFile(path, folder, chunk, expected_miniseed(path))
+
+
+def expected_miniseed(path: str) -> bool:
+    """Whether a file is meant to be miniSEED, by its ending."""
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 (hot)
     # Day files of SDS archives end in the day of the year.
     expected = suffix in MINISEED_SUFFIXES or suffix in ("", ".") or suffix[1:].isdigit()
-    return ArchiveFile(path, folder, chunk, expected or path.lower().endswith("mseed"))
+    return expected or path.lower().endswith("mseed")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +21,10 @@ __all__ = [
     "LOWEST_RATE_HZ",
     "ChannelExtent",
     "IndexedFile",
+    "first_and_last",
     "index_file",
     "joined_spans",
+    "scan",
 ]
 
 Code = tuple[str, str, str, str]
@@ -61,7 +63,7 @@ class IndexedFile:
     size : int
         Bytes.
     mtime_ns : int
-        Time of the last change.
+        Time of the last change; of a file at an address another stamp of its content.
     channels : tuple of ChannelExtent
         Several of a channel with gaps of more than a day.  Empty for a file of log or event
         records, which hold no time series, or of channels too slow to be picked.
@@ -92,10 +94,12 @@ def index_file(path: str | Path) -> IndexedFile:
                 raise DecodeError(f"{path} is not a file that holds records", hint="remove it")
             if status.st_size == 0:
                 raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
-            quick = _first_and_last(descriptor, status.st_size)
+            quick = first_and_last(
+                lambda start, end: os.pread(descriptor, end - start, start), status.st_size
+            )
         finally:
             os.close(descriptor)
-        channels = (quick,) if quick is not None else _scan(path)
+        channels = (quick,) if quick is not None else scan(Path(path).read_bytes(), path)
     except OSError as error:
         raise DecodeError(
             f"cannot read {path}: {error.strerror or error}",
@@ -109,15 +113,24 @@ def _open_without_waiting(path: str | Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
 
-def _first_and_last(descriptor: int, size: int) -> ChannelExtent | None:
+def first_and_last(read: Callable[[int, int], bytes], size: int) -> ChannelExtent | None:
+    """What a file holds by its first and its last record, or None when they do not tell.
+
+    Parameters
+    ----------
+    read : callable
+        Returns the bytes from a start to an end.
+    size : int
+        Of the file.
+    """
     try:
-        beginning = os.pread(descriptor, min(PROBE_BYTES, size), 0)
+        beginning = read(0, min(PROBE_BYTES, size))
         head = MS3Record.parse(beginning)
         length, rate, source, start = head.reclen, head.samprate, head.sourceid, head.starttime
         if size % length or rate < LOWEST_RATE_HZ:
             return None
         whole = len(beginning) == size
-        last = beginning[-length:] if whole else os.pread(descriptor, length, size - length)
+        last = beginning[-length:] if whole else read(size - length, size)
         tail = MS3Record.parse(last)
         tail_start = tail.starttime
         if tail.sourceid != source or tail_start < start:
@@ -136,8 +149,14 @@ def _code(source: str) -> Code:
     return network, station, location, channel
 
 
-def _scan(path: str | Path) -> tuple[ChannelExtent, ...]:
-    content = Path(path).read_bytes()
+def scan(content: bytes, path: str | Path) -> tuple[ChannelExtent, ...]:
+    """What a file holds by the headers of all its records.
+
+    Raises
+    ------
+    DecodeError
+        It holds no miniSEED record.
+    """
     traces = MS3TraceList()
     try:
         traces.add_buffer(content, skip_not_data=True)

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
-import random
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
-from pathlib import Path
 
-from eqcctpro.archive.files import ArchiveFile, Layout, detect_layout, list_files
+from eqcctpro.archive.day_files import DAY_LAYOUTS
+from eqcctpro.archive.files import ArchiveFile
 from eqcctpro.archive.index import LONG_GAP_NS, Code, IndexedFile, index_file, joined_spans
+from eqcctpro.archive.layouts import Layout, detect_layout, list_files
+from eqcctpro.archive.remote import use_storage_options
+from eqcctpro.archive.remote_index import index_remote_files
+from eqcctpro.archive.selection import (
+    Instrument,
+    Key,
+    Wanted,
+    best_instruments,
+    choose_instruments,
+)
+from eqcctpro.archive.settings import InputSettings
 from eqcctpro.archive.tasks import FileTable, StationTask, Tasks, TaskTable
 from eqcctpro.archive.timechunks import (
     FOREVER_NS,
@@ -18,56 +27,14 @@ from eqcctpro.archive.timechunks import (
     Timechunk,
     chunk_grid,
     chunks_of_folders,
+    day_chunks,
     read_span,
     whole_archive,
 )
 from eqcctpro.errors import DecodeError, InputError, SettingsError
-
-Key = tuple[str, str, str, str]
+from eqcctpro.places import is_address
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
-
-
-# Letters of a pattern that stand for others.
-_WILDCARDS = frozenset("*?[")
-
-
-@dataclass(frozen=True)
-class InputSettings:
-    """What is read, and how time is cut.
-
-    Attributes
-    ----------
-    inputs : tuple of Path
-        Folders or files.
-    layout : {"auto", "chunks", "files"}
-    start_ns, end_ns : int or None
-        Picks outside are dropped by rule.
-    timechunk_min : float or None
-        Length of a chunk in minutes; None takes the folders, or one chunk.
-    overlap_min : float
-        What neighbouring chunks share, in minutes.
-    stations : tuple of str
-        Patterns; empty takes all.
-    stations_at_most : int or None
-        A seeded random choice of that many stations.
-    context_ns : int
-        Data wanted around what a chunk owns, where files hold it.
-    chunk_major : bool
-        Finish a chunk's stations before the next chunk, even if files are then read more
-        than once.
-    """
-
-    inputs: tuple[Path, ...]
-    layout: str = "auto"
-    start_ns: int | None = None
-    end_ns: int | None = None
-    timechunk_min: float | None = None
-    overlap_min: float = 0.0
-    stations: tuple[str, ...] = ()
-    stations_at_most: int | None = None
-    context_ns: int = 0
-    chunk_major: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +56,10 @@ class Plan:
         Files that are not miniSEED and do not claim to be.
     skipped : dict of str to int
         What is left out by rule, by the rule: instruments that `stations` or
-        `stations_at_most` do not choose (``"not_chosen"``), and those of which no time chunk
-        owns anything (``"outside_span"``).
+        `stations_at_most` do not choose or `exclude` leaves out (``"not_chosen"``), those of
+        which no time chunk owns anything (``"outside_span"``), stations whose files are not
+        opened (``"stations_not_opened"``), and station tasks of instruments that are not the
+        best of their station (``"lower_priority"``).
     """
 
     layout: Layout
@@ -100,19 +69,6 @@ class Plan:
     problems: list[FileProblem] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Instrument:
-    network: str
-    station: str
-    location: str
-    instrument: str
-    folder: str
-
-    @property
-    def key(self) -> Key:
-        return (self.network, self.station, self.location, self.instrument)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,45 +90,64 @@ def make_plan(settings: InputSettings) -> Plan:
     InputError
         The input is missing, empty, or holds nothing that can be picked.
     SettingsError
-        A pattern matches no station, or the time settings contradict each other.
+        A pattern matches nothing, or the time settings contradict each other.
     """
+    use_storage_options(settings.storage)
     layout: Layout = (
         detect_layout(settings.inputs) if settings.layout == "auto" else settings.layout  # type: ignore[assignment]
     )
-    files = FileTable()
-    plan = Plan(layout, [], Tasks(TaskTable(files), range(0)), files)
-    holdings = _index(list_files(settings.inputs, layout), plan)
-    if not holdings:
+    table = FileTable()
+    plan = Plan(layout, [], Tasks(TaskTable(table), range(0)), table)
+    wanted = Wanted(settings)
+    files = list_files(settings.inputs, layout, wanted)
+    if not files and wanted.refused_spans:
+        raise _outside_span()
+    holdings = _index(files, plan)
+    if not holdings and not wanted.unwanted:
         raise InputError(
             f"nothing to pick in {', '.join(map(str, settings.inputs))}: {_why_nothing(plan)}",
             hint="the input must hold miniSEED files",
         )
-    everything, holdings = holdings, _choose_stations(holdings, settings)
+    everything, holdings = holdings, choose_instruments(holdings, settings, wanted.seen)
     plan.skipped["not_chosen"] = len(everything) - len(holdings)
+    if wanted.unwanted:
+        plan.skipped["stations_not_opened"] = len(wanted.unwanted)
     plan.chunks = _time_chunks(holdings, settings, layout)
     folders_are_chunks = layout == "chunks" and settings.timechunk_min is None
     plan.tasks, reached = _tasks(holdings, plan, settings, folders_are_chunks)
     plan.skipped["outside_span"] = sum(item.key not in reached for item in holdings)
     if not plan.tasks:
-        raise InputError(
-            "no data between start_time and end_time",
-            hint="compare them with the times of the records",
-        )
+        raise _outside_span()
     return plan
 
 
-def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_Piece]]:
-    holdings: dict[Key, list[_Piece]] = {}
-    last = ""
+def _outside_span() -> InputError:
+    return InputError(
+        "no data between start_time and end_time",
+        hint="compare them with the times of the records",
+    )
+
+
+def _indexed(
+    files: Sequence[ArchiveFile],
+) -> Iterator[tuple[ArchiveFile, IndexedFile | DecodeError]]:
+    remote = [file for file in files if "://" in file.path]  # is_address, but hot
+    if remote:
+        yield from zip(remote, index_remote_files(remote), strict=True)
+        files = [file for file in files if not is_address(file.path)]
     for file in files:
-        if file.path == last:
-            continue  # inputs may overlap
-        last = file.path
         try:
-            indexed = index_file(file.path)
+            yield file, index_file(file.path)
         except DecodeError as error:
+            yield file, error
+
+
+def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[Instrument, list[_Piece]]:
+    holdings: dict[Key, list[_Piece]] = {}
+    for file, indexed in _indexed(files):
+        if isinstance(indexed, DecodeError):
             if file.expected:
-                problem = FileProblem(file.path, type(error).__name__, str(error))
+                problem = FileProblem(file.path, type(indexed).__name__, str(indexed))
                 plan.problems.append(problem)
             else:
                 plan.ignored.append(file.path)
@@ -185,7 +160,7 @@ def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_
             held = holdings.setdefault(key, [])
             for start_ns, end_ns in spans:
                 held.append(_Piece(number, file.chunk, file.folder, start_ns, end_ns))
-    return {_Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
+    return {Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
 
 
 def _folder_name(key: Key, pieces: Sequence[_Piece]) -> str:
@@ -215,62 +190,8 @@ def _why_nothing(plan: Plan) -> str:
     return f"{len(plan.ignored)} files, none of them miniSEED"
 
 
-def _choose_stations(
-    holdings: dict[_Instrument, list[_Piece]], settings: InputSettings
-) -> dict[_Instrument, list[_Piece]]:
-    chosen = holdings
-    if settings.stations:
-        chosen = {}
-        named = _by_name(holdings)
-        for pattern in settings.stations:
-            # Thousands of exact names need not be compared with thousands of stations each.
-            candidates = holdings if _WILDCARDS & set(pattern) else named.get(pattern.upper(), ())
-            found = {k: holdings[k] for k in candidates if _matches(k, pattern)}
-            if not found:
-                known = sorted({f"{k.network}.{k.station}" for k in holdings})
-                raise SettingsError(
-                    f"stations: no station matches {pattern!r}",
-                    hint=f"the input holds {', '.join(known[:10])}"
-                    + (f" and {len(known) - 10} more" if len(known) > 10 else ""),
-                )
-            chosen.update(found)
-    if settings.stations_at_most is not None:
-        stations = sorted({(k.network, k.station) for k in chosen})
-        if settings.stations_at_most < len(stations):
-            picked = set(random.Random(0).sample(stations, settings.stations_at_most))
-            chosen = {k: v for k, v in chosen.items() if (k.network, k.station) in picked}
-    return chosen
-
-
-def _by_name(instruments: Iterable[_Instrument]) -> dict[str, list[_Instrument]]:
-    """Instruments by each of their names."""
-    named: dict[str, list[_Instrument]] = {}
-    for instrument in instruments:
-        for name in set(_names(instrument)):
-            named.setdefault(name, []).append(instrument)
-    return named
-
-
-def _matches(instrument: _Instrument, pattern: str) -> bool:
-    return any(fnmatchcase(name, pattern.upper()) for name in _names(instrument))
-
-
-def _names(instrument: _Instrument) -> tuple[str, ...]:
-    """What a pattern may say of an instrument, in capitals."""
-    network, station, location, band = instrument.key
-    names = (
-        instrument.folder,
-        station,
-        f"{network}.{station}",
-        f"{network}_{station}",
-        f"{network}.{station}.{location}",
-        f"{network}.{station}.{location}.{band}",
-    )
-    return tuple(name.upper() for name in names)
-
-
 def _time_chunks(
-    holdings: dict[_Instrument, list[_Piece]], settings: InputSettings, layout: Layout
+    holdings: dict[Instrument, list[_Piece]], settings: InputSettings, layout: Layout
 ) -> list[Timechunk]:
     pieces = [piece for held in holdings.values() for piece in held]
     first = min(piece.start_ns for piece in pieces)
@@ -286,6 +207,9 @@ def _time_chunks(
             overlap_min=settings.overlap_min,
             spans=joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces), 0),
         )
+    if layout in DAY_LAYOUTS:
+        spans = joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces), 0)
+        return day_chunks(spans, settings.start_ns, settings.end_ns)
     if layout == "chunks":
         names = [piece.chunk for piece in pieces]
         return chunks_of_folders(names, settings.start_ns, settings.end_ns)
@@ -293,13 +217,13 @@ def _time_chunks(
 
 
 def _tasks(
-    holdings: dict[_Instrument, list[_Piece]],
+    holdings: dict[Instrument, list[_Piece]],
     plan: Plan,
     settings: InputSettings,
     folders_are_chunks: bool,
 ) -> tuple[Tasks, set[Key]]:
     """The station tasks, and the instruments that have one."""
-    found: list[tuple[_Instrument, Timechunk, list[int]]] = []
+    found: list[tuple[Instrument, Timechunk, list[int]]] = []
     shared = False
     owners = _FolderOwners(plan.chunks, settings)
     grid = _ReadSpans(plan.chunks, settings.context_ns)
@@ -320,12 +244,29 @@ def _tasks(
             shared = shared or any(file in used for file in files)
             used.update(files)
             found.append((instrument, chunk, files))
+    if settings.channel_priority:
+        found = _of_best_instruments(found, plan, settings.channel_priority)
     if settings.chunk_major or not shared:
         found.sort(key=lambda item: item[1].index)
     table = TaskTable(plan.files)
     for instrument, chunk, files in found:
         table.append((*instrument.key, instrument.folder), chunk, files)
     return Tasks(table, range(len(table))), {instrument.key for instrument, _, _ in found}
+
+
+def _of_best_instruments(
+    found: list[tuple[Instrument, Timechunk, list[int]]], plan: Plan, order: Sequence[str]
+) -> list[tuple[Instrument, Timechunk, list[int]]]:
+    """What is to be picked of the best instrument of each station."""
+    best = best_instruments([(instrument, chunk.index) for instrument, chunk, _ in found], order)
+    plan.skipped["lower_priority"] = best.count(False)
+    if found and not any(best):
+        codes = ", ".join(sorted({instrument.instrument for instrument, _, _ in found}))
+        raise SettingsError(
+            f"channel_priority: no instrument is {' or '.join(order)}",
+            hint=f"the input holds {codes}; a last * takes any other",
+        )
+    return [item for item, chosen in zip(found, best, strict=True) if chosen]
 
 
 class _ReadSpans:

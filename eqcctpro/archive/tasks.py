@@ -43,7 +43,8 @@ class StationTask:
     n_bytes : int
         Size of these files.
     stamps : tuple of (int, int)
-        Size and time of the last change, in nanoseconds, of each file when the plan was made.
+        Size and time of the last change, in nanoseconds, of each file when the plan was made;
+        of a file at an address its size and another stamp of its content.
     """
 
     index: int

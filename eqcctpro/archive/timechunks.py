@@ -19,12 +19,14 @@ __all__ = [
     "Timechunk",
     "chunk_grid",
     "chunks_of_folders",
+    "day_chunks",
     "read_span",
     "whole_archive",
 ]
 
 FOREVER_NS = 2**62
 MINUTE_NS = 60 * NS_PER_S
+DAY_NS = 86_400 * NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +132,33 @@ def chunks_of_folders(
     first = -FOREVER_NS if start_ns is None else start_ns
     last = FOREVER_NS if end_ns is None else end_ns
     return _with_owners(chunks, [span for span, _ in spans], first, last)
+
+
+def day_chunks(
+    spans: Sequence[tuple[int, int]], start_ns: int | None, end_ns: int | None
+) -> list[Timechunk]:
+    """A chunk for each day (UTC) with data, cut at the start and the end where these are given.
+
+    Parameters
+    ----------
+    spans : sequence of tuple of int
+        When there are data, first and last sample.
+    start_ns, end_ns : int or None
+    """
+    if start_ns is not None and end_ns is not None:
+        check_span(start_ns, end_ns)
+    days: set[int] = set()
+    for first, last in spans:
+        first = first if start_ns is None else max(first, start_ns)
+        last = last if end_ns is None else min(last, end_ns - 1)
+        days.update(range(first // DAY_NS, last // DAY_NS + 1))
+    chunks = []
+    for index, day in enumerate(sorted(days)):
+        begin, end = day * DAY_NS, (day + 1) * DAY_NS
+        begin = begin if start_ns is None else max(begin, start_ns)
+        end = end if end_ns is None else min(end, end_ns)
+        chunks.append(Timechunk(index, chunk_name(begin, end), begin, end, begin, end))
+    return chunks
 
 
 def whole_archive(

@@ -14,10 +14,13 @@ from eqcctpro.picks.formats.nonlinloc import nonlinloc_line
 from eqcctpro.picks.formats.quakeml import (
     QUAKEML_FOOT,
     QUAKEML_HEAD,
+    SCML_FOOT,
+    SCML_HEAD,
     creation_info,
     pick_id,
     quakeml_pick,
     resource_part,
+    scml_pick,
 )
 from eqcctpro.picks.formats.rows import ExportOptions, PickRow, pick_rows
 from eqcctpro.picks.writers import atomic_file, write_csv
@@ -30,9 +33,10 @@ Event = tuple[dict[str, Any], list[tuple[PickRow, float]]]
 def write_association(
     association: Association, folder: str | Path, options: ExportOptions | None = None
 ) -> list[Path]:
-    """Write ``events.quakeml``, ``events.csv``, ``event_picks.csv`` and ``events.obs``.
+    """Write ``events.quakeml``, ``events.scml``, two tables and ``events.obs``.
 
-    The phase file has one block for each event, which is how NonLinLoc reads them.
+    The tables are ``events.csv`` and ``event_picks.csv``.  The phase file has one block for each
+    event, which is how NonLinLoc reads them.
 
     Raises
     ------
@@ -46,6 +50,14 @@ def write_association(
         for event, picks in _events(association):
             file.write(_quakeml_event(event, picks, options).encode())
         file.write(QUAKEML_FOOT.encode())
+    scml = root / "events.scml"
+    with atomic_file(scml) as file:
+        file.write(SCML_HEAD.encode())
+        # All picks come first, then all origins, then all events.
+        for write in (_scml_picks, _scml_origin, _scml_event):
+            for event, picks in _events(association):
+                file.write(write(event, picks, options).encode())
+        file.write(SCML_FOOT.encode())
     with atomic_file(phases) as file:
         for _, picks in _events(association):
             block = "".join(nonlinloc_line(row, options) for row, _ in picks)
@@ -56,7 +68,7 @@ def write_association(
     for name in ("network", "station", "location", "channel", "phase", "time", "probability"):
         table = table.append_column(name, picked[name])
     write_csv(table, root / "event_picks.csv")
-    return [quakeml, root / "events.csv", root / "event_picks.csv", phases]
+    return [quakeml, scml, root / "events.csv", root / "event_picks.csv", phases]
 
 
 def _events(association: Association) -> Iterator[Event]:
@@ -74,9 +86,7 @@ def _quakeml_event(
     event: dict[str, Any], picks: list[tuple[PickRow, float]], options: ExportOptions
 ) -> str:
     time = f"{event['time']:%Y-%m-%dT%H:%M:%S.%f}"
-    name = resource_part(
-        f"{event['time']:%Y%m%dT%H%M%S.%f}Z_{event['latitude']:.3f}_{event['longitude']:.3f}"
-    )
+    name = _event_name(event)
     origin = f"smi:local/eqcctpro/origin/{name}"
     information = creation_info(options.agency)
     arrivals = "".join(
@@ -102,4 +112,55 @@ def _quakeml_event(
         f"</evaluationStatus>{information}\n{arrivals}</origin>\n"
         + "".join(quakeml_pick(row, options) for row, _ in picks)
         + "</event>\n"
+    )
+
+
+def _event_name(event: dict[str, Any]) -> str:
+    return resource_part(
+        f"{event['time']:%Y%m%dT%H%M%S.%f}Z_{event['latitude']:.3f}_{event['longitude']:.3f}"
+    )
+
+
+def _scml_picks(
+    _: dict[str, Any], picks: list[tuple[PickRow, float]], options: ExportOptions
+) -> str:
+    return "".join(scml_pick(row, options) for row, _residual in picks)
+
+
+def _scml_origin(
+    event: dict[str, Any], picks: list[tuple[PickRow, float]], options: ExportOptions
+) -> str:
+    """An origin of SCML: depth in km, and elements in the order of its schema."""
+    arrivals = "".join(
+        f"<arrival><pickID>eqcctpro/pick/{pick_id(row)}</pickID>"
+        f"<phase>{row.phase[:1].upper()}</phase><timeResidual>{residual:.4f}</timeResidual>"
+        "</arrival>\n"
+        for row, residual in picks
+    )
+    return (
+        f'<origin publicID="eqcctpro/origin/{_event_name(event)}">'
+        f"<time><value>{event['time']:%Y-%m-%dT%H:%M:%S.%f}Z</value></time>"
+        f"<latitude><value>{event['latitude']:.6f}</value></latitude>"
+        f"<longitude><value>{event['longitude']:.6f}</value></longitude>"
+        f"<depth><value>{event['depth_km']:.4f}</value></depth>"
+        f"<methodID>pyocto/{PYOCTO}</methodID>"
+        f"<quality><usedPhaseCount>{event['picks']}</usedPhaseCount>"
+        f"<usedStationCount>{event['stations']}</usedStationCount>"
+        f"<standardError>{event['rms_s']:.4f}</standardError></quality>"
+        "<evaluationMode>automatic</evaluationMode>"
+        "<evaluationStatus>preliminary</evaluationStatus>"
+        f"{creation_info(options.agency)}\n{arrivals}</origin>\n"
+    )
+
+
+def _scml_event(
+    event: dict[str, Any], _: list[tuple[PickRow, float]], options: ExportOptions
+) -> str:
+    name = _event_name(event)
+    return (
+        f'<event publicID="eqcctpro/event/{name}">'
+        f"<preferredOriginID>eqcctpro/origin/{name}</preferredOriginID>"
+        "<type>earthquake</type><typeCertainty>suspected</typeCertainty>"
+        f"{creation_info(options.agency)}"
+        f"<originReference>eqcctpro/origin/{name}</originReference></event>\n"
     )

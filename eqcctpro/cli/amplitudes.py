@@ -17,7 +17,7 @@ def amplitudes(
         Path, typer.Argument(metavar="PICKS", help="The folder of a run, or a file of picks.")
     ],
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT...", help="The waveforms that were picked.")
+        list[str], typer.Argument(metavar="INPUT...", help="The waveforms that were picked.")
     ],
     output: Annotated[
         Path | None,
@@ -26,6 +26,7 @@ def amplitudes(
     response: Annotated[
         Path | None, typer.Option(help="StationXML, for velocity and Wood-Anderson amplitude.")
     ] = None,
+    layout: Annotated[str, typer.Option(help="Of the archive, as in pick.")] = "auto",
 ) -> None:
     """Measure the peak amplitude of each pick's window.
 
@@ -36,7 +37,7 @@ def amplitudes(
         from eqcctpro.amplitudes.writing import write_amplitudes
         from eqcctpro.picks.reading import read_picks
 
-        measured = measure_amplitudes(read_picks(picks), inputs, response)
+        measured = measure_amplitudes(read_picks(picks), tuple(inputs), response, layout=layout)
         folder = picks if picks.is_dir() else picks.parent
         path = output or folder / "amplitudes.csv"
         write_amplitudes(measured, path)

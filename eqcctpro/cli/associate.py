@@ -63,10 +63,11 @@ def associate(
         bool, Option("--install/--no-install", help="Install PyOcto if it is not here.")
     ] = True,
 ) -> None:
-    """Put picks together to events with PyOcto, and write them as QuakeML.
+    """Put picks together to events with PyOcto, and write them as QuakeML and SCML.
 
-    Writes events.quakeml, events.csv, event_picks.csv and events.obs (for NonLinLoc). PyOcto runs
-    in an environment of its own where it cannot share this one; that is made on first use.
+    Writes events.quakeml, events.scml, events.csv, event_picks.csv and events.obs (for NonLinLoc).
+    PyOcto runs in an environment of its own where it cannot share this one; that is made on first
+    use.
     """
     with reporting():
         from eqcctpro.association import associate as run

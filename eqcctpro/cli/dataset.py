@@ -13,6 +13,10 @@ from eqcctpro.errors import SettingsError
 __all__ = ["dataset_app"]
 
 Option = typer.Option
+_WHAT, _FROM, _TO = "What", "From where", "How it is written"
+
+# Gaps that are listed on the terminal.
+MOST_GAPS = 20
 
 dataset_app = typer.Typer(name="dataset", help="Make data to pick.", no_args_is_help=True)
 
@@ -105,6 +109,121 @@ def tile(
         typer.echo(f"{stations} stations, {arrivals} arrivals")
         typer.echo(str(output / "waveforms"))
         typer.echo(str(output / "arrivals.csv"))
+
+
+@dataset_app.command()
+def download(
+    output: Annotated[Path, Option("-o", "--output", help="Folder that the data are written to.")],
+    start: Annotated[str, Option(help="UTC, such as 2024-12-15T12:00:00.", rich_help_panel=_WHAT)],
+    end: Annotated[str, Option(help="UTC.", rich_help_panel=_WHAT)],
+    networks: Annotated[str | None, Option(help="Such as TX,4O.", rich_help_panel=_WHAT)] = None,
+    stations: Annotated[str | None, Option(help="Such as PB*,ALPN.", rich_help_panel=_WHAT)] = None,
+    locations: Annotated[
+        str | None, Option(help="Such as 00,--; -- is none.", rich_help_panel=_WHAT)
+    ] = None,
+    channels: Annotated[str | None, Option(help="Such as HH?,EH?.", rich_help_panel=_WHAT)] = None,
+    streams: Annotated[
+        str | None,
+        Option(help="Instead of these: TX.PB35.00.HH?,...", rich_help_panel=_WHAT),
+    ] = None,
+    host: Annotated[
+        str | None, Option(help="TEXNET, EARTHSCOPE, ..., or a web address.", rich_help_panel=_FROM)
+    ] = None,
+    layout: Annotated[str | None, Option(help="chunks or sds.", rich_help_panel=_TO)] = None,
+    chunk: Annotated[
+        float | None, Option(help="Minutes of a time chunk (60).", rich_help_panel=_TO)
+    ] = None,
+    overlap: Annotated[
+        float | None, Option(help="Minutes that each chunk begins early.", rich_help_panel=_TO)
+    ] = None,
+    denoise: Annotated[
+        bool, Option("--denoise", help="Write what DeepDenoiser makes of it.", rich_help_panel=_TO)
+    ] = False,
+    denoise_model: Annotated[
+        str | None, Option(help="Its weights (urban).", rich_help_panel=_TO)
+    ] = None,
+    workers: Annotated[
+        int | None, Option(help="Requests under way at a time (4).", rich_help_panel=_FROM)
+    ] = None,
+    rate: Annotated[
+        float | None, Option(help="Requests a second, at most (5).", rich_help_panel=_FROM)
+    ] = None,
+    retries: Annotated[
+        int | None, Option(help="How often a request is sent again (5).", rich_help_panel=_FROM)
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        Option(help="Seconds without a byte that end a request (60).", rich_help_panel=_FROM),
+    ] = None,
+    retry_empty: Annotated[
+        bool, Option("--retry-empty", help="Ask again for what there was no data of.")
+    ] = False,
+    metadata: Annotated[
+        bool, Option("--metadata/--no-metadata", help="Write stations.xml beside the data.")
+    ] = True,
+    quiet: Annotated[bool, Option("-q", "--quiet", help="Only errors.")] = False,
+) -> None:
+    """Fetch waveforms from an FDSN data centre, into time-chunk folders or SDS.
+
+    Writes the data, stations.xml, and download.json with every gap. The same command goes on where
+    one that was interrupted stopped. Exit code 10: some requests failed.
+    """
+    given: dict[str, Any] = {
+        "output": output,
+        "start": start,
+        "end": end,
+        "networks": networks,
+        "stations": stations,
+        "locations": locations,
+        "channels": channels,
+        "streams": streams,
+        "host": host,
+        "layout": layout,
+        "chunk": chunk,
+        "overlap": overlap,
+        "denoise": denoise,
+        "denoise_model": denoise_model,
+        "workers": workers,
+        "rate": rate,
+        "retries": retries,
+        "timeout": timeout,
+        "retry_empty": retry_empty,
+        "metadata": metadata,
+    }
+    with reporting():
+        from eqcctpro.download import DownloadSettings
+        from eqcctpro.download import download as fetch
+
+        settings = DownloadSettings.checked(**{k: v for k, v in given.items() if v is not None})
+        found = fetch(settings, quiet=quiet)
+        if not quiet:
+            _report_download(found.summary, output)
+        raise typer.Exit(found.exit_code)
+
+
+def _report_download(summary: dict[str, Any], output: Path) -> None:
+    """The outcome in a few lines, failures first."""
+    for failure in summary["failed"]:
+        typer.echo(f"failed: {failure['request']}: {failure['error']}", err=True)
+    if summary["metadata_error"]:
+        typer.echo(f"no stations.xml: {summary['metadata_error']}", err=True)
+    gaps = summary["gaps"]
+    for gap in gaps[:MOST_GAPS]:
+        typer.echo(
+            f"missing: {gap['channel']} {gap['start']} to {gap['end']} ({gap['seconds']:g} s)",
+            err=True,
+        )
+    if len(gaps) > MOST_GAPS:
+        typer.echo(f"missing: {len(gaps) - MOST_GAPS} more, in download.json", err=True)
+    counts = summary["requests"]
+    typer.echo(
+        f"{summary['bytes'] / 1e6:.1f} MB in {summary['files']} files of {summary['channels']} "
+        f"channels; {counts['done']} requests done, {counts['empty']} without data, "
+        f"{counts['failed']} failed"
+    )
+    names = ("stations.xml",) if summary["metadata"] else ()
+    for name in (*names, "download.json"):
+        typer.echo(str(output / name))
 
 
 def _place(text: str | None) -> tuple[float, float] | None:

@@ -23,8 +23,11 @@ Option = typer.Option
 
 def pick(
     inputs: Annotated[
-        list[Path] | None,
-        typer.Argument(metavar="INPUT...", help="Folder of an archive, or miniSEED files."),
+        list[str] | None,
+        typer.Argument(
+            metavar="INPUT...",
+            help="Folder of an archive, miniSEED files, a table of files, or s3://bucket/folder.",
+        ),
     ] = None,
     output: Annotated[Path | None, Option("-o", "--output", help="Folder for the results.")] = None,
     model: Annotated[
@@ -40,7 +43,19 @@ def pick(
         Option("--s-model", help="File of EQCCT's S network (.h5, .pt).", rich_help_panel=_MODEL),
     ] = None,
     layout: Annotated[
-        str | None, Option(help="auto, chunks or files.", rich_help_panel=_INPUT)
+        str | None,
+        Option(
+            help="auto, chunks, files, sds, list, scedc, ncedc or earthscope.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    storage: Annotated[
+        list[str] | None,
+        Option(
+            metavar="NAME=VALUE",
+            help="An option of an object store, such as anon=true.",
+            rich_help_panel=_INPUT,
+        ),
     ] = None,
     start: Annotated[
         str | None, Option(help="Drop picks before this time.", rich_help_panel=_INPUT)
@@ -60,7 +75,31 @@ def pick(
         Option(help="trace (SeisBench's placement) or absolute.", rich_help_panel=_MODEL),
     ] = None,
     stations: Annotated[
-        str | None, Option(help="Patterns such as 'NC.*,PB35'.", rich_help_panel=_INPUT)
+        str | None,
+        Option(
+            help="Patterns such as 'NC.*,PB35,TX.*.*.HH', or @FILE with one a line.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    exclude: Annotated[
+        str | None,
+        Option(help="What to leave out of these, in the same way.", rich_help_panel=_INPUT),
+    ] = None,
+    stations_at_most: Annotated[
+        int | None,
+        Option(
+            "--stations-at-most",
+            "--stations2use",
+            help="A random choice of so many stations, always the same.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    channel_priority: Annotated[
+        str | None,
+        Option(
+            help="Of each station only the first of these: HH,EH,BH,HN. By default all.",
+            rich_help_panel=_INPUT,
+        ),
     ] = None,
     mode: Annotated[
         str | None, Option(help="local, modelactor or ripper.", rich_help_panel=_WHERE)
@@ -147,6 +186,14 @@ def pick(
         Path | None,
         Option(help="StationXML: also velocity and Wood-Anderson.", rich_help_panel=_PICKS),
     ] = None,
+    annotations: Annotated[
+        bool | None,
+        Option(
+            "--annotations",
+            help="Write the probability curves as miniSEED.",
+            rich_help_panel=_PICKS,
+        ),
+    ] = None,
     overview: Annotated[
         bool | None, Option("--overview/--no-overview", help="Draw overview.png.")
     ] = None,
@@ -204,6 +251,9 @@ def pick(
         "overlap": overlap,
         "window_grid": window_grid,
         "stations": stations,
+        "exclude": exclude,
+        "stations_at_most": stations_at_most,
+        "channel_priority": channel_priority,
         "mode": mode,
         "workers": workers,
         "address": address,
@@ -224,6 +274,7 @@ def pick(
         "formats": format_,
         "amplitudes": amplitudes,
         "response": response,
+        "annotations": annotations,
         "overview": overview,
         "report": report,
         "resume": _resume(resume, fresh),
@@ -234,6 +285,7 @@ def pick(
     with reporting():
         if resume and fresh:
             raise SettingsError("--resume and --fresh exclude each other")
+        options["storage"] = _storage(storage)
         result = _run(options, bandpass, set_ or [], config, keep_going, quiet, verbose)
         if not quiet:
             _report(result)
@@ -273,10 +325,20 @@ def _resume(resume: bool, fresh: bool) -> str | None:
     return "require" if resume else "never" if fresh else None
 
 
-def _name_and_value(text: str) -> tuple[str, str]:
+def _storage(options: list[str] | None) -> dict[str, Any] | None:
+    if options is None:
+        return None
+    words = {"true": True, "false": False}
+    pairs = (_name_and_value(text, "--storage", "anon=true") for text in options)
+    return {name: words.get(value.lower(), value) for name, value in pairs}
+
+
+def _name_and_value(
+    text: str, option: str = "--set", example: str = "overlap=0.5"
+) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not equals or not name.strip():
-        raise SettingsError(f"--set {text!r} is not NAME=VALUE", hint="--set overlap=0.5")
+        raise SettingsError(f"{option} {text!r} is not NAME=VALUE", hint=f"{option} {example}")
     return name.strip(), value.strip()
 
 
@@ -302,6 +364,7 @@ def _report(result: RunResult) -> None:
         "picks_csv",
         "picks_parquet",
         "amplitudes",
+        "annotations",
         "detections_csv",
         "overview",
         "report",

@@ -19,6 +19,7 @@ from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles, split_name
 from eqcctpro.orchestration.model_choice import describe, find_run_weights
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.places import local_paths
 
 __all__ = [
     "BaselineInput",
@@ -156,18 +157,10 @@ def list_stations(job: BaselineJob) -> BaselineInput:
         A name of the workload matches no station.
     """
     config = job.config
-    plan = make_plan(
-        InputSettings(
-            inputs=config.input,
-            layout=config.layout,
-            start_ns=config.start_ns,
-            end_ns=config.end_ns,
-            timechunk_min=config.timechunk,
-            overlap_min=config.overlap,
-            context_ns=job.settings.context_ns,
-        )
-    )
-    stations = _readable(plan, job.settings.context_ns) + _unreadable(plan, config.input)
+    everything = config.model_copy(update={"stations": (), "stations_at_most": None})
+    plan = make_plan(InputSettings.of(everything, context_ns=job.settings.context_ns))
+    inputs = local_paths(config.input, "a baseline")
+    stations = _readable(plan, job.settings.context_ns) + _unreadable(plan, inputs)
     stations = _chosen(stations, job.workload.stations)
     extents = [extent for file in plan.files for extent in file.channels]
     return BaselineInput(

@@ -11,6 +11,7 @@ from typing import Any
 from eqcctpro.config import PickConfig
 from eqcctpro.evaluation.settings import PERCENT_STEPS, EvaluationConfig
 from eqcctpro.evaluation.station_sets import StationSet
+from eqcctpro.places import local_paths
 
 __all__ = [
     "COMPUTED",
@@ -25,6 +26,7 @@ __all__ = [
 _WHERE_ONLY = frozenset(
     {"input", "output", "log_file", "formats", "overview", "report", "stations"}
 )
+_LATER = frozenset({"exclude", "channel_priority", "storage", "annotations"})
 
 
 @dataclass(frozen=True)
@@ -186,9 +188,13 @@ def _spec(
         }
     )
     settings = run.model_dump(mode="json", exclude=set(_WHERE_ONLY))
+    # Trials keep the names that they had before there were these settings.
+    settings = {k: v for k, v in settings.items() if v or k not in _LATER}
     computed = {
         "stations": chosen.stations,
-        "archive": [str(path.resolve()) for path in config.pick.input],
+        "archive": [
+            str(path.resolve()) for path in local_paths(config.pick.input, "an evaluation")
+        ],
         "settings": {name: settings[name] for name in COMPUTED if name in settings},
     }
     everything = {
@@ -203,7 +209,7 @@ def _spec(
 #: Settings that say what is computed, not how.
 COMPUTED = (
     *("model", "p_model", "s_model", "model_arguments", "bandpass", "window_grid"),
-    *("start", "end", "timechunk", "overlap"),
+    *("start", "end", "timechunk", "overlap", "exclude", "channel_priority"),
     *("p_threshold", "s_threshold", "detection_threshold"),
 )
 

@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eqcctpro.archive.files import ArchiveFile, Layout, list_files
+from eqcctpro.archive.files import ArchiveFile
+from eqcctpro.archive.layouts import Layout, list_files
 from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.archive.timechunks import MINUTE_NS
+from eqcctpro.errors import SettingsError
 from eqcctpro.times import parse_chunk_name
 
 __all__ = ["StationSet", "StationSets"]
@@ -26,7 +28,7 @@ class StationSet:
         ``NET.STA``.
     folder : Path
         Links to their files; what is given to everything that is benchmarked.
-    layout : {"chunks", "files"}
+    layout : {"chunks", "files", "sds"}
     shared_files : bool
         Whether the files also hold other stations, which then have to be left out by name.
     tasks : int
@@ -62,7 +64,13 @@ class StationSets:
     """
 
     def __init__(self, inputs: Sequence[Path], plan: Plan, folder: Path, seed: int) -> None:
+        if plan.layout not in ("chunks", "files", "sds"):
+            raise SettingsError(
+                f"layout {plan.layout}: an evaluation takes chunks, files or sds",
+                hint="copy some of its files to a folder",
+            )
         self._plan = plan
+        self._roots = [path.absolute() for path in inputs]
         self._files = list_files(inputs, plan.layout)
         self._folder = folder
         tasks: dict[str, list[StationTask]] = defaultdict(list)
@@ -119,8 +127,14 @@ class StationSets:
             name = wanted.get(file.path)
             if file.folder and (file.chunk, file.folder) in station_folders:
                 yield file, folder / file.chunk / file.folder
+            elif name is not None and self._plan.layout == "sds":
+                yield file, folder / self._below_root(Path(file.path).absolute()).parent
             elif name is not None:
                 yield file, folder / file.chunk / name
+
+    def _below_root(self, path: Path) -> Path:
+        """A path from the first folder of the archive on, which means something in SDS."""
+        return next(path.relative_to(root) for root in self._roots if path.is_relative_to(root))
 
 
 def _minutes(names: set[str]) -> tuple[float, float]:

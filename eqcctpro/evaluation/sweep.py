@@ -24,6 +24,7 @@ from eqcctpro.evaluation.trial import TrialResult, run_trial
 from eqcctpro.orchestration.outputs import package_versions
 from eqcctpro.orchestration.placement import check_gpus
 from eqcctpro.picks.writers import check_writable
+from eqcctpro.places import local_paths
 from eqcctpro.resources.hardware import read_hardware
 
 __all__ = ["EvaluationReport", "Sweep"]
@@ -105,19 +106,10 @@ class Sweep:
             check_gpus(pick, read_hardware())
         check_writable(pick.output)
         self.store = TrialStore(config.csv_dir, config.eval_mode)
-        plan = make_plan(
-            InputSettings(
-                inputs=pick.input,
-                layout=pick.layout,
-                start_ns=pick.start_ns,
-                end_ns=pick.end_ns,
-                timechunk_min=pick.timechunk,
-                overlap_min=pick.overlap,
-                stations=pick.stations,
-            )
-        )
+        plan = make_plan(InputSettings.of(pick))
         self.environment = {"machine": describe_machine(), "versions": package_versions()}
-        self._sets = StationSets(pick.input, plan, pick.output / "station_sets", config.seed)
+        inputs = local_paths(pick.input, "an evaluation")
+        self._sets = StationSets(inputs, plan, pick.output / "station_sets", config.seed)
         counts = station_limit(config.station_counts, len(self._sets))
         self.specs = trial_specs(
             config, {count: self._sets.choose(count) for count in counts}, self.environment

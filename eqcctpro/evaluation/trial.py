@@ -17,6 +17,7 @@ import psutil
 from eqcctpro.errors import EQCCTProError
 from eqcctpro.evaluation.grid import TrialSpec
 from eqcctpro.evaluation.subject import Outcome, Subject, Workload
+from eqcctpro.places import local_paths
 from eqcctpro.resources.energy import CpuEnergy
 from eqcctpro.resources.sampler import ResourceSampler, ResourceUse
 
@@ -206,7 +207,10 @@ def _workload(spec: TrialSpec) -> Workload:
     config = spec.config
     settings = {name: getattr(config, name) for name in COMPUTED if name != "model"}
     return Workload(
-        config.input, config.stations, config.model, {**settings, "layout": config.layout}
+        local_paths(config.input, "an evaluation"),
+        config.stations,
+        config.model,
+        {**settings, "layout": config.layout},
     )
 
 

@@ -14,10 +14,11 @@ from typing import Any
 from eqcctpro.archive.tasks import FileTable, StationTask
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.places import Place, is_address
 
 __all__ = ["FileStamps", "Stamp", "item_ids", "pick_settings", "plan_hash"]
 
-#: Size in bytes and time of the last change in nanoseconds.
+#: Size in bytes and time of the last change in nanoseconds, or another stamp of the content.
 Stamp = tuple[int, int]
 
 ID_BYTES = 16
@@ -30,7 +31,7 @@ _USER_NAMES = {
     "flexible": "flexible_horizontal_components",
 }
 # What changes no pick.
-_WITHOUT_EFFECT = {"item_timeout_s"}
+_WITHOUT_EFFECT = {"item_timeout_s", "storage"}
 
 
 def pick_settings(
@@ -52,8 +53,10 @@ def pick_settings(
         "device": "cpu" if device == "cpu" else "cuda",
     }
     for name, value in _flat(dataclasses.asdict(settings)).items():
-        if name in _WITHOUT_EFFECT:
+        if name.partition(".")[0] in _WITHOUT_EFFECT:
             continue
+        if name == "annotations":
+            value = value is not None  # where they are written changes nothing
         group, _, last = name.rpartition(".")
         known = f"{last.lower()}_threshold" if group == "thresholds" else _USER_NAMES.get(name)
         named[known or name] = _text(value)
@@ -83,10 +86,10 @@ class FileStamps(Mapping[str, Stamp]):
     Parameters
     ----------
     files : FileTable
-    inputs : sequence of Path
+    inputs : sequence of Path or str
     """
 
-    def __init__(self, files: FileTable, inputs: Sequence[Path]) -> None:
+    def __init__(self, files: FileTable, inputs: Sequence[Place]) -> None:
         self._files = files
         self._names = RelativeNames(inputs)
 
@@ -115,10 +118,10 @@ class RelativeNames:
 
     Parameters
     ----------
-    inputs : sequence of Path
+    inputs : sequence of Path or str
     """
 
-    def __init__(self, inputs: Sequence[Path]) -> None:
+    def __init__(self, inputs: Sequence[Place]) -> None:
         self._roots = [os.path.join(path, "") for path in inputs]  # noqa: PTH118 (text)
 
     def __call__(self, path: str) -> str:
@@ -126,11 +129,11 @@ class RelativeNames:
             if path.startswith(root):
                 label = f"{number}:" if len(self._roots) > 1 else ""
                 return label + path[len(root) :]
-        return str(Path(path).absolute())
+        return path if is_address(path) else str(Path(path).absolute())
 
 
 def item_ids(
-    tasks: Iterable[StationTask], inputs: Sequence[Path], settings: Mapping[str, str]
+    tasks: Iterable[StationTask], inputs: Sequence[Place], settings: Mapping[str, str]
 ) -> list[bytes]:
     """A name for each station task that is the same only where its picks are.
 

@@ -58,6 +58,7 @@ def run_id(config: PickConfig, weights: WeightFiles, tasks: Sequence[StationTask
     """A name for what was computed: the same plan, weights and settings give the same id."""
     where_only = {
         *("output", "log_file", "formats", "overview", "report", "amplitudes", "response"),
+        *("annotations", "storage"),
         *("journal", "resume", "retry_failed", "item_timeout"),
         *("mode", "workers", "concurrent_timechunks", "address", "ray_temp_dir"),
         *("device", "gpu_fraction", "threads", "cpu_ids", "ram_safety_cap", "ignore_ram_cap"),

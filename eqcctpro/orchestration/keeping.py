@@ -41,7 +41,10 @@ DECISIVE = (
     *("tensorflow", "tensorflow-cpu"),
 )
 # Settings that say how the input is cut into station tasks.
-CUT = ("layout", "timechunk", "overlap", "stations", "stations_at_most", "start", "end")
+CUT = (
+    *("layout", "timechunk", "overlap", "stations", "stations_at_most", "exclude"),
+    *("channel_priority", "start", "end"),
+)
 
 HINT = "--fresh discards it and picks everything anew; another output folder leaves it as it is"
 

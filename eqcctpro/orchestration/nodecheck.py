@@ -17,6 +17,7 @@ from eqcctpro.models.export import export_key
 from eqcctpro.models.weights import WeightFiles
 from eqcctpro.orchestration.nodes import Node, on_node
 from eqcctpro.orchestration.outputs import package_versions
+from eqcctpro.places import is_address
 from eqcctpro.resources.hardware import Hardware, read_hardware
 
 __all__ = ["FileStamp", "NodeNeeds", "NodeReport", "check_nodes", "file_sample", "needs_of"]
@@ -223,6 +224,8 @@ def _weights(needs: NodeNeeds) -> list[EQCCTProError]:
 def _files(needs: NodeNeeds) -> list[EQCCTProError]:
     hint = "mount the input on every node under the same path, or stop Ray on that node"
     for path, (size, mtime_ns) in needs.files:
+        if is_address(path):
+            continue  # as far from every node; whoever cannot reach it says so with the station
         try:
             with (Path(needs.folder) / path).open("rb") as file:
                 status = os.fstat(file.fileno())

@@ -88,7 +88,7 @@ def write_tables(
     if config.amplitudes:
         from eqcctpro.amplitudes import measure_amplitudes, write_amplitudes
 
-        picks = measure_amplitudes(picks, config.input, config.response)
+        picks = measure_amplitudes(picks, config.input, config.response, layout=config.layout)
         write_amplitudes(picks, config.output / "amplitudes.csv")
         paths["amplitudes"] = str(config.output / "amplitudes.csv")
     for name in config.formats:
@@ -96,6 +96,8 @@ def write_tables(
             path = config.output / FORMATS[name].file_name
             write_picks(picks, path, name)
             paths[f"picks_{name}"] = str(path)
+    if config.annotations:
+        paths["annotations"] = str(config.output / "annotations")
     if "eqcctpro" in config.formats:
         ended = [task for task in tasks if records[task.index].status != "failed"]
         write_eqcctpro_folders(tables.picks, ended, config.output)
@@ -184,6 +186,7 @@ def summarise(
         **facts,
         "plan": {
             "layout": plan.layout,
+            "instruments": dict(sorted(Counter(task.instrument for task in plan.tasks).items())),
             "timechunks": len(plan.chunks),
             "station_tasks": len(plan.tasks),
             "files": len(plan.files),

@@ -38,6 +38,7 @@ from eqcctpro.orchestration.workers import Workers, open_workers
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.table import detection_table, pick_table
 from eqcctpro.picks.writers import check_writable
+from eqcctpro.pipeline.annotations import curve_channels
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.resources.sampler import ResourceSampler
 
@@ -47,7 +48,8 @@ __all__ = ["CHANGEABLE", "PickSession"]
 CHANGEABLE = frozenset(
     {
         *("input", "output", "layout", "start", "end", "timechunk", "overlap", "window_grid"),
-        *("stations", "stations_at_most", "concurrent_timechunks"),
+        *("stations", "stations_at_most", "exclude", "channel_priority", "storage"),
+        *("concurrent_timechunks", "annotations"),
         *("p_threshold", "s_threshold", "detection_threshold"),
         *("formats", "overview", "report", "log_file", "amplitudes", "response"),
         *("journal", "resume", "retry_failed", "item_timeout"),
@@ -162,7 +164,7 @@ class PickSession:
             logger.info("weights %s from %s (%s)", part.name, part.weight_path, part.sha256)
         picker, settings = describe(config, weights)
         clock.lap("model")
-        plan = make_plan(_input_settings(config, settings))
+        plan = make_plan(InputSettings.of(config, context_ns=settings.context_ns))
         _log_plan(plan, logger)
         if plan.problems and not keep_going:
             raise InputError(plan.problems[0].message)
@@ -235,7 +237,7 @@ class PickSession:
             As in `run_picking`.
         """
         picker, settings = describe(self.config, self._find_weights())
-        plan = make_plan(_input_settings(self.config, settings))
+        plan = make_plan(InputSettings.of(self.config, context_ns=settings.context_ns))
         return self._ready(plan, picker, settings, NoJournal(plan.tasks))
 
     def _find_weights(self) -> WeightFiles:
@@ -300,21 +302,6 @@ def _log_plan(plan: Plan, logger: logging.Logger) -> None:
         logger.warning("unusable file: %s", problem.message)
 
 
-def _input_settings(config: PickConfig, settings: PipelineSettings) -> InputSettings:
-    return InputSettings(
-        inputs=config.input,
-        layout=config.layout,
-        start_ns=config.start_ns,
-        end_ns=config.end_ns,
-        timechunk_min=config.timechunk,
-        overlap_min=config.overlap,
-        stations=config.stations,
-        stations_at_most=config.stations_at_most,
-        context_ns=settings.context_ns,
-        chunk_major=config.concurrent_timechunks is not None,
-    )
-
-
 def _note_failures(
     bundle: BundleResult, plan: Plan, logger: logging.Logger, *, keep_going: bool
 ) -> None:
@@ -353,6 +340,8 @@ def _finish(
     paths["summary"] = str(config.output / "summary.json")
     paths["log"] = str(config.output / "run.log")
     facts = run_facts(config, clock.seconds, weights, run, name, paths)
+    if config.annotations:
+        facts["curve_letters"] = curve_channels(picker.labels, "")
     summary = summarise(run.plan, run.records, tables, facts)
     write_summary(config.output / "summary.json", summary)
     if config.report and (page := report_run(config, tables, logger)) is not None:

@@ -12,12 +12,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.remote import use_storage_options
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.trigger import CurveTriggers, find_triggers_on
 from eqcctpro.picks.window_peak import WindowPeaks
+from eqcctpro.pipeline.annotations import CurvePiece, curve_file, write_curves
 from eqcctpro.pipeline.feeder import Feeder
-from eqcctpro.pipeline.findings import BlockFindings, CurveOrigin, findings_of, picked_labels
+from eqcctpro.pipeline.findings import (
+    BlockFindings,
+    CurveOrigin,
+    curve_times,
+    findings_of,
+    picked_labels,
+)
 from eqcctpro.pipeline.prepare import Prepared
 from eqcctpro.pipeline.records import StageSeconds, TaskRecord, TaskResult
 from eqcctpro.pipeline.settings import PipelineSettings
@@ -40,6 +48,7 @@ class _OpenTask:
     n_outside: int = 0
     picks: list[RawPicks] = field(default_factory=list)
     detections: list[RawPicks] = field(default_factory=list)
+    curves: list[CurvePiece] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -139,6 +148,7 @@ class Pipeline:
 
     def _apply_settings(self) -> None:
         """What depends on the settings, which may change between runs."""
+        use_storage_options(self.settings.storage)
         thresholds = picked_labels(self.picker, self.settings)
         self._labels, self._thresholds = list(thresholds), list(thresholds.values())
         self._layout = lru_cache(maxsize=LAYOUTS)(self._layout_of)
@@ -209,7 +219,15 @@ class Pipeline:
     ) -> None:
         """Pick blocks with the same layout whose windows are all there."""
         shape = (len(blocks), len(layout.starts), *predictions.shape[1:])
-        self._pick(blocks, stack_alike(predictions.reshape(shape), layout, self._labels))
+        predictions = predictions.reshape(shape)
+        if self.settings.annotations is None:
+            curves = stack_alike(predictions, layout, self._labels)
+        else:
+            everything = stack_alike(predictions, layout, range(len(self.picker.labels)))
+            for block, values in zip(blocks, everything, strict=True):
+                self._keep_curves(block, values)
+            curves = everything[:, self._labels]
+        self._pick(blocks, curves)
 
     def _add(self, block: _OpenBlock, predictions: Float32) -> None:
         """Add to a block some of its windows, and pick it if they are the last."""
@@ -221,8 +239,18 @@ class Pipeline:
         if isinstance(block.stack, WindowPeaks):
             self._close([block], block.stack.triggers_of(self._labels), block.stack.rate_factor)
         else:
-            curves = block.stack.finish()[:, self._labels].T
+            everything = block.stack.finish()
+            if self.settings.annotations is not None:
+                self._keep_curves(block, everything.T)
+            curves = everything[:, self._labels].T
             self._pick([block], np.ascontiguousarray(curves)[np.newaxis])
+
+    def _keep_curves(self, block: _OpenBlock, values: Float32) -> None:
+        """Keep a block's curves, shape (labels, samples), until its task is finished."""
+        origin = block.origin
+        rate = curve_rate(self.picker)
+        shift_ns, interval_ns = curve_times(self.picker, self.settings, origin.sampling_rate, rate)
+        block.owner.curves.append(CurvePiece(origin.start_ns + shift_ns, interval_ns, values))
 
     def _stack(self, block: _OpenBlock) -> CurveStack | WindowPeaks:
         """What collects the predictions of a block's windows."""
@@ -246,7 +274,13 @@ class Pipeline:
         for block, finding in zip(blocks, findings, strict=True):
             _keep(block.owner, finding)
             if block.owner.missing_blocks == 0:
+                self._write_curves(block.owner)
                 self._finished.append(_finish(block.owner))
+
+    def _write_curves(self, owner: _OpenTask) -> None:
+        folder, task = self.settings.annotations, owner.prepared.task
+        if folder is not None:
+            write_curves(curve_file(folder, task), task, self.picker.labels, owner.curves)
 
 
 def _runs(claims: Sequence[tuple[_OpenBlock, int]]) -> Iterator[tuple[list[_OpenBlock], int]]:

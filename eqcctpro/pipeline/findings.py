@@ -15,7 +15,14 @@ from eqcctpro.picks.trigger import CurveTriggers
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.times import NS_PER_S
 
-__all__ = ["BORDER_GUARD_NS", "BlockFindings", "CurveOrigin", "findings_of", "picked_labels"]
+__all__ = [
+    "BORDER_GUARD_NS",
+    "BlockFindings",
+    "CurveOrigin",
+    "curve_times",
+    "findings_of",
+    "picked_labels",
+]
 
 # Picks this close to a border are reported by both neighbours, which are then compared.
 BORDER_GUARD_NS = NS_PER_S
@@ -94,7 +101,7 @@ def findings_of(
         return findings
     block, row = np.divmod(found.curve, len(labels))
     label = np.array(labels, dtype=np.int16)[row]
-    shift_ns, interval_ns = _curve_times(picker, settings, origins[0].sampling_rate, curve_rate)
+    shift_ns, interval_ns = curve_times(picker, settings, origins[0].sampling_rate, curve_rate)
     origin_ns = np.array([origin.start_ns + shift_ns for origin in origins], dtype=np.int64)[block]
     peak, onset, end = (
         origin_ns + np.round(samples * interval_ns).astype(np.int64)
@@ -112,7 +119,7 @@ def findings_of(
     return findings
 
 
-def _curve_times(
+def curve_times(
     picker: Picker, settings: PipelineSettings, rate: float, curve_rate: float
 ) -> tuple[int, float]:
     """From a block's first sample to its curve's, and between samples of the curve, ns."""

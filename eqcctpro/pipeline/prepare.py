@@ -12,6 +12,7 @@ from eqcctpro.archive.plan import StationTask
 from eqcctpro.archive.timechunks import read_span
 from eqcctpro.errors import EQCCTProError
 from eqcctpro.models.picker import Picker
+from eqcctpro.pipeline.fetching import Fetched
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.waveform.blocks import Block, assemble_blocks, component_rows
@@ -77,6 +78,7 @@ class FileCache:
     def __init__(self) -> None:
         self.at = ""
         self._kept: dict[str, DecodedFile] = {}
+        self._fetched = Fetched()
 
     def read(
         self, task: StationTask, following: StationTask | None, context_ns: int
@@ -90,12 +92,14 @@ class FileCache:
         """
         wanted_next = set(following.files) if following is not None else set()
         span = read_span(task.chunk, context_ns)
+        self._fetched.begin(task, following, known=self._kept)
         decoded = []
         for path in task.files:
             content = self._kept.get(path)
             if content is None:
                 self.at = path
-                content = decode_file(path, *(() if path in wanted_next else span))
+                limits = (None, None) if path in wanted_next else span
+                content = decode_file(path, *limits, self._fetched.take(path))
             if path in wanted_next:
                 self._kept[path] = content
             decoded.append(content)

@@ -34,6 +34,10 @@ class PipelineSettings:
         Picks outside are dropped by rule, and counted.
     item_timeout_s : float or None
         Seconds in which a station task must be read and prepared.
+    annotations : str or None
+        Folder that probability curves are written to.
+    storage : mapping or None
+        Options of an object store's file system; None leaves those of this process.
     """
 
     windows: WindowSettings
@@ -46,6 +50,8 @@ class PipelineSettings:
     start_ns: int | None = None
     end_ns: int | None = None
     item_timeout_s: float | None = None
+    annotations: str | None = None
+    storage: Mapping[str, Any] | None = None
 
 
 def resolve_settings(

@@ -6,6 +6,7 @@ import os
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import InputChangedError
+from eqcctpro.places import is_address
 
 __all__ = ["require_unchanged"]
 
@@ -20,6 +21,8 @@ def require_unchanged(task: StationTask) -> None:
     InputChangedError
     """
     for path, stamp in zip(task.files, task.stamps, strict=False):
+        if is_address(path):
+            continue  # looked at when it was fetched
         try:
             status = os.stat(path)  # noqa: PTH116 (hot)
         except OSError as error:

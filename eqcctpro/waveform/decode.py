@@ -43,7 +43,10 @@ def _channel_code(sourceid: str) -> ChannelCode:
 
 
 def decode_file(
-    path: str | Path, start_ns: int | None = None, end_ns: int | None = None
+    path: str | Path,
+    start_ns: int | None = None,
+    end_ns: int | None = None,
+    content: bytes | None = None,
 ) -> DecodedFile:
     """Decode a miniSEED file, or the records of it that touch a span.
 
@@ -53,20 +56,16 @@ def decode_file(
     start_ns, end_ns : int, optional
         Only records with samples in this span are decoded.  Whole records are
         returned: what lies outside the span is not cut off.
+    content : bytes, optional
+        What the file holds, when it has been read already.
 
     Raises
     ------
     DecodeError
         The file cannot be read, is empty, or holds no miniSEED record.
     """
-    try:
-        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (hot)
-            content = file.readall()
-    except OSError as error:
-        raise DecodeError(
-            f"cannot read {path}: {error.strerror or error}",
-            hint="check that the file exists and may be read",
-        ) from error
+    if content is None:
+        content = _read(path)
     if not content:
         raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
     warnings: list[str] = []
@@ -89,6 +88,17 @@ def decode_file(
             f"{path} holds no miniSEED record", hint="only miniSEED 2 and 3 can be picked"
         )
     return DecodedFile(segments, warnings)
+
+
+def _read(path: str | Path) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (hot)
+            return file.readall()
+    except OSError as error:
+        raise DecodeError(
+            f"cannot read {path}: {error.strerror or error}",
+            hint="check that the file exists and may be read",
+        ) from error
 
 
 def _unpack(content: bytes, span: tuple[str | None, str | None]) -> tuple[MS3TraceList, int, str]:

@@ -14,10 +14,13 @@ from eqcctpro.picks.writers import atomic_file
 __all__ = [
     "QUAKEML_FOOT",
     "QUAKEML_HEAD",
+    "SCML_FOOT",
+    "SCML_HEAD",
     "creation_info",
     "pick_id",
     "quakeml_pick",
     "resource_part",
+    "scml_pick",
     "write_quakeml",
     "write_scml",
 ]
@@ -33,6 +36,11 @@ QUAKEML_FOOT = "</eventParameters>\n</q:quakeml>\n"
 # The schema of SeisComP 5; later releases read it, too.
 _SCML_VERSION = "0.12"
 _SCML_NAMESPACE = f"http://geofon.gfz-potsdam.de/ns/seiscomp3-schema/{_SCML_VERSION}"
+SCML_HEAD = (
+    '<?xml version="1.0" encoding="UTF-8"?>\n'
+    f'<seiscomp xmlns="{_SCML_NAMESPACE}" version="{_SCML_VERSION}">\n<EventParameters>\n'
+)
+SCML_FOOT = "</EventParameters>\n</seiscomp>\n"
 
 # What QuakeML allows in a resource identifier, without the slash.
 _NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_.()~*+=,;-]")
@@ -62,15 +70,11 @@ def _picks(batches: Batches, options: ExportOptions) -> Iterator[str]:
 def write_scml(batches: Batches, path: Path, options: ExportOptions) -> None:
     """SeisComP's SCML, schema 0.12: picks as ``scdb`` and ``scdispatch`` take them."""
     with atomic_file(path) as file:
-        file.write(
-            b'<?xml version="1.0" encoding="UTF-8"?>\n'
-            + f'<seiscomp xmlns="{_SCML_NAMESPACE}" version="{_SCML_VERSION}">\n'.encode()
-            + b"<EventParameters>\n"
-        )
+        file.write(SCML_HEAD.encode())
         for batch in batches:
-            text = "".join(_scml_pick(row, options) for row in pick_rows(batch))
+            text = "".join(scml_pick(row, options) for row in pick_rows(batch))
             file.write(text.encode())
-        file.write(b"</EventParameters>\n</seiscomp>\n")
+        file.write(SCML_FOOT.encode())
 
 
 def pick_id(row: PickRow) -> str:
@@ -107,7 +111,8 @@ def quakeml_pick(row: PickRow, options: ExportOptions, *, indent: str = "") -> s
     )
 
 
-def _scml_pick(row: PickRow, options: ExportOptions) -> str:
+def scml_pick(row: PickRow, options: ExportOptions) -> str:
+    """One ``pick`` element of SCML."""
     # SCML is a sequence: the order of the elements matters.
     return (
         f'<pick publicID="eqcctpro/pick/{pick_id(row)}">'

@@ -1,0 +1,204 @@
+"""Archives of day files, whose names say which station and day they hold.
+
+SDS is SeisComP's data structure.  The others are those of the public archives: SCEDC
+(https://scedc.caltech.edu/data/cloud.html), NCEDC (https://ncedc.org/db/cloud/getstarted.html)
+and EarthScope (https://docs.earthscope.org).  Each may lie in a folder or in an object store.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+
+from eqcctpro.archive.files import ArchiveFile
+from eqcctpro.archive.index import ChannelExtent, Code
+from eqcctpro.archive.selection import Wanted
+from eqcctpro.archive.timechunks import DAY_NS
+from eqcctpro.archive.trees import TreeFile, folder_names, walk_tree
+from eqcctpro.places import Place, is_address
+
+__all__ = ["DAY_LAYOUTS", "DayLayout", "is_sds", "layout_of_bucket", "list_day_files"]
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+Parts = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DayLayout:
+    """How an archive names its folders and its day files.
+
+    Attributes
+    ----------
+    name : str
+    folders : tuple of str
+        What the folders from the root down stand for: ``year``, ``network``, ``station``,
+        ``channel`` (SDS's, with the type), ``yearday`` or ``day``.
+    file : re.Pattern
+        With the groups net, sta, year and day; also loc and cha, where a file holds one channel.
+    bucket : str
+        Of the public archive.
+    prefix : str
+        The folder in the bucket that holds the first of `folders`.
+    """
+
+    name: str
+    folders: tuple[str, ...]
+    file: re.Pattern[str]
+    bucket: str = ""
+    prefix: str = ""
+
+
+_CODE = r"[A-Za-z0-9-]"
+
+DAY_LAYOUTS: dict[str, DayLayout] = {
+    layout.name: layout
+    for layout in (
+        DayLayout(
+            "sds",
+            ("year", "network", "station", "channel"),
+            re.compile(
+                rf"(?P<net>{_CODE}+)\.(?P<sta>{_CODE}+)\.(?P<loc>{_CODE}*)\.(?P<cha>{_CODE}{{3}})"
+                r"\.D\.(?P<year>\d{4})\.(?P<day>\d{3})$"
+            ),
+        ),
+        DayLayout(
+            "scedc",
+            ("year", "yearday"),
+            re.compile(
+                rf"(?P<net>{_CODE}[\w-])(?P<sta>[\w-]{{5}})(?P<cha>{_CODE}{{3}})(?P<loc>[\w-]{{3}})"
+                r"(?P<year>\d{4})(?P<day>\d{3})\.ms$"
+            ),
+            "scedc-pds",
+            "continuous_waveforms",
+        ),
+        DayLayout(
+            "ncedc",
+            ("network", "year", "yearday"),
+            re.compile(
+                rf"(?P<sta>{_CODE}+)\.(?P<net>{_CODE}+)\.(?P<cha>{_CODE}{{3}})\.(?P<loc>{_CODE}*)"
+                r"\.D\.(?P<year>\d{4})\.(?P<day>\d{3})$"
+            ),
+            "ncedc-pds",
+            "continuous_waveforms",
+        ),
+        DayLayout(
+            "earthscope",
+            ("network", "year", "day"),
+            # The objects of some networks carry a version behind a #.
+            re.compile(
+                rf"(?P<sta>{_CODE}+)\.(?P<net>{_CODE}+)\.(?P<year>\d{{4}})\.(?P<day>\d{{3}})(#\d+)?$"
+            ),
+            "earthscope-geophysical-data",
+            "miniseed",
+        ),
+    )
+}
+
+_FOLDER = {
+    "year": re.compile(r"\d{4}$"),
+    "yearday": re.compile(r"\d{4}[._]\d{3}$"),
+    "day": re.compile(r"\d{3}$"),
+    "channel": re.compile(rf"{_CODE}{{3}}\.D$"),
+}
+
+
+def layout_of_bucket(address: str) -> str | None:
+    """Name of the layout of a public archive's bucket, or None."""
+    bucket = address.split("/")[2] if is_address(address) else ""
+    known = (layout.name for layout in DAY_LAYOUTS.values() if layout.bucket == bucket)
+    return next(known, None) if bucket else None
+
+
+def is_sds(root: Place) -> bool:
+    """Whether a folder holds ``YEAR/NET/STA/CHAN.TYPE``, by a look at its first folders."""
+    return _leads_to_channels(root, (), DAY_LAYOUTS["sds"].folders)
+
+
+def _leads_to_channels(root: Place, parts: Parts, levels: Sequence[str]) -> bool:
+    if not levels:
+        return True
+    expected = _FOLDER.get(levels[0])
+    names = (name for name in folder_names(root, *parts) if not expected or expected.match(name))
+    # Some folders may be empty, but not all of an archive's.
+    return any(_leads_to_channels(root, (*parts, name), levels[1:]) for name in islice(names, 3))
+
+
+def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[ArchiveFile]:
+    """The files of an archive that may hold what is wanted.
+
+    Files with other names are left out: they are no day files.
+    """
+    at = 0 if not layout.prefix or layout.prefix not in folder_names(root) else 1
+    files: list[ArchiveFile] = []
+    for file in walk_tree(root, _keep(layout, wanted, at)):
+        match = layout.file.match(file.parts[-1])
+        if match is None:
+            continue
+        day_ns = _day_ns(match["year"], match["day"])
+        network, station = _code(match["net"]), _code(match["sta"])
+        if not wanted.span(day_ns, day_ns + DAY_NS) or not wanted.station(network, station):
+            continue
+        files.append(_archive_file(file, match, (network, station), day_ns))
+    return files
+
+
+def _archive_file(
+    file: TreeFile, match: re.Match[str], station: tuple[str, str], day_ns: int
+) -> ArchiveFile:
+    channels: tuple[ChannelExtent, ...] | None = None
+    if file.size > 0 and "cha" in match.re.groupindex:
+        # Opening each object would cost two requests; its records are read when it is picked.
+        code: Code = (*station, _code(match["loc"]), match["cha"])
+        channels = (ChannelExtent(code, day_ns, day_ns + DAY_NS - 1),)
+    return ArchiveFile(file.path, "", "", True, file.size, file.stamp, channels)
+
+
+def _code(text: str) -> str:
+    """A code without what it is padded with; ``--`` stands for no location."""
+    return text.strip("_").replace("--", "").upper()
+
+
+def _keep(layout: DayLayout, wanted: Wanted, at: int) -> Callable[[Parts], bool]:
+    levels = layout.folders
+
+    def keep(parts: Parts) -> bool:
+        if at and parts[0] != layout.prefix:
+            return False
+        inner = parts[at:]
+        if not inner:
+            return True
+        if len(inner) > len(levels):
+            return False
+        kind = levels[len(inner) - 1]
+        expected = _FOLDER.get(kind)
+        if expected is not None and not expected.match(inner[-1]):
+            return False
+        known = dict(zip(levels, inner, strict=False))
+        if kind == "network":
+            return wanted.network(inner[-1].upper())
+        if kind == "station":
+            return wanted.station(known["network"].upper(), inner[-1].upper())
+        return wanted.span(*_span(known))
+
+    return keep
+
+
+def _span(known: dict[str, str]) -> tuple[int, int]:
+    """What folders say about time."""
+    if "yearday" in known:
+        start = _day_ns(known["yearday"][:4], known["yearday"][5:])
+        return start, start + DAY_NS
+    if "day" in known:
+        start = _day_ns(known["year"], known["day"])
+        return start, start + DAY_NS
+    year = int(known["year"])
+    return _day_ns(str(year), "001"), _day_ns(str(year + 1), "001")
+
+
+def _day_ns(year: str, day: str) -> int:
+    moment = datetime(min(max(int(year), 1), 9999), 1, 1, tzinfo=UTC)
+    return (moment - _EPOCH + timedelta(days=int(day) - 1)).days * DAY_NS

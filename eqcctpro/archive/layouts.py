@@ -1,0 +1,161 @@
+"""How an archive is laid out: told, or recognised; and the files that it then holds."""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, get_args
+
+from eqcctpro.archive.day_files import DAY_LAYOUTS, is_sds, layout_of_bucket, list_day_files
+from eqcctpro.archive.file_list import LIST_SUFFIXES, check_lists, read_file_list
+from eqcctpro.archive.files import (
+    ArchiveFile,
+    chunk_files,
+    expected_miniseed,
+    has_chunk_folders,
+    plain_files,
+)
+from eqcctpro.archive.remote import RemoteFile, describe, glob_addresses
+from eqcctpro.archive.selection import Wanted
+from eqcctpro.archive.trees import folder_names, walk_tree
+from eqcctpro.errors import InputError, SettingsError
+from eqcctpro.places import Place, is_address
+from eqcctpro.times import parse_chunk_name
+
+__all__ = ["LAYOUTS", "Layout", "detect_layout", "list_files"]
+
+Layout = Literal["chunks", "files", "sds", "list", "scedc", "ncedc", "earthscope"]
+LAYOUTS: tuple[Layout, ...] = get_args(Layout)
+
+
+def detect_layout(inputs: Sequence[Place]) -> Layout:
+    """Recognise a layout.
+
+    ``list``: the inputs are tables.  ``scedc``, ``ncedc``, ``earthscope``: the buckets of these.
+    ``chunks``: a single folder holds time-chunk folders.  ``sds``: a folder holds years with
+    networks, stations and channels.  Otherwise ``files``.
+    """
+    if all(isinstance(p, Path) and p.suffix.lower() in LIST_SUFFIXES for p in inputs):
+        return "list"
+    place = inputs[0]
+    if len(inputs) > 1 or (isinstance(place, Path) and not place.is_dir()):
+        return "files"
+    if isinstance(place, Path):
+        if has_chunk_folders(place):
+            return "chunks"
+        return "sds" if is_sds(place) else "files"
+    bucket = layout_of_bucket(place)
+    if bucket is not None:
+        return bucket  # type: ignore[return-value]
+    if _is_pattern(place):
+        return "files"
+    if any(map(parse_chunk_name, folder_names(place))):
+        return "chunks"
+    return "sds" if is_sds(place) else "files"
+
+
+def list_files(
+    inputs: Sequence[Place], layout: Layout, wanted: Wanted | None = None
+) -> list[ArchiveFile]:
+    """The files of an archive, sorted by path.
+
+    Parameters
+    ----------
+    inputs : sequence of Path or str
+    layout : str
+    wanted : Wanted, optional
+        Leaves out what names of day files and columns of file lists rule out.
+
+    Raises
+    ------
+    InputError
+        An input is missing or unreadable, the folder holds no files, or they are not laid out
+        in that way.
+    """
+    wanted = wanted or Wanted()
+    places = list(_expanded(inputs))
+    try:
+        files = _list(places, layout, wanted)
+    except PermissionError as error:
+        raise InputError(
+            f"input folder {error.filename} may not be read", hint="check its permissions"
+        ) from error
+    if not files and not wanted.unwanted and not wanted.refused_spans:
+        names = ", ".join(str(path) for path in inputs)
+        kind = f" that are laid out as {layout}" if layout in DAY_LAYOUTS else ""
+        raise InputError(f"input {names} holds no files{kind}", hint="check the path and --layout")
+    if len(places) > 1 or layout == "list":
+        files = list({file.path: file for file in reversed(files)}.values())  # they may overlap
+    return sorted(files, key=lambda file: file.path)
+
+
+def _list(places: Sequence[Place], layout: Layout, wanted: Wanted) -> list[ArchiveFile]:
+    if layout in DAY_LAYOUTS:
+        named = DAY_LAYOUTS[layout]
+        return [file for place in places for file in list_day_files(place, named, wanted)]
+    local = [place for place in places if isinstance(place, Path)]
+    remote = [place for place in places if not isinstance(place, Path)]
+    if layout == "list":
+        if remote:
+            raise SettingsError(
+                f"input {remote[0]}: file lists are read from this machine", hint="copy it here"
+            )
+        check_lists(local)
+        return [file for path in local for file in read_file_list(path, wanted)]
+    if layout == "chunks":
+        files = chunk_files(local) if local else []
+        return files + [file for place in remote for file in _remote_chunk_files(place)]
+    files = plain_files(local)
+    for place in remote:
+        found = glob_addresses(place) if _is_pattern(place) else _below(place)
+        files += [_remote_file(file, "", "") for file in found]
+    return files
+
+
+def _below(root: str) -> list[RemoteFile]:
+    """Every file below a folder, or the file itself."""
+    files = [
+        RemoteFile(file.path, file.size, file.stamp) for file in walk_tree(root, lambda _: True)
+    ]
+    if not files and expected_miniseed(root):
+        with suppress(InputError):
+            return [describe(root)]
+    return files
+
+
+def _remote_chunk_files(root: str) -> list[ArchiveFile]:
+    files = []
+    for file in walk_tree(root, lambda parts: len(parts) > 1 or bool(parse_chunk_name(parts[0]))):
+        if len(file.parts) > 1:
+            folder = file.parts[1] if len(file.parts) > 2 else ""
+            remote = RemoteFile(file.path, file.size, file.stamp)
+            files.append(_remote_file(remote, folder, file.parts[0]))
+    return files
+
+
+def _remote_file(file: RemoteFile, folder: str, chunk: str) -> ArchiveFile:
+    expected = expected_miniseed(file.address)
+    return ArchiveFile(file.address, folder, chunk, expected, file.size, file.stamp)
+
+
+def _expanded(inputs: Sequence[Place]) -> list[Place]:
+    """Places, with what matches instead of patterns."""
+    places: list[Place] = []
+    for place in inputs:
+        if not isinstance(place, Path) or place.exists():
+            places.append(place)
+        elif _is_pattern(place):
+            found = sorted(glob.glob(str(place), recursive=True))  # noqa: PTH207 (absolute ones too)
+            if not found:
+                raise InputError(f"input {place}: nothing matches", hint="check the pattern")
+            places += map(Path, found)
+        else:
+            raise InputError(f"input {place} does not exist", hint="check the path")
+    return places
+
+
+def _is_pattern(place: Place) -> bool:
+    text = str(place).partition("://")[2] if is_address(place) else str(place)
+    return glob.has_magic(text)

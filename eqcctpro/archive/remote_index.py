@@ -1,0 +1,49 @@
+"""Which channels and times files at addresses hold, many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from eqcctpro.archive.files import ArchiveFile
+from eqcctpro.archive.index import IndexedFile, first_and_last, scan
+from eqcctpro.archive.remote import describe, fetch, read_part
+from eqcctpro.errors import DecodeError, InputError
+
+__all__ = ["index_remote_files"]
+
+# Requests under way at a time.
+PARALLEL_READS = 16
+
+
+def index_remote_files(files: Sequence[ArchiveFile]) -> list[IndexedFile | DecodeError]:
+    """What each file holds, or why that is not known.
+
+    What is known of a file without opening it is believed.  Of the others the first and the
+    last record are read; a file that holds several channels is read whole.
+    """
+    with ThreadPoolExecutor(PARALLEL_READS, "eqcctpro-index") as pool:
+        return list(pool.map(_index, files))
+
+
+def _index(file: ArchiveFile) -> IndexedFile | DecodeError:
+    address = file.path
+    try:
+        size, stamp = file.size, file.stamp
+        if size < 0:
+            found = describe(address)
+            size, stamp = found.size, found.stamp
+        if file.channels is not None:
+            return IndexedFile(address, size, stamp, file.channels)
+        if size == 0:
+            return DecodeError(f"{address} is empty (0 bytes)", hint="remove it")
+        if not file.expected:
+            # Whatever lies beside the waveforms is not fetched to find out that it is none.
+            return DecodeError(f"{address} is not named as miniSEED")
+        quick = first_and_last(lambda start, end: read_part(address, start, end), size)
+        channels = (quick,) if quick is not None else scan(fetch(address), address)
+        return IndexedFile(address, size, stamp, channels)
+    except DecodeError as error:
+        return error
+    except InputError as error:
+        return DecodeError(error.message, hint=error.hint)

@@ -1,0 +1,265 @@
+"""Which stations and instruments of an archive are picked."""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from typing import TypeVar
+
+from eqcctpro.archive.settings import InputSettings
+from eqcctpro.archive.timechunks import FOREVER_NS
+from eqcctpro.errors import SettingsError
+from eqcctpro.times import NS_PER_S
+
+__all__ = ["Instrument", "Key", "Wanted", "best_instruments", "choose_instruments"]
+
+Key = tuple[str, str, str, str]
+T = TypeVar("T")
+
+# Letters of a pattern that stand for others.
+_WILDCARDS = frozenset("*?[")
+_FIRST_WILDCARD = re.compile(r"[*?\[]")
+# Names that a message lists.
+MOST_NAMES = 10
+# Records reach over the ends of their day: those of 1 Hz by up to an hour.
+RECORD_NS = 3600 * NS_PER_S
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """Band and instrument of a station, and the folder it lies in, where that means a station."""
+
+    network: str
+    station: str
+    location: str
+    instrument: str
+    folder: str
+
+    @property
+    def key(self) -> Key:
+        """Network, station, location, and band and instrument code."""
+        return (self.network, self.station, self.location, self.instrument)
+
+
+class Wanted:
+    """What names of folders and files rule out, before anything is opened.
+
+    Names are only believed where a layout says what they mean, and the records are asked
+    afterwards.
+
+    Attributes
+    ----------
+    seen : set of str
+        Stations that were asked for, wanted or not.
+    unwanted : set of str
+        Those that were ruled out.
+    refused_spans : int
+        Folders and files that lie outside the time that is wanted.
+    """
+
+    def __init__(self, settings: InputSettings | None = None) -> None:
+        self.seen: set[str] = set()
+        self.unwanted: set[str] = set()
+        self.refused_spans = 0
+        self._start_ns, self._end_ns = -FOREVER_NS, FOREVER_NS
+        self._beginnings: tuple[str, ...] = ()
+        if settings is None:
+            return
+        margin = settings.context_ns + RECORD_NS
+        if settings.timechunk_min is not None:
+            margin += round(settings.overlap_min * 60 * NS_PER_S)
+        if settings.start_ns is not None:
+            self._start_ns = settings.start_ns - margin
+        if settings.end_ns is not None:
+            self._end_ns = settings.end_ns + margin
+        self._beginnings = tuple(
+            _FIRST_WILDCARD.split(pattern.upper(), maxsplit=1)[0] for pattern in settings.stations
+        )
+
+    def span(self, start_ns: int, end_ns: int) -> bool:
+        """Whether a file of this half-open span may hold something."""
+        wanted = start_ns < self._end_ns and end_ns > self._start_ns
+        self.refused_spans += not wanted
+        return wanted
+
+    def network(self, network: str) -> bool:
+        """Whether some station of a network may be wanted."""
+        if not self._beginnings:
+            return True
+        # A pattern may as well begin with a station.
+        return any(
+            _agree(beginning, f"{network}.") or "." not in beginning
+            for beginning in self._beginnings
+        )
+
+    def station(self, network: str, station: str) -> bool:
+        """Whether some instrument of a station may be wanted."""
+        name = f"{network}.{station}"
+        self.seen.add(name)
+        if not self._beginnings:
+            return True
+        names = (name, f"{network}_{station}", station)
+        wanted = any(_agree(begun, known) for begun in self._beginnings for known in names)
+        if not wanted:
+            self.unwanted.add(name)
+        return wanted
+
+
+def _agree(first: str, second: str) -> bool:
+    """Whether one text is how the other begins."""
+    return first.startswith(second) or second.startswith(first)
+
+
+def choose_instruments(
+    holdings: Mapping[Instrument, T], settings: InputSettings, seen: Iterable[str] = ()
+) -> dict[Instrument, T]:
+    """Those of the instruments that the settings ask for.
+
+    Parameters
+    ----------
+    holdings : mapping
+        Instruments, and anything.
+    settings : InputSettings
+    seen : iterable of str
+        Names of further stations, for a message.
+
+    Raises
+    ------
+    SettingsError
+        A pattern matches nothing, or nothing is left.
+    """
+    chosen = dict(holdings)
+    if settings.stations:
+        chosen = {}
+        named = _by_name(holdings)
+        for pattern in settings.stations:
+            found = _matching(pattern, holdings, named)
+            if not found:
+                raise _no_match(pattern, holdings, seen)
+            chosen.update({key: holdings[key] for key in found})
+    if settings.exclude:
+        named = _by_name(chosen)
+        for pattern in settings.exclude:
+            for key in _matching(pattern, chosen, named):
+                chosen.pop(key, None)
+        if not chosen:
+            raise SettingsError(
+                f"exclude: {', '.join(settings.exclude[:MOST_NAMES])} leave nothing to pick",
+                hint="compare them with stations",
+            )
+    if settings.stations_at_most is not None:
+        stations = sorted({(k.network, k.station) for k in chosen})
+        if settings.stations_at_most < len(stations):
+            picked = set(random.Random(0).sample(stations, settings.stations_at_most))
+            chosen = {k: v for k, v in chosen.items() if (k.network, k.station) in picked}
+    return chosen
+
+
+def best_instruments(tasks: Sequence[tuple[Instrument, int]], order: Sequence[str]) -> list[bool]:
+    """Whether each instrument is the best of its station in its chunk.
+
+    Parameters
+    ----------
+    tasks : sequence of (Instrument, int)
+        With the index of the chunk.
+    order : sequence of str
+        Patterns of band and instrument codes, the best first; what none matches is not picked.
+        Among locations the first one in the alphabet is the best.
+    """
+    ranks: dict[str, int] = {}
+    best: dict[tuple[str, str, int], tuple[int, str, str]] = {}
+    for instrument, chunk in tasks:
+        code = instrument.instrument
+        if code not in ranks:
+            ranks[code] = next(
+                (i for i, one in enumerate(order) if fnmatchcase(code, one.upper())), len(order)
+            )
+        if ranks[code] < len(order):
+            place = (instrument.network, instrument.station, chunk)
+            rank = (ranks[code], instrument.location, code)
+            best[place] = min(best.get(place, rank), rank)
+    return [
+        best.get((one.network, one.station, chunk))
+        == (ranks[one.instrument], one.location, one.instrument)
+        for one, chunk in tasks
+    ]
+
+
+def _matching(
+    pattern: str, among: Iterable[Instrument], named: Mapping[str, Sequence[Instrument]]
+) -> list[Instrument]:
+    wanted = _normal(pattern)
+    # Thousands of exact names need not be compared with thousands of stations each.
+    candidates = among if _WILDCARDS & set(wanted) else named.get(wanted, ())
+    return [one for one in candidates if any(fnmatchcase(name, wanted) for name in _names(one))]
+
+
+def _normal(pattern: str) -> str:
+    """A pattern in capitals, as names are written: ``--`` is no location, ``HH?`` is ``HH``."""
+    parts = pattern.upper().split(".")
+    if len(parts) != 4:
+        return pattern.upper()
+    parts[2] = "" if parts[2] == "--" else parts[2]
+    channel = parts[3]
+    letters = re.findall(r"\[[^]]*\]|.", channel)
+    if len(letters) == 3 and "*" not in letters:
+        if letters[2] != "?" and not letters[2].startswith("["):
+            raise SettingsError(
+                f"stations: {pattern!r} names a single component",
+                hint=f"instruments are picked with all components: write {channel[:-1]} "
+                f"or {channel[:-1]}?",
+            )
+        parts[3] = "".join(letters[:2])
+    return ".".join(parts)
+
+
+def _by_name(instruments: Iterable[Instrument]) -> dict[str, list[Instrument]]:
+    """Instruments by each of their names."""
+    named: dict[str, list[Instrument]] = {}
+    for instrument in instruments:
+        for name in set(_names(instrument)):
+            named.setdefault(name, []).append(instrument)
+    return named
+
+
+def _names(instrument: Instrument) -> tuple[str, ...]:
+    """What a pattern may say of an instrument, in capitals."""
+    network, station, location, band = instrument.key
+    names = (
+        instrument.folder,
+        station,
+        f"{network}.{station}",
+        f"{network}_{station}",
+        f"{network}.{station}.{location}",
+        f"{network}.{station}.{location}.{band}",
+    )
+    return tuple(name.upper() for name in names)
+
+
+def _no_match(pattern: str, known: Iterable[Instrument], seen: Iterable[str]) -> SettingsError:
+    """The error for a pattern that matches nothing, with names that are near."""
+    names: dict[str, str] = {}
+    for station in (*seen, *(f"{one.network}.{one.station}" for one in known)):
+        names[station.upper()] = station
+        names.setdefault(station.upper().partition(".")[2], station)
+    stations = sorted(set(names.values()))
+    wanted = ".".join(pattern.upper().split(".")[:2])
+    near = list(dict.fromkeys(names[one] for one in get_close_matches(wanted, names, n=5)))
+    here = f"the input holds {', '.join(stations[:MOST_NAMES])}" + (
+        f" and {len(stations) - MOST_NAMES} more" if len(stations) > MOST_NAMES else ""
+    )
+    instruments = sorted({".".join(one.key) for one in known if _is_station(one, wanted)})
+    if instruments:
+        here = f"that station has {', '.join(instruments[:MOST_NAMES])}"
+    return SettingsError(
+        f"stations: no station matches {pattern!r}",
+        hint=f"did you mean {', '.join(near)}? {here}" if near and not instruments else here,
+    )
+
+
+def _is_station(instrument: Instrument, name: str) -> bool:
+    return fnmatchcase(f"{instrument.network}.{instrument.station}".upper(), name)

@@ -1,0 +1,82 @@
+"""What of an archive is read, and how time is cut."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from eqcctpro.places import Place
+
+if TYPE_CHECKING:
+    from eqcctpro.config import PickConfig
+
+__all__ = ["InputSettings"]
+
+
+@dataclass(frozen=True)
+class InputSettings:
+    """What is read, and how time is cut.
+
+    Attributes
+    ----------
+    inputs : tuple of Path or str
+        Folders, files, patterns of them, or addresses.
+    layout : str
+        One of `eqcctpro.archive.layouts.LAYOUTS`, or ``"auto"``.
+    start_ns, end_ns : int or None
+        Picks outside are dropped by rule.
+    timechunk_min : float or None
+        Length of a chunk in minutes; None takes the folders, days, or one chunk.
+    overlap_min : float
+        What neighbouring chunks share, in minutes.
+    stations : tuple of str
+        Patterns; empty takes all.
+    stations_at_most : int or None
+        A seeded random choice of that many stations.
+    exclude : tuple of str
+        Patterns of what is left out of these.
+    channel_priority : tuple of str
+        Patterns of band and instrument codes, the best first: of each station only the best
+        one is picked in a chunk.  Empty picks every instrument.
+    context_ns : int
+        Data wanted around what a chunk owns, where files hold it.
+    chunk_major : bool
+        Finish a chunk's stations before the next chunk, even if files are then read more
+        than once.
+    storage : mapping or None
+        Options of an object store's file system; None leaves those of this process.
+    """
+
+    inputs: tuple[Place, ...]
+    layout: str = "auto"
+    start_ns: int | None = None
+    end_ns: int | None = None
+    timechunk_min: float | None = None
+    overlap_min: float = 0.0
+    stations: tuple[str, ...] = ()
+    stations_at_most: int | None = None
+    exclude: tuple[str, ...] = ()
+    channel_priority: tuple[str, ...] = ()
+    context_ns: int = 0
+    chunk_major: bool = False
+    storage: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, config: PickConfig, *, context_ns: int = 0) -> InputSettings:
+        """Those of a run."""
+        return cls(
+            inputs=config.input,
+            layout=config.layout,
+            start_ns=config.start_ns,
+            end_ns=config.end_ns,
+            timechunk_min=config.timechunk,
+            overlap_min=config.overlap,
+            stations=config.stations,
+            stations_at_most=config.stations_at_most,
+            exclude=config.exclude,
+            channel_priority=config.channel_priority,
+            context_ns=context_ns,
+            chunk_major=config.concurrent_timechunks is not None,
+            storage=config.storage,
+        )

@@ -1,0 +1,101 @@
+"""Folders of an archive, wherever they are, walked level by level as far as they are wanted."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from eqcctpro.archive.remote import list_folder
+from eqcctpro.places import Place
+
+__all__ = ["TreeFile", "folder_names", "walk_tree"]
+
+# Requests under way at a time: a store answers each in tens of milliseconds.
+PARALLEL_LISTS = 16
+
+Keep = Callable[[tuple[str, ...]], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeFile:
+    """A file and its place below a root.
+
+    Attributes
+    ----------
+    parts : tuple of str
+        Names of the folders from the root to the file, and its own.
+    path : str
+    size, stamp : int
+        Of a file at an address; of local files they are not looked up.
+    """
+
+    parts: tuple[str, ...]
+    path: str
+    size: int = -1
+    stamp: int = 0
+
+
+def walk_tree(root: Place, keep: Keep) -> Iterator[TreeFile]:
+    """Files below a root, of the folders that `keep` says yes to; sorted within a folder.
+
+    Parameters
+    ----------
+    root : Place
+    keep : callable
+        Told the names of the folders from the root to one, whether that is entered.
+    """
+    level: list[tuple[str, ...]] = [()]
+    with ThreadPoolExecutor(PARALLEL_LISTS, "eqcctpro-list") as pool:
+        while level:
+            listed: Iterator[Listing]
+            if isinstance(root, Path):
+                listed = map(_local_lister(root), level)
+            else:
+                listed = pool.map(_remote_lister(root), level)
+            below: list[tuple[str, ...]] = []
+            for parts, (folders, files) in zip(level, listed, strict=True):
+                yield from files
+                below += [(*parts, name) for name in folders if keep((*parts, name))]
+            level = below
+
+
+def folder_names(root: Place, *below: str) -> list[str]:
+    """Names of the folders in a folder; none if it does not exist."""
+    lister = _local_lister(root) if isinstance(root, Path) else _remote_lister(root)
+    return list(lister(below)[0])
+
+
+Listing = tuple[Sequence[str], Sequence[TreeFile]]
+
+
+def _local_lister(root: Path) -> Callable[[tuple[str, ...]], Listing]:
+    def list_one(parts: tuple[str, ...]) -> Listing:
+        folders, files = [], []
+        try:
+            with os.scandir(root.joinpath(*parts)) as entries:
+                for entry in entries:
+                    if entry.name.startswith("."):
+                        continue
+                    if entry.is_dir():
+                        folders.append(entry.name)
+                    else:
+                        files.append(TreeFile((*parts, entry.name), entry.path))
+        except FileNotFoundError:
+            return [], []
+        return sorted(folders), sorted(files, key=lambda file: file.path)
+
+    return list_one
+
+
+def _remote_lister(root: str) -> Callable[[tuple[str, ...]], Listing]:
+    def list_one(parts: tuple[str, ...]) -> Listing:
+        folders, files = list_folder("/".join((root, *parts)))
+        return folders, [
+            TreeFile((*parts, file.address.rsplit("/", 1)[-1]), file.address, file.size, file.stamp)
+            for file in sorted(files, key=lambda file: file.address)
+        ]
+
+    return list_one

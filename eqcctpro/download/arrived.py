@@ -1,0 +1,121 @@
+"""What arrived, record by record, and what of what was asked for is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pymseed import MiniSEEDError, MS3Record, sourceid2nslc
+
+from eqcctpro.archive.salvage import incomplete_bytes
+from eqcctpro.times import NS_PER_S, format_utc
+
+__all__ = ["Gap", "Record", "find_gaps", "read_records", "what_is_wrong"]
+
+Code = tuple[str, str, str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of miniSEED.
+
+    Attributes
+    ----------
+    content : bytes
+    code : tuple of str
+        Network, station, location and channel.
+    start_ns, end_ns : int
+        First and last sample.
+    interval_ns : float
+        Between samples; 0 for records without a time series.
+    """
+
+    content: bytes
+    code: Code
+    start_ns: int
+    end_ns: int
+    interval_ns: float
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A time for which a channel was asked and did not arrive."""
+
+    code: Code
+    start_ns: int
+    end_ns: int
+
+    def as_dict(self) -> dict[str, str | float]:
+        """For a file."""
+        return {
+            "channel": ".".join(self.code),
+            "start": format_utc(self.start_ns),
+            "end": format_utc(self.end_ns),
+            "seconds": round((self.end_ns - self.start_ns) / NS_PER_S, 6),
+        }
+
+
+def what_is_wrong(content: bytes) -> str:
+    """Why an answer is not the miniSEED that was asked for, or nothing."""
+    if not content:
+        return "the answer is empty"
+    try:
+        MS3Record.parse(content)
+    except (MiniSEEDError, ValueError):
+        beginning = " ".join(content[:200].decode(errors="replace").split())
+        return f"the answer is no miniSEED: {beginning}"
+    lost = incomplete_bytes(content)
+    return f"the answer is cut off ({lost} bytes are no whole record)" if lost else ""
+
+
+def read_records(content: bytes) -> list[Record]:
+    """The records of an answer that hold time series, those that come twice once."""
+    view = memoryview(content)
+    records: dict[bytes, Record] = {}
+    position = 0
+    while position < len(content):
+        head = MS3Record.parse(view[position:])
+        body = content[position : position + head.reclen]
+        position += head.reclen
+        rate = float(head.samprate)
+        if rate <= 0 or head.samplecnt <= 0 or body in records:
+            continue
+        network, station, location, channel = sourceid2nslc(head.sourceid)
+        interval = NS_PER_S / rate
+        last = head.starttime + round((head.samplecnt - 1) * interval)
+        code = (network, station, location, channel)
+        records[body] = Record(body, code, head.starttime, last, interval)
+    return list(records.values())
+
+
+def find_gaps(expected: dict[Code, list[tuple[int, int]]], records: Iterable[Record]) -> list[Gap]:
+    """Where samples are missing, channel by channel.
+
+    Up to one and a half intervals between samples are none.
+    """
+    held: dict[Code, list[Record]] = {}
+    for record in records:
+        held.setdefault(record.code, []).append(record)
+    gaps = []
+    for code, spans in sorted(expected.items()):
+        own = sorted(held.get(code, []), key=lambda record: record.start_ns)
+        for start, end in spans:
+            gaps += [Gap(code, first, last) for first, last in _uncovered(own, start, end)]
+    return gaps
+
+
+def _uncovered(records: Sequence[Record], start: int, end: int) -> list[tuple[int, int]]:
+    gaps = []
+    reached = float(start)
+    interval = records[0].interval_ns if records else 0.0
+    for record in records:
+        if record.end_ns < start or record.start_ns >= end:
+            continue
+        if record.start_ns - reached > 1.5 * record.interval_ns:
+            gaps.append((round(reached), record.start_ns))
+        # A sample stands for the time until the next one.
+        reached = max(reached, record.end_ns + record.interval_ns)
+        interval = record.interval_ns
+    if end - reached > 1.5 * interval:
+        gaps.append((round(reached), end))
+    return gaps

@@ -1,0 +1,119 @@
+"""Probability curves as miniSEED, beside the picks."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pymseed import DataEncoding, MS3TraceList, nslc2sourceid
+
+from eqcctpro.archive.plan import StationTask
+from eqcctpro.picks.writers import atomic_file
+from eqcctpro.times import NS_PER_S
+
+__all__ = ["CurvePiece", "curve_channels", "curve_file", "write_curves"]
+
+Float32 = NDArray[np.float32]
+
+_LETTERS = {"N": "X", "NOISE": "X"}
+_OTHERS = "ABCFGHIJKLMOQRTUVWY"
+# Components of waveforms: a curve must not look like one.
+_COMPONENTS = "ZNE123"
+# A curve is long and smooth: few large records.
+RECORD_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePiece:
+    """The curves of one block of data without a gap.
+
+    Attributes
+    ----------
+    start_ns : int
+        Time of the first value.
+    interval_ns : float
+        Between values.
+    values : ndarray of float32, shape (labels, samples)
+        Probabilities; NaN where no window reaches.
+    """
+
+    start_ns: int
+    interval_ns: float
+    values: Float32
+
+
+def curve_channels(labels: Sequence[str], instrument: str) -> dict[str, str]:
+    """Channel code of each curve: band and instrument of the waveforms, and a letter.
+
+    SeisBench names a curve ``PhaseNet_P``, and a channel of miniSEED 2 has three letters: the
+    third is the label's first, such as ``HHP``, ``HHS`` and ``HHD`` (detection); ``HHX`` is noise.
+    Of labels that begin alike, such as Pg and Pn, later ones take another letter.
+    """
+    codes: dict[str, str] = {}
+    for label in labels:
+        upper = label.upper()
+        wanted = [_LETTERS.get(upper, upper[:1]), *upper[1:], *_OTHERS]
+        letter = next(
+            one
+            for one in wanted
+            if one.isalnum() and one not in _COMPONENTS and one not in codes.values()
+        )
+        codes[label] = letter
+    return {label: instrument + letter for label, letter in codes.items()}
+
+
+def curve_file(folder: str, task: StationTask) -> Path:
+    """The file of a station task's curves."""
+    return Path(folder, task.chunk.name, f"{task.name}.mseed")
+
+
+def write_curves(
+    path: Path, task: StationTask, labels: Sequence[str], pieces: Sequence[CurvePiece]
+) -> None:
+    """Write what a task's chunk owns of its curves.
+
+    The files of neighbouring chunks so join without overlapping.
+
+    Raises
+    ------
+    OutputError
+        The file cannot be written.
+    """
+    traces = MS3TraceList()
+    codes = curve_channels(labels, task.instrument)
+    for piece in pieces:
+        first, last = _owned(piece, task)
+        for label, values in zip(labels, piece.values, strict=True):
+            source = nslc2sourceid(task.network, task.station, task.location, codes[label])
+            for start, end in _known(values[first:last]):
+                begin = first + start
+                traces.add_data(
+                    source,
+                    np.ascontiguousarray(values[begin : first + end], dtype=np.float32),
+                    "f",
+                    NS_PER_S / piece.interval_ns,
+                    starttime=piece.start_ns + round(begin * piece.interval_ns),
+                )
+    with atomic_file(path, sync=False) as file:
+        for record in traces.generate(
+            max_record_length=RECORD_BYTES, encoding=DataEncoding.FLOAT32, format_version=2
+        ):
+            file.write(record)
+
+
+def _owned(piece: CurvePiece, task: StationTask) -> tuple[int, int]:
+    """First and last (exclusive) value that the chunk owns."""
+    length = piece.values.shape[1]
+    edges = (task.chunk.own_start_ns, task.chunk.own_end_ns)
+    first, last = (math.ceil((edge - piece.start_ns) / piece.interval_ns) for edge in edges)
+    return min(max(first, 0), length), min(max(last, 0), length)
+
+
+def _known(values: Float32) -> list[tuple[int, int]]:
+    """Stretches that are numbers."""
+    edges = np.flatnonzero(np.diff(np.isfinite(values), prepend=False, append=False)).tolist()
+    return list(zip(edges[::2], edges[1::2], strict=True))

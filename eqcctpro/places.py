@@ -1,0 +1,44 @@
+"""Where an input lies: in a file system of this machine, or at an address."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from eqcctpro.errors import SettingsError
+
+__all__ = ["Place", "as_place", "is_address", "local_paths"]
+
+#: A path, or the address of a folder or file, such as ``s3://bucket/folder``.
+Place = Path | str
+
+_FILE = "file://"
+
+
+def is_address(place: object) -> bool:
+    """Whether a place is reached by an address and not through the file system."""
+    return "://" in str(place)
+
+
+def as_place(value: Place) -> Place:
+    """Text of an address as it is, other text as a path."""
+    if not isinstance(value, str):
+        return value
+    if value.startswith(_FILE):
+        return Path(value.removeprefix(_FILE))
+    return value.rstrip("/") if is_address(value) else Path(value)
+
+
+def local_paths(places: Sequence[Place], what: str) -> tuple[Path, ...]:
+    """Places that are all on this machine.
+
+    Raises
+    ------
+    SettingsError
+        One is an address, which `what` cannot use.
+    """
+    paths = tuple(place for place in places if isinstance(place, Path))
+    for place in places:
+        if not isinstance(place, Path):
+            raise SettingsError(f"input {place}: {what} reads files of this machine only")
+    return paths
