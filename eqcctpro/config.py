@@ -32,6 +32,7 @@ OutputFormat = Literal[
 def _threshold(what: str) -> Any:
     return Field(default=None, gt=0, lt=1, description=f"{what}; None takes the weights' own")
 
+
 # Names of a store's options that would put a secret into the files of a run.
 _SECRET = ("key", "secret", "token", "password", "credential")
 
