@@ -31,6 +31,7 @@ Threshold = Field(
     default=None, gt=0, lt=1, description="Least probability; None takes the weights' own"
 )
 
+
 # Names of a store's options that would put a secret into the files of a run.
 _SECRET = ("key", "secret", "token", "password", "credential")
 

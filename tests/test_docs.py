@@ -27,7 +27,7 @@ from doc_blocks import (
     indented_code,
     shell_environment,
 )
-from doc_folder import make_network, write_trials
+from doc_folder import make_network, write_sds, write_trials
 from warm_command import serving
 
 from eqcctpro.picks.table import DETECTION_SCHEMA, MEASURED_SCHEMA, PICK_SCHEMA
@@ -35,7 +35,7 @@ from eqcctpro.picks.table import DETECTION_SCHEMA, MEASURED_SCHEMA, PICK_SCHEMA
 README = Path("README.md")
 OUTPUTS = Path("docs/reference/outputs.md")
 EXIT_CODES = Path("docs/reference/exit-codes.md")
-MOST_NOT_RUN = 12
+MOST_NOT_RUN = 16
 # These are run by the command as it is installed, the others by one that starts sooner.
 INSTALLED = {"faults.md", "from-rapid.md"}
 MODELS = re.compile(r"\b(?:PhaseNet|PhaseNetLight|EQTransformer|EQCCT|GPD)/\w+")
@@ -102,6 +102,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, models: Path, programs: P
         (folder / name).symlink_to(ROOT / name)
     shutil.copy(folder / "made" / "stations.xml", folder)
     shutil.copy(folder / "made" / "arrivals.csv", folder / "labels.csv")
+    write_sds(folder / "made", folder / "sds")
     write_trials(folder / "results" / "csv")
     eqcct = Path(os.environ.get("EQCCTPRO_TEST_DATA", ROOT.parent / "shared" / "data"))
     for short, name in {"P.h5": "test_trainer_024.h5", "S.h5": "test_trainer_021.h5"}.items():

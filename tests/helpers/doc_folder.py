@@ -33,6 +33,16 @@ def make_network(folder: Path) -> None:
             path.write_text(re.sub(r"\bXX\b", "TX", text), encoding="utf-8")
 
 
+def write_sds(made: Path, folder: Path) -> None:
+    """The waveforms of `made` as day files in SeisComP's structure."""
+    for path in sorted(made.glob("waveforms/*/*/*.mseed")):
+        network, station, location, channel = path.name.split("__")[0].split(".")
+        day = folder / "2024" / network / station / f"{channel}.D"
+        day.mkdir(parents=True, exist_ok=True)
+        name = f"{network}.{station}.{location}.{channel}.D.2024.350"
+        (day / name).write_bytes(path.read_bytes())
+
+
 def write_trials(folder: Path) -> None:
     """Tables as EQCCTPro writes them: EQCCT on 8 CPUs, with actors and with Ripper tasks."""
     comment = "[RIPPER MODE] Task-based approach (no ModelActors)"
