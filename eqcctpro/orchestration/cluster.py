@@ -83,6 +83,8 @@ def _connect(
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
         with _loopback_only():
             ray.init(
+                # Else a cluster that somebody has started here would be joined.
+                address="local",
                 num_cpus=cpus,
                 num_gpus=len(gpu_ids),
                 include_dashboard=False,

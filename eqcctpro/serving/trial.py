@@ -1,0 +1,56 @@
+"""A trial of the service's inside, without Ray and without a port."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+from eqcctpro.serving.answers import Answer
+from eqcctpro.serving.engines import Engine, find_model, open_engine
+from eqcctpro.serving.example import example_miniseed
+from eqcctpro.serving.metrics import Metrics
+from eqcctpro.serving.security import Guard
+from eqcctpro.serving.service import Service
+from eqcctpro.serving.settings import ServeSettings
+from eqcctpro.serving.waveforms import Options, read_body
+
+__all__ = ["try_requests"]
+
+_TIMES = 20
+
+
+def try_requests(settings: ServeSettings) -> Iterator[str]:
+    """Load every model and pick the example some times; yields a line for each.
+
+    Raises
+    ------
+    ModelError
+    """
+    for choice in settings.models:
+        engine = open_engine(find_model(choice), settings)
+        service = Service(
+            settings,
+            {choice.name: engine},
+            Metrics(settings.metrics),
+            Guard(settings.security, "-"),
+        )
+        seconds, answer = asyncio.run(_pick_often(service, engine))
+        engine.online.close()
+        engine.runtime.close()
+        yield (
+            f"{choice.name} on {engine.runtime.kind} ({engine.runtime.device}): warm after "
+            f"{engine.warm_s:.2f} s, {len(answer.rows())} picks in the example, "
+            f"{1000 * seconds:.1f} ms a request"
+        )
+
+
+async def _pick_often(service: Service, engine: Engine) -> tuple[float, Answer]:
+    """The median time of a request, and one answer."""
+    content = example_miniseed(engine.model.picker)
+    taken = []
+    for _ in range(_TIMES):
+        started = time.perf_counter()
+        answer = await service.pick(read_body(content, ""), Options(), "dry-run")
+        taken.append(time.perf_counter() - started)
+    return sorted(taken)[_TIMES // 2], answer
