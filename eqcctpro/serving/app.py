@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,17 +11,18 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eqcctpro import __version__
-from eqcctpro.serving.answers import ANSWER_TYPES, choose_type
-from eqcctpro.serving.bodies import read_options, read_waveforms, receive_body
 from eqcctpro.serving.description import describe_interface
 from eqcctpro.serving.example import example_miniseed
 from eqcctpro.serving.gate import PROBLEM_TYPE, Gate, problem_body
 from eqcctpro.serving.metrics import CONTENT_TYPE_LATEST
-from eqcctpro.serving.problems import GoneProblem, InvalidProblem, Problem
+from eqcctpro.serving.problems import InvalidProblem, Problem
 from eqcctpro.serving.service import Service
+from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.waveforms import MINISEED
+from eqcctpro.serving.work import WORK, Work
 
 __all__ = ["create_app"]
 
@@ -50,12 +49,21 @@ def create_app(service: Service, *routers: Any) -> Callable[..., Awaitable[None]
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
-    _add_work(app, service)
     _add_state(app, service)
     for router in routers:
         app.include_router(router)
     describe_interface(app, service)
-    inner: Any = app
+    work = Work(service)
+
+    async def inner(scope: Scope, receive: Receive, send: Send) -> None:
+        works = scope["type"] == "http" and scope["state"]["exchange"].path in WORK
+        await (work if works else app)(scope, receive, send)
+
+    return Gate(_wrapped(inner, settings), work, service)
+
+
+def _wrapped(inner: ASGIApp, settings: ServeSettings) -> ASGIApp:
+    """With what compresses answers, and tells browsers which pages may ask."""
     if settings.http.compression:
         inner = GZipMiddleware(
             inner, minimum_size=settings.http.compress_from_bytes, compresslevel=5
@@ -70,67 +78,7 @@ def create_app(service: Service, *routers: Any) -> Callable[..., Awaitable[None]
             expose_headers=["X-Request-ID", "Retry-After"],
             max_age=settings.http.cors_max_age_s,
         )
-    return Gate(inner, service)
-
-
-def _add_work(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/pick")
-    async def pick(request: Request) -> Response:
-        return await _work(request, service, with_curves=False)
-
-    @app.post("/v1/annotate")
-    async def annotate(request: Request) -> Response:
-        return await _work(request, service, with_curves=True)
-
-
-async def _work(request: Request, service: Service, *, with_curves: bool) -> Response:
-    """Read a request, pick it, and write the answer."""
-    media_type = choose_type(request.headers.get("accept", ""), curves=with_curves)
-    options = read_options(request)
-    body = await receive_body(request, service.settings.limits)
-    exchange = request.scope["state"]["exchange"]
-    exchange.received = len(body)
-    stages = service.metrics.stage_seconds
-    started = time.perf_counter()
-    waveforms = await read_waveforms(request, body)
-    del body
-    stages.labels("decode").observe(time.perf_counter() - started)
-    async with _Present(request):
-        answer = await service.pick(
-            waveforms, options, exchange.request_id, with_curves=with_curves
-        )
-    started = time.perf_counter()
-    write = ANSWER_TYPES[media_type]
-    plain = media_type in ("application/json", "application/msgpack", "application/x-msgpack")
-    content = write(answer) if plain and not with_curves else await asyncio.to_thread(write, answer)
-    stages.labels("encode").observe(time.perf_counter() - started)
-    return Response(content, media_type=media_type)
-
-
-class _Present:
-    """Cancels what is done inside when the client leaves."""
-
-    def __init__(self, request: Request) -> None:
-        self._receive = request.receive
-        self._gone = False
-
-    async def __aenter__(self) -> None:
-        self._task = asyncio.current_task()
-        self._watch = asyncio.ensure_future(self._wait())
-
-    async def _wait(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
-        self._gone = True
-        if self._task is not None:
-            self._task.cancel()
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._watch.cancel()
-        if self._gone and kind is asyncio.CancelledError:
-            if self._task is not None:
-                self._task.uncancel()
-            raise GoneProblem("the client left")
+    return inner
 
 
 def _add_state(app: FastAPI, service: Service) -> None:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
+from urllib.parse import parse_qsl
 
-from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+from starlette.types import Receive
 
 from eqcctpro.serving.problems import (
     GoneProblem,
@@ -23,7 +26,7 @@ from eqcctpro.serving.settings import LimitSettings
 from eqcctpro.serving.waveforms import Options, Waveforms, read_body
 from eqcctpro.waveform.decode import DecodedFile
 
-__all__ = ["read_options", "read_waveforms", "receive_body"]
+__all__ = ["Received", "read_options", "read_waveforms", "receive_body"]
 
 # Above this, decoding leaves the event loop to others.
 _INLINE_BYTES = 512 * 1024
@@ -32,35 +35,68 @@ _MOST_PARTS = 1000
 _OPTIONS = ("p_threshold", "s_threshold", "detection_threshold")
 
 
-async def receive_body(request: Request, limits: LimitSettings) -> bytes:
-    """The body, decompressed.
+class Received:
+    """A body that is on its way.
 
-    Raises
-    ------
-    TooLargeProblem, LateProblem, MalformedProblem, MediaTypeProblem, GoneProblem
+    Parameters
+    ----------
+    receive : ASGI callable
+    headers : dict of bytes
+        Names in small letters.
+    limits : LimitSettings
     """
-    most = int(limits.max_body_mb * 2**20)
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > most:
-        raise _too_large(limits)
-    parts: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(limits.body_timeout_s):
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise _too_large(limits)
-                parts.append(part)
-    except TimeoutError:
-        raise LateProblem(
-            f"the body did not arrive in {limits.body_timeout_s:g} s", hint="send it faster"
-        ) from None
-    except ClientDisconnect:
-        raise GoneProblem("the client left while it sent the body") from None
-    body = parts[0] if len(parts) == 1 else b"".join(parts)
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
-    return body if coding in ("identity", "") else _decompressed(body, coding, most, limits)
+
+    def __init__(
+        self, receive: Receive, headers: Mapping[bytes, bytes], limits: LimitSettings
+    ) -> None:
+        self._receive = receive
+        self._headers = headers
+        self._limits = limits
+        self._most = int(limits.max_body_mb * 2**20)
+
+    async def body(self) -> bytes:
+        """The whole of it, decompressed.
+
+        Raises
+        ------
+        TooLargeProblem, LateProblem, MalformedProblem, MediaTypeProblem, GoneProblem
+        """
+        limits = self._limits
+        announced = self._headers.get(b"content-length", b"")
+        if announced.isdigit() and int(announced) > self._most:
+            raise _too_large(limits)
+        try:
+            async with asyncio.timeout(limits.body_timeout_s):
+                body = await self._whole()
+        except TimeoutError:
+            raise LateProblem(
+                f"the body did not arrive in {limits.body_timeout_s:g} s", hint="send it faster"
+            ) from None
+        coding = self._headers.get(b"content-encoding")
+        if coding is None:
+            return body
+        text = coding.decode("latin-1").strip().lower()
+        return body if text in ("identity", "") else _decompressed(body, text, self._most, limits)
+
+    async def _whole(self) -> bytes:
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise GoneProblem("the client left while it sent the body")
+            part: bytes = message.get("body", b"")
+            more = message.get("more_body", False)
+            size += len(part)
+            if size > self._most:
+                raise _too_large(self._limits)
+            parts.append(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+async def receive_body(request: Request, limits: LimitSettings) -> bytes:
+    """The body of a request to the framework's routes; see `Received.body`."""
+    return await Received(request.receive, dict(request.scope["headers"]), limits).body()
 
 
 def _too_large(limits: LimitSettings) -> Problem:
@@ -89,7 +125,7 @@ def _decompressed(body: bytes, coding: str, most: int, limits: LimitSettings) ->
     return content
 
 
-def read_options(request: Request) -> Options | None:
+def read_options(query: bytes) -> Options | None:
     """What the query asks for.
 
     Raises
@@ -97,10 +133,10 @@ def read_options(request: Request) -> Options | None:
     InvalidProblem
         A parameter is unknown or no number.
     """
-    if not request.scope["query_string"]:
+    if not query:
         return None
     values: dict[str, str | float] = {}
-    for name, text in request.query_params.multi_items():
+    for name, text in parse_qsl(query.decode("latin-1"), keep_blank_values=True):
         if name in values:
             raise InvalidProblem(f"{name[:60]}: given twice")
         if name == "model":
@@ -129,42 +165,45 @@ class _Part:
     content: bytes
 
 
-async def read_waveforms(request: Request, body: bytes) -> Waveforms:
+async def read_waveforms(headers: Mapping[bytes, bytes], body: bytes) -> Waveforms:
     """Decode a body, in a thread if it is long.
 
     Raises
     ------
     MalformedProblem, InvalidProblem, MediaTypeProblem
     """
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    given = headers.get(b"content-type", b"").decode("latin-1")
+    media_type = given.partition(";")[0].strip().lower()
     if media_type == "multipart/form-data":
-        parts = await _parts(request, body)
+        parts = await _parts(given, body)
         return await asyncio.to_thread(_joined, parts)
     if len(body) <= _INLINE_BYTES:
         return read_body(body, media_type)
     return await asyncio.to_thread(read_body, body, media_type)
 
 
-async def _parts(request: Request, body: bytes) -> list[_Part]:
+async def _parts(content_type: str, body: bytes) -> list[_Part]:
     """The files of a form."""
 
-    async def again() -> dict[str, object]:
-        return {"type": "http.request", "body": body, "more_body": False}
+    async def stream() -> AsyncGenerator[bytes, None]:
+        yield body
+        yield b""
 
-    parts: list[_Part] = []
+    parser = MultiPartParser(
+        Headers({"content-type": content_type}), stream(), max_files=_MOST_PARTS, max_fields=0
+    )
     try:
-        copy = Request(request.scope, again)
-        async with copy.form(max_files=_MOST_PARTS, max_fields=_MOST_PARTS) as form:
-            for name, value in form.multi_items():
-                if not isinstance(value, UploadFile):
-                    raise InvalidProblem(
-                        f"the field {name[:60]!r} is no file", hint="options go into the query"
-                    )
-                content = await value.read()
-                media_type = (value.content_type or "").partition(";")[0].strip().lower()
-                parts.append(_Part(value.filename or name, media_type, content))
-    except HTTPException as error:
-        raise MalformedProblem(f"the form cannot be read: {error.detail}") from error
+        form = await parser.parse()
+    except (MultiPartException, KeyError) as error:
+        raise MalformedProblem(
+            f"the form cannot be read: {error}", hint="send files; options go into the query"
+        ) from error
+    parts: list[_Part] = []
+    for name, value in form.multi_items():
+        if isinstance(value, UploadFile):
+            media_type = (value.content_type or "").partition(";")[0].strip().lower()
+            parts.append(_Part(value.filename or name, media_type, await value.read()))
+    await form.close()
     if not parts:
         raise MalformedProblem("the form holds no file", hint="add one or more files")
     return parts

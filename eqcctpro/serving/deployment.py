@@ -16,7 +16,6 @@ from ray.serve.handle import DeploymentHandle
 
 from eqcctpro.errors import EQCCTProError
 from eqcctpro.runtimes.base import Float32, Runtime
-from eqcctpro.runtimes.slices import available_cores
 from eqcctpro.serving.app import create_app
 from eqcctpro.serving.engines import Engine, find_model, open_engine
 from eqcctpro.serving.hub import Hub, HubReplica, LocalHub, RemoteHub
@@ -278,12 +277,12 @@ def build(settings: ServeSettings, secret: str) -> Any:
     if replicas.placement == "staged":
         for choice in settings.models:
             name = f"network-{choice.name.replace('/', '-')}"
-            options = _replica_options(settings, replicas.count, _threads(settings), choice)
+            options = _replica_options(settings, replicas.count, choice)
             deployment = serve.deployment(NetworkReplica).options(name=name, **options)
             networks[choice.name] = deployment.bind(content, choice.name)
-        front = _replica_options(settings, replicas.front, 1, None)
+        front = _replica_options(settings, replicas.front, None)
     else:
-        front = _replica_options(settings, replicas.count, _threads(settings), settings.models[0])
+        front = _replica_options(settings, replicas.count, settings.models[0])
     ingress = serve.deployment(serve.ingress()(PickReplica)).options(name="pick", **front)
     hub = None
     if replicas.front_count > 1 or replicas.max is not None:
@@ -293,12 +292,8 @@ def build(settings: ServeSettings, secret: str) -> Any:
     return ingress.bind(content, secret, networks, hub.bind(content) if hub else None)
 
 
-def _threads(settings: ServeSettings) -> int:
-    return settings.replicas.threads or available_cores()
-
-
 def _replica_options(
-    settings: ServeSettings, count: int | None, threads: int, choice: ModelSettings | None
+    settings: ServeSettings, count: int | None, choice: ModelSettings | None
 ) -> dict[str, Any]:
     """How Ray Serve runs a deployment."""
     replicas, limits = settings.replicas, settings.limits

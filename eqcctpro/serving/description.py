@@ -26,6 +26,11 @@ _PROBLEMS = {
     "503": "The service is ending",
 }
 
+_WHAT = {
+    "/v1/pick": "Picks of the waveforms in the body, and what became of each station.",
+    "/v1/annotate": "Probability curves of the waveforms in the body, beside their picks.",
+}
+
 _EXAMPLE_STATION = {
     "network": "XX",
     "station": "DEM01",
@@ -68,10 +73,15 @@ def _schema(app: FastAPI, service: Service) -> dict[str, Any]:
     }
     names = list(service.engines)
     for path, answer, types in (
-        ("/v1/pick", "PickAnswer", tuple(ANSWER_TYPES)),
         ("/v1/annotate", "CurveAnswer", CURVE_TYPES),
+        ("/v1/pick", "PickAnswer", tuple(ANSWER_TYPES)),
     ):
-        operation = schema["paths"][path]["post"]
+        operation: dict[str, Any] = {
+            "summary": "Picks" if answer == "PickAnswer" else "Curves and picks",
+            "description": _WHAT[path],
+            "tags": ["picking"],
+        }
+        schema["paths"] = {path: {"post": operation}, **schema["paths"]}
         operation["parameters"] = _parameters(names)
         operation["requestBody"] = _request_body()
         operation["responses"] = _responses(answer, types)
@@ -107,6 +117,8 @@ def _parameters(models: list[str]) -> list[dict[str, Any]]:
     for name in ("p_threshold", "s_threshold", "detection_threshold"):
         number = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
         found.append({"name": name, "in": "query", "schema": number})
+    flag = {"type": "boolean", "default": False}
+    found.append({"name": "waveforms", "in": "query", "schema": flag})
     return found
 
 

@@ -7,7 +7,6 @@ import logging
 import re
 import time
 import uuid
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,18 +17,18 @@ from eqcctpro.serving.pages import PAGES
 from eqcctpro.serving.problems import GoneProblem, LateProblem, Problem
 from eqcctpro.serving.security import Identity
 from eqcctpro.serving.service import Service
+from eqcctpro.serving.work import WORK
 
 __all__ = ["PROBLEM_TYPE", "Gate", "problem_body"]
 
 PROBLEM_TYPE = "application/problem+json"
 
 _REQUEST_ID = re.compile(rb"^[A-Za-z0-9_.:-]{1,128}$")
-_WORK = frozenset({"/v1/pick", "/v1/annotate"})
 _OPEN = frozenset({"/health/startup", "/health/live", "/health/ready", "/v1/session"})
 _PAGES = frozenset({*PAGES, "/openapi.json"})
 # What metrics tell apart; anything else that clients think of is one name.
 _ENDPOINTS = frozenset(
-    {*_WORK, *_OPEN, *_PAGES, "/v1/models", "/v1/jobs", "/v1/picks/stream", "/v1/status"}
+    {*WORK, *_OPEN, *_PAGES, "/v1/models", "/v1/jobs", "/v1/picks/stream", "/v1/status"}
 )
 
 _log = logging.getLogger("eqcctpro.serving.access")
@@ -53,6 +52,8 @@ class _Exchange:
     """One request and its answer."""
 
     send: Send
+    path: str
+    received_headers: dict[bytes, bytes]
     request_id: str
     headers: list[tuple[bytes, bytes]]
     status: int = 0
@@ -96,12 +97,18 @@ class Gate:
     Parameters
     ----------
     app : ASGI application
+        For all paths, with what compresses answers and heeds origins.
+    work : ASGI application
+        The same for the paths of `WORK`, without these.
     service : Service
     """
 
-    def __init__(self, app: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, work: ASGIApp, service: Service) -> None:
         self._app = app
+        self._work = work
         self._service = service
+        self._compression = service.settings.http.compression
+        self._origins = bool(service.settings.http.cors_origins)
         self._metrics_path = service.settings.metrics.path
         self._answer_headers = _answer_headers(service)
 
@@ -112,12 +119,11 @@ class Gate:
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = _request_id(headers)
-        exchange = _Exchange(
-            send, request_id, [(b"x-request-id", request_id.encode()), *self._answer_headers]
-        )
+        own = [(b"x-request-id", request_id.encode()), *self._answer_headers]
+        exchange = _Exchange(send, _path(scope), headers, request_id, own)
         scope.setdefault("state", {})["exchange"] = exchange
         try:
-            await self._handle(scope, headers, receive, exchange)
+            await self._handle(scope, receive, exchange)
         except Problem as problem:
             await exchange.refuse(problem)
         except TimeoutError:
@@ -132,21 +138,26 @@ class Gate:
         finally:
             self._note(scope, exchange)
 
-    async def _handle(
-        self, scope: Scope, headers: dict[bytes, bytes], receive: Receive, exchange: _Exchange
-    ) -> None:
-        path, service = _path(scope), self._service
+    async def _handle(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
+        path, service, headers = exchange.path, self._service, exchange.received_headers
         if not self._is_open(path) and scope["method"] != "OPTIONS":
             client = scope.get("client")
             identity = service.guard.identify(headers, client[0] if client else "")
             service.guard.count(identity)
             exchange.identity = identity
-        works = path in _WORK and scope["method"] == "POST"
-        with service.place() if works else nullcontext():
-            async with asyncio.timeout(
-                service.settings.limits.request_timeout_s if works else None
-            ):
-                await self._app(scope, receive, exchange.pass_on)
+        if path not in WORK:
+            await self._app(scope, receive, exchange.pass_on)
+            return
+        with service.place():
+            async with asyncio.timeout(service.settings.limits.request_timeout_s):
+                app = self._app if self._needs_more(headers) else self._work
+                await app(scope, receive, exchange.pass_on)
+
+    def _needs_more(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether an answer may have to be compressed, or depends on where a page is from."""
+        return (self._compression and b"gzip" in headers.get(b"accept-encoding", b"")) or (
+            self._origins and b"origin" in headers
+        )
 
     def _is_open(self, path: str) -> bool:
         security = self._service.settings.security
@@ -165,7 +176,7 @@ class Gate:
     def _note(self, scope: Scope, exchange: _Exchange) -> None:
         """Count the request and log it."""
         seconds = time.perf_counter() - exchange.started
-        path = _path(scope)
+        path = exchange.path
         endpoint = path if path in _ENDPOINTS else "other"
         status = exchange.status
         if isinstance(exchange.problem, GoneProblem):
@@ -177,7 +188,7 @@ class Gate:
             metrics.response_bytes.labels(endpoint).observe(exchange.size)
             if exchange.received:
                 metrics.request_bytes.labels(endpoint).observe(exchange.received)
-            if path in _WORK and status == 200:
+            if path in WORK and status == 200:
                 self._service.note_duration(seconds)
         if self._service.settings.logs.access:
             _log.info(

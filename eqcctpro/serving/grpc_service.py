@@ -10,15 +10,16 @@ from typing import Any
 import grpc
 import msgspec
 
-from eqcctpro.serving import picker_pb2 as messages
 from eqcctpro.serving.answers import Answer
+from eqcctpro.serving.grpc_messages import SERVICE, message
 from eqcctpro.serving.problems import LateProblem, Problem, TooLargeProblem
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.waveforms import Options, read_body
 
-__all__ = ["SERVICE", "GrpcPicker", "add_PickerServicer_to_server"]
+__all__ = ["GrpcPicker", "add_PickerServicer_to_server"]
 
-SERVICE = "eqcctpro.v1.Picker"
+PickRequest, PickReply = message("PickRequest"), message("PickReply")
+ModelsRequest, ModelsReply = message("ModelsRequest"), message("ModelsReply")
 
 _CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -33,9 +34,9 @@ _CODES = {
 }
 
 _METHODS = {
-    "Pick": (messages.PickRequest, messages.PickReply),
-    "Annotate": (messages.PickRequest, messages.PickReply),
-    "Models": (messages.ModelsRequest, messages.ModelsReply),
+    "Pick": (PickRequest, PickReply),
+    "Annotate": (PickRequest, PickReply),
+    "Models": (ModelsRequest, ModelsReply),
 }
 
 
@@ -66,13 +67,11 @@ class GrpcPicker:
 
     async def pick(self, request: Any, context: Any, *, with_curves: bool = False) -> Any:
         """Answer ``Pick`` or ``Annotate``."""
-        return await self._guarded(
-            context, lambda: self._pick(request, with_curves), messages.PickReply
-        )
+        return await self._guarded(context, lambda: self._pick(request, with_curves), PickReply)
 
     async def models(self, context: Any) -> Any:
         """Answer ``Models``."""
-        return await self._guarded(context, self._models, messages.ModelsReply)
+        return await self._guarded(context, self._models, ModelsReply)
 
     async def _guarded(
         self, context: Any, answer: Callable[[], Any], reply: Callable[[], Any]
@@ -109,7 +108,7 @@ class GrpcPicker:
             return _reply(answer)
 
     async def _models(self) -> Any:
-        reply = messages.ModelsReply()
+        reply = ModelsReply()
         for engine in self._service.engines.values():
             facts = engine.facts()
             names = ("name", "weights_sha256", "phases", "runtime", "device")
@@ -124,7 +123,7 @@ def _refuse(context: Any, problem: Problem) -> None:
 
 def _reply(answer: Answer) -> Any:
     structure = msgspec.to_builtins(answer.structure(binary=True), builtin_types=(bytes,))
-    reply = messages.PickReply(
+    reply = PickReply(
         request_id=structure["request_id"], model=structure["model"], notes=structure["notes"]
     )
     for name in ("picks", "detections", "stations", "curves"):

@@ -12,6 +12,7 @@ __all__ = [
     "LateProblem",
     "MalformedProblem",
     "MediaTypeProblem",
+    "MethodProblem",
     "NotAcceptableProblem",
     "NotFoundProblem",
     "Problem",
@@ -75,6 +76,12 @@ class NotFoundProblem(Problem):
     """There is no such thing."""
 
     status, title = 404, "Not found"
+
+
+class MethodProblem(Problem):
+    """There is such a thing, and not in this way."""
+
+    status, title = 405, "Method not allowed"
 
 
 class NotAcceptableProblem(Problem):

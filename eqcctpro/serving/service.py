@@ -65,6 +65,7 @@ class Service:
         self._durations: deque[float] = deque(maxlen=settings.watchdog.over_requests)
         self.n_stations = self.n_picks = 0
         self._published = published
+        self._prepare = metrics.stage_seconds.labels("prepare")
         metrics.capacity.set(settings.limits.capacity)
         metrics.watch(metrics.in_progress, lambda: self.in_progress)
         metrics.watch(metrics.waiting, lambda: self.waiting)
@@ -228,7 +229,7 @@ class Service:
 
         samples = sum(len(segment.samples) for segment in waveforms.decoded.segments)
         laid = prepared() if samples < _INLINE_SAMPLES else await asyncio.to_thread(prepared)
-        self.metrics.stage_seconds.labels("prepare").observe(time.perf_counter() - started)
+        self._prepare.observe(time.perf_counter() - started)
         self.metrics.samples.inc(samples)
         return laid
 

@@ -224,21 +224,29 @@ class GrpcSettings(_Section):
     )
 
 
+def _defaults(section: type[BaseModel]) -> Any:
+    """A section of which nothing is given."""
+    return Field(default_factory=lambda: section.model_validate({}))
+
+
 class ServeSettings(_Section):
     """Everything that ``eqcctpro serve`` can be told."""
 
-    models: tuple[ModelSettings, ...] = Field(("EQTransformer/original",), min_length=1)  # type: ignore[assignment]
-    http: HttpSettings = Field(default_factory=HttpSettings)
-    grpc: GrpcSettings = Field(default_factory=GrpcSettings)
-    batching: BatchingSettings = Field(default_factory=BatchingSettings)
-    limits: LimitSettings = Field(default_factory=LimitSettings)
-    replicas: ReplicaSettings = Field(default_factory=ReplicaSettings)
-    security: SecuritySettings = Field(default_factory=SecuritySettings)
-    jobs: JobSettings = Field(default_factory=JobSettings)
-    stream: StreamSettings = Field(default_factory=StreamSettings)
-    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
-    logs: LogSettings = Field(default_factory=LogSettings)
-    watchdog: WatchdogSettings = Field(default_factory=WatchdogSettings)
+    models: tuple[ModelSettings, ...] = Field(
+        default_factory=lambda: (ModelSettings.model_validate({"name": "EQTransformer/original"}),),
+        min_length=1,
+    )
+    http: HttpSettings = _defaults(HttpSettings)
+    grpc: GrpcSettings = _defaults(GrpcSettings)
+    batching: BatchingSettings = _defaults(BatchingSettings)
+    limits: LimitSettings = _defaults(LimitSettings)
+    replicas: ReplicaSettings = _defaults(ReplicaSettings)
+    security: SecuritySettings = _defaults(SecuritySettings)
+    jobs: JobSettings = _defaults(JobSettings)
+    stream: StreamSettings = _defaults(StreamSettings)
+    metrics: MetricsSettings = _defaults(MetricsSettings)
+    logs: LogSettings = _defaults(LogSettings)
+    watchdog: WatchdogSettings = _defaults(WatchdogSettings)
     shutdown_s: float = Field(30.0, gt=0, description="For what was accepted to be finished")
     address: str | None = Field(None, description="A running Ray cluster to join")
     ray_temp_dir: Path | None = None
