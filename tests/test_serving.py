@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -28,9 +27,9 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from serving import Served, command, free_port, replica_pids, served  # noqa: E402
+from serving import Served, free_port, replica_pids, served
 
-from eqcctpro.serving.client import PickClient, ServiceError  # noqa: E402
+from eqcctpro.serving.client import PickClient, ServiceError
 
 MSEED = "application/vnd.fdsn.mseed"
 RUNTIME = "openvino"
@@ -38,9 +37,13 @@ COLUMNS = ("network", "station", "location", "channel", "phase", "time", "start_
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory, imported_model: str) -> Iterator[Served]:
+def service(
+    tmp_path_factory: pytest.TempPathFactory, imported_model: str, generated_network: Any
+) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("serve")
     settings = (
+        f"jobs.roots=[{generated_network[0]}]",
+        f"jobs.folder={folder / 'jobs'}",
         f"models=[{{name: {imported_model}, runtime: {RUNTIME}}}]",
         "limits.max_body_mb=4",
         "limits.capacity=64",
@@ -445,6 +448,90 @@ def test_requests_are_logged_with_their_id(service: Served, raw: Any) -> None:
     assert found[0]["message"] == "GET /v1/models 200"
 
 
+def test_everything_that_is_picked_is_streamed(
+    service: Served, client: PickClient, stations: dict[str, bytes]
+) -> None:
+    content = next(iter(stations.values()))
+    heard: list[tuple[str, dict[str, Any]]] = []
+    listening = threading.Event()
+
+    def listen(last: str | None, most: int) -> None:
+        with PickClient(service.url) as own:
+            stream = own.stream(last)
+            listening.set()
+            for event in stream:
+                heard.append(event)
+                if len(heard) >= most:
+                    return
+
+    answer = client.pick(content)
+    wanted = plain(answer["picks"])
+    thread = threading.Thread(target=listen, args=("unknown-0", 1))
+    thread.start()
+    thread.join(20)
+    first = heard[0][0]
+    heard.clear()
+    # From an event on: what came after it, and what comes now.
+    again = plain(client.pick(content)["picks"])
+    name, _, number = first.rpartition("-")
+    end = f"{name}-{int(number) + 10**9}"
+    listen(first, 2)
+    assert [int(event.rpartition("-")[2]) for event, _ in heard] == [
+        int(number) + 1,
+        int(number) + 2,
+    ]
+    assert end != first
+    assert wanted == again
+    assert all(pick["phase"] in "PS" for _, pick in heard)
+
+
+def test_jobs_pick_archives_on_the_servers_disk(
+    client: PickClient, raw: Any, run_picks: list[dict[str, Any]], imported_model: str
+) -> None:
+    problem(raw.post("/v1/jobs", json={"input": "../.."}), 403)
+    problem(raw.post("/v1/jobs", json={"input": "/etc"}), 403)
+    problem(raw.post("/v1/jobs", json={"input": ".", "colour": 1}), 422)
+    problem(raw.post("/v1/jobs", json={"input": ".", "timechunk": -1}), 422)
+    problem(raw.post("/v1/jobs", json={"input": ".", "model": "PhaseNet//etc/passwd"}), 422)
+    problem(raw.post("/v1/jobs", content=b"{"), 400)
+    problem(raw.get("/v1/jobs/nothing"), 404)
+    job = client.submit(input=".", layout="files", formats=["csv"])
+    assert job["status"] in ("waiting", "running")
+    ended = client.wait(job["id"], every_s=0.2, timeout_s=120)
+    assert ended["status"] == "done", ended
+    rows = list(csv.DictReader(io.StringIO(client.job_result(job["id"]).decode())))
+    assert [(row["station"], row["phase"]) for row in rows] == [
+        (row["station"], row["phase"]) for row in run_picks
+    ]
+    problem(raw.get(f"/v1/jobs/{job['id']}/result/..%2Fjob.json"), 404)
+    problem(raw.get(f"/v1/jobs/{job['id']}/result/log"), 404)
+    other = client.submit(input=".")
+    raw.delete(f"/v1/jobs/{other['id']}").raise_for_status()
+    assert client.job(other["id"])["status"] == "cancelled"
+    assert [one["id"] for one in raw.get("/v1/jobs").json()["jobs"]] == [other["id"], job["id"]]
+
+
+def test_the_service_passes_its_own_check(service: Served, cli: Any) -> None:
+    done = cli("serve-check", service.url)
+    assert done.exit_code == 0, done.stdout + done.stderr
+    assert "FAIL" not in done.stdout
+    assert cli("serve-check", f"http://127.0.0.1:{free_port()}").exit_code == 1
+
+
+def test_the_command_picks_files_through_the_service(
+    service: Served, cli: Any, network: Path, run_picks: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    done = cli("client", service.url, network, "-o", tmp_path / "picks.csv")
+    assert done.exit_code == 0, done.stderr
+    rows = list(csv.DictReader((tmp_path / "picks.csv").open()))
+    assert [(row["station"], row["phase"]) for row in rows] == [
+        (row["station"], row["phase"]) for row in run_picks
+    ]
+    wrong = cli("client", service.url, network, "--model", "PhaseNet/unknown")
+    assert wrong.exit_code == 6
+    assert "is not served" in wrong.stderr
+
+
 def mutated(rng: random.Random, content: bytes) -> bytes:
     """A damaged copy: bytes changed, cut off, doubled or moved."""
     data = bytearray(content[: rng.choice((512, 4096, len(content)))])
@@ -504,6 +591,37 @@ def test_ten_thousand_malformed_requests(
     assert psutil.Process(pid).memory_info().rss - before < 100 * 2**20
 
 
+def test_a_port_in_use_is_refused(cli: Any, imported_model: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen(1)
+        port = taken.getsockname()[1]
+        done = cli("serve", "--model", imported_model, "--port", port)
+    assert done.exit_code == 2
+    assert f"cannot listen at 127.0.0.1:{port}" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_missing_weights_are_refused(cli: Any) -> None:
+    done = cli("serve", "--model", "PhaseNet/nothing", "--port", free_port())
+    assert done.exit_code == 4
+    assert "nothing" in done.stderr
+
+
+def test_a_dry_run_picks_the_example(cli: Any, imported_model: str) -> None:
+    done = cli("serve", "--model", imported_model, "--dry-run", "--port", free_port())
+    assert done.exit_code == 0, done.stderr
+    assert "picks in the example" in done.stdout
+    assert "ms a request" in done.stdout
+
+
+def test_an_error_of_the_client_says_what_to_do() -> None:
+    with PickClient(f"http://127.0.0.1:{free_port()}", retries=0) as nobody:
+        assert not nobody.ready()
+        with pytest.raises(ServiceError, match="does not answer"):
+            nobody.models()
+
+
 @pytest.mark.slow
 def test_a_killed_replica_loses_no_request_without_an_error(
     service: Served, stations: dict[str, bytes]
@@ -543,20 +661,6 @@ def test_a_killed_replica_loses_no_request_without_an_error(
     assert live.status_code == 200
 
 
-@pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory, imported_model: str) -> Iterator[Served]:
-    """A service with tight limits, which ends in the last of its tests."""
-    settings = (
-        f"models=[{{name: {imported_model}, runtime: {RUNTIME}}}]",
-        "limits.capacity=1",
-        "limits.request_timeout_s=3",
-        "replicas.threads=1",
-        "shutdown_s=20",
-    )
-    with served(tmp_path_factory.mktemp("small"), *settings) as running:
-        yield running
-
-
 def long_body(stations: dict[str, bytes], copies: int) -> bytes:
     """Many stations: the same one under other names."""
     from eqcctpro.waveform.decode import decode_records
@@ -575,72 +679,15 @@ def long_body(stations: dict[str, bytes], copies: int) -> bytes:
 
 
 @pytest.mark.slow
-def test_too_many_requests_get_429_and_slow_ones_408(
-    small: Served, stations: dict[str, bytes]
-) -> None:
-    content = long_body(stations, 40)
-
-    def ask(_: int) -> Any:
-        return httpx.post(f"{small.url}/v1/pick", content=content, timeout=60.0)
-
-    with ThreadPoolExecutor(6) as pool:
-        answers = list(pool.map(ask, range(6)))
-    codes = [answer.status_code for answer in answers]
-    assert 200 in codes
-    refused = [answer for answer in answers if answer.status_code == 429]
-    assert refused and all(answer.headers["retry-after"] == "1" for answer in refused)
-    late = httpx.post(f"{small.url}/v1/pick", content=long_body(stations, 900), timeout=60.0)
-    problem(late, 408)
-    # Its place is free again.
-    assert httpx.post(f"{small.url}/v1/pick", content=content, timeout=60.0).status_code == 200
-
-
-@pytest.mark.slow
-def test_ending_finishes_what_was_accepted(small: Served, stations: dict[str, bytes]) -> None:
+def test_ending_finishes_what_was_accepted(service: Served, stations: dict[str, bytes]) -> None:
+    """The very last of this service."""
     content = long_body(stations, 60)
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(httpx.post, f"{small.url}/v1/pick", content=content, timeout=60.0)
+        answer = pool.submit(httpx.post, f"{service.url}/v1/pick", content=content, timeout=60.0)
         time.sleep(0.15)
-        code = small.stop()
+        code = service.stop()
         assert answer.result().status_code == 200
         assert len(answer.result().json()["stations"]) == 60
     assert code == 0
     with pytest.raises(httpx.TransportError):
-        httpx.get(f"{small.url}/health/live")
-
-
-def start_and_fail(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command("serve", *arguments), capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-def test_a_port_in_use_is_refused(imported_model: str) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen(1)
-        port = taken.getsockname()[1]
-        done = start_and_fail("--model", imported_model, "--port", port)
-    assert done.returncode == 2
-    assert f"cannot listen at 127.0.0.1:{port}" in done.stderr
-    assert "--port" in done.stderr
-
-
-def test_missing_weights_are_refused() -> None:
-    done = start_and_fail("--model", "PhaseNet/nothing", "--port", free_port())
-    assert done.returncode == 4
-    assert "nothing" in done.stderr
-
-
-def test_a_dry_run_picks_the_example(imported_model: str) -> None:
-    done = start_and_fail("--model", imported_model, "--dry-run", "--port", free_port())
-    assert done.returncode == 0, done.stderr
-    assert "picks in the example" in done.stdout
-    assert "ms a request" in done.stdout
-
-
-def test_an_error_of_the_client_says_what_to_do() -> None:
-    with PickClient(f"http://127.0.0.1:{free_port()}", retries=0) as nobody:
-        assert not nobody.ready()
-        with pytest.raises(ServiceError, match="does not answer"):
-            nobody.models()
+        httpx.get(f"{service.url}/health/live")

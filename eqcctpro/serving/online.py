@@ -207,6 +207,8 @@ class OnlinePicker:
                 state.forward_since = time.monotonic() if pipeline.under_way else None
                 if pipeline.under_way:
                     pipeline.wait()
+                    if state.abandoned:
+                        return
                     self._inferred(state)
                 batch = self._take(state)
                 if batch is None:
@@ -230,8 +232,6 @@ class OnlinePicker:
                 if self._stopping:
                     return None
                 self._changed.wait()
-                if state.abandoned:
-                    return None
             if state.idle and self._max_wait_s:
                 self._linger(state)
             batch: list[_Waiting] = []
