@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import Any
+
+import msgspec
 
 from eqcctpro.serving.answers import Answer
 from eqcctpro.serving.engines import Engine, find_model, open_engine
@@ -15,7 +18,7 @@ from eqcctpro.serving.service import Service
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.waveforms import Options, read_body
 
-__all__ = ["try_requests"]
+__all__ = ["pick_example", "try_requests"]
 
 _TIMES = 20
 
@@ -45,12 +48,27 @@ def try_requests(settings: ServeSettings) -> Iterator[str]:
         )
 
 
-async def _pick_often(service: Service, engine: Engine) -> tuple[float, Answer]:
+def pick_example(model: str) -> list[dict[str, Any]]:
+    """Picks of the example in this process, as an answer holds them."""
+    settings = ServeSettings.checked({"models": [model]})
+    engine = open_engine(find_model(settings.models[0]), settings)
+    service = Service(
+        settings, {model: engine}, Metrics(settings.metrics), Guard(settings.security, "-")
+    )
+    _, answer = asyncio.run(_pick_often(service, engine, 1))
+    engine.online.close()
+    engine.runtime.close()
+    return [msgspec.to_builtins(row) for row in answer.rows()]
+
+
+async def _pick_often(
+    service: Service, engine: Engine, times: int = _TIMES
+) -> tuple[float, Answer]:
     """The median time of a request, and one answer."""
     content = example_miniseed(engine.model.picker)
     taken = []
-    for _ in range(_TIMES):
+    for _ in range(times):
         started = time.perf_counter()
         answer = await service.pick(read_body(content, ""), Options(), "dry-run")
         taken.append(time.perf_counter() - started)
-    return sorted(taken)[_TIMES // 2], answer
+    return sorted(taken)[times // 2], answer
