@@ -56,7 +56,7 @@ class PickReplica:
         What replicas share; without it this is the only one.
     """
 
-    def __init__(
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
         self,
         content: str,
         secret: str,
@@ -70,7 +70,8 @@ class PickReplica:
         self._listener: Listener | None = None
         try:
             self._hub: Hub = RemoteHub(hub) if hub is not None else LocalHub(settings)
-            self._service = self._open(secret, networks or {})
+            # In a thread, for networks in other replicas are asked through this event loop.
+            self._service = await asyncio.to_thread(self._open, secret, networks or {})
             self._app = create_app(self._service, *self._more_routes())
             if settings.grpc.port is not None:
                 from eqcctpro.serving.grpc_service import GrpcPicker
@@ -180,13 +181,13 @@ class NetworkReplica:
         The model.
     """
 
-    def __init__(self, content: str, name: str) -> None:
+    async def __init__(self, content: str, name: str) -> None:  # type: ignore[misc]
         self._settings = settings = ServeSettings.model_validate_json(content)
         state = StateFolder.of_environment()
         set_up_logs(settings.logs, state.log_socket if state else None)
         choice = next(model for model in settings.models if model.name == name)
         try:
-            self._engine = open_engine(find_model(choice), settings)
+            self._engine = await asyncio.to_thread(open_engine, find_model(choice), settings)
         except EQCCTProError as error:
             if state is not None:
                 state.note_failure(error)
@@ -245,7 +246,8 @@ class RemoteRuntime(Runtime):
 
     def submit(self, windows: Float32) -> Callable[[], Float32]:
         """Send a batch on its way; see :meth:`Runtime.submit`."""
-        response = self._handle.predict.remote(windows)
+        # A copy, for they are sent some time later.
+        response = self._handle.predict.remote(windows.copy())
 
         def result() -> Float32:
             curves: Float32 = response.result(timeout_s=self._timeout_s)

@@ -202,7 +202,7 @@ class OnlinePicker:
     def _work(self, state: _State) -> None:
         """Batch after batch: the next one is sent off before the last one is picked."""
         pipeline = state.pipeline
-        while not state.abandoned:
+        while True:
             try:
                 state.forward_since = time.monotonic() if pipeline.under_way else None
                 if pipeline.under_way:
@@ -219,10 +219,11 @@ class OnlinePicker:
                 pipeline.settle()
                 self._deliver(state, time.perf_counter() - started)
             except Exception as error:  # whatever a runtime raises ends its batch, not the service
-                if not state.abandoned:
-                    _log.exception("a batch failed")
-                    self._fail(state, Problem(f"the network failed: {type(error).__name__}"))
-                    pipeline.reset()
+                if state.abandoned:
+                    return
+                _log.exception("a batch failed")
+                self._fail(state, Problem(f"the network failed: {type(error).__name__}"))
+                pipeline.reset()
 
     def _take(self, state: _State) -> list[_Waiting] | None:
         """Stations for the next batch; none while one is under way, and None at the end."""

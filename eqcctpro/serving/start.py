@@ -30,12 +30,7 @@ __all__ = ["RunningService", "check_start", "running_service", "serve_until_ende
 _GLANCE_S = 0.5
 
 # Ray Serve's own settings; what the user sets in the environment counts.
-_RAY_SERVE = {
-    "RAY_SERVE_LOG_TO_STDERR": "0",
-    "RAY_SERVE_RUN_USER_CODE_IN_SEPARATE_THREAD": "0",
-    "RAY_SERVE_RUN_ROUTER_IN_SEPARATE_LOOP": "0",
-    "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000",
-}
+_RAY_SERVE = {"RAY_SERVE_LOG_TO_STDERR": "0", "RAY_SERVE_REQUEST_PATH_LOG_BUFFER_SIZE": "1000"}
 
 _log = logging.getLogger("eqcctpro.serving")
 

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from eqcctpro.serving.answers import Answer
-from eqcctpro.serving.engines import Engine, find_model, open_engine
+from eqcctpro.serving.engines import find_model, open_engine
 from eqcctpro.serving.example import example_miniseed
 from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.security import Guard
@@ -38,7 +38,9 @@ def try_requests(settings: ServeSettings) -> Iterator[str]:
             Metrics(settings.metrics),
             Guard(settings.security, "-"),
         )
-        seconds, answer = asyncio.run(_pick_often(service, engine))
+        seconds, answer = asyncio.run(
+            _pick_often(service, example_miniseed(engine.model.picker), _TIMES)
+        )
         engine.online.close()
         engine.runtime.close()
         yield (
@@ -55,17 +57,14 @@ def pick_example(model: str) -> list[dict[str, Any]]:
     service = Service(
         settings, {model: engine}, Metrics(settings.metrics), Guard(settings.security, "-")
     )
-    _, answer = asyncio.run(_pick_often(service, engine, 1))
+    _, answer = asyncio.run(_pick_often(service, example_miniseed(), 1))
     engine.online.close()
     engine.runtime.close()
     return [msgspec.to_builtins(row) for row in answer.rows()]
 
 
-async def _pick_often(
-    service: Service, engine: Engine, times: int = _TIMES
-) -> tuple[float, Answer]:
+async def _pick_often(service: Service, content: bytes, times: int) -> tuple[float, Answer]:
     """The median time of a request, and one answer."""
-    content = example_miniseed(engine.model.picker)
     taken = []
     for _ in range(times):
         started = time.perf_counter()
