@@ -88,6 +88,18 @@ class RunEQCCTPro:
         Overrides `ripper`; ``"local"`` runs in this process.
     runtime, batch_size, window_grid, bandpass, model_arguments, formats, overview, report
         As in `eqcctpro.PickConfig`.  ``runtime="tensorflow"`` runs EQCCT as published.
+    journal : bool
+        Record what is done, so that a killed run goes on where it was.
+    resume : {"auto", "require", "never"}
+        Whether an unfinished run in `output_dir` is gone on with; ``"never"`` discards it.
+        See ``docs/faults.md``.
+    retry_failed : bool
+        On going on, pick again what failed.
+    item_timeout : float, optional
+        Seconds in which a station must be read; None waits as long as it takes.
+    address : str, optional
+        A running Ray cluster on which to pick, ``"HOST:PORT"`` or ``"auto"``; see
+        ``docs/cluster.md``.
     max_vram_mb : float, optional
         GPU memory of all workers together, MB; an even part of it on each GPU.
     configuration : BestConfiguration, optional
@@ -171,6 +183,11 @@ class RunEQCCTPro:
         overview: bool = True,
         report: bool = False,
         max_vram_mb: float | None = None,
+        journal: bool = True,
+        resume: str = "auto",
+        retry_failed: bool = True,
+        item_timeout: float | None = 600.0,
+        address: str | None = None,
         configuration: BestConfiguration | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
@@ -221,6 +238,11 @@ class RunEQCCTPro:
             formats=tuple(formats),
             overview=overview,
             report=report,
+            journal=journal,
+            resume=resume,
+            retry_failed=retry_failed,
+            item_timeout=item_timeout,
+            address=address,
         )
         if self.configuration is not None:
             from eqcctpro.evaluation.applying import take_configuration

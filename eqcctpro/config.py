@@ -158,6 +158,14 @@ class PickConfig(BaseModel):
             )
         if self.response is not None and not self.amplitudes:
             raise ValueError("response is for amplitudes, which are not asked for")
+        if self.address is not None:
+            if self.cpu_ids is not None:
+                raise ValueError("cpu_ids are cores of this machine, and address means a cluster")
+            if len(self.gpu_ids) > 1:
+                raise ValueError(
+                    f"device {self.device}: on a cluster Ray hands out the GPUs of the nodes; "
+                    "write cuda, and workers for how many"
+                )
         if self.mode == "local":
             if len(self.gpu_ids) > 1:
                 raise ValueError(

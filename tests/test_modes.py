@@ -18,7 +18,9 @@ from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
 from eqcctpro.orchestration.bundles import make_bundles
 from eqcctpro.orchestration.dispatch import BundleQueue
+from eqcctpro.orchestration.model_choice import describe, find_run_weights
 from eqcctpro.orchestration.session import PickSession
+from eqcctpro.orchestration.worker import PickWorker, WorkerSpec
 from eqcctpro.resources.sampler import tree_pss_mb
 
 ray = pytest.importorskip("ray")
@@ -100,7 +102,7 @@ def test_modes_give_identical_picks(picked: Any, local: Any, mode: str, runtime:
 
 @SLOW
 def test_ray_that_was_there_before_is_left_running(picked: Any, local: Any) -> None:
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
     nodes = ray.nodes()
     for mode, runtime, workers in [
         *(("modelactor", "openvino", 2), ("modelactor", "openvino", 5)),
@@ -136,6 +138,7 @@ def test_a_station_that_kills_its_worker_fails_alone(picked: Any, local: Any, mo
         feeder.prepare = prepare
 
     ray.init(
+        address="local",
         num_cpus=2,
         include_dashboard=False,
         logging_level="ERROR",
@@ -154,7 +157,7 @@ def test_a_station_that_kills_its_worker_fails_alone(picked: Any, local: Any, mo
 
 @SLOW
 def test_concurrent_time_chunks_change_no_pick(picked: Any) -> None:
-    ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR")
+    ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
     expected = picked("local", "openvino", **TWO_CHUNKS).table.drop_columns(["run_id"])
     for mode, chunks in (("modelactor", 1), ("ripper", 2)):
         result = picked(mode, "openvino", workers=2, concurrent_timechunks=chunks, **TWO_CHUNKS)
@@ -201,6 +204,32 @@ def test_bundles_of_a_dead_worker_come_back_one_by_one(archive: Path) -> None:
     queue.put_back(first)
     again = [queue.take() for _ in first]
     assert again == [[task] for task in first]
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 64])
+def test_what_a_worker_holds_back_comes_with_its_next_bundle(
+    archive: Path, imported_model: str, batch_size: int, tmp_path: Path
+) -> None:
+    config = PickConfig.checked(input=archive, output=tmp_path, model=imported_model)
+    weights = find_run_weights(config)
+    _, settings = describe(config, weights)
+    tasks = make_plan(InputSettings((archive,), context_ns=settings.context_ns)).tasks
+    spec = WorkerSpec(weights, settings, runtime="onnxruntime", batch_size=batch_size, threads=1)
+    worker = PickWorker(spec)
+    whole = worker.pick(tasks)
+    assert sorted(record.task for record in whole.records) == [task.index for task in tasks]
+    answers = [worker.pick([task], more=True) for task in tasks]
+    assert sum(len(answer.records) for answer in answers) < len(tasks)
+    answers.append(worker.pick([]))
+    records = sorted((r for a in answers for r in a.records), key=lambda record: record.task)
+    assert records == sorted(whole.records, key=lambda record: record.task)
+    # What waits when a run breaks off is not mixed into the next one.
+    worker.pick(tasks[:1], more=True)
+    with pytest.raises(AttributeError):
+        worker.pick([None], more=True)  # type: ignore[list-item]
+    again = worker.pick(tasks)
+    assert len(again.records) == len(tasks)
+    assert len(again.picks) == len(whole.picks) == sum(len(a.picks) for a in answers) > 20
 
 
 class TestCores:

@@ -37,8 +37,16 @@ COLUMNS = ("network", "station", "location", "channel", "phase", "time", "start_
 
 
 @pytest.fixture(scope="module")
+def grpc_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
 def service(
-    tmp_path_factory: pytest.TempPathFactory, imported_model: str, generated_network: Any
+    tmp_path_factory: pytest.TempPathFactory,
+    imported_model: str,
+    generated_network: Any,
+    grpc_port: int,
 ) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("serve")
     settings = (
@@ -52,6 +60,7 @@ def service(
         "replicas.threads=1",
         "http.cors_origins=[https://example.org]",
         "metrics.namespace=quake",
+        f"grpc.port={grpc_port}",
     )
     with served(folder, *settings) as running:
         yield running
@@ -509,6 +518,29 @@ def test_jobs_pick_archives_on_the_servers_disk(
     raw.delete(f"/v1/jobs/{other['id']}").raise_for_status()
     assert client.job(other["id"])["status"] == "cancelled"
     assert [one["id"] for one in raw.get("/v1/jobs").json()["jobs"]] == [other["id"], job["id"]]
+
+
+def test_grpc_gives_the_same_picks(
+    service: Served, grpc_port: int, client: PickClient, stations: dict[str, bytes]
+) -> None:
+    import grpc
+
+    from eqcctpro.serving.grpc_messages import SERVICE, message
+
+    content = next(iter(stations.values()))
+    wanted = [(pick["phase"], pick["time"]) for pick in client.pick(content)["picks"]]
+    with grpc.insecure_channel(f"127.0.0.1:{grpc_port}") as channel:
+        ask = channel.unary_unary(
+            f"/{SERVICE}/Pick",
+            request_serializer=message("PickRequest").SerializeToString,
+            response_deserializer=message("PickReply").FromString,
+        )
+        metadata = [("application", "eqcctpro")]
+        reply = ask(message("PickRequest")(body=content), metadata=metadata, timeout=30)
+        assert [(pick.phase, pick.time) for pick in reply.picks] == wanted
+        with pytest.raises(grpc.RpcError) as error:
+            ask(message("PickRequest")(), metadata=metadata, timeout=30)
+        assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
 
 
 def test_the_service_passes_its_own_check(service: Served, cli: Any) -> None:

@@ -275,6 +275,19 @@ def test_too_slow_requests_break_a_replica(inside: Callable[..., Inside]) -> Non
     assert "in the mean" in answer.json()["reason"]
 
 
+def test_a_replica_that_fails_its_self_test_is_broken(inside: Callable[..., Inside]) -> None:
+    one = inside(watchdog={"self_test_s": 1e-6})
+    asyncio.run(one.service.test_itself())
+    assert one.service.broken is None
+    assert one.runtime.batches
+    one.runtime.submit = None  # type: ignore[assignment, method-assign]
+    asyncio.run(one.service.test_itself())
+    assert "self-test" in (one.service.broken or "")
+    del one.runtime.submit
+    asyncio.run(one.service.test_itself())
+    assert one.service.broken is None
+
+
 def test_keys_open_a_closed_service(inside: Callable[..., Inside]) -> None:
     (alice, alice_hash), (bob, bob_hash) = make_key(), make_key()
     one = inside(

@@ -22,7 +22,7 @@ from eqcctpro.serving.client import PickClient
 from eqcctpro.serving.example import example_miniseed
 from eqcctpro.serving.security import make_key
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.exhaustive
 
 EXAMPLE = example_miniseed()
 KEY, DIGEST = make_key()

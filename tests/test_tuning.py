@@ -6,7 +6,8 @@ import json
 import math
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 
 from eqcctpro.config import PickConfig, load_config_file
 from eqcctpro.errors import InputError
+from eqcctpro.evaluation.configuration import BestConfiguration
 from eqcctpro.evaluation.grid import TrialSpec
 from eqcctpro.evaluation.settings import EvaluationConfig
 from eqcctpro.evaluation.subject import Outcome
@@ -72,6 +74,11 @@ def machine(seed: int) -> Callable[..., TrialResult]:
     return run
 
 
+def as_measured(options: Sequence[BestConfiguration], *_: Any) -> list[BestConfiguration]:
+    """A repetition that finds the times of the trials again."""
+    return list(options)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_within_5_percent_of_the_sweep_with_a_quarter_of_its_trials(
     config: Callable[..., EvaluationConfig], seed: int
@@ -79,7 +86,7 @@ def test_within_5_percent_of_the_sweep_with_a_quarter_of_its_trials(
     sweep = Sweep(config("sweep"))
     run = machine(seed)
     times = [run(spec).median().seconds for spec in sweep.specs]
-    report = Tuner(config("tune")).run(runner=machine(seed))
+    report = Tuner(config("tune")).run(runner=machine(seed), settle=as_measured)
     assert report.space == len(sweep.specs) == 135
     assert report.trials <= report.space / 4
     assert report.best.seconds <= 1.05 * min(times)
@@ -95,7 +102,7 @@ def test_configurations_that_fail_are_passed_over(
             return TrialResult(spec, error="out of memory")
         return works(spec)
 
-    report = Tuner(config("tune")).run(runner=run)
+    report = Tuner(config("tune")).run(runner=run, settle=as_measured)
     assert report.best.settings["batch_size"] <= 64
     assert report.best.settings["runtime"] != "torch"
     with pytest.raises(InputError, match="no configuration works: broken"):
@@ -105,7 +112,7 @@ def test_configurations_that_fail_are_passed_over(
 def test_trials_of_an_earlier_tuning_are_not_run_again(
     config: Callable[..., EvaluationConfig],
 ) -> None:
-    first = Tuner(config("tune")).run(runner=machine(3))
+    first = Tuner(config("tune")).run(runner=machine(3), settle=as_measured)
 
     def never(*_: Any, **__: Any) -> TrialResult:
         raise AssertionError
@@ -114,15 +121,52 @@ def test_trials_of_an_earlier_tuning_are_not_run_again(
     assert (again.best.seconds, again.trials) == (first.best.seconds, first.trials)
 
 
+def test_what_is_close_is_measured_again_in_turns(
+    config: Callable[..., EvaluationConfig],
+) -> None:
+    asked = []
+
+    def settle(options: Sequence[BestConfiguration], *_: Any) -> list[BestConfiguration]:
+        asked.append([(option.mode, option.settings["runtime"]) for option in options])
+        first, *others = options
+        return [replace(first, seconds=9.0), *(replace(one, seconds=1.0) for one in others)]
+
+    axes = {"modes": ("local", "modelactor"), "runtimes": ("openvino", "onnxruntime")}
+
+    def run(spec: TrialSpec, *_: Any, **__: Any) -> TrialResult:
+        slower = 1.1 if spec.config.mode == "local" else 1.0
+        slower *= 1.5 if spec.config.runtime == "onnxruntime" else 1.0
+        repeats = [Outcome(slower, {}, 4, 0, 0, {"P": 1}) for _ in range(3)]
+        return TrialResult(spec, {"workers": spec.config.workers}, [], repeats, 1.0, 0.5)
+
+    report = Tuner(config("tune", **axes)).run(runner=run, settle=settle)
+    assert asked == [[("modelactor", "openvino"), ("local", "openvino")]]
+    assert (report.best.mode, report.best.seconds) == ("local", 1.0)
+    assert report.best.runner_up is not None
+    assert report.best.runner_up.seconds == 9.0
+    assert [note[:12] for note in report.notes] == ["in turns 1 s", "in turns 9 s"]
+    again = Tuner(config("tune", **axes)).run(runner=run, settle=settle)
+    assert (again.best.mode, len(asked)) == ("local", 1)
+    # What cannot be repeated leaves the trials' answer.
+    failed = Tuner(config("other", **axes)).run(runner=run, settle=lambda *_: [])
+    assert failed.best.mode == "modelactor"
+
+
 def test_deadlines(config: Callable[..., EvaluationConfig]) -> None:
     times = {"station_counts": (2, 4)}
-    seconds = Tuner(config("a", **times)).run(runner=machine(1)).best.seconds_high
-    kept = Tuner(config("a", **times), deadline_s=2 * seconds).run(runner=machine(1))
+    seconds = (
+        Tuner(config("a", **times)).run(runner=machine(1), settle=as_measured).best.seconds_high
+    )
+    kept = Tuner(config("a", **times), deadline_s=2 * seconds).run(
+        runner=machine(1), settle=as_measured
+    )
     assert kept.keeps_deadline
     assert kept.smallest is not None
     assert kept.smallest.seconds_high <= 2 * seconds
     assert "4 stations keep the deadline" in kept.verdict()
-    missed = Tuner(config("a", **times), deadline_s=seconds / 2).run(runner=machine(1))
+    missed = Tuner(config("a", **times), deadline_s=seconds / 2).run(
+        runner=machine(1), settle=as_measured
+    )
     assert not missed.keeps_deadline
     assert missed.smallest is None
     assert "miss the deadline" in missed.verdict()
@@ -134,7 +178,7 @@ def test_more_stations_than_there_are(
     config: Callable[..., EvaluationConfig], stations: int, words: str
 ) -> None:
     tuner = Tuner(config("a", station_counts=(2, 4)), stations=stations, deadline_s=100)
-    report = tuner.run(runner=machine(1))
+    report = tuner.run(runner=machine(1), settle=as_measured)
     answer = report.for_stations
     assert answer.predicted
     assert answer.stations == stations

@@ -2,42 +2,51 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 
-from eqcctpro.archive.plan import Plan, StationTask, instrument_key
+import numpy as np
+
+from eqcctpro.archive.plan import Plan, instrument_key
 from eqcctpro.times import NS_PER_S
 
 __all__ = ["station_hours"]
 
 
-def station_hours(plan: Plan, tasks: Iterable[StationTask]) -> float:
+def station_hours(plan: Plan, tasks: Iterable[int]) -> float:
     """Hours of data of some tasks, summed over their stations.
 
     Several instruments, channels and files of a station at one time count once, and only what
     the tasks' chunks own.  Gaps between files are left out; gaps inside a file are not known.
+
+    Parameters
+    ----------
+    plan : Plan
+    tasks : iterable of int
+        Their indices in the plan.
     """
-    extents: dict[str, list[tuple[tuple[str, str, str, str], int, int]]] = {}
-    for file in plan.files:
-        extents[file.path] = [
-            (instrument_key(extent.code), extent.start_ns, extent.end_ns)
-            for extent in file.channels
-        ]
-    spans: dict[tuple[str, str], list[tuple[int, int]]] = {}
-    for task in tasks:
+    stations: dict[tuple[str, str], int] = {}
+    rows = array("q")  # station, start and end of each extent, one after the other
+    for index in tasks:
+        task = plan.tasks[index]
+        station = stations.setdefault((task.network, task.station), len(stations))
         key = (task.network, task.station, task.location, task.instrument)
-        spans.setdefault((task.network, task.station), []).extend(
-            (max(start, task.chunk.own_start_ns), min(end, task.chunk.own_end_ns))
-            for path in task.files
-            for code, start, end in extents.get(path, [])
-            if code == key
-        )
-    return sum(_covered(each) for each in spans.values()) / (3600 * NS_PER_S)
+        for file in plan.tasks.files_of(index):
+            for extent in file.channels:
+                if instrument_key(extent.code) == key:
+                    start = max(extent.start_ns, task.chunk.own_start_ns)
+                    rows.extend((station, start, min(extent.end_ns, task.chunk.own_end_ns)))
+    return _covered(np.array(rows, dtype=np.int64).reshape(-1, 3)) / (3600 * NS_PER_S)
 
 
-def _covered(spans: list[tuple[int, int]]) -> int:
+def _covered(spans: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> int:
+    """Nanoseconds that spans cover, those of each station together; one row each."""
     total = 0
-    latest = -(2**63)
-    for start, end in sorted(spans):
+    latest = at = -(2**63)
+    order = np.lexsort((spans[:, 2], spans[:, 1], spans[:, 0]))
+    for station, start, end in spans[order].tolist():
+        if station != at:
+            at, latest = station, -(2**63)
         total += max(0, end - max(start, latest))
         latest = max(latest, end)
     return total

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from eqcctpro.archive.files import ArchiveFile, Layout, detect_layout, list_files
 from eqcctpro.archive.index import LONG_GAP_NS, Code, IndexedFile, index_file, joined_spans
+from eqcctpro.archive.tasks import FileTable, StationTask, Tasks, TaskTable
 from eqcctpro.archive.timechunks import (
     FOREVER_NS,
     MINUTE_NS,
@@ -24,7 +25,7 @@ from eqcctpro.errors import DecodeError, InputError, SettingsError
 
 Key = tuple[str, str, str, str]
 
-__all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "make_plan"]
+__all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
 
 
 # Letters of a pattern that stand for others.
@@ -70,44 +71,6 @@ class InputSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class StationTask:
-    """One instrument of one station in one time chunk.
-
-    Attributes
-    ----------
-    index : int
-        Position in the plan.
-    network, station, location, instrument : str
-        `instrument` is the band and instrument code, for example ``"HH"``.
-    folder : str
-        Name of the station in output paths: its folder, or its code.
-    chunk : Timechunk
-    files : tuple of str
-        Files with records of this station and time.
-    n_bytes : int
-        Size of these files.
-    stamps : tuple of (int, int)
-        Size and time of the last change, in nanoseconds, of each file when the plan was made.
-    """
-
-    index: int
-    network: str
-    station: str
-    location: str
-    instrument: str
-    folder: str
-    chunk: Timechunk
-    files: tuple[str, ...]
-    n_bytes: int
-    stamps: tuple[tuple[int, int], ...] = ()
-
-    @property
-    def name(self) -> str:
-        """``NET.STA.LOC.INSTRUMENT``."""
-        return f"{self.network}.{self.station}.{self.location}.{self.instrument}"
-
-
-@dataclass(frozen=True, slots=True)
 class FileProblem:
     """A file that cannot be used, and why."""
 
@@ -132,8 +95,8 @@ class Plan:
 
     layout: Layout
     chunks: list[Timechunk]
-    tasks: list[StationTask]
-    files: list[IndexedFile]
+    tasks: Tasks
+    files: FileTable
     problems: list[FileProblem] = field(default_factory=list)
     ignored: list[str] = field(default_factory=list)
     skipped: dict[str, int] = field(default_factory=dict)
@@ -156,9 +119,7 @@ class _Instrument:
 class _Piece:
     """What one file holds of one instrument."""
 
-    path: str
-    size: int
-    mtime_ns: int
+    file: int
     chunk: str
     folder: str
     start_ns: int
@@ -178,7 +139,8 @@ def make_plan(settings: InputSettings) -> Plan:
     layout: Layout = (
         detect_layout(settings.inputs) if settings.layout == "auto" else settings.layout  # type: ignore[assignment]
     )
-    plan = Plan(layout, [], [], [])
+    files = FileTable()
+    plan = Plan(layout, [], Tasks(TaskTable(files), range(0)), files)
     holdings = _index(list_files(settings.inputs, layout), plan)
     if not holdings:
         raise InputError(
@@ -189,8 +151,7 @@ def make_plan(settings: InputSettings) -> Plan:
     plan.skipped["not_chosen"] = len(everything) - len(holdings)
     plan.chunks = _time_chunks(holdings, settings, layout)
     folders_are_chunks = layout == "chunks" and settings.timechunk_min is None
-    plan.tasks = _tasks(holdings, plan.chunks, settings, folders_are_chunks)
-    reached = {(task.network, task.station, task.location, task.instrument) for task in plan.tasks}
+    plan.tasks, reached = _tasks(holdings, plan, settings, folders_are_chunks)
     plan.skipped["outside_span"] = sum(item.key not in reached for item in holdings)
     if not plan.tasks:
         raise InputError(
@@ -202,7 +163,11 @@ def make_plan(settings: InputSettings) -> Plan:
 
 def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_Piece]]:
     holdings: dict[Key, list[_Piece]] = {}
+    last = ""
     for file in files:
+        if file.path == last:
+            continue  # inputs may overlap
+        last = file.path
         try:
             indexed = index_file(file.path)
         except DecodeError as error:
@@ -215,12 +180,11 @@ def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_
         if not indexed.channels:
             plan.ignored.append(file.path)
             continue
-        plan.files.append(indexed)
-        stamp = indexed.size, indexed.mtime_ns
+        number = plan.files.append(indexed)
         for key, spans in _instruments(indexed).items():
             held = holdings.setdefault(key, [])
             for start_ns, end_ns in spans:
-                held.append(_Piece(file.path, *stamp, file.chunk, file.folder, start_ns, end_ns))
+                held.append(_Piece(number, file.chunk, file.folder, start_ns, end_ns))
     return {_Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
 
 
@@ -330,16 +294,17 @@ def _time_chunks(
 
 def _tasks(
     holdings: dict[_Instrument, list[_Piece]],
-    chunks: Sequence[Timechunk],
+    plan: Plan,
     settings: InputSettings,
     folders_are_chunks: bool,
-) -> list[StationTask]:
-    found: list[tuple[_Instrument, Timechunk, list[_Piece]]] = []
+) -> tuple[Tasks, set[Key]]:
+    """The station tasks, and the instruments that have one."""
+    found: list[tuple[_Instrument, Timechunk, list[int]]] = []
     shared = False
-    owners = _FolderOwners(chunks, settings)
-    grid = _ReadSpans(chunks, settings.context_ns)
+    owners = _FolderOwners(plan.chunks, settings)
+    grid = _ReadSpans(plan.chunks, settings.context_ns)
     for instrument in sorted(holdings, key=lambda item: (item.key, item.folder)):
-        used: set[str] = set()
+        used: set[int] = set()
         held = holdings[instrument]
         if folders_are_chunks:
             own = owners.of({piece.chunk for piece in held})
@@ -350,28 +315,17 @@ def _tasks(
             # A chunk that owns none of the data is left out by rule.
             if not any(_owned(piece, chunk) for piece in pieces):
                 continue
-            shared = shared or any(piece.path in used for piece in pieces)
-            used.update(piece.path for piece in pieces)
-            found.append((instrument, chunk, pieces))
+            # Files are numbered in the order of their paths.
+            files = sorted({piece.file for piece in pieces})
+            shared = shared or any(file in used for file in files)
+            used.update(files)
+            found.append((instrument, chunk, files))
     if settings.chunk_major or not shared:
         found.sort(key=lambda item: item[1].index)
-    return [_task(index, *item) for index, item in enumerate(found)]
-
-
-def _task(
-    index: int, instrument: _Instrument, chunk: Timechunk, pieces: Sequence[_Piece]
-) -> StationTask:
-    stamps = {piece.path: (piece.size, piece.mtime_ns) for piece in pieces}
-    files = tuple(sorted(stamps))
-    return StationTask(
-        index,
-        *instrument.key,
-        instrument.folder,
-        chunk,
-        files,
-        sum(size for size, _ in stamps.values()),
-        tuple(stamps[path] for path in files),
-    )
+    table = TaskTable(plan.files)
+    for instrument, chunk, files in found:
+        table.append((*instrument.key, instrument.folder), chunk, files)
+    return Tasks(table, range(len(table))), {instrument.key for instrument, _, _ in found}
 
 
 class _ReadSpans:

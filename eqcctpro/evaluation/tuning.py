@@ -3,7 +3,9 @@
 The axes hardly interact: which runtime is fastest and from which batch size on does not
 depend on the mode, and time against batch size or workers has one minimum.  So the axes are
 searched one after the other, each from the best point of the ones before, and a search along
-an axis stops where it no longer gains.
+an axis stops where it no longer gains.  Trials are processes that follow each other, and on a
+machine that others use too their times differ by more than configurations do; so the best of
+each mode and runtime are at last measured again in turns.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from eqcctpro.errors import InputError
 from eqcctpro.evaluation.configuration import BestConfiguration
 from eqcctpro.evaluation.grid import TrialSpec
 from eqcctpro.evaluation.results import Trial, read_results
+from eqcctpro.evaluation.runoff import Settler, in_turns, remembered, winner
 from eqcctpro.evaluation.selection import predicted_at, rank
 from eqcctpro.evaluation.settings import EvaluationConfig
 from eqcctpro.evaluation.sweep import Listener, Runner, Sweep
@@ -29,7 +32,11 @@ __all__ = ["Tuner", "TuningReport"]
 # A gain below this is within what repeats of one configuration differ by.
 GAIN = 0.02
 # Another mode, or the second runtime, is searched further if it is not slower than this.
-WORTH_A_LOOK = 1.25
+WORTH_A_LOOK = 1.3
+# Configurations that are not slower than this may be the fastest, and so many of them are
+# measured again in turns.
+CLOSE = 1.2
+RUN_OFF = 3
 # Uncertainty of a time that is only scaled with the number of stations.
 FAR_OFF = 0.25
 # Batch sizes change time by tens of percent, so the search begins in the middle.
@@ -51,7 +58,7 @@ class TuningReport:
         fewer.
     deadline_s : float or None
     trials : int
-        Trials that were needed, with those that were there before.
+        Trials that were needed, with those that were there before and those in turns.
     space : int
         Trials of a full sweep.
     notes : list of str
@@ -139,8 +146,23 @@ class Tuner:
     def _full(self, spec: TrialSpec) -> bool:
         return len(spec.station_set.stations) == self._count
 
-    def run(self, *, runner: Runner = run_trial, on_trial: Listener | None = None) -> TuningReport:
+    def run(
+        self,
+        *,
+        runner: Runner = run_trial,
+        on_trial: Listener | None = None,
+        settle: Settler = in_turns,
+    ) -> TuningReport:
         """Search; trials are kept like those of a sweep, and found there when repeated.
+
+        Parameters
+        ----------
+        runner : callable
+            Carries out a trial.
+        on_trial : callable, optional
+            Told of each.
+        settle : callable
+            Measures those configurations again that trials cannot tell apart.
 
         Raises
         ------
@@ -154,48 +176,77 @@ class Tuner:
         if not good:
             errors = [trial.error for trial in trials]
             raise InputError(f"no configuration works: {errors[0]}")
-        best = rank([BestConfiguration.measured(trial) for trial in good])
+        options = [BestConfiguration.measured(trial) for trial in good]
+        best, settled = self._settle(options, settle)
         answer, notes = self._for_wanted(best)
         return TuningReport(
             best=best,
             smallest=self._smallest(good),
             for_stations=answer,
             deadline_s=self._deadline_s,
-            trials=len(self._seen),
+            trials=len(self._seen) + len(settled),
             space=len(self.space),
-            notes=notes,
+            notes=[*settled, *notes],
         )
 
+    def _settle(
+        self, options: Sequence[BestConfiguration], settle: Settler
+    ) -> tuple[BestConfiguration, list[str]]:
+        """The best, after the closest ones have been measured in turns; a note on each."""
+        best_of: dict[tuple[str, str], BestConfiguration] = {}
+        for option in sorted(options, key=lambda option: option.seconds):
+            best_of.setdefault((option.mode, str(option.settings.get("runtime"))), option)
+        most = max(2, min(RUN_OFF, len(self.space) // 4 - len(self._seen)))
+        fastest, *_ = close = list(best_of.values())[:most]
+        close = [option for option in close if option.seconds <= CLOSE * fastest.seconds]
+        if len(close) == 1:
+            return rank(options), []
+        like = next(
+            spec.config
+            for spec in self.space
+            if spec.configuration_id == fastest.trial.configuration_id
+        )
+        known = remembered(settle, self._config.csv_dir / "tuned_in_turns.json")
+        found = known(close, like, self._config.pick.output / "in_turns")
+        if not found:
+            return rank(options), []
+        return winner(found), [
+            f"in turns {option.seconds:.3g} s: {option.mode}, {option.settings.get('runtime')}, "
+            f"batch {option.settings.get('batch_size')}"
+            for option in sorted(found, key=lambda option: option.seconds)
+        ]
+
     def _search(self) -> None:
-        """Axis after axis, from the cheapest mode on."""
+        """Axis after axis: runtimes in the cheapest mode, other modes, batches, workers."""
         order = {"local": 0, "modelactor": 1, "ripper": 2}
         modes = sorted({spec.config.mode for spec in self.space}, key=lambda mode: order[mode])
         first = self._middle([spec for spec in self.space if spec.config.mode == modes[0]])
         by_runtime = sorted(self._variants(first, "runtime"), key=self._seconds)
-        best = self._climb(by_runtime[0], "batch_size")
-        for other in by_runtime[1:2]:
-            if self._seconds(other) < WORTH_A_LOOK * self._seconds(by_runtime[0]):
-                same = self._variants(other, "batch_size")
-                alike = [s for s in same if s.config.batch_size == best.config.batch_size]
-                best = min([best, *alike], key=self._seconds)
+        best = by_runtime[0]
+        worthwhile = WORTH_A_LOOK * self._seconds(best)
+        others = [one for one in by_runtime[1:2] if self._seconds(one) < worthwhile]
+        starts = [best, *others]
         for mode in modes[1:]:
-            best = min(best, self._try_mode(mode, best), key=self._seconds)
-        if best.config.mode != "local":
-            best = self._climb(best, "batch_size")
+            found = min((self._in_mode(mode, one) for one in starts), key=self._seconds)
+            if self._seconds(found) < WORTH_A_LOOK * self._seconds(best):
+                found = self._climb(found, "workers")
+            best = min(best, found, key=self._seconds)
+        best = self._climb(best, "batch_size")
+        for other in others:
+            same = self._variants(other, "batch_size")
+            alike = [s for s in same if s.config.batch_size == best.config.batch_size]
+            best = min([best, *alike], key=self._seconds)
 
-    def _try_mode(self, mode: str, best: TrialSpec) -> TrialSpec:
-        """The best of another mode, looked for only as long as it may win."""
+    def _in_mode(self, mode: str, like: TrialSpec) -> TrialSpec:
+        """A configuration in another mode, with a worker for each core."""
         alike = [
             spec
             for spec in self.space
             if spec.config.mode == mode
-            and spec.config.runtime == best.config.runtime
-            and spec.config.batch_size == best.config.batch_size
+            and spec.config.runtime == like.config.runtime
+            and spec.config.batch_size == like.config.batch_size
         ]
-        start = min(alike, key=self._distance_from_cores)
-        if self._seconds(start) > WORTH_A_LOOK * self._seconds(best):
-            return start
-        return self._climb(start, "workers")
+        return min(alike, key=self._distance_from_cores)
 
     def _distance_from_cores(self, spec: TrialSpec) -> int:
         useful = len(spec.config.gpu_ids) or len(spec.config.cpu_ids or ())

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from eqcctpro.config import PickConfig
+from eqcctpro.errors import InputError
 from eqcctpro.evaluation.configuration import BestConfiguration
-from eqcctpro.evaluation.ours import SessionSubject
 from eqcctpro.evaluation.results import Trial, read_results
+from eqcctpro.evaluation.runoff import in_turns
 from eqcctpro.evaluation.selection import measured_at, rank
 from eqcctpro.evaluation.settings import EvaluationConfig
-from eqcctpro.evaluation.sidebyside import Contender, compare
 from eqcctpro.evaluation.sweep import Sweep
 from eqcctpro.evaluation.tuning import Tuner
 
@@ -84,7 +83,7 @@ def check_tuning(
         tuning_trials=tuned.trials,
         sweep_s=done.seconds,
         tuning_s=tuning_s,
-        ratio=_in_turns(config, best, tuned.best, sweep.specs[0].config, folder, repeats),
+        ratio=_in_turns(best, tuned.best, sweep.specs[0].config, folder, repeats),
     )
 
 
@@ -93,7 +92,6 @@ def _trials(config: EvaluationConfig) -> tuple[Trial, ...]:
 
 
 def _in_turns(
-    config: EvaluationConfig,
     one: BestConfiguration,
     other: BestConfiguration,
     like: PickConfig,
@@ -102,18 +100,7 @@ def _in_turns(
 ) -> float:
     if one.settings == other.settings:
         return 1.0
-    contenders = []
-    for name, answer in (("sweep", one), ("tuned", other)):
-        run = PickConfig.checked(
-            **answer.pick_settings(),
-            model=config.pick.model,
-            input=like.input,
-            layout=like.layout,
-            stations=like.stations,
-            output=folder / "turns",
-            formats=("csv",),
-            overview=False,
-        )
-        contenders.append(Contender(name, partial(SessionSubject, run)))
-    first, second = compare(contenders, folder / "turns", repeats=repeats)
-    return second.median / first.median
+    measured = in_turns([one, other], like, folder / "turns", repeats=repeats)
+    if len(measured) < 2:
+        raise InputError("one of the two answers fails when it is repeated")
+    return measured[1].seconds / measured[0].seconds

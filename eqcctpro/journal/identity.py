@@ -6,15 +6,16 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eqcctpro.archive.plan import Plan, StationTask
+from eqcctpro.archive.tasks import FileTable, StationTask
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.settings import PipelineSettings
 
-__all__ = ["Stamp", "file_stamps", "item_ids", "pick_settings", "plan_hash"]
+__all__ = ["FileStamps", "Stamp", "item_ids", "pick_settings", "plan_hash"]
 
 #: Size in bytes and time of the last change in nanoseconds.
 Stamp = tuple[int, int]
@@ -73,33 +74,63 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, sort_keys=True, default=str)
 
 
-def file_stamps(plan: Plan, inputs: Sequence[Path]) -> dict[str, Stamp]:
+class FileStamps(Mapping[str, Stamp]):
     """Stamp of every file of a plan, by its name below the input.
 
     Names do not hold where the input lies, so that an archive may be mounted elsewhere when
     a run goes on.
+
+    Parameters
+    ----------
+    files : FileTable
+    inputs : sequence of Path
     """
-    names = relative_names((file.path for file in plan.files), inputs)
-    return {names[file.path]: (file.size, file.mtime_ns) for file in plan.files}
+
+    def __init__(self, files: FileTable, inputs: Sequence[Path]) -> None:
+        self._files = files
+        self._names = RelativeNames(inputs)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[str]:
+        return (self._names(self._files.path(number)) for number in range(len(self)))
+
+    def __getitem__(self, name: str) -> Stamp:
+        return self._known[name]
+
+    @cached_property
+    def _known(self) -> dict[str, Stamp]:
+        """Only where files have to be found by name."""
+        return dict(self.pairs())
+
+    def pairs(self) -> Iterator[tuple[str, Stamp]]:
+        """Names and stamps, one after the other."""
+        for number, name in enumerate(self):
+            yield name, self._files.stamp(number)
 
 
-def relative_names(paths: Any, inputs: Sequence[Path]) -> dict[str, str]:
-    """Names below the input folders; files that were named themselves keep their path."""
-    roots = [os.path.join(path, "") for path in inputs]  # noqa: PTH118 (text, not a path)
-    names = {}
-    for path in paths:
-        for number, root in enumerate(roots):
+class RelativeNames:
+    """Names below the input folders; files that were named themselves keep their path.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+    """
+
+    def __init__(self, inputs: Sequence[Path]) -> None:
+        self._roots = [os.path.join(path, "") for path in inputs]  # noqa: PTH118 (text)
+
+    def __call__(self, path: str) -> str:
+        for number, root in enumerate(self._roots):
             if path.startswith(root):
-                label = f"{number}:" if len(roots) > 1 else ""
-                names[path] = label + path[len(root) :]
-                break
-        else:
-            names[path] = str(Path(path).absolute())
-    return names
+                label = f"{number}:" if len(self._roots) > 1 else ""
+                return label + path[len(root) :]
+        return str(Path(path).absolute())
 
 
 def item_ids(
-    tasks: Sequence[StationTask], inputs: Sequence[Path], settings: Mapping[str, str]
+    tasks: Iterable[StationTask], inputs: Sequence[Path], settings: Mapping[str, str]
 ) -> list[bytes]:
     """A name for each station task that is the same only where its picks are.
 
@@ -109,14 +140,14 @@ def item_ids(
     base = hashlib.blake2b(
         json.dumps(settings, sort_keys=True).encode(), digest_size=ID_BYTES, person=b"eqcctpro"
     )
-    names = relative_names({path for task in tasks for path in task.files}, inputs)
+    name_of = RelativeNames(inputs)
     ids = []
     for task in tasks:
         chunk = task.chunk
         parts: list[object] = [task.name, task.folder, chunk.name]
         parts += [chunk.read_start_ns, chunk.read_end_ns, chunk.own_start_ns, chunk.own_end_ns]
         for path, stamp in zip(task.files, task.stamps, strict=True):
-            parts += [names[path], *stamp]
+            parts += [name_of(path), *stamp]
         digest = base.copy()
         digest.update("\0".join(map(str, parts)).encode("utf-8", "surrogateescape"))
         ids.append(digest.digest())

@@ -179,10 +179,10 @@ class JournalStore:
         with self._errors():
             return {name: json.loads(v) for name, v in self._db.execute("SELECT * FROM facts")}
 
-    def set_files(self, stamps: Mapping[str, tuple[int, int]]) -> None:
+    def set_files(self, stamps: Iterable[tuple[str, tuple[int, int]]]) -> None:
         """Note the input's files, and forget those that were noted before."""
         self._db.execute("DELETE FROM files")
-        rows = ((name, *stamp) for name, stamp in stamps.items())
+        rows = ((name, *stamp) for name, stamp in stamps)
         self._db.executemany("INSERT INTO files VALUES (?, ?, ?)", rows)
 
     def files(self) -> dict[str, tuple[int, int]]:

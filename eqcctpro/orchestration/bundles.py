@@ -20,7 +20,7 @@ def make_bundles(
     within_chunks: bool = False,
     per_worker: int = BUNDLES_PER_WORKER,
     most_tasks: int = MOST_TASKS,
-) -> list[list[StationTask]]:
+) -> list[Sequence[StationTask]]:
     """Cut the plan into bundles of about equal size, without changing its order.
 
     Parameters
@@ -35,36 +35,39 @@ def make_bundles(
 
     Returns
     -------
-    list of list of StationTask
-        Neighbouring tasks that read the same file stay together where that leaves
-        enough bundles for all workers.
+    list of sequence of StationTask
+        Slices of `tasks`.  Neighbouring tasks that read the same file stay together where
+        that leaves enough bundles for all workers.
     """
     total = sum(task.n_bytes for task in tasks)
     target = max(total / (workers * per_worker), 1.0)
     most = max(min(-(-len(tasks) // workers), most_tasks), 1)
-    bundles: list[list[StationTask]] = []
-    size = 0
+    bundles: list[Sequence[StationTask]] = []
+    begin = size = number = 0
+    last: StationTask | None = None
     for task in tasks:
-        if bundles and not _must_split(bundles[-1], size, task, target, most, within_chunks):
-            bundles[-1].append(task)
-            size += task.n_bytes
-        else:
-            bundles.append([task])
-            size = task.n_bytes
+        if last is not None and _must_split(number, size, last, task, target, most, within_chunks):
+            bundles.append(tasks[begin : begin + number])
+            begin, size, number = begin + number, 0, 0
+        last = task
+        size += task.n_bytes
+        number += 1
+    if number:
+        bundles.append(tasks[begin : begin + number])
     return bundles
 
 
 def _must_split(
-    bundle: Sequence[StationTask],
+    number: int,
     size: int,
+    last: StationTask,
     task: StationTask,
     target: float,
     most: int,
     within_chunks: bool,
 ) -> bool:
-    last = bundle[-1]
     if within_chunks and last.chunk.index != task.chunk.index:
         return True
-    full = size + task.n_bytes > target or len(bundle) >= most
+    full = size + task.n_bytes > target or number >= most
     shares_files = bool(set(last.files) & set(task.files))
-    return full and not (shares_files and len(bundle) < most)
+    return full and not (shares_files and number < most)

@@ -82,8 +82,8 @@ def _connect(
         if gpu_ids:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
         with _loopback_only():
+            # By default Ray would join whatever cluster was last started on this machine.
             ray.init(
-                # Else a cluster that somebody has started here would be joined.
                 address="local",
                 num_cpus=cpus,
                 num_gpus=len(gpu_ids),

@@ -21,11 +21,11 @@ __all__ = [
     "last_words",
     "never",
     "quarantined",
-    "wait_for_one",
+    "wait_for_some",
     "worker_failure",
 ]
 
-Bundle = list[StationTask]
+Bundle = Sequence[StationTask]
 
 #: Workers that a station task may kill before it is not given to another one.
 MOST_DEATHS = 2
@@ -89,13 +89,21 @@ class BundleQueue:
         self.done(bundle)
         self._waiting.appendleft(bundle)
 
+    def give_back(self, bundle: Bundle) -> None:
+        """Return a bundle whose worker is gone through no fault of the bundle's."""
+        self.untake(bundle)
+
     def put_back(self, bundle: Bundle) -> None:
         """Return the tasks of a bundle whose worker died, each in a bundle of its own.
 
         A task that kills its worker then takes no other down with it.
         """
         self.done(bundle)
-        for task in reversed(bundle):
+        self.put_in_front(bundle)
+
+    def put_in_front(self, tasks: Sequence[StationTask]) -> None:
+        """Let tasks of bundles that were said to be done come next, each in a bundle of its own."""
+        for task in reversed(tasks):
             self._waiting.appendleft([task])
 
 
@@ -107,23 +115,27 @@ class MemoryDeaths:
     Parameters
     ----------
     ray : module
+    here : bool
+        Whether workers run on this machine alone.
     """
 
-    def __init__(self, ray: Any) -> None:
+    def __init__(self, ray: Any, *, here: bool = True) -> None:
         self._ray = ray
+        self._here = here
         self._kills = memory_kills()
 
     def was_one(self, error: Exception) -> bool:
         """Whether the worker that ended with this error was killed for memory."""
         before, self._kills = self._kills, memory_kills()
-        if self._kills > before or isinstance(error, self._ray.exceptions.OutOfMemoryError):
+        killed_here = self._here and self._kills > before
+        if killed_here or isinstance(error, self._ray.exceptions.OutOfMemoryError):
             return True
         # An actor's death by Ray's monitor is only in its words.
         return "running low on memory" in str(error)
 
 
-def wait_for_one(ray: Any, references: Sequence[Any]) -> Any:
-    """The first of the references that is ready.
+def wait_for_some(ray: Any, references: Sequence[Any]) -> list[Any]:
+    """Those of the references that are ready; waits until one is.
 
     Raises
     ------
@@ -133,7 +145,9 @@ def wait_for_one(ray: Any, references: Sequence[Any]) -> Any:
     while True:
         ready, _ = ray.wait(list(references), num_returns=1, timeout=GLANCE_SECONDS)
         if ready:
-            return ready[0]
+            # Each call looks at all references: with many workers, many results are taken at once.
+            ready, _ = ray.wait(list(references), num_returns=len(references), timeout=0)
+            return list(ready)
         if not any(node["Alive"] for node in ray.nodes()):
             raise WorkerError(
                 "Ray has lost its last node: its raylet died",
@@ -162,11 +176,18 @@ def first_line(error: Exception) -> str:
     return str(error).strip().partition("\n")[0]
 
 
-def worker_failure(error: Any) -> EQCCTProError:
-    """What a worker raised, as an error of ours, from Ray's ``RayTaskError``."""
+def worker_failure(error: Any, node: str = "") -> EQCCTProError:
+    """What a worker raised, as an error of ours, from Ray's ``RayTaskError``.
+
+    Parameters
+    ----------
+    error : RayTaskError
+    node : str
+        Where it happened, if that is worth saying.
+    """
     cause = getattr(error, "cause", None)
     if isinstance(cause, EQCCTProError):
-        return cause
+        return type(cause)(f"node {node}: {cause.message}", hint=cause.hint) if node else cause
     return WorkerError(
         f"a worker failed: {type(cause).__name__}: {cause}",
         hint="workers need the same packages as this process; try --mode local",

@@ -17,7 +17,6 @@ from eqcctpro.picks.raw import RawPicks
 from eqcctpro.pipeline.records import StageSeconds, TaskRecord
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.resources.sampler import ResourceSampler, ResourceUse
-from eqcctpro.times import NS_PER_S
 
 __all__ = ["Execution", "waveforms_mb"]
 
@@ -150,10 +149,6 @@ def _in_order(picks: RawPicks) -> RawPicks:
 
 def waveforms_mb(plan: Plan) -> float:
     """What the largest station task takes beyond short ones, MB, from the records' times."""
-    seconds = {
-        file.path: sum(extent.end_ns - extent.start_ns for extent in file.channels) / NS_PER_S
-        for file in plan.files
-    }
-    largest = max(sum(seconds.get(path, 0.0) for path in task.files) for task in plan.tasks)
+    largest = float(plan.tasks.table.seconds().max())
     taken = largest * USUAL_RATE_HZ * BYTES_A_SAMPLE / 2**20
     return max(0.0, taken - COVERED_MB)

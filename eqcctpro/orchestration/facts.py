@@ -32,6 +32,7 @@ def run_facts(
         "workers": workers,
         "limits": list(placement.limits),
         "adaptations": run.adaptations,
+        "nodes": [share.as_dict() for share in run.workers.nodes],
         "memory_plan": None if placement.plan is None else placement.plan.as_dict(),
         "resources": run.use.as_dict(),
         "monitor": run.use.history,

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.plan import Plan, StationTask
+from eqcctpro.archive.plan import Plan, StationTask, Tasks
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, ResumeError
 from eqcctpro.journal.earlier import EarlierRun, Restored, changed_files, changed_values
 from eqcctpro.journal.folder import RunFolder
-from eqcctpro.journal.identity import Stamp, file_stamps, item_ids, pick_settings, plan_hash
+from eqcctpro.journal.identity import FileStamps, item_ids, pick_settings, plan_hash
 from eqcctpro.journal.recorder import Recorder
 from eqcctpro.journal.started import StartedMarks, WatchedTasks, under_way
 from eqcctpro.journal.store import Attempt, Item, JournalStore
@@ -51,15 +51,15 @@ class NoJournal:
 
     Parameters
     ----------
-    tasks : sequence of StationTask
+    tasks : Tasks
 
     Attributes
     ----------
     restored : Restored
         What an earlier run had got.
-    todo : list of StationTask
+    todo : Tasks
         What remains to be picked.
-    suspects : list of StationTask
+    suspects : Tasks
         What is to be picked one by one, because a process died over it.
     graceful : bool
         Whether an interrupted run can be gone on with later.
@@ -67,10 +67,10 @@ class NoJournal:
 
     graceful = False
 
-    def __init__(self, tasks: Sequence[StationTask]) -> None:
+    def __init__(self, tasks: Tasks) -> None:
         self.restored = Restored()
-        self.todo = list(tasks)
-        self.suspects: list[StationTask] = []
+        self.todo: Tasks = tasks
+        self.suspects: Tasks = tasks[:0]
 
     def pinned(self, config: PickConfig) -> PickConfig:
         """The configuration with what an earlier run had chosen by itself."""
@@ -115,7 +115,7 @@ class RunJournal(NoJournal):
     config: PickConfig
     plan: Plan
     ids: list[bytes]
-    stamps: dict[str, Stamp]
+    stamps: FileStamps
     facts: dict[str, Any]
     earlier: EarlierRun | None = None
     died_over: set[int] = field(default_factory=set)
@@ -132,9 +132,10 @@ class RunJournal(NoJournal):
             [known[id_] if id_ in known else next(fresh) for id_ in self.ids], dtype=np.int32
         )
         suspected = self._suspected()
-        remaining = [task for task in tasks if task.index not in self.restored.records]
-        self.todo = [task for task in remaining if int(self.keys[task.index]) not in suspected]
-        self.suspects = [task for task in remaining if int(self.keys[task.index]) in suspected]
+        ended, keys = self.restored.records, self.keys
+        remaining = [index for index in range(len(tasks)) if index not in ended]
+        self.todo = tasks.choose(i for i in remaining if int(keys[i]) not in suspected)
+        self.suspects = tasks.choose(i for i in remaining if int(keys[i]) in suspected)
 
     def _suspected(self) -> set[int]:
         # Ray's workers die alone, and are found out while the run goes on.
@@ -177,8 +178,8 @@ class RunJournal(NoJournal):
             self._take_over(store, self.earlier)
         known = self.earlier.keys if self.earlier is not None else {}
         store.set_facts(self.facts)
-        if self.earlier is None or self.stamps != self.earlier.files:
-            store.set_files(self.stamps)
+        if self.earlier is None or dict(self.stamps.pairs()) != self.earlier.files:
+            store.set_files(self.stamps.pairs())
         store.add_items(
             Item(int(key), id_, task.name, task.chunk.name, task.folder)
             for key, id_, task in zip(self.keys, self.ids, self.plan.tasks, strict=True)
@@ -276,7 +277,7 @@ def open_journal(
         "skipped": plan.skipped,
         "files_unusable": len(plan.problems),
     }
-    stamps = file_stamps(plan, config.input)
+    stamps = FileStamps(plan.files, config.input)
     folder.tidy()
     earlier = _earlier(config, folder)
     if earlier is None:
@@ -306,8 +307,8 @@ def open_journal(
     return journal
 
 
-def _warn_of(suspects: Sequence[StationTask]) -> None:
-    if suspects:
+def _warn_of(suspects: Tasks) -> None:
+    if len(suspects):
         logger.warning(
             "%d station tasks were under way when a process died: they are picked one by one",
             len(suspects),
@@ -349,7 +350,7 @@ def _require_same(
     config: PickConfig,
     earlier: EarlierRun,
     facts: Mapping[str, Any],
-    stamps: Mapping[str, Stamp],
+    stamps: FileStamps,
     ids: Sequence[bytes],
 ) -> None:
     """Refuse to mix what was computed differently."""

@@ -10,7 +10,6 @@ from eqcctpro.models.locations import COMPOSED_CLASSES
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles, find_weights, split_name
 from eqcctpro.pipeline.settings import PipelineSettings, resolve_settings
-from eqcctpro.times import NS_PER_S
 from eqcctpro.windows.placement import window_step
 
 __all__ = ["describe", "expected_windows", "find_run_weights"]
@@ -55,7 +54,6 @@ def describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, Pipeline
 
 def expected_windows(plan: Plan, picker: Picker, settings: PipelineSettings) -> int:
     """Roughly how many windows the plan holds, from the times in the records' headers."""
-    extents = [extent for file in plan.files for extent in file.channels]
-    seconds = sum(extent.end_ns - extent.start_ns for extent in extents) / NS_PER_S
+    seconds = float(plan.files.seconds().sum())
     samples = seconds / len(picker.components) * (picker.sampling_rate or 100.0)
     return max(round(samples / window_step(picker, settings.windows)), len(plan.tasks))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import Any
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import WorkerError
+from eqcctpro.orchestration.actors import Actors, Died
 from eqcctpro.orchestration.bundles import make_bundles
 from eqcctpro.orchestration.dispatch import (
     MOST_DEATHS,
@@ -20,11 +20,11 @@ from eqcctpro.orchestration.dispatch import (
     last_words,
     never,
     quarantined,
-    wait_for_one,
-    worker_failure,
+    wait_for_some,
 )
+from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement
-from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
+from eqcctpro.orchestration.worker import BundleResult, WorkerSpec
 from eqcctpro.pipeline.settings import PipelineSettings
 
 __all__ = ["ActorPool"]
@@ -44,6 +44,8 @@ class ActorPool:
         Connected.
     spec : WorkerSpec
     placement : Placement
+    homes : Homes, optional
+        On which node each actor lives; by default Ray runs on this machine alone.
 
     Attributes
     ----------
@@ -58,40 +60,20 @@ class ActorPool:
         What the model raised while it was loaded.
     """
 
-    def __init__(self, ray: Any, spec: WorkerSpec, placement: Placement) -> None:
+    def __init__(
+        self, ray: Any, spec: WorkerSpec, placement: Placement, homes: Homes | None = None
+    ) -> None:
         self._ray = ray
-        self._spec = spec
         self._settings = spec.settings
-        self._placement = placement
-        self._actors = {slot: self._start(slot) for slot in range(placement.workers)}
-        self._deaths = MemoryDeaths(ray)
-        self._fatal = (ray.exceptions.RayActorError, ray.exceptions.OutOfMemoryError)
-        self.load_s = self._await_ready()
+        self._homes = homes or Homes(ray, (), {}, ())
+        self._actors = Actors(ray, spec, placement, self._homes)
+        self._deaths = MemoryDeaths(ray, here=not placement.homes)
+        self.load_s = self._actors.await_ready()
         self._flying: dict[Any, tuple[int, Bundle]] = {}
+        # Tasks that an actor will answer with its next bundle.
+        self._held: dict[int, list[StationTask]] = {}
+        self._ended: set[int] = set()
         self._suspects: Counter[int] = Counter()
-
-    def _start(self, slot: int) -> Any:
-        spec = replace(
-            self._spec,
-            device=self._placement.device(slot),
-            vram_mb=self._placement.vram_limit(slot),
-        )
-        return self._ray.remote(PickWorker).options(**self._placement.ray_options).remote(spec)
-
-    def _await_ready(self) -> float:
-        """Wait until all models are loaded; returns the mean seconds that it took them."""
-        try:
-            seconds = self._ray.get([actor.load.remote() for actor in self._actors.values()])
-        except self._ray.exceptions.RayTaskError as error:
-            self.close()
-            raise worker_failure(error) from None
-        except self._ray.exceptions.RayActorError as error:
-            self.close()
-            raise WorkerError(
-                f"a model actor died while it was loaded: {error}", hint="try --mode local"
-            ) from error
-        logger.info("%d actors ready, slowest load %.2f s", len(seconds), max(seconds))
-        return float(sum(seconds) / len(seconds))
 
     def pick(
         self,
@@ -113,49 +95,82 @@ class ActorPool:
         bundles = make_bundles(tasks, len(self._actors), within_chunks=open_chunks is not None)
         queue = BundleQueue(bundles, open_chunks, stop)
         self._settings = settings
-        self._suspects.clear()
+        for earlier in (self._suspects, self._held, self._ended):
+            earlier.clear()
         yield from self._run(queue)
 
     def _run(self, queue: BundleQueue) -> Iterator[BundleResult]:
-        while queue or self._flying:
+        while queue or self._flying or self._held:
             self._fill(queue)
-            done = wait_for_one(self._ray, list(self._flying))
-            slot, bundle = self._flying[done]
-            outcome = self._result(done)
-            if isinstance(outcome, BundleResult):
-                del self._flying[done]
-                queue.done(bundle)
-                yield outcome
-            else:
-                yield from self._after_death(slot, outcome, queue)
+            self._claim_held()
+            if not len(self._actors):
+                raise WorkerError(
+                    "all workers are lost",
+                    hint="start nodes again; the same command goes on where the run stopped",
+                )
+            for done in wait_for_some(self._ray, [*self._flying, *self._actors.loading]):
+                if done in self._flying:  # unless its actor was found dead meanwhile
+                    yield from self._collect(done, queue)
+                elif done in self._actors.loading:
+                    yield from self._loaded(done)
+
+    def _collect(self, done: Any, queue: BundleQueue) -> Iterator[BundleResult]:
+        slot, bundle = self._flying[done]
+        outcome = self._actors.outcome(slot, done)
+        if isinstance(outcome, Died):
+            yield from self._after_death(slot, outcome.error, queue)
+        else:
+            del self._flying[done]
+            self._settle(slot, bundle, outcome, queue)
+            yield outcome
+            self._fill(queue)
 
     def _fill(self, queue: BundleQueue) -> None:
-        load = dict.fromkeys(self._actors, 0)
+        load = dict.fromkeys(self._actors.ready, 0)
         for slot, flying in self._flying.values():
             load[slot] += IN_FLIGHT_PER_ACTOR if self._suspected(flying) else 1
-        while True:
+        while load:
             slot = min(load, key=load.__getitem__)
             if load[slot] >= IN_FLIGHT_PER_ACTOR or (bundle := queue.take()) is None:
                 return
-            if self._suspected(bundle) and load[slot]:
+            alone = self._suspected(bundle)
+            if alone and (load[slot] or slot in self._held):
                 queue.untake(bundle)  # until an actor is idle
                 return
-            self._flying[self._actors[slot].pick.remote(bundle, self._settings)] = (slot, bundle)
-            load[slot] += IN_FLIGHT_PER_ACTOR if self._suspected(bundle) else 1
+            self._send(slot, bundle, more=bool(queue) and not alone)
+            load[slot] += IN_FLIGHT_PER_ACTOR if alone else 1
+
+    def _send(self, slot: int, bundle: Bundle, *, more: bool) -> None:
+        reference = self._actors.send(slot, bundle, self._settings, more=more)
+        self._flying[reference] = (slot, bundle)
+
+    def _claim_held(self) -> None:
+        """Ask actors that get no further bundle for what they hold back."""
+        busy = {slot for slot, _ in self._flying.values()}
+        for slot in self._held.keys() - busy:
+            self._send(slot, (), more=False)
+
+    def _settle(self, slot: int, bundle: Bundle, outcome: BundleResult, queue: BundleQueue) -> None:
+        """Note which tasks of an actor have ended, and which it still holds."""
+        if bundle:
+            queue.done(bundle)
+        self._ended.update(record.task for record in outcome.records)
+        given = [*self._held.pop(slot, ()), *bundle]
+        if held := [task for task in given if task.index not in self._ended]:
+            self._held[slot] = held
 
     def _suspected(self, bundle: Bundle) -> bool:
-        return bundle[0].index in self._suspects
+        return bool(bundle) and bundle[0].index in self._suspects
 
-    def _result(self, reference: Any) -> BundleResult | Exception:
-        """The result, or the error that says that the actor died."""
-        try:
-            result: BundleResult = self._ray.get(reference)
-        except self._fatal as error:
-            died: Exception = error
-            return died
-        except self._ray.exceptions.RayTaskError as error:
-            raise worker_failure(error) from None
-        return result
+    def _loaded(self, done: Any) -> Iterator[BundleResult]:
+        """An actor that took another one's place is ready, or died before it was."""
+        slot, died = self._actors.loaded(done)
+        if died is None:
+            return
+        note = self._actors.start_again(slot, died.error)
+        if note is not None:
+            logger.warning("%s: %s", note, first_line(died.error))
+            yield BundleResult.nothing(note)
 
     def _after_death(
         self, slot: int, error: Exception, queue: BundleQueue
@@ -165,23 +180,33 @@ class ActorPool:
         A result may be lost on its way when its actor dies over the next bundle.  So a
         station is only blamed once it has killed an actor that had nothing else, and not
         the first one that it was given to: after a death, stations are suspected, and
-        suspected ones are sent to idle actors singly.
+        suspected ones are sent to idle actors singly.  With a node, whatever was on it
+        dies, and nothing is suspected.
         """
         given = [(ref, bundle) for ref, (owner, bundle) in self._flying.items() if owner == slot]
         for reference, _ in given:
             del self._flying[reference]
-        note = self._go_on_without(slot, error)
+        with_node = self._homes.is_lost(slot)
         lost: list[Bundle] = []
         for reference, bundle in given:
-            outcome = self._result(reference)
-            if isinstance(outcome, BundleResult):
-                queue.done(bundle)
-                yield outcome
-            else:
+            outcome = self._actors.outcome(slot, reference)
+            if isinstance(outcome, Died):
                 lost.append(bundle)
-        for bundle in reversed(lost):
-            self._suspects.update(task.index for task in bundle)
-        if len(given) == 1 and len(lost) == 1 and len(lost[0]) == 1 and note is None:
+            else:
+                self._settle(slot, bundle, outcome, queue)
+                yield outcome
+        held = self._held.pop(slot, [])
+        lost = [bundle for bundle in lost if bundle]
+        if with_node:
+            for bundle in reversed(lost):
+                queue.give_back(bundle)
+            queue.put_in_front(held)
+            given_up = len(held) + sum(map(len, lost))
+            yield BundleResult.nothing(self._after_node(slot, given_up))
+            return
+        note = self._go_on_without(slot, error)
+        self._suspects.update(task.index for bundle in [held, *lost] for task in bundle)
+        if not held and len(given) == 1 and len(lost) == 1 and len(lost[0]) == 1 and note is None:
             (task,) = lost[0]
             if (deaths := self._suspects[task.index]) >= MOST_DEATHS:
                 queue.done(lost[0])
@@ -189,21 +214,32 @@ class ActorPool:
                 return
         for bundle in reversed(lost):
             queue.put_back(bundle)
+        queue.put_in_front(held)
         if note is not None:
             yield BundleResult.nothing(note)
+
+    def _after_node(self, slot: int, given: int) -> str:
+        """Give a worker of a lost node another home, if there is one; what to say of it."""
+        node = self._homes.name(slot)
+        moved = self._actors.move(slot)
+        then = "a worker on another node takes its place" if moved else self._actors.sentence()
+        note = (
+            f"node {node} was lost: {given} station tasks of a worker are picked elsewhere, {then}"
+        )
+        logger.warning("%s", note)
+        return note
 
     def _go_on_without(self, slot: int, error: Exception) -> str | None:
         """Start another actor, or none if memory killed this one; what to say of the latter."""
         if len(self._actors) > 1 and self._deaths.was_one(error):
-            del self._actors[slot]
-            note = f"an actor was killed for memory, {len(self._actors)} go on"
+            self._actors.leave(slot)
+            note = f"an actor was killed for memory, {self._actors.sentence()}"
             logger.warning("%s: %s", note, first_line(error))
             return note
         logger.warning("actor %d died, a new one takes its place: %s", slot, first_line(error))
-        self._actors[slot] = self._start(slot)
+        self._actors.replace(slot)
         return None
 
     def close(self) -> None:
         """End all actors."""
-        for actor in self._actors.values():
-            self._ray.kill(actor)
+        self._actors.close()

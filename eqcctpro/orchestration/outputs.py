@@ -197,7 +197,7 @@ def summarise(
         "skipped": plan.skipped,
         "balanced": sum(statuses.values()) == len(plan.tasks),
         "station_hours": round(
-            station_hours(plan, [t for t in plan.tasks if records[t.index].status != "failed"]), 6
+            station_hours(plan, (i for i in records if records[i].status != "failed")), 6
         ),
         "picks": {"total": tables.picks.num_rows, **dict(sorted(phases.items()))},
         "detections": None if tables.detections is None else tables.detections.num_rows,
@@ -218,9 +218,10 @@ def summarise(
 
 def _listed(plan: Plan, records: Mapping[int, TaskRecord], status: str) -> list[dict[str, str]]:
     listed = []
-    for task in plan.tasks:
-        record = records[task.index]
+    for index in range(len(plan.tasks)):
+        record = records[index]
         if record.status == status:
+            task = plan.tasks[index]
             entry = {"station": task.name, "timechunk": task.chunk.name, "reason": record.reason}
             if record.error:
                 entry["error"] = record.error
@@ -229,14 +230,15 @@ def _listed(plan: Plan, records: Mapping[int, TaskRecord], status: str) -> list[
 
 
 def _notes(plan: Plan, records: Mapping[int, TaskRecord]) -> list[dict[str, Any]]:
-    noted = [task for task in plan.tasks if records[task.index].notes]
+    noted = [index for index in range(len(plan.tasks)) if records[index].notes]
+    listed = [plan.tasks[index] for index in noted[:MOST_LISTED]]
     return [
         {
             "station": task.name,
             "timechunk": task.chunk.name,
             "notes": list(records[task.index].notes),
         }
-        for task in noted[:MOST_LISTED]
+        for task in listed
     ]
 
 
@@ -266,7 +268,6 @@ def write_summary(path: Path, summary: Mapping[str, Any]) -> None:
 
 def span_text(plan: Plan) -> str:
     """First and last sample of the files of a plan, for the log."""
-    extents = [extent for file in plan.files for extent in file.channels]
-    first = min(extent.start_ns for extent in extents)
-    last = max(extent.end_ns for extent in extents)
+    spans = plan.files.spans()
+    first, last = int(spans[:, 0].min()), int(spans[:, 1].max())
     return f"{format_utc(first, 'seconds')} to {format_utc(last, 'seconds')}"

@@ -18,7 +18,13 @@ from eqcctpro.resources.footprints import (
 )
 from eqcctpro.resources.hardware import Hardware, available_cores, read_hardware, usable_cores
 
-__all__ = ["Placement", "check_gpus", "place_workers"]
+__all__ = [
+    "Placement",
+    "check_gpus",
+    "find_run_footprint",
+    "memory_settings",
+    "place_workers",
+]
 
 # Ray's own processes for one machine, and a driver that has opened the model once, MB
 # (docs/resources.md).  torch stays loaded in the driver.
@@ -64,6 +70,9 @@ class Placement:
     plan : WorkerPlan or None
         The memory plan; None where the memory is another machine's, or a model's footprint
         is not known yet.
+    homes : tuple of str
+        Of each worker the node of the cluster that it runs on, by Ray's name for it; empty
+        where Ray runs on this machine alone.
     """
 
     workers: int
@@ -76,6 +85,7 @@ class Placement:
     slots: tuple[int, ...] = ()
     vram_limits_mb: tuple[float, ...] = ()
     plan: WorkerPlan | None = None
+    homes: tuple[str, ...] = ()
 
     def device(self, worker: int) -> str:
         """The device of a worker, as the worker itself numbers it."""
@@ -97,7 +107,7 @@ class Placement:
 def place_workers(
     config: PickConfig, *, waveforms_mb: float = 0.0, hardware: Hardware | None = None
 ) -> Placement:
-    """Share cores, memory and GPUs among the workers that are asked for.
+    """Share this machine's cores, memory and GPUs among the workers that are asked for.
 
     Parameters
     ----------
@@ -128,7 +138,7 @@ def place_workers(
         workers, limits = plan.workers, list(plan.sentences)
     fair = max(cores // workers, 1)
     threads = config.threads or fair
-    if config.mode != "local" and config.address is None and threads > fair:
+    if config.mode != "local" and threads > fair:
         limits.append(
             f"Requested {threads} threads a worker, given {fair} ({cores} cores, {workers} workers)"
         )
@@ -143,7 +153,7 @@ def place_workers(
         cpus_per_worker=min(1.0, int(cores / workers * 100) / 100),
         limits=tuple(limits),
         slots=slots,
-        vram_limits_mb=_vram_limits(plan, config, slots),
+        vram_limits_mb=_vram_limits(plan, slots),
         plan=plan,
     )
 
@@ -158,12 +168,10 @@ def _check_cores(config: PickConfig) -> None:
 def _memory_plan(
     config: PickConfig, requested: int, waveforms_mb: float, hardware: Hardware | None
 ) -> WorkerPlan | None:
-    if config.address is not None:
-        return None  # the memory is that of other machines
     machine = hardware or read_hardware()
     if config.gpu_ids:
         check_gpus(config, machine)
-    footprint = _footprint(config)
+    footprint = find_run_footprint(config)
     if footprint is None:
         return None
     on_ray = config.mode != "local"
@@ -171,20 +179,25 @@ def _memory_plan(
     return plan_workers(
         machine,
         footprint,
-        MemorySettings(
-            vram_mb=config.vram_mb,
-            max_vram_mb=config.max_vram_mb,
-            gpu_vram_safety_cap=config.gpu_vram_safety_cap,
-            cudnn_headroom=config.cudnn_headroom,
-            ram_safety_cap=config.ram_safety_cap,
-            ignore_ram_cap=config.ignore_ram_cap,
-        ),
+        memory_settings(config),
         mode=config.mode,
         requested=requested,
         gpu_ids=config.gpu_ids,
         batch_size=_batch_size(config, footprint, requested),
         waveforms_mb=waveforms_mb,
         overhead_mb=RAY_MB + driver if on_ray else 0.0,
+    )
+
+
+def memory_settings(config: PickConfig) -> MemorySettings:
+    """What the settings of a run say about memory."""
+    return MemorySettings(
+        vram_mb=config.vram_mb,
+        max_vram_mb=config.max_vram_mb,
+        gpu_vram_safety_cap=config.gpu_vram_safety_cap,
+        cudnn_headroom=config.cudnn_headroom,
+        ram_safety_cap=config.ram_safety_cap,
+        ignore_ram_cap=config.ignore_ram_cap,
     )
 
 
@@ -220,8 +233,12 @@ def check_gpus(config: PickConfig, machine: Hardware) -> None:
     )
 
 
-def _footprint(config: PickConfig) -> Footprint | None:
-    """What a worker of this run needs; measured now if nothing is known of its model."""
+def find_run_footprint(config: PickConfig) -> Footprint | None:
+    """What a worker of this run needs; measured now if nothing is known of its model.
+
+    None where that cannot be found out here: in mode local on the CPU, which needs no plan,
+    and for the GPUs of a cluster.
+    """
     device: Literal["cpu", "cuda"] = "cuda" if config.gpu_ids else "cpu"
     runtimes: tuple[str, ...] = (config.runtime,)
     if config.runtime == "auto":
@@ -230,6 +247,8 @@ def _footprint(config: PickConfig) -> Footprint | None:
     known = worst_footprint(config.model, runtimes, device)
     if known is not None or (config.mode == "local" and not config.gpu_ids):
         return known
+    if config.address is not None and config.gpu_ids:
+        return None  # they need not be in this machine
     from eqcctpro.orchestration.probe import measure_footprint
 
     _log.info("measuring the memory of a worker with %s, once", config.model)
@@ -261,12 +280,9 @@ def _slots(plan: WorkerPlan | None, config: PickConfig) -> tuple[int, ...]:
     )
 
 
-def _vram_limits(
-    plan: WorkerPlan | None, config: PickConfig, slots: tuple[int, ...]
-) -> tuple[float, ...]:
+def _vram_limits(plan: WorkerPlan | None, slots: tuple[int, ...]) -> tuple[float, ...]:
     if plan is None or not plan.gpu_ids:
-        # Another machine's GPUs: only what the user said.
-        return (config.vram_mb,) * (config.workers or 1) if config.vram_mb else ()
+        return ()
     limits = [max(limit - plan.vram_context_mb, 0.0) for limit in plan.vram_limit_mb]
     if slots:
         return tuple(limits[position] for position in slots)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.errors import WorkerError
 from eqcctpro.orchestration.bundles import make_bundles
 from eqcctpro.orchestration.dispatch import (
     MOST_DEATHS,
@@ -19,9 +20,10 @@ from eqcctpro.orchestration.dispatch import (
     last_words,
     never,
     quarantined,
-    wait_for_one,
+    wait_for_some,
     worker_failure,
 )
+from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import BundleResult, PickWorker, WorkerSpec
 
@@ -51,10 +53,25 @@ def run_ripper(
     spec: WorkerSpec,
     placement: Placement,
     *,
+    homes: Homes | None = None,
     open_chunks: int | None = None,
     stop: Callable[[], bool] = never,
 ) -> Iterator[BundleResult]:
     """Pick in Ray tasks, at most ``placement.workers`` at a time.
+
+    Parameters
+    ----------
+    ray : module
+        Connected.
+    tasks : sequence of StationTask
+    spec : WorkerSpec
+    placement : Placement
+    homes : Homes, optional
+        On which nodes the tasks run; by default Ray runs on this machine alone.
+    open_chunks : int, optional
+        Time chunks that may be worked on at once.
+    stop : callable
+        Whether nothing new is to be started.
 
     Yields
     ------
@@ -67,7 +84,7 @@ def run_ripper(
         What the model raised while it was loaded.
     """
     # max_calls=1 ends the process after a task, and so gives back all of its memory.
-    remote = ray.remote(max_calls=1, max_retries=0)(rip).options(**placement.ray_options)
+    remote = ray.remote(max_calls=1, max_retries=0)(rip)
     share = (spec.expected_windows or 0) / placement.workers
     bundles = make_bundles(
         tasks,
@@ -77,30 +94,47 @@ def run_ripper(
         most_tasks=MOST_TASKS,
     )
     queue = BundleQueue(bundles, open_chunks, stop)
-    deaths = MemoryDeaths(ray)
+    homes = homes or Homes(ray, (), {}, ())
+    deaths = MemoryDeaths(ray, here=not placement.homes)
     suspects: Counter[int] = Counter()
     free = list(range(placement.workers))[::-1]
     flying: dict[Any, tuple[int, Bundle]] = {}
     while queue or flying:
         while free and (bundle := queue.take()) is not None:
             slot = free.pop()
-            flying[remote.remote(_for_slot(spec, placement, slot), bundle)] = slot, bundle
-        done = wait_for_one(ray, list(flying))
-        slot, bundle = flying.pop(done)
-        outcome = _collect(ray, done)
-        if isinstance(outcome, BundleResult):
-            free.append(slot)
-            queue.done(bundle)
-            yield outcome
-        elif (free or flying) and deaths.was_one(outcome):
-            # The slot stays empty: one task fewer at a time.
-            queue.put_back(bundle)
-            note = f"a task was killed for memory, {len(free) + len(flying)} at a time go on"
-            logger.warning("%s: %s", note, first_line(outcome))
-            yield BundleResult.nothing(note)
-        else:
-            free.append(slot)
-            yield from _after_death(outcome, bundle, queue, suspects)
+            options = placement.ray_options | homes.options(slot)
+            send = remote.options(**options).remote
+            flying[send(_for_slot(spec, placement, slot), list(bundle))] = slot, bundle
+        if not free and not flying:
+            raise WorkerError(
+                "all nodes with workers are lost",
+                hint="start nodes again; the same command goes on where the run stopped",
+            )
+        for done in wait_for_some(ray, list(flying)):
+            slot, bundle = flying.pop(done)
+            outcome = _collect(ray, done)
+            if isinstance(outcome, BundleResult):
+                free.append(slot)
+                queue.done(bundle)
+                yield outcome
+            elif homes.is_lost(slot):
+                name = homes.name(slot)
+                queue.give_back(bundle)
+                if homes.move(slot):
+                    free.append(slot)
+                note = f"node {name} was lost: {len(bundle)} station tasks are picked elsewhere"
+                logger.warning("%s", note)
+                yield BundleResult.nothing(note)
+            elif (free or flying) and deaths.was_one(outcome):
+                # The slot stays empty: one task fewer at a time.
+                queue.put_back(bundle)
+                homes.leave(slot)
+                note = f"a task was killed for memory, {len(free) + len(flying)} at a time go on"
+                logger.warning("%s: %s", note, first_line(outcome))
+                yield BundleResult.nothing(note)
+            else:
+                free.append(slot)
+                yield from _after_death(outcome, bundle, queue, suspects)
 
 
 def _for_slot(spec: WorkerSpec, placement: Placement, slot: int) -> WorkerSpec:
@@ -109,9 +143,13 @@ def _for_slot(spec: WorkerSpec, placement: Placement, slot: int) -> WorkerSpec:
 
 def _collect(ray: Any, reference: Any) -> BundleResult | Exception:
     """The result, or the error that says that the worker died."""
+    errors = ray.exceptions
     try:
         result: BundleResult = ray.get(reference)
-    except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError) as error:
+    except (
+        *(errors.WorkerCrashedError, errors.OutOfMemoryError, errors.TaskUnschedulableError),
+        *(errors.NodeDiedError, errors.ObjectLostError),
+    ) as error:
         died: Exception = error
         return died
     except ray.exceptions.RayTaskError as error:

@@ -258,13 +258,18 @@ class PickSession:
             or config.batch_size not in (None, self._workers.batch_size)
         ):
             self.close()
-        if self._workers is None:
+        on_cluster = plan.files if config.address is not None else []
+        files = [(file.path, (file.size, file.mtime_ns)) for file in on_cluster]
+        if self._workers is not None:
+            self._workers.check_input(files)
+        else:
             self._workers = open_workers(
                 config,
                 self._find_weights(),
                 settings,
                 windows=expected_windows(plan, picker, settings),
                 waveforms_mb=needed,
+                files=files,
             )
             self._waveforms_mb = needed
         return self._workers

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.models.weights import WeightFiles
@@ -40,6 +41,9 @@ class WorkerSpec:
         GPU memory that the runtime may allocate, MB of 2**20 bytes.
     precision : str
         Arithmetic of the network on a CPU.
+    folder : str or None
+        Where relative paths are meant from, on a machine that may be another one; None on
+        the machine of the run.
     """
 
     weights: WeightFiles
@@ -53,6 +57,7 @@ class WorkerSpec:
     inter_threads: int | None = None
     vram_mb: float | None = None
     precision: str = "f32"
+    folder: str | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,7 @@ class BundleResult:
     Attributes
     ----------
     records : list of TaskRecord
-        One for each task.
+        One for each task that has ended.
     picks, detections : RawPicks
     seconds : dict
         Per stage.
@@ -150,21 +155,40 @@ class PickWorker:
 
     def _loaded(self) -> Pipeline:
         if self._pipeline is None:
+            self._settle()
             bind_to_cores(self._spec.cpu_ids)
             self._pipeline = open_pipeline(self._spec)
         return self._pipeline
 
+    def _settle(self) -> None:
+        """Find on this machine what the run's machine named."""
+        folder = self._spec.folder
+        if folder is None:
+            return
+        from eqcctpro.models.elsewhere import weights_here
+
+        self._spec = replace(self._spec, weights=weights_here(self._spec.weights))
+        # It need not be here: then all paths are absolute, as the check of this node knows.
+        with suppress(OSError):
+            os.chdir(folder)
+
     def pick(
-        self, tasks: Sequence[StationTask], settings: PipelineSettings | None = None
+        self,
+        tasks: Sequence[StationTask],
+        settings: PipelineSettings | None = None,
+        *,
+        more: bool = False,
     ) -> BundleResult:
         """Pick a bundle, with other settings than before if they are given.
 
-        Every task ends with a record.
+        Every task ends with a record.  Where `more` are to come, the last ones may be held
+        back until the next call, which may be one without tasks, so that batches are full
+        and the network goes on while a result is on its way.
         """
         pipeline = self._loaded()
         pipeline.settings = settings or pipeline.settings
         before = dict(pipeline.stages.seconds)
-        results = list(pipeline.run(tasks))
+        results = list(pipeline.run(tasks, more=more))
         seconds = {
             stage: value - before.get(stage, 0.0)
             for stage, value in pipeline.stages.seconds.items()

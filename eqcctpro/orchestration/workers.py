@@ -9,14 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.config import PickConfig
 from eqcctpro.models.weights import WeightFiles
 from eqcctpro.orchestration.dispatch import never
+from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement, place_workers
 from eqcctpro.orchestration.worker import BundleResult, WorkerSpec, bind_to_cores, open_pipeline
 from eqcctpro.pipeline.settings import PipelineSettings
+
+if TYPE_CHECKING:
+    from eqcctpro.orchestration.clusterplan import NodeShare
+    from eqcctpro.orchestration.nodecheck import FileStamp, NodeNeeds
 
 __all__ = ["Workers", "open_workers"]
 
@@ -31,6 +38,8 @@ class Workers(ABC):
     batch_size : int or None
         Windows that a worker gives to the network at a time; None where workers choose.
     placement : Placement
+    nodes : list of NodeShare
+        The nodes of a cluster that hold the workers; empty on one machine.
     load_s : float
         Seconds until all workers were ready.
     model_load_s : float or None
@@ -40,6 +49,7 @@ class Workers(ABC):
     runtime: str
     batch_size: int | None
     placement: Placement
+    nodes: Sequence[NodeShare] = ()
     load_s: float = 0.0
     model_load_s: float | None = None
 
@@ -67,6 +77,20 @@ class Workers(ABC):
         """Pick station tasks that may kill whatever picks them."""
         return self.pick(tasks, settings, stop=stop)
 
+    def check_input(self, files: Sequence[FileStamp]) -> None:
+        """See that all workers can read files, where they run on other machines.
+
+        Parameters
+        ----------
+        files : sequence of (str, (int, int))
+            With size and time of the last change.
+
+        Raises
+        ------
+        InputError
+            A node cannot, or has others.
+        """
+
     @abstractmethod
     def close(self) -> None:
         """Release the model and everything else."""
@@ -79,6 +103,7 @@ def open_workers(
     *,
     windows: int,
     waveforms_mb: float,
+    files: Sequence[FileStamp] = (),
 ) -> Workers:
     """Plan memory, then start what the mode needs and load the model.
 
@@ -91,32 +116,46 @@ def open_workers(
         Roughly how many windows will be picked, for choosing a runtime.
     waveforms_mb : float
         What the largest station task takes beyond short ones, MB.
+    files : sequence of (str, (int, int))
+        The input's, with size and time of the last change: the nodes of a cluster must
+        have them.
 
     Raises
     ------
     EQCCTProError
         There is not enough memory, a worker cannot be started, or the model cannot be used.
     """
-    placement = place_workers(config, waveforms_mb=waveforms_mb)
-    for sentence in placement.limits:
-        logging.getLogger("eqcctpro").warning("%s", sentence)
     spec = WorkerSpec(
         weights,
         settings,
         runtime=config.runtime,
         device=config.device,
         batch_size=config.batch_size,
-        threads=config.threads if config.mode == "local" else placement.threads,
+        threads=config.threads,
         cpu_ids=config.cpu_ids,
         expected_windows=windows,
         inter_threads=config.inter_threads,
-        vram_mb=placement.vram_limit(0),
         precision=config.precision,
     )
     started = time.perf_counter()
-    workers = _Local(spec, placement) if config.mode == "local" else _OnRay(config, spec, placement)
+    workers: Workers
+    if config.mode == "local":
+        workers = _Local(spec, _placed_here(config, waveforms_mb))
+    else:
+        workers = _OnRay(config, spec, waveforms_mb, files)
     workers.load_s = time.perf_counter() - started
     return workers
+
+
+def _placed_here(config: PickConfig, waveforms_mb: float) -> Placement:
+    placement = place_workers(config, waveforms_mb=waveforms_mb)
+    _say_limits(placement)
+    return placement
+
+
+def _say_limits(placement: Placement) -> None:
+    for sentence in placement.limits:
+        logging.getLogger("eqcctpro").warning("%s", sentence)
 
 
 class _Local(Workers):
@@ -124,6 +163,7 @@ class _Local(Workers):
 
     def __init__(self, spec: WorkerSpec, placement: Placement) -> None:
         self.placement = placement
+        spec = replace(spec, vram_mb=placement.vram_limit(0))
         self._spec = spec
         self._cpu_ids = spec.cpu_ids
         earlier = bind_to_cores(spec.cpu_ids)
@@ -178,18 +218,24 @@ class _Local(Workers):
 
 
 class _OnRay(Workers):
-    """Ray actors, or the means to start Ripper tasks."""
+    """Ray actors, or the means to start Ripper tasks, here or on the nodes of a cluster."""
 
-    def __init__(self, config: PickConfig, spec: WorkerSpec, placement: Placement) -> None:
+    def __init__(
+        self,
+        config: PickConfig,
+        spec: WorkerSpec,
+        waveforms_mb: float,
+        files: Sequence[FileStamp],
+    ) -> None:
         from eqcctpro.orchestration.cluster import ray_session
         from eqcctpro.orchestration.modelactor import ActorPool
 
-        self.placement = placement
+        here = _placed_here(config, waveforms_mb) if config.address is None else None
         self._pool: ActorPool | None = None
         self._stack = ExitStack()
         session = ray_session(
             address=config.address,
-            cpus=placement.cores,
+            cpus=0 if here is None else here.cores,
             gpu_ids=config.gpu_ids,
             temp_dir=config.ray_temp_dir,
         )
@@ -200,11 +246,53 @@ class _OnRay(Workers):
             self._ray = stack.enter_context(session)
             self._spec = chosen.result()
             self.runtime, self.batch_size = self._spec.runtime, self._spec.batch_size
+            self.placement = here or self._place(config, waveforms_mb, files)
+            self._spec = replace(self._spec, threads=self.placement.threads)
+            self._homes = Homes(
+                self._ray,
+                [share.node for share in self.nodes],
+                {share.node.id: share.room for share in self.nodes},
+                self.placement.homes,
+            )
             if config.mode == "modelactor":
-                self._pool = ActorPool(self._ray, self._spec, placement)
+                self._pool = ActorPool(self._ray, self._spec, self.placement, self._homes)
                 stack.callback(self._pool.close)
                 self.model_load_s = self._pool.load_s
             self._stack = stack.pop_all()
+
+    def _place(
+        self, config: PickConfig, waveforms_mb: float, files: Sequence[FileStamp]
+    ) -> Placement:
+        """See what the cluster's nodes are and have, and share the workers among them."""
+        from eqcctpro.orchestration.clusterplan import place_on_nodes
+        from eqcctpro.orchestration.nodecheck import check_nodes
+        from eqcctpro.orchestration.nodes import worker_nodes
+
+        nodes = worker_nodes(self._ray, gpus=bool(config.gpu_ids))
+        reports = check_nodes(self._ray, nodes, self._needs(files))
+        placement, self.nodes = place_on_nodes(
+            config, nodes, reports, batch_size=self.batch_size, waveforms_mb=waveforms_mb
+        )
+        self._spec = replace(self._spec, folder=str(Path.cwd()))
+        _say_limits(placement)
+        for share in self.nodes:
+            logging.getLogger("eqcctpro").info(
+                "node %s: %d workers on %d cores", share.node.name, share.workers, share.node.cores
+            )
+        return placement
+
+    def _needs(self, files: Sequence[FileStamp]) -> NodeNeeds:
+        from eqcctpro.orchestration.nodecheck import file_sample, needs_of
+
+        return needs_of(self._spec.weights, (self.runtime,), file_sample(files))
+
+    def check_input(self, files: Sequence[FileStamp]) -> None:
+        from eqcctpro.orchestration.nodecheck import check_nodes
+        from eqcctpro.orchestration.nodes import worker_nodes
+
+        if self.nodes:
+            gpus = bool(self.placement.gpu_ids)
+            check_nodes(self._ray, worker_nodes(self._ray, gpus=gpus), self._needs(files))
 
     def pick(
         self,
@@ -220,7 +308,13 @@ class _OnRay(Workers):
 
         spec = replace(self._spec, settings=settings)
         return run_ripper(
-            self._ray, tasks, spec, self.placement, open_chunks=open_chunks, stop=stop
+            self._ray,
+            tasks,
+            spec,
+            self.placement,
+            homes=self._homes,
+            open_chunks=open_chunks,
+            stop=stop,
         )
 
     def close(self) -> None:

@@ -100,31 +100,44 @@ class Pipeline:
         self._inferred: deque[tuple[_Batch, Float32]] = deque()
         self._collected = 0.0
         self._finished: deque[TaskResult] = deque()
+        self._holds = False
         self._apply_settings()
 
-    def run(self, tasks: Sequence[StationTask]) -> Iterator[TaskResult]:
+    def run(self, tasks: Sequence[StationTask], *, more: bool = False) -> Iterator[TaskResult]:
         """Pick station tasks; results come as tasks finish, which may be out of order.
+
+        Parameters
+        ----------
+        tasks : sequence of StationTask
+        more : bool
+            Another run with the same settings follows, of no tasks if need be: windows that
+            do not fill a batch wait for its windows, and batches under way stay so.
 
         Yields
         ------
         TaskResult
-            One for every task.
+            One for every task, and for every one that an earlier run held back; those that
+            this run holds back come with the next one.
         """
-        self.reset()
+        if not self._holds:
+            self.reset()
+        self._holds = False  # an error in this run leaves nothing to go on from
         feeder = Feeder(tasks, self.picker, self.settings)
         for prepared in feeder:
             self.feed(prepared)
             yield from self.finished()
-        self.flush()
-        while self.under_way:
-            self.wait()
-            self.settle()
+        if not more:
+            self.flush()
+            while self.under_way:
+                self.wait()
+                self.settle()
         yield from self.finished()
         self.stages.add(feeder.seconds)
+        self._holds = more
 
     def reset(self) -> None:
         """Forget what is under way, and heed settings that were changed."""
-        self._filled = 0  # an earlier run may have ended in an error
+        self._filled = 0
         for leftovers in (self._claims, self._under_way, self._inferred, self._finished):
             leftovers.clear()
         self._apply_settings()

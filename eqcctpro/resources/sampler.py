@@ -14,7 +14,7 @@ import psutil
 
 from eqcctpro.resources.nvml import GpuActivity, gpu_activity, process_vram_mb
 
-__all__ = ["MemorySampler", "ResourceSampler", "ResourceUse", "tree_pss_mb"]
+__all__ = ["MemorySampler", "ResourceSampler", "ResourceUse", "process_pss_mb", "tree_pss_mb"]
 
 MB = 2**20
 
@@ -40,6 +40,11 @@ def tree_pss_mb(pid: int | None = None) -> float:
     (other than Linux), resident memory is summed instead.
     """
     return sum(map(_pss, _tree(pid))) / MB
+
+
+def process_pss_mb(process: psutil.Process) -> float:
+    """Proportional set size of one process, MB of 2**20 bytes; 0 if it has ended."""
+    return _pss(process) / MB
 
 
 def _tree(pid: int | None) -> list[psutil.Process]:

@@ -147,6 +147,7 @@ class PickReplica:
 
     async def check_health(self) -> None:
         """Ray Serve asks every now and then, and replaces a replica that raises three times."""
+        await self._service.test_itself()
         problem = self._service.broken
         if problem is not None:
             raise RuntimeError(problem)

@@ -13,13 +13,15 @@ from eqcctpro import __version__
 from eqcctpro.pipeline.records import TaskResult
 from eqcctpro.serving.answers import Answer
 from eqcctpro.serving.engines import Engine
+from eqcctpro.serving.example import example_segments
 from eqcctpro.serving.metrics import Metrics
-from eqcctpro.serving.problems import BusyProblem, NotFoundProblem, StoppingProblem
+from eqcctpro.serving.problems import BusyProblem, NotFoundProblem, Problem, StoppingProblem
 from eqcctpro.serving.security import Guard, Identity
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.state import StateFolder
 from eqcctpro.serving.stations import StationRequest, lay_out, thresholds_of
 from eqcctpro.serving.waveforms import Options, Waveforms
+from eqcctpro.waveform.decode import DecodedFile
 
 __all__ = ["Service"]
 
@@ -64,6 +66,8 @@ class Service:
         self.started = time.time()
         self._durations: deque[float] = deque(maxlen=settings.watchdog.over_requests)
         self.n_stations = self.n_picks = 0
+        self._self_tested = time.monotonic()
+        self._self_test_problem: str | None = None
         self._published = published
         self._prepare = metrics.stage_seconds.labels("prepare")
         metrics.capacity.set(settings.limits.capacity)
@@ -80,6 +84,8 @@ class Service:
     def broken(self) -> str | None:
         """Why this replica should be replaced, if it should."""
         watchdog = self.settings.watchdog
+        if self._self_test_problem is not None:
+            return self._self_test_problem
         for engine in self.engines.values():
             if engine.online.failure is not None:
                 return f"{engine.model.name}: {engine.online.failure}"
@@ -88,6 +94,29 @@ class Service:
         if most is not None and mean is not None and mean > most:
             return f"requests take {mean:.3g} s in the mean"
         return None
+
+    async def test_itself(self) -> None:
+        """Pick the example, if that is due and nothing else is going on."""
+        every = self.settings.watchdog.self_test_s
+        now = time.monotonic()
+        if every is None or self.in_progress or now - self._self_tested < every:
+            return
+        self._self_tested = now
+        self._self_test_problem = None
+        for engine in self.engines.values():
+            picker, settings = engine.model.picker, engine.model.settings
+            segments = DecodedFile(example_segments(picker))
+            laid = lay_out(segments, picker, settings, max_samples=10**9)
+            try:
+                async with asyncio.timeout(self.settings.limits.forward_timeout_s):
+                    (result,) = await engine.online.pick(laid.prepared)
+            except (Problem, TimeoutError) as error:
+                self._self_test_problem = f"{engine.model.name} fails the self-test: {error}"
+                return
+            if result.record.status != "done":
+                self._self_test_problem = (
+                    f"{engine.model.name} fails the self-test: {result.record.reason}"
+                )
 
     @property
     def dead(self) -> str | None:

@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -102,7 +103,8 @@ def running_service(settings: ServeSettings) -> Iterator[RunningService]:
             ):
                 try:
                     problem = _deploy(settings, secret, state)
-                    yield RunningService(_url(settings), settings, state, problem)
+                    with _metrics_port(settings, state):
+                        yield RunningService(_url(settings), settings, state, problem)
                 finally:
                     _end()
         finally:
@@ -126,7 +128,8 @@ def _environment(settings: ServeSettings, state: StateFolder) -> Iterator[None]:
     """What Ray's processes inherit."""
     wanted = dict(_RAY_SERVE)
     wanted[VARIABLE] = str(state.path)
-    if settings.replicas.front_count > 1 or settings.replicas.max is not None:
+    replicas = settings.replicas
+    if replicas.front_count > 1 or replicas.max is not None or settings.metrics.port is not None:
         wanted[SHARED_FOLDER] = str(state.metrics)
     earlier = {name: os.environ.get(name) for name in wanted}
     for name, value in wanted.items():
@@ -142,6 +145,27 @@ def _environment(settings: ServeSettings, state: StateFolder) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = before
+
+
+@contextmanager
+def _metrics_port(settings: ServeSettings, state: StateFolder) -> Iterator[None]:
+    """The metrics of all replicas at a port of their own, if one is wanted."""
+    port = settings.metrics.port
+    if port is None:
+        yield
+        return
+    from prometheus_client import CollectorRegistry, start_http_server
+    from prometheus_client.multiprocess import MultiProcessCollector
+
+    registry = CollectorRegistry()
+    MultiProcessCollector(registry, path=str(state.metrics))
+    server, thread = start_http_server(port, addr=settings.http.host, registry=registry)
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5.0)
 
 
 def _cpus(settings: ServeSettings) -> int:
@@ -206,7 +230,7 @@ def _http_options(settings: ServeSettings) -> dict[str, Any]:
     """Of Ray Serve's proxy; it needs a port even where it is there for gRPC alone."""
     http = settings.http
     if http.listener == "replica":
-        return {"host": "127.0.0.1", "port": settings.grpc.proxy_port or 8265 + 1}
+        return {"host": "127.0.0.1", "port": settings.grpc.proxy_port or _free_port()}
     options: dict[str, Any] = {
         "host": http.host,
         "port": http.port,
@@ -220,6 +244,12 @@ def _http_options(settings: ServeSettings) -> dict[str, Any]:
         if http.tls.client_authority is not None:
             options["ssl_ca_certs"] = str(http.tls.client_authority)
     return options
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _grpc_options(settings: ServeSettings) -> dict[str, Any] | None:

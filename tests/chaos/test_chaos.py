@@ -29,6 +29,8 @@ INSIDE = ("exit", "enospc", "erofs")
 SIGNALS = {"kill": signal.SIGKILL, "interrupt": signal.SIGINT, "terminate": signal.SIGTERM}
 OUTSIDE = (*SIGNALS, "interrupt_twice")
 INPUT = ("vanish", "change", "hang")
+# What really happens to the disk, not only to the process's calls.
+DISK = ("full", "unwritable")
 RAY = ("kill_driver", "kill_group", "kill_actor", "kill_raylet", "interrupt_group")
 
 
@@ -55,6 +57,7 @@ def start(
     options: list[str],
     *,
     worker_pause_s: float = 0.0,
+    before: tuple[str, ...] = (),
 ) -> subprocess.Popen[bytes]:
     environment = dict(os.environ)
     if worker_pause_s:
@@ -63,7 +66,7 @@ def start(
         environment["PYTHONPATH"] = os.pathsep.join(folders)
     command = [sys.executable, str(FAULTY), fault, str(count), "pick", str(archive)]
     return subprocess.Popen(
-        [*command, "-o", str(output), *options],
+        [*before, *command, "-o", str(output), *options],
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
@@ -109,10 +112,59 @@ def disturb(kind: str, chance: random.Random, calm: Calm, output: Path) -> str:
         with spoiled(kind, chance, archive, chance.uniform(0.35, 0.8) * calm.seconds):
             options = [*calm.options, "--item-timeout", "1"]
             code, words = end(start("none", 0, archive, output, options))
+    elif kind == "full":
+        code, words = on_a_full_disk(chance, calm, output)
+    elif kind == "unwritable":
+        code, words = while_it_may_not_write(when, calm, output)
     else:
         code, words = disturb_ray(kind, chance, calm, output)
     assert "Traceback" not in words or kind == "interrupt_twice", words
     return f"{kind} {when:.2f} s: {code}"
+
+
+def may_mount() -> bool:
+    probe = ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"]
+    allowed = os.geteuid() == 0 and shutil.which("unshare") is not None
+    return allowed and subprocess.run(probe, capture_output=True, check=False).returncode == 0
+
+
+def on_a_full_disk(chance: random.Random, calm: Calm, output: Path) -> tuple[int, str]:
+    """The output folder is a file system of some pages, which then gets more of them."""
+    if not os.path.ismount(output):
+        output.mkdir(exist_ok=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", str(output)], check=True)
+    used = shutil.disk_usage(output).used
+    size = used + 4096 * chance.randrange(1, 60)
+    resize = ["mount", "-o", f"remount,size={size}", str(output)]
+    subprocess.run(resize, check=True)
+    try:
+        code, words = end(start("none", 0, calm.archive, output, calm.options))
+    finally:
+        subprocess.run(["mount", "-o", "remount,size=100m", str(output)], check=True)
+    assert code in (0, 5), words
+    assert code == 0 or "No space left" in words or "full" in words, words
+    return code, words
+
+
+def while_it_may_not_write(when: float, calm: Calm, output: Path) -> tuple[int, str]:
+    """The output folder's permissions change while the run is at work."""
+    # The superuser may write nevertheless, unless that right is given up.
+    before = ("setpriv", "--bounding-set=-dac_override") if os.geteuid() == 0 else ()
+    output.mkdir(exist_ok=True)
+    run = start("none", 0, calm.archive, output, calm.options, before=before)
+    time.sleep(when)
+    folders = [output, output / ".eqcctpro", output / ".eqcctpro" / "parts"]
+    changed = [folder for folder in folders if folder.is_dir()]
+    for folder in changed:
+        folder.chmod(0o555)
+    try:
+        code, words = end(run)
+    finally:
+        for folder in changed:
+            if folder.exists():
+                folder.chmod(0o755)
+    assert code in (0, 5), words
+    return code, words
 
 
 @contextmanager
@@ -231,7 +283,23 @@ def survive(kinds: list[str], seed: int, calm: Calm, output: Path) -> None:
     summary = json.loads((output / "summary.json").read_text())
     assert summary["balanced"] and summary["tasks"]["failed"] == 0, story
     print("; ".join(story))
-    shutil.rmtree(output)
+
+
+@pytest.fixture
+def output(tmp_path: Path) -> Iterator[Path]:
+    """The output folder, which may become a file system of its own."""
+    folder = tmp_path / "out"
+    yield folder
+    if os.path.ismount(folder):
+        subprocess.run(["umount", str(folder)], check=True)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def skip_if_impossible(kinds: list[str]) -> None:
+    if "full" in kinds and not may_mount():
+        pytest.skip("needs the right to mount, to fill a disk")
+    if "unwritable" in kinds and os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("the superuser may write everywhere, and setpriv is not there")
 
 
 @pytest.mark.slow
@@ -239,24 +307,31 @@ def survive(kinds: list[str], seed: int, calm: Calm, output: Path) -> None:
     ("kinds", "seed"),
     [
         *((["kill", "exit"], 1), (["enospc"], 2), (["interrupt", "erofs"], 3)),
-        (["vanish"], 4),
+        *((["vanish"], 4), (["full", "unwritable"], 5)),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
 )
-def test_short(kinds: list[str], seed: int, calm: Calm, tmp_path: Path) -> None:
-    survive(kinds, seed, calm, tmp_path / "out")
+def test_short(kinds: list[str], seed: int, calm: Calm, output: Path) -> None:
+    skip_if_impossible(kinds)
+    survive(kinds, seed, calm, output)
+
+
+# Each kind at least twice, alone or among others: with those on Ray, more than sixty faults.
+IN_ONE_PROCESS = (*INSIDE, *OUTSIDE, *INPUT, *DISK)
 
 
 @pytest.mark.exhaustive
-@pytest.mark.parametrize("seed", range(100, 122))
-def test_many_faults_in_one_process(seed: int, calm: Calm, tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(100, 100 + 2 * len(IN_ONE_PROCESS)))
+def test_many_faults_in_one_process(seed: int, calm: Calm, output: Path) -> None:
     chance = random.Random(seed)
-    kinds = chance.choices((*INSIDE, *OUTSIDE, *INPUT), k=chance.choice((1, 2, 3)))
-    survive(kinds, seed, calm, tmp_path / "out")
+    kinds = [IN_ONE_PROCESS[seed % len(IN_ONE_PROCESS)]]
+    kinds += chance.choices(IN_ONE_PROCESS, k=chance.choice((0, 1, 2)))
+    skip_if_impossible(kinds)
+    survive(kinds, seed, calm, output)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("kind", RAY)
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_faults_on_ray(kind: str, seed: int, calm: Calm, tmp_path: Path) -> None:
-    survive([kind], seed, calm, tmp_path / "out")
+def test_faults_on_ray(kind: str, seed: int, calm: Calm, output: Path) -> None:
+    survive([kind], seed, calm, output)

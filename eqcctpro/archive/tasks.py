@@ -1,0 +1,284 @@
+"""Station tasks and files of a plan, held as columns: plans of 10**5 stations stay small.
+
+As objects a station with three files takes some 3 kB, as columns a sixth of that.  An object
+is made when one is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqcctpro.archive.index import ChannelExtent, IndexedFile
+from eqcctpro.archive.timechunks import Timechunk
+from eqcctpro.times import NS_PER_S
+
+__all__ = ["FileTable", "StationTask", "TaskTable", "Tasks"]
+
+Int64 = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class StationTask:
+    """One instrument of one station in one time chunk.
+
+    Attributes
+    ----------
+    index : int
+        Position in the plan.
+    network, station, location, instrument : str
+        `instrument` is the band and instrument code, for example ``"HH"``.
+    folder : str
+        Name of the station in output paths: its folder, or its code.
+    chunk : Timechunk
+    files : tuple of str
+        Files with records of this station and time.
+    n_bytes : int
+        Size of these files.
+    stamps : tuple of (int, int)
+        Size and time of the last change, in nanoseconds, of each file when the plan was made.
+    """
+
+    index: int
+    network: str
+    station: str
+    location: str
+    instrument: str
+    folder: str
+    chunk: Timechunk
+    files: tuple[str, ...]
+    n_bytes: int
+    stamps: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def name(self) -> str:
+        """``NET.STA.LOC.INSTRUMENT``."""
+        return f"{self.network}.{self.station}.{self.location}.{self.instrument}"
+
+
+class _Texts:
+    """Strings by number, each held once."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._texts: list[str] = []
+
+    def number(self, text: str) -> int:
+        known = self._numbers.setdefault(text, len(self._texts))
+        if known == len(self._texts):
+            self._texts.append(text)
+        return known
+
+    def __getitem__(self, number: int) -> str:
+        return self._texts[number]
+
+
+class FileTable(Sequence[IndexedFile]):
+    """Files and what is in them; each has at least one channel."""
+
+    def __init__(self) -> None:
+        self._texts = _Texts()
+        self._folders = array("i")
+        # File names, one after the other, and where each ends.
+        self._names = bytearray()
+        self._name_ends = array("q")
+        self._sizes = array("q")
+        self._mtimes = array("q")
+        # Network, station, location and channel of each extent, and where each file's end.
+        self._codes = array("i")
+        self._extents = array("q")
+        self._extent_ends = array("q")
+
+    def append(self, file: IndexedFile) -> int:
+        """Add a file; returns its number."""
+        head, slash, name = file.path.rpartition("/")
+        self._folders.append(self._texts.number(head + slash))
+        self._names += os.fsencode(name)
+        self._name_ends.append(len(self._names))
+        self._sizes.append(file.size)
+        self._mtimes.append(file.mtime_ns)
+        for extent in file.channels:
+            self._codes.extend(map(self._texts.number, extent.code))
+            self._extents.extend((extent.start_ns, extent.end_ns))
+        self._extent_ends.append(len(self._extents) // 2)
+        return len(self._sizes) - 1
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    @overload
+    def __getitem__(self, number: int) -> IndexedFile: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[IndexedFile]: ...
+    def __getitem__(self, number: int | slice) -> IndexedFile | list[IndexedFile]:
+        if isinstance(number, slice):
+            return [self._file(each) for each in range(*number.indices(len(self)))]
+        return self._file(range(len(self))[number])
+
+    def _file(self, number: int) -> IndexedFile:
+        first = self._extent_ends[number - 1] if number else 0
+        channels = tuple(
+            ChannelExtent(self._code(at), self._extents[2 * at], self._extents[2 * at + 1])
+            for at in range(first, self._extent_ends[number])
+        )
+        return IndexedFile(self.path(number), self._sizes[number], self._mtimes[number], channels)
+
+    def _code(self, at: int) -> tuple[str, str, str, str]:
+        network, station, location, channel = self._codes[4 * at : 4 * at + 4]
+        texts = self._texts
+        return texts[network], texts[station], texts[location], texts[channel]
+
+    def path(self, number: int) -> str:
+        """Path of a file."""
+        begin = self._name_ends[number - 1] if number else 0
+        name = self._names[begin : self._name_ends[number]]
+        return self._texts[self._folders[number]] + os.fsdecode(bytes(name))
+
+    def stamp(self, number: int) -> tuple[int, int]:
+        """Size of a file, and time of its last change in nanoseconds."""
+        return self._sizes[number], self._mtimes[number]
+
+    def spans(self) -> Int64:
+        """First and last sample of all extents, in nanoseconds; shape (extents, 2)."""
+        return np.array(self._extents, dtype=np.int64).reshape(-1, 2)
+
+    def seconds(self) -> NDArray[np.float64]:
+        """How much each file holds, summed over its channels."""
+        spans = self.spans()
+        ends = np.array(self._extent_ends, dtype=np.int64)
+        starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+        durations = (spans[:, 1] - spans[:, 0]) / NS_PER_S
+        total: NDArray[np.float64] = np.add.reduceat(durations, starts) if len(ends) else durations
+        return total
+
+
+class TaskTable:
+    """Station tasks as columns; `Tasks` are rows of it.
+
+    Parameters
+    ----------
+    files : FileTable
+
+    Attributes
+    ----------
+    task : callable
+        The station task in a row.
+    """
+
+    def __init__(self, files: FileTable) -> None:
+        self.files = files
+        self._texts = _Texts()
+        self._chunk_numbers: dict[Timechunk, int] = {}
+        self._chunks: list[Timechunk] = []
+        # Network, station, location, instrument and folder of each task.
+        self._codes = array("i")
+        self._of_chunks = array("i")
+        self._sizes = array("q")
+        self._files = array("i")
+        self._file_ends = array("q")
+        # One after the other is asked for, each twice: as the next one, and as the one.
+        self.task = lru_cache(maxsize=4)(self._task)
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def append(self, codes: Iterable[str], chunk: Timechunk, files: Sequence[int]) -> None:
+        """Add a task.
+
+        Parameters
+        ----------
+        codes : iterable of str
+            Network, station, location, instrument and folder.
+        chunk : Timechunk
+        files : sequence of int
+            Numbers of its files, in their order.
+        """
+        self._codes.extend(map(self._texts.number, codes))
+        number = self._chunk_numbers.setdefault(chunk, len(self._chunks))
+        if number == len(self._chunks):
+            self._chunks.append(chunk)
+        self._of_chunks.append(number)
+        self._files.extend(files)
+        self._file_ends.append(len(self._files))
+        self._sizes.append(sum(self.files.stamp(file)[0] for file in files))
+
+    def _task(self, row: int) -> StationTask:
+        """The task in a row."""
+        texts, files = self._texts, self.files
+        network, station, location, instrument, folder = self._codes[5 * row : 5 * row + 5]
+        begin = self._file_ends[row - 1] if row else 0
+        numbers = self._files[begin : self._file_ends[row]]
+        return StationTask(
+            row,
+            texts[network],
+            texts[station],
+            texts[location],
+            texts[instrument],
+            texts[folder],
+            self._chunks[self._of_chunks[row]],
+            tuple([files.path(number) for number in numbers]),
+            self._sizes[row],
+            tuple([files.stamp(number) for number in numbers]),
+        )
+
+    def files_of(self, row: int) -> list[IndexedFile]:
+        """The files of a task, with what is in them."""
+        begin = self._file_ends[row - 1] if row else 0
+        return [self.files[number] for number in self._files[begin : self._file_ends[row]]]
+
+    def size(self, row: int) -> int:
+        """Bytes of a task's files."""
+        return self._sizes[row]
+
+    def seconds(self) -> NDArray[np.float64]:
+        """How much the files of each task hold, summed over their channels."""
+        ends = np.array(self._file_ends, dtype=np.int64)
+        if not len(ends):
+            return np.empty(0)
+        held = self.files.seconds()[np.array(self._files, dtype=np.int64)]
+        total: NDArray[np.float64] = np.add.reduceat(held, np.concatenate([[0], ends[:-1]]))
+        return total
+
+
+class Tasks(Sequence[StationTask]):
+    """Rows of a table, as the station tasks that they stand for.
+
+    Parameters
+    ----------
+    table : TaskTable
+    rows : range or array of int
+    """
+
+    def __init__(self, table: TaskTable, rows: range | NDArray[Any]) -> None:
+        self.table = table
+        self.rows = rows
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @overload
+    def __getitem__(self, position: int) -> StationTask: ...
+    @overload
+    def __getitem__(self, position: slice) -> Tasks: ...
+    def __getitem__(self, position: int | slice) -> StationTask | Tasks:
+        if isinstance(position, slice):
+            return Tasks(self.table, self.rows[position])
+        return self.table.task(int(self.rows[position]))
+
+    def __iter__(self) -> Iterator[StationTask]:
+        return map(self.table.task, map(int, self.rows))
+
+    def files_of(self, position: int) -> list[IndexedFile]:
+        """The files of a task, with what is in them."""
+        return self.table.files_of(int(self.rows[position]))
+
+    def choose(self, rows: Iterable[int]) -> Tasks:
+        """Those of some rows of the table."""
+        return Tasks(self.table, np.fromiter(rows, dtype=np.int32))

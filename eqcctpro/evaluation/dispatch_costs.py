@@ -1,0 +1,219 @@
+"""What the driver takes for bundles and station tasks, measured with workers that do nothing."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
+from eqcctpro.archive.timechunks import Timechunk
+from eqcctpro.journal.recorder import Recorder
+from eqcctpro.journal.store import Item
+from eqcctpro.orchestration.actors import Actors
+from eqcctpro.orchestration.cluster import ray_session
+from eqcctpro.orchestration.dispatch import wait_for_some
+from eqcctpro.orchestration.nodes import Homes
+from eqcctpro.orchestration.placement import Placement
+from eqcctpro.orchestration.worker import BundleResult, WorkerSpec
+from eqcctpro.picks.raw import RawPicks
+from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.synthetic.network import synthetic_network
+
+__all__ = ["DispatchCosts", "measure_dispatch", "measure_planning"]
+
+PICKS_A_TASK = 4
+#: Bundles of each size that are measured.
+BUNDLES = 300
+#: Sizes of bundles from which the costs of a bundle and of a task are told apart.
+SIZES = (1, 64)
+
+
+@dataclass(frozen=True)
+class DispatchCosts:
+    """Seconds that the driver takes.
+
+    Attributes
+    ----------
+    send_bundle, send_task, take_bundle, take_task : float
+    latency : float
+        From sending a bundle of one task to having its result, halved.
+    start_actor : float
+        For each actor more.
+    record_task : float
+        Of `take_task`, what the record of the run takes.
+    """
+
+    send_bundle: float
+    send_task: float
+    take_bundle: float
+    take_task: float
+    latency: float
+    start_actor: float
+    record_task: float
+
+
+class IdleWorker:
+    """A worker that answers as one that picks does, at once."""
+
+    def __init__(self, spec: object) -> None:
+        self._spec = spec
+
+    def load(self) -> float:
+        """Load nothing."""
+        return 0.0
+
+    def pick(self, tasks: Sequence[StationTask], settings: object = None) -> BundleResult:  # noqa: ARG002
+        """Find the same picks on every station."""
+        found = _found([task.index for task in tasks])
+        records = [TaskRecord(task.index, "done", n_windows=3, n_samples=9000) for task in tasks]
+        return BundleResult(records, found, RawPicks.empty(), {"infer": 0.1})
+
+
+def _found(indices: Sequence[int]) -> RawPicks:
+    number = len(indices) * PICKS_A_TASK
+    times = np.arange(number, dtype=np.int64) * 10**9
+    return RawPicks(
+        np.repeat(np.asarray(indices, dtype=np.int32), PICKS_A_TASK),
+        np.zeros(number, dtype=np.int16),
+        *(times, times, times + 10**8),
+        np.full(number, 0.5, dtype=np.float32),
+    )
+
+
+def made_up_tasks(number: int) -> list[StationTask]:
+    """Station tasks with names of the usual length, whose files do not exist."""
+    chunk = Timechunk(0, "20241215T120000Z_20241215T121000Z", None, None, -(2**62), 2**62)
+    tasks = []
+    for index in range(number):
+        station = f"S{index:05d}"
+        name = f"/archive/network/{chunk.name}/XX.{station}/XX.{station}.00.HH"
+        files = tuple(f"{name}{letter}__{chunk.name}.mseed" for letter in "ENZ")
+        stamps = tuple((20_000 + index, 1_700_000_000_000_000_000 + index) for _ in files)
+        tasks.append(
+            StationTask(
+                *(index, "XX", station, "00", "HH", f"XX.{station}"),
+                *(chunk, files, 60_000, stamps),
+            )
+        )
+    return tasks
+
+
+def measure_dispatch(settings: PipelineSettings, weights: Any, *, actors: int = 2) -> DispatchCosts:
+    """Send bundles to idle actors through Ray, take and record their results.
+
+    Parameters
+    ----------
+    settings : PipelineSettings
+        Sent with every bundle.
+    weights : WeightFiles
+        Sent to every actor.
+    actors : int
+
+    Returns
+    -------
+    DispatchCosts
+    """
+    tasks = made_up_tasks(max(SIZES) * BUNDLES)
+    placement = Placement(actors, 1, actors, (), 0.0, 0.01)
+    with ray_session(address=None, cpus=actors, gpu_ids=(), temp_dir=None) as ray:
+        spec = WorkerSpec(weights, settings)
+        homes = Homes(ray, (), {}, ())
+        pool = Actors(ray, spec, placement, homes, worker=IdleWorker)
+        pool.await_ready()
+        began = time.perf_counter()
+        more = Actors(ray, spec, placement, homes, worker=IdleWorker)
+        more.await_ready()
+        start_actor = (time.perf_counter() - began) / actors
+        more.close()
+        rows = []
+        for size in (SIZES[0], *SIZES):  # the first time warms up
+            bundles = [tasks[i * size : (i + 1) * size] for i in range(BUNDLES)]
+            rows.append(_send_and_take(ray, pool, bundles, settings))
+        latency = _latency(ray, pool, tasks[:1], settings)
+        pool.close()
+    (send_one, take_one), (send_many, take_many) = rows[1:]
+    span = SIZES[1] - SIZES[0]
+    send_task = max(send_many - send_one, 0.0) / span
+    take_task = max(take_many - take_one, 0.0) / span
+    record_task = measure_recording(tasks)
+    return DispatchCosts(
+        send_one - send_task,
+        send_task,
+        take_one - take_task,
+        take_task + record_task,
+        latency,
+        start_actor,
+        record_task,
+    )
+
+
+def _send_and_take(
+    ray: Any, pool: Actors, bundles: Sequence[list[StationTask]], settings: PipelineSettings
+) -> tuple[float, float]:
+    """Processor seconds of this process for a bundle: to send it, and to take its result."""
+    slots = list(pool.ready)
+    began = time.process_time()
+    flying = {
+        pool.send(slots[i % len(slots)], bundle, settings): slots[i % len(slots)]
+        for i, bundle in enumerate(bundles)
+    }
+    sent = time.process_time()
+    records: dict[int, TaskRecord] = {}
+    while flying:
+        for reference in wait_for_some(ray, list(flying)):
+            result = pool.outcome(flying.pop(reference), reference)
+            records.update((record.task, record) for record in result.records)
+    taken = time.process_time()
+    return (sent - began) / len(bundles), (taken - sent) / len(bundles)
+
+
+def _latency(
+    ray: Any, pool: Actors, bundle: list[StationTask], settings: PipelineSettings, times: int = 50
+) -> float:
+    slot = next(iter(pool.ready))
+    began = time.perf_counter()
+    for _ in range(times):
+        ray.get(pool.send(slot, bundle, settings))
+    return (time.perf_counter() - began) / times / 2
+
+
+def measure_recording(tasks: Sequence[StationTask]) -> float:
+    """Processor seconds that the record of a run takes for a station task."""
+    keys = np.arange(len(tasks), dtype=np.int32)
+    records = [TaskRecord(task.index, "done", n_windows=3, n_samples=9000) for task in tasks]
+
+    def prepare(store: Any) -> None:
+        store.set_facts({"state": "running"})
+        store.add_items(
+            Item(task.index, bytes(16), task.name, task.chunk.name, task.folder) for task in tasks
+        )
+
+    with tempfile.TemporaryDirectory(prefix="eqcctpro-costs-") as folder:
+        path = Path(folder) / "record"
+        recorder = Recorder(path / "journal.sqlite", path / "parts", keys, prepare, 1)
+        began = time.process_time()
+        recorder.open()
+        for first in range(0, len(tasks), 64):
+            part = slice(first, first + 64)
+            indices = [record.task for record in records[part]]
+            recorder.add(records[part], _found(indices), RawPicks.empty())
+        recorder.close("finished")
+        return (time.process_time() - began) / len(tasks)
+
+
+def measure_planning(stations: int = 900, *, seconds: float = 40.0) -> float:
+    """Seconds that planning takes for a station, with three files that were read before."""
+    with tempfile.TemporaryDirectory(prefix="eqcctpro-costs-") as folder:
+        archive = Path(folder) / "archive"
+        synthetic_network(archive, stations=stations, duration_s=seconds)
+        make_plan(InputSettings((archive,)))
+        began = time.perf_counter()
+        plan = make_plan(InputSettings((archive,)))
+        return (time.perf_counter() - began) / len(plan.tasks)

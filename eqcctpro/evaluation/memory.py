@@ -1,0 +1,112 @@
+"""How much memory a run's processes take, each kind of them by itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from eqcctpro.errors import WorkerError
+from eqcctpro.resources.sampler import process_pss_mb
+
+__all__ = ["RoleMemory", "RunMemory", "watch_pick"]
+
+MB = 2**20
+# PSS is read from a file of many lines, so it is not read more often.
+INTERVAL_S = 0.25
+
+
+@dataclass
+class RoleMemory:
+    """Highest memory of one process of a kind, MB of 2**20 bytes."""
+
+    rss_mb: float = 0.0
+    pss_mb: float = 0.0
+
+    def see(self, rss_mb: float, pss_mb: float) -> None:
+        """Take one reading."""
+        self.rss_mb = max(self.rss_mb, rss_mb)
+        self.pss_mb = max(self.pss_mb, pss_mb)
+
+
+@dataclass
+class RunMemory:
+    """A run's memory.
+
+    Attributes
+    ----------
+    stations : int
+    mode : str
+    seconds : float
+    roles : dict of str to RoleMemory
+        ``"driver"``, and ``"worker"`` in the modes that have workers: the largest one.
+    """
+
+    stations: int
+    mode: str
+    seconds: float = 0.0
+    roles: dict[str, RoleMemory] = field(default_factory=dict)
+
+
+def watch_pick(
+    archive: Path, *, stations: int, mode: str, model: str, options: Sequence[str] = ()
+) -> RunMemory:
+    """Pick an archive by the command line, and watch the processes.
+
+    Parameters
+    ----------
+    archive : Path
+    stations : int
+        Only for the report.
+    mode : {"local", "modelactor"}
+    model : str
+    options : sequence of str
+        More options of ``eqcctpro pick``.
+
+    Raises
+    ------
+    WorkerError
+        The run failed.
+    """
+    memory = RunMemory(stations, mode)
+    with tempfile.TemporaryDirectory(prefix="eqcctpro-memory-") as folder:
+        command = [sys.executable, "-m", "eqcctpro", "pick", str(archive), "-o", folder]
+        command += ["--model", model, "--mode", mode, "--no-overview", "-q", *options]
+        began = time.perf_counter()
+        run = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        process = psutil.Process(run.pid)
+        while run.poll() is None:
+            _look(process, memory)
+            time.sleep(INTERVAL_S)
+        memory.seconds = time.perf_counter() - began
+    if run.returncode:
+        raise WorkerError(f"{' '.join(command)} ended with exit code {run.returncode}")
+    return memory
+
+
+def _look(run: psutil.Process, memory: RunMemory) -> None:
+    try:
+        family = [(run, "driver"), *((child, _role(child)) for child in run.children(True))]
+    except psutil.Error:
+        return  # it has just ended
+    for process, role in family:
+        if not role:
+            continue
+        try:
+            rss = process.memory_info().rss / MB
+        except psutil.Error:
+            continue
+        memory.roles.setdefault(role, RoleMemory()).see(rss, process_pss_mb(process))
+
+
+def _role(process: psutil.Process) -> str:
+    try:
+        return "worker" if any("PickWorker" in part for part in process.cmdline()) else ""
+    except psutil.Error:
+        return ""
