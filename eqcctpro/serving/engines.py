@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,11 +150,16 @@ def open_engine(
         The model cannot be loaded, or finds nothing in the example.
     """
 
-    def pipeline() -> Pipeline:
+    def ready_pipeline() -> Pipeline:
         runtime = open_runtime() if open_runtime is not None else _open_runtime(model, settings)
         opened = Pipeline(model.picker, runtime, model.settings)
         warm(opened)
         return opened
+
+    def pipeline() -> Pipeline:
+        nice = settings.replicas.network_nice
+        with ThreadPoolExecutor(1, initializer=_step_back, initargs=(nice,)) as behind:
+            return behind.submit(ready_pipeline).result()
 
     started = time.perf_counter()
     online = OnlinePicker(
@@ -160,6 +169,17 @@ def open_engine(
         report=report,
     )
     return Engine(model, online, time.perf_counter() - started)
+
+
+def _step_back(nice: int) -> None:
+    """Let this thread, and those that it starts, wait for others where cores are short.
+
+    The network's threads take all cores there are; those that read requests and pick need them
+    only for moments, and everybody waits for these.
+    """
+    if nice and sys.platform == "linux":
+        own = os.getpriority(os.PRIO_PROCESS, 0)
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), min(own + nice, 19))
 
 
 def _open_runtime(model: ServedModel, settings: ServeSettings) -> Runtime:

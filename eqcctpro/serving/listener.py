@@ -17,6 +17,9 @@ from eqcctpro.serving.settings import ServeSettings
 __all__ = ["Listener", "require_free_port"]
 
 _BACKLOG = 2048
+# libuv accepts one connection of a socket in a round of its loop: of many clients that come at
+# once, the last would wait for as many rounds.
+_ACCEPTS = 16
 _START_SECONDS = 20.0
 
 
@@ -62,8 +65,9 @@ class Listener:
             **options,
         )
         self._server = uvicorn.Server(config)
+        sockets = [self._socket, *(self._socket.dup() for _ in range(_ACCEPTS - 1))]
         self._thread = threading.Thread(
-            target=self._server.run, args=([self._socket],), name="eqcctpro-http", daemon=True
+            target=self._server.run, args=(sockets,), name="eqcctpro-http", daemon=True
         )
 
     def start(self) -> None:

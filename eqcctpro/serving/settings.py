@@ -130,6 +130,9 @@ class ReplicaSettings(_Section):
     cpus: float | None = Field(None, ge=0, description="Cores of a replica, for Ray's scheduler")
     gpus: float = Field(0.0, ge=0, description="GPUs, or a fraction of one, of a replica")
     threads: int | None = Field(None, ge=1, description="Threads of a replica's runtime")
+    network_nice: int = Field(
+        0, ge=0, le=19, description="How far the network's threads stand behind the others"
+    )
     placement: Literal["fused", "staged"] = Field(
         "fused", description="One process for everything, or the network in deployments of its own"
     )
