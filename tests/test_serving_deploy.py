@@ -127,6 +127,23 @@ def test_the_ray_service_names_what_there_is() -> None:
     ServeDeploySchema(**config)
 
 
+def test_a_file_for_ray_serve_is_printed(cli: Any) -> None:
+    from ray.serve.schema import ServeDeploySchema
+
+    printed = cli("serve", "build", "--model", "A/b", "--set", "replicas.min=1,", "--set", "x=1")
+    assert printed.exit_code == 2
+    printed = cli(
+        *("serve", "build", "--model", "PhaseNet/original", "--set", "grpc.port=9000"),
+        *("--set", "replicas={min: 1, max: 4}"),
+    )
+    config = yaml.safe_load(printed.stdout)
+    ServeDeploySchema(**config)
+    settings = gather_settings(config["applications"][0]["args"], environment={})
+    assert settings.models[0].name == "PhaseNet/original"
+    assert settings.replicas.max == 4
+    assert settings.http.listener == "proxy"
+
+
 def test_the_unit_of_systemd_starts_the_command() -> None:
     unit = configparser.ConfigParser(strict=False, interpolation=None)
     unit.optionxform = str  # type: ignore[assignment, method-assign]

@@ -112,6 +112,21 @@ def schema() -> None:
 
 
 @serve_app.command()
+def build(
+    model: _Model = None,
+    config: _Config = None,
+    set_: _Set = None,
+) -> None:
+    """Print the service as a file for Ray Serve's own `serve deploy`, on a running cluster."""
+    with reporting():
+        _require_extra()
+        from eqcctpro.serving.manifest import ray_serve_file
+
+        given = [*(set_ or ()), "http.listener=proxy"]
+        typer.echo(ray_serve_file(_settings(config, given, {"models": model})), nl=False)
+
+
+@serve_app.command()
 def key(name: Annotated[str, typer.Argument(help="Whose it is.")]) -> None:
     """Make an API key, and print what the settings keep of it."""
     with reporting():
