@@ -166,6 +166,14 @@ def test_more_than_the_capacity_is_refused_at_once(inside: Callable[..., Inside]
     assert one.ask(*pick()[:2], content=EXAMPLE).status_code == 200
 
 
+def test_bodies_have_room_together(inside: Callable[..., Inside]) -> None:
+    one = inside(limits={"bodies_mb": 1.5 * len(EXAMPLE) / 2**20})
+    release_later(one, 0.5)
+    answers = one.ask_all([pick()] * 3)
+    assert sorted(answer.status_code for answer in answers) == [200, 429, 429]
+    assert one.ask("POST", "/v1/pick", content=EXAMPLE).status_code == 200
+
+
 def test_a_late_answer_is_408_and_its_place_is_free_again(inside: Callable[..., Inside]) -> None:
     one = inside(limits={"capacity": 1, "request_timeout_s": 0.2})
     release_later(one, 0.6)

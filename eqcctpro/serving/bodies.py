@@ -54,6 +54,12 @@ class Received:
         self._limits = limits
         self._most = int(limits.max_body_mb * 2**20)
 
+    @property
+    def size(self) -> int:
+        """How long it is said to be, or may be at most."""
+        announced = self._headers.get(b"content-length", b"")
+        return min(int(announced), self._most) if announced.isdigit() else self._most
+
     async def body(self) -> bytes:
         """The whole of it, decompressed.
 

@@ -65,7 +65,7 @@ class Service:
         self.in_progress = 0
         self.started = time.time()
         self._durations: deque[float] = deque(maxlen=settings.watchdog.over_requests)
-        self.n_stations = self.n_picks = 0
+        self.n_stations = self.n_picks = self._bytes = 0
         self._self_tested = time.monotonic()
         self._self_test_problem: str | None = None
         self._published = published
@@ -210,6 +210,29 @@ class Service:
             yield
         finally:
             self.in_progress -= 1
+
+    @contextmanager
+    def room(self, n_bytes: int) -> Iterator[None]:
+        """Room for a body; there is always some for one.
+
+        Raises
+        ------
+        BusyProblem
+            Bodies of other requests fill it.
+        """
+        limits = self.settings.limits
+        if self._bytes and self._bytes + n_bytes > limits.bodies_mb * 2**20:
+            self.metrics.refused.labels("memory").inc()
+            raise BusyProblem(
+                f"requests of {self._bytes / 2**20:.0f} MB are being worked on",
+                hint=f"ask again in {limits.retry_after_s} s",
+                headers={"Retry-After": str(limits.retry_after_s)},
+            )
+        self._bytes += n_bytes
+        try:
+            yield
+        finally:
+            self._bytes -= n_bytes
 
     async def pick(
         self,

@@ -107,6 +107,9 @@ class LimitSettings(_Section):
 
     capacity: int = Field(256, ge=1, description="Requests accepted and not answered, a replica")
     max_body_mb: float = Field(64.0, gt=0, description="MB of 2**20 bytes, after decompression")
+    bodies_mb: float = Field(
+        1024.0, gt=0, description="Bodies of all requests that are being worked on"
+    )
     max_samples: int = Field(
         60_000_000, ge=1, description="Samples of all components after resampling"
     )

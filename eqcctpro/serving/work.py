@@ -53,16 +53,19 @@ class Work:
         accept = headers.get(b"accept", b"").decode("latin-1")
         media_type = choose_type(accept, curves=with_curves)
         options = read_options(scope["query_string"])
-        body = await Received(receive, headers, self._service.settings.limits).body()
-        exchange.received = len(body)
-        started = time.perf_counter()
-        waveforms = await read_waveforms(headers, body)
-        del body
-        self._decode.observe(time.perf_counter() - started)
-        async with _Present(receive):
-            answer = await self._service.pick(
-                waveforms, options, exchange.request_id, with_curves=with_curves
-            )
+        received = Received(receive, headers, self._service.settings.limits)
+        with self._service.room(received.size):
+            body = await received.body()
+            exchange.received = len(body)
+            started = time.perf_counter()
+            waveforms = await read_waveforms(headers, body)
+            del body
+            self._decode.observe(time.perf_counter() - started)
+            async with _Present(receive):
+                answer = await self._service.pick(
+                    waveforms, options, exchange.request_id, with_curves=with_curves
+                )
+            del waveforms
         started = time.perf_counter()
         write = ANSWER_TYPES[media_type]
         quick = media_type in _QUICK and not with_curves
