@@ -85,7 +85,7 @@ class PickReplica:
                 self._state.note_failure(error)
             raise
         if self._state is not None:
-            self._state.note_start(settings.replicas.front_count)
+            self._state.note_start(settings.replicas.max or settings.replicas.front_count)
         self._service.metrics.ready.set(1)
         gc.collect()
         gc.freeze()
