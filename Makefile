@@ -12,7 +12,7 @@ TORCH_INDEX ?=
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-fast lint format clean
+.PHONY: help env demo test test-fast lint format docs clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -26,7 +26,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "EQCCTPro needs Python 3.11 or newer: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) -c constraints.txt torch
-	$(BIN)/python -m pip install -c constraints.txt -e '.[weights,dev]'
+	$(BIN)/python -m pip install -c constraints.txt -e '.[weights,dev,docs]'
 	@touch $(STAMP)
 
 demo: env ## pick a small network and print where the picks and the picture are
@@ -46,6 +46,10 @@ lint: env ## ruff check, ruff format --check, mypy
 format: env ## reformat and sort imports
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+docs: env ## build the documentation as a web site, in build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+	@echo build/site/index.html
 
 clean: ## remove the environment, caches, build products and the demo's output
 	rm -rf $(VENV) build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -18,7 +18,9 @@ __all__ = ["OutputFormat", "PickConfig", "load_config_file", "sentences"]
 OutputFormat = Literal[
     "csv", "parquet", "quakeml", "scml", "pyocto", "gamma", "phasenet", "nonlinloc", "eqcctpro"
 ]
-Threshold = Field(default=None, gt=0, lt=1)
+Threshold = Field(
+    default=None, gt=0, lt=1, description="Least probability; None takes the weights' own"
+)
 
 
 class PickConfig(BaseModel):
@@ -35,22 +37,34 @@ class PickConfig(BaseModel):
     p_model: Path | None = Field(None, description="Weight file of EQCCT's P network")
     s_model: Path | None = Field(None, description="Weight file of EQCCT's S network")
 
-    layout: Literal["auto", "chunks", "files"] = "auto"
+    layout: Literal["auto", "chunks", "files"] = Field(
+        "auto", description="Whether folders are time chunks, or all files belong to one"
+    )
     start: str | None = Field(None, description="Picks before this time are dropped")
     end: str | None = Field(None, description="Picks from this time on are dropped")
     timechunk: float | None = Field(None, gt=0, description="Length of a time chunk, minutes")
     overlap: float = Field(0.0, ge=0, description="What neighbouring chunks share, minutes")
-    window_grid: Literal["trace", "absolute"] = "trace"
+    window_grid: Literal["trace", "absolute"] = Field(
+        "trace", description="Windows start with the record, or at multiples of the step"
+    )
     stations: tuple[str, ...] = Field((), description="Patterns of stations; none takes all")
-    stations_at_most: int | None = Field(None, ge=1)
+    stations_at_most: int | None = Field(
+        None, ge=1, description="A choice of so many stations, the same in every run"
+    )
 
-    mode: Literal["local", "modelactor", "ripper"] = "local"
+    mode: Literal["local", "modelactor", "ripper"] = Field(
+        "local", description="This process, persistent Ray actors, or Ray tasks"
+    )
     workers: int | None = Field(None, ge=1, description="Ray workers")
-    concurrent_timechunks: int | None = Field(None, ge=1)
+    concurrent_timechunks: int | None = Field(
+        None, ge=1, description="Time chunks that Ray workers are busy with at once"
+    )
     address: str | None = Field(None, description="Address of a running Ray cluster")
-    device: str = "cpu"
-    runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = "auto"
-    batch_size: int | None = Field(None, ge=1)
+    device: str = Field("cpu", description="cpu, cuda, cuda:0 or cuda:0,1")
+    runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = Field(
+        "auto", description="What executes the network; auto takes the fastest that is here"
+    )
+    batch_size: int | None = Field(None, ge=1, description="Windows in a batch")
     precision: Literal["f32", "bf16"] = Field(
         "f32", description="Arithmetic of the network on a CPU; bf16 changes picks"
     )
@@ -64,11 +78,15 @@ class PickConfig(BaseModel):
     cudnn_headroom: float = Field(
         0.25, ge=0, le=0.80, description="Share of the workers' GPU memory left for workspaces"
     )
-    cpu_ids: tuple[int, ...] | None = None
-    gpu_fraction: float | None = Field(None, gt=0, le=1)
-    ray_temp_dir: Path | None = None
+    cpu_ids: tuple[int, ...] | None = Field(None, description="Cores to use; None takes all")
+    gpu_fraction: float | None = Field(
+        None, gt=0, le=1, description="Share of a GPU that Ray reserves for each worker"
+    )
+    ray_temp_dir: Path | None = Field(None, description="Ray's folder for sockets and logs")
     ram_safety_cap: float = Field(0.90, gt=0, le=0.98, description="Share of memory to fill")
-    ignore_ram_cap: bool = False
+    ignore_ram_cap: bool = Field(
+        False, description="Start all workers that are asked for, whatever the memory"
+    )
 
     p_threshold: float | None = Threshold
     s_threshold: float | None = Threshold
@@ -76,14 +94,18 @@ class PickConfig(BaseModel):
     bandpass: tuple[float, float] | Literal["off"] | None = Field(
         None, description="EQCCTPro's band-pass, Hz; off where a model has it by default"
     )
-    model_arguments: dict[str, Any] = Field(default_factory=dict)
+    model_arguments: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the model, such as overlap and stacking"
+    )
 
-    formats: tuple[OutputFormat, ...] = ("csv", "parquet")
+    formats: tuple[OutputFormat, ...] = Field(
+        ("csv", "parquet"), description="Files of picks that are written"
+    )
     amplitudes: bool = Field(False, description="Measure the amplitude of each pick")
     response: Path | None = Field(None, description="StationXML, for amplitudes of the ground")
-    overview: bool = True
+    overview: bool = Field(True, description="Draw overview.png")
     report: bool = Field(False, description="Write report.html at the end")
-    log_file: Path | None = None
+    log_file: Path | None = Field(None, description="A second place for the log")
     journal: bool = Field(True, description="Record what is done, so that a killed run goes on")
     resume: Literal["auto", "require", "never"] = Field(
         "auto", description="Whether an unfinished run in the output folder is gone on with"

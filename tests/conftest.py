@@ -246,3 +246,26 @@ def write_mseed() -> WriteMseed:
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A browser without a window and without a network."""
+    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
+    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
+    driver = shutil.which("chromedriver")
+    if browser is None or driver is None:
+        pytest.skip("Chromium and chromedriver are not installed")
+    options = selenium.ChromeOptions()
+    options.binary_location = browser
+    for argument in (
+        *("headless=new", "no-sandbox", "disable-dev-shm-usage", "hide-scrollbars"),
+        *("use-angle=swiftshader", "enable-unsafe-swiftshader"),
+        # Nothing may come over a network.
+        "host-resolver-rules=MAP * ~NOTFOUND",
+    ):
+        options.add_argument(f"--{argument}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = selenium.ChromeService(driver)
+    with selenium.Chrome(options=options, service=service) as opened:
+        yield opened

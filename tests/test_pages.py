@@ -10,7 +10,7 @@ import io
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,28 +24,6 @@ from eqcctpro.analysis.visualize import compare, optimal, visualize
 pytestmark = pytest.mark.slow
 
 Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if browser is None or driver is None:
-        pytest.skip("Chromium and chromedriver are not installed")
-    options = selenium.ChromeOptions()
-    options.binary_location = browser
-    for argument in (
-        *("headless=new", "no-sandbox", "disable-dev-shm-usage", "hide-scrollbars"),
-        *("use-angle=swiftshader", "enable-unsafe-swiftshader"),
-        # Nothing may come over a network.
-        "host-resolver-rules=MAP * ~NOTFOUND",
-    ):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    service = selenium.ChromeService(driver)
-    with selenium.Chrome(options=options, service=service) as opened:
-        yield opened
 
 
 @pytest.fixture

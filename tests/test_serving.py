@@ -10,7 +10,6 @@ import os
 import random
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,9 +24,8 @@ httpx = pytest.importorskip("httpx", reason="the extra `serve` is not installed"
 msgspec = pytest.importorskip("msgspec", reason="the extra `serve` is not installed")
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
-sys.path.insert(0, str(Path(__file__).parent))
 
-from serving import Served, free_port, replica_pids, served
+from served import Served, free_port, replica_pids, served
 
 from eqcctpro.serving.client import PickClient, ServiceError
 

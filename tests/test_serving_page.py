@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,9 +16,8 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
-sys.path.insert(0, str(Path(__file__).parent))
 
-from serving import free_port
+from served import free_port
 
 from eqcctpro.serving.app import create_app
 from eqcctpro.serving.engines import find_model, open_engine

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,9 +12,8 @@ import pytest
 grpc = pytest.importorskip("grpc", reason="the extra `serve` is not installed")
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
-sys.path.insert(0, str(Path(__file__).parent))
 
-from serving import Served, free_port, served
+from served import Served, free_port, served
 
 from eqcctpro.serving.client import PickClient
 from eqcctpro.serving.example import example_miniseed

@@ -36,8 +36,12 @@ def evaluate(
     model: Annotated[str, Option(help="Parent/child.", rich_help_panel=_WHAT)] = (
         "EQTransformer/original"
     ),
-    start: Annotated[str | None, Option(rich_help_panel=_WHAT)] = None,
-    end: Annotated[str | None, Option(rich_help_panel=_WHAT)] = None,
+    start: Annotated[
+        str | None, Option(help="Drop picks before this time.", rich_help_panel=_WHAT)
+    ] = None,
+    end: Annotated[
+        str | None, Option(help="Drop picks from this time on.", rich_help_panel=_WHAT)
+    ] = None,
     timechunk: Annotated[
         float | None, Option(help="Minutes of a time chunk.", rich_help_panel=_WHAT)
     ] = None,

@@ -109,9 +109,15 @@ def pick(
     batch_size: Annotated[
         int | None, Option(help="Windows in a batch.", rich_help_panel=_WHERE)
     ] = None,
-    p_threshold: Annotated[float | None, Option(rich_help_panel=_MODEL)] = None,
-    s_threshold: Annotated[float | None, Option(rich_help_panel=_MODEL)] = None,
-    detection_threshold: Annotated[float | None, Option(rich_help_panel=_MODEL)] = None,
+    p_threshold: Annotated[
+        float | None, Option(help="Least probability of a P.", rich_help_panel=_MODEL)
+    ] = None,
+    s_threshold: Annotated[
+        float | None, Option(help="Least probability of an S.", rich_help_panel=_MODEL)
+    ] = None,
+    detection_threshold: Annotated[
+        float | None, Option(help="Least probability of a detection.", rich_help_panel=_MODEL)
+    ] = None,
     bandpass: Annotated[
         str | None,
         Option(help="EQCCTPro's filter, such as 1,45 (Hz), or off.", rich_help_panel=_MODEL),

@@ -24,34 +24,33 @@ class EvaluationConfig(BaseModel):
 
     Every combination of the axes is one trial, where it makes sense: mode ``local`` has no
     concurrency, and values that memory caps to the same number of workers run once.
-
-    Attributes
-    ----------
-    pick : PickConfig
-        What every trial picks, and all settings that are no axis.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-    pick: PickConfig
-    eval_mode: Literal["cpu", "gpu"] = "cpu"
-    csv_dir: Path
+    pick: PickConfig = Field(description="What every trial picks, and all that is no axis")
+    eval_mode: Literal["cpu", "gpu"] = Field("cpu", description="Whether trials use GPUs")
+    csv_dir: Path = Field(description="Folder of the results")
 
     cpu_counts: tuple[int, ...] = Field(description="Cores of a trial: the first so many")
-    gpu_counts: tuple[int, ...] = (0,)
-    station_counts: tuple[int, ...]
-    concurrency: tuple[int, ...] | Literal["percent", "max"] = "percent"
-    timechunk_concurrency: tuple[int, ...] = (1,)
-    modes: tuple[Mode, ...] = ("modelactor",)
-    runtimes: tuple[Runtime, ...] = ("auto",)
-    batch_sizes: tuple[int | None, ...] = (None,)
-    baselines: tuple[str, ...] = ()
+    gpu_counts: tuple[int, ...] = Field((0,), description="GPUs of a trial: the first so many")
+    station_counts: tuple[int, ...] = Field(description="Stations of a trial")
+    concurrency: tuple[int, ...] | Literal["percent", "max"] = Field(
+        "percent", description="Workers; percent takes 20 to 100 % of the stations, max all"
+    )
+    timechunk_concurrency: tuple[int, ...] = Field((1,), description="Time chunks at once")
+    modes: tuple[Mode, ...] = Field(("modelactor",), description="Modes to compare")
+    runtimes: tuple[Runtime, ...] = Field(("auto",), description="Runtimes to compare")
+    batch_sizes: tuple[int | None, ...] = Field(
+        (None,), description="Batch sizes to compare; None leaves the choice to the run"
+    )
+    baselines: tuple[str, ...] = Field((), description="Other programs to measure")
 
-    repeats: int = Field(3, ge=1, le=100)
-    warm_ups: int = Field(1, ge=0, le=10)
-    seed: int = 0
-    retry_failed: bool = False
-    trial_timeout_s: float = Field(3600.0, gt=0)
+    repeats: int = Field(3, ge=1, le=100, description="Runs of a trial that count")
+    warm_ups: int = Field(1, ge=0, le=10, description="Runs before them that do not")
+    seed: int = Field(0, description="Of the choice of stations")
+    retry_failed: bool = Field(False, description="Run failed trials again")
+    trial_timeout_s: float = Field(3600.0, gt=0, description="Seconds after which a trial is ended")
 
     @field_validator(
         "cpu_counts", "station_counts", "timechunk_concurrency", "modes", "runtimes", "batch_sizes"

@@ -1,0 +1,188 @@
+"""Code blocks of Markdown pages, and sessions that run them.
+
+How a block is treated is said by its language and by HTML comments before it, which readers do
+not see; CONTRIBUTING.md lists them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SHELL, PYTHON = "sh", "python"
+SHOWN = frozenset({"text", "toml", "yaml", "json", "csv", "xml", "dockerfile", "ini", "proto"})
+MARKS = frozenset({"not run", "slow", "needs", "exit code", "file", "output"})
+SECONDS, SECONDS_IF_SLOW = 180, 1800
+
+_FENCE = re.compile(r"^( *)(`{3,}|~{3,}) *([\w+-]*)")
+_MARK = re.compile(r"^ *<!-- (" + "|".join(sorted(MARKS)) + r")(?:: (.*?))? -->$")
+_NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block.
+
+    Attributes
+    ----------
+    page : Path
+        Below the root of the repository.
+    line : int
+        Of the fence, from 1.
+    language : str
+        Empty where the fence names none.
+    text : str
+    marks : dict
+        What the comments before it say.
+    """
+
+    page: Path
+    line: int
+    language: str
+    text: str
+    marks: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_run(self) -> bool:
+        return self.language in (SHELL, PYTHON) and "not run" not in self.marks
+
+    @property
+    def where(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    return list(_blocks((ROOT / page).read_text(encoding="utf-8").splitlines(), page))
+
+
+def _blocks(lines: list[str], page: Path) -> Iterator[Block]:
+    marks: dict[str, str] = {}
+    number = 0
+    while number < len(lines):
+        line = lines[number]
+        if mark := _MARK.match(line):
+            marks[mark[1]] = (mark[2] or "").strip()
+        elif fence := _FENCE.match(line):
+            indent, ticks, language = fence.groups()
+            start = number
+            number += 1
+            inside = []
+            while number < len(lines) and lines[number].strip() != ticks:
+                inside.append(lines[number].removeprefix(indent))
+                number += 1
+            yield Block(page, start + 1, language, "\n".join(inside) + "\n", marks)
+            marks = {}
+        elif line.strip():
+            marks = {}
+        number += 1
+
+
+def indented_code(page: Path) -> list[int]:
+    """Numbers of the lines that Markdown takes for code because they are indented."""
+    found, in_fence, in_list, blank = [], False, False, True
+    for number, line in enumerate((ROOT / page).read_text(encoding="utf-8").splitlines(), 1):
+        if _FENCE.match(line):
+            in_fence = not in_fence
+        elif not in_fence and line.strip():
+            in_list = bool(re.match(r" *([-*+]|\d+\.) ", line)) or (in_list and line[0] == " ")
+            if line.startswith("    ") and blank and not in_list:
+                found.append(number)
+        blank = not line.strip()
+    return found
+
+
+class Session:
+    """Runs the blocks of a page one after the other, in a folder of its own.
+
+    Shell blocks are programs of bash that end at the first failure; Python blocks share their
+    names.
+
+    Parameters
+    ----------
+    folder : Path
+    environment : mapping
+        For shell blocks; Python blocks see that of this process.
+    """
+
+    def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
+        self.folder = folder
+        self.environment = dict(environment)
+        self.names: dict[str, Any] = {"__name__": "__main__"}
+        self.said = ""
+
+    def run(self, block: Block) -> None:
+        """Run a block, write a file, or compare with what the last one said."""
+        if block.language == SHELL:
+            self._shell(block)
+        elif block.language == PYTHON:
+            self._python(block)
+        elif "file" in block.marks:
+            (self.folder / block.marks["file"]).write_text(block.text, encoding="utf-8")
+        elif "output" in block.marks:
+            missing = lines_not_said(block.text, self.said)
+            assert not missing, f"{block.where}: not said: {missing}\n--- said:\n{self.said}"
+
+    def _shell(self, block: Block) -> None:
+        done = subprocess.run(
+            ["bash", "-eu", "-o", "pipefail", "-c", block.text],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=SECONDS_IF_SLOW if "slow" in block.marks else SECONDS,
+            check=False,
+        )
+        self.said = done.stdout
+        expected = int(block.marks.get("exit code", 0))
+        assert done.returncode == expected, (
+            f"{block.where} ended with {done.returncode}, not {expected}:\n"
+            f"{block.text}--- said:\n{done.stdout}"
+        )
+
+    def _python(self, block: Block) -> None:
+        # Tracebacks name the page and its line.
+        code = compile("\n" * block.line + block.text, str(ROOT / block.page), "exec")
+        said = io.StringIO()
+        with contextlib.chdir(self.folder), contextlib.redirect_stdout(said):
+            exec(code, self.names)
+        self.said = said.getvalue()
+
+
+def lines_not_said(expected: str, said: str) -> list[str]:
+    """Lines of an example that were not said, in their order.
+
+    Any number stands for any other, any space for any other, and ``...`` for anything.
+    """
+    missing, start = [], 0
+    for line in filter(str.strip, expected.splitlines()):
+        pattern = re.escape(line.strip())
+        pattern = pattern.replace(re.escape("..."), ".*")
+        pattern = _NUMBER.sub("#", pattern.replace(r"\.", "."))
+        pattern = re.sub(r"(?:\\? )+|\\\t", r"\\s+", pattern).replace("#", r"[\d.]+")
+        found = re.compile(pattern).search(said, start)
+        if found is None:
+            missing.append(line)
+        else:
+            start = found.end()
+    return missing
+
+
+def shell_environment(programs: Path) -> dict[str, str]:
+    """The environment of shell blocks: `programs` come first, then those of this Python."""
+    path = os.pathsep.join(
+        [str(programs), str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]
+    )
+    return {**os.environ, "PATH": path, "MPLBACKEND": "Agg", "NO_COLOR": "1"}
