@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.tasks import Heading
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.table import pick_table
@@ -286,6 +287,24 @@ def _text(time_ns: int) -> str:
     return format_utc((time_ns + 500) // 1000 * 1000)
 
 
+@dataclass(frozen=True)
+class _Named:
+    """Stations of a request as the pick table asks for them."""
+
+    tasks: list[StationTask]
+
+    def headings(self, positions: Iterable[int] | None = None) -> Iterator[Heading]:
+        """What they are called."""
+        wanted = range(len(self.tasks)) if positions is None else positions
+        for position in wanted:
+            task = self.tasks[position]
+            yield Heading(
+                *(task.network, task.station, task.location, task.instrument),
+                task.folder,
+                task.chunk,
+            )
+
+
 def _json(answer: Answer) -> bytes:
     return msgspec.json.encode(answer.structure(binary=False))
 
@@ -306,7 +325,7 @@ def _written(answer: Answer, kind: str, name: str) -> bytes:
     """What a run writes as a file of this format."""
     from eqcctpro.picks.formats.registry import write_picks
 
-    table = pick_table(answer.picks, answer.tasks, answer.picker, answer.request_id)
+    table = pick_table(answer.picks, _Named(answer.tasks), answer.picker, answer.request_id)
     with tempfile.TemporaryDirectory(prefix="eqcctpro-answer-") as folder:
         path = Path(folder) / name
         write_picks(table, path, kind)
@@ -316,7 +335,7 @@ def _written(answer: Answer, kind: str, name: str) -> bytes:
 def _arrow(answer: Answer) -> bytes:
     import pyarrow as pa
 
-    table = pick_table(answer.picks, answer.tasks, answer.picker, answer.request_id)
+    table = pick_table(answer.picks, _Named(answer.tasks), answer.picker, answer.request_id)
     buffer = io.BytesIO()
     with pa.ipc.new_stream(buffer, table.schema) as writer:
         writer.write_table(table)
