@@ -639,7 +639,8 @@ def test_missing_weights_are_refused(cli: Any) -> None:
 
 
 def test_a_dry_run_picks_the_example(cli: Any, imported_model: str) -> None:
-    done = cli("serve", "--model", imported_model, "--dry-run", "--port", free_port())
+    models = f"models=[{{name: {imported_model}, runtime: {RUNTIME}}}]"
+    done = cli("serve", "--set", models, "--dry-run", "--port", free_port())
     assert done.exit_code == 0, done.stderr
     assert "picks in the example" in done.stdout
     assert "ms a request" in done.stdout
