@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eqcctpro.archive.plan import Tasks
+from eqcctpro.archive.tasks import Heading
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.arrow import number_column, text_column
 from eqcctpro.picks.raw import RawPicks
@@ -50,7 +50,14 @@ DETECTION_SCHEMA = pa.schema([*_CODES, *_TIMES, ("probability", pa.float32()), *
 """Columns of ``detections.csv``; ``time`` is the peak of the detection curve."""
 
 
-def pick_table(raw: RawPicks, tasks: Tasks, picker: Picker, run_id: str) -> pa.Table:
+class Headings(Protocol):
+    """Station tasks that tell what they are called."""
+
+    def headings(self, positions: Iterable[int] | None = None) -> Iterator[Heading]:
+        """Of some, or of all."""
+
+
+def pick_table(raw: RawPicks, tasks: Headings, picker: Picker, run_id: str) -> pa.Table:
     """Rows of `PICK_SCHEMA`, sorted by time, then by code and phase."""
     raw = _sorted(raw, tasks, picker)
     columns = _columns(raw, tasks, picker, run_id)
@@ -58,13 +65,13 @@ def pick_table(raw: RawPicks, tasks: Tasks, picker: Picker, run_id: str) -> pa.T
     return pa.table([columns[name] for name in PICK_SCHEMA.names], schema=PICK_SCHEMA)
 
 
-def detection_table(raw: RawPicks, tasks: Tasks, picker: Picker, run_id: str) -> pa.Table:
+def detection_table(raw: RawPicks, tasks: Headings, picker: Picker, run_id: str) -> pa.Table:
     """Rows of `DETECTION_SCHEMA`, sorted by time, then by code."""
     columns = _columns(_sorted(raw, tasks, picker), tasks, picker, run_id)
     return pa.table([columns[name] for name in DETECTION_SCHEMA.names], schema=DETECTION_SCHEMA)
 
 
-def _sorted(raw: RawPicks, tasks: Tasks, picker: Picker) -> RawPicks:
+def _sorted(raw: RawPicks, tasks: Headings, picker: Picker) -> RawPicks:
     """In the order of time, code, phase and time chunk."""
     used, position = np.unique(raw.task, return_inverse=True)
     named = list(tasks.headings(used.tolist()))
@@ -80,7 +87,7 @@ def _ranks(values: Sequence[Any]) -> NDArray[np.intp]:
     return np.array([place[value] for value in values], dtype=np.intp)
 
 
-def _columns(raw: RawPicks, tasks: Tasks, picker: Picker, run_id: str) -> dict[str, pa.Array]:
+def _columns(raw: RawPicks, tasks: Headings, picker: Picker, run_id: str) -> dict[str, pa.Array]:
     used, which = np.unique(raw.task, return_inverse=True)
     named = list(tasks.headings(used.tolist()))
     same = np.zeros(len(raw), dtype=np.intp)

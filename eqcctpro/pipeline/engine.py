@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -27,7 +27,7 @@ from eqcctpro.pipeline.findings import (
     picked_labels,
 )
 from eqcctpro.pipeline.prepare import Prepared
-from eqcctpro.pipeline.records import StageSeconds, TaskRecord, TaskResult
+from eqcctpro.pipeline.records import BlockCurves, StageSeconds, TaskRecord, TaskResult
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.waveform.blocks import Block
@@ -45,10 +45,12 @@ LAYOUTS = 16
 class _OpenTask:
     prepared: Prepared
     missing_blocks: int
+    thresholds: list[float]
     n_outside: int = 0
     picks: list[RawPicks] = field(default_factory=list)
     detections: list[RawPicks] = field(default_factory=list)
-    curves: list[CurvePiece] = field(default_factory=list)
+    annotations: list[CurvePiece] = field(default_factory=list)
+    curves: list[BlockCurves] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -58,6 +60,7 @@ class _OpenBlock:
     offsets: NDArray[np.intp]
     layout: StackLayout | None
     stack: CurveStack | WindowPeaks | None = None
+    shown: CurveStack | None = None  # where curves are kept that are not picked on
 
     def alike(self, other: _OpenBlock) -> bool:
         """Whether both can be stacked and picked at once."""
@@ -97,6 +100,7 @@ class Pipeline:
         self._filled = 0
         self._claims: list[tuple[_OpenBlock, int]] = []
         self._under_way: deque[_Batch] = deque()
+        self._inferred: deque[tuple[_Batch, Float32]] = deque()
         self._collected = 0.0
         self._finished: deque[TaskResult] = deque()
         self._holds = False
@@ -118,38 +122,50 @@ class Pipeline:
             One for every task, and for every one that an earlier run held back; those that
             this run holds back come with the next one.
         """
-        self._begin()
+        if not self._holds:
+            self.reset()
+        self._holds = False  # an error in this run leaves nothing to go on from
         feeder = Feeder(tasks, self.picker, self.settings)
         for prepared in feeder:
-            if prepared.record is not None:
-                yield TaskResult(prepared.record)
-                continue
-            self._enqueue(prepared)
-            while self._finished:
-                yield self._finished.popleft()
+            self.feed(prepared)
+            yield from self.finished()
         if not more:
-            self._flush()
-            while self._under_way:
-                self._collect()
-        while self._finished:
-            yield self._finished.popleft()
+            self.flush()
+            while self.under_way:
+                self.wait()
+                self.settle()
+        yield from self.finished()
         self.stages.add(feeder.seconds)
         self._holds = more
 
-    def _begin(self) -> None:
-        """Go on from where the last run stopped, unless that was in an error."""
-        if self._holds:
-            self._holds = False
-            return
+    def reset(self) -> None:
+        """Forget what is under way, and heed settings that were changed."""
         self._filled = 0
-        for leftovers in (self._claims, self._under_way, self._finished):
+        for leftovers in (self._claims, self._under_way, self._inferred, self._finished):
             leftovers.clear()
         self._apply_settings()
+
+    def feed(self, prepared: Prepared) -> None:
+        """Pack the windows of a station task; batches that become full are sent on their way."""
+        if prepared.record is not None:
+            self._finished.append(TaskResult(prepared.record))
+        else:
+            self._enqueue(prepared)
+
+    @property
+    def under_way(self) -> int:
+        """Batches that were sent on their way and not waited for."""
+        return len(self._under_way)
+
+    def finished(self) -> Iterator[TaskResult]:
+        """Results of the tasks that are done, each once."""
+        while self._finished:
+            yield self._finished.popleft()
 
     def _apply_settings(self) -> None:
         """What depends on the settings, which may change between runs."""
         use_storage_options(self.settings.storage)
-        thresholds = picked_labels(self.picker, self.settings)
+        thresholds = picked_labels(self.picker, self.settings.thresholds)
         self._labels, self._thresholds = list(thresholds), list(thresholds.values())
         self._layout = lru_cache(maxsize=LAYOUTS)(self._layout_of)
 
@@ -158,7 +174,10 @@ class Pipeline:
         return StackLayout.of(self.picker, self.settings.windows, starts)
 
     def _enqueue(self, prepared: Prepared) -> None:
-        owner = _OpenTask(prepared, len(prepared.blocks))
+        thresholds = self._thresholds
+        if prepared.thresholds is not None:
+            thresholds = list(picked_labels(self.picker, prepared.thresholds).values())
+        owner = _OpenTask(prepared, len(prepared.blocks), thresholds)
         for block, offsets in prepared.blocks:
             origin = CurveOrigin(prepared.task, block.start_ns, block.sampling_rate)
             layout = None
@@ -183,27 +202,40 @@ class Pipeline:
             self._filled += room
             first += room
             if self._filled == self._room:
-                self._flush()
+                self.flush()
+                if self.under_way >= self.runtime.ahead:
+                    self.wait()
+                    self.settle()
 
-    def _flush(self) -> None:
-        """Send the batch on its way; collect the oldest if it is that one's turn."""
+    def flush(self) -> None:
+        """Send what is packed on its way, also if the batch is not full."""
         if not self._filled:
             return
+        if self._inferred and self.under_way >= self.runtime.ahead - 1:
+            self.settle()  # the next batch's predictions take the place of these
         started = time.perf_counter()
         curves = self.runtime.submit(self._arena[0][: self._filled])
         self._under_way.append(_Batch(curves, self._claims, started))
         self._arena.rotate(-1)
         self._claims, self._filled = [], 0
-        if len(self._under_way) >= self.runtime.ahead:
-            self._collect()
 
-    def _collect(self) -> None:
-        """Wait for the oldest batch, and stack and pick what it completes."""
+    def wait(self) -> None:
+        """Wait for the oldest batch that is under way."""
         batch = self._under_way.popleft()
         predictions = batch.curves()
         inferred = time.perf_counter()
         self.stages.seconds["infer"] += inferred - max(batch.started, self._collected)
         self._collected = inferred
+        self._inferred.append((batch, predictions))
+
+    def settle(self) -> None:
+        """Stack and pick what the batches complete that were waited for."""
+        started = time.perf_counter()
+        while self._inferred:
+            self._settle(*self._inferred.popleft())
+        self.stages.seconds["pick"] += time.perf_counter() - started
+
+    def _settle(self, batch: _Batch, predictions: Float32) -> None:
         position = 0
         for blocks, n in _runs(batch.claims):
             part = predictions[position : position + n]
@@ -212,7 +244,6 @@ class Pipeline:
                 self._pick_whole(blocks, blocks[0].layout, part)
             else:
                 self._add(blocks[0], part)
-        self.stages.seconds["pick"] += time.perf_counter() - inferred
 
     def _pick_whole(
         self, blocks: Sequence[_OpenBlock], layout: StackLayout, predictions: Float32
@@ -225,7 +256,7 @@ class Pipeline:
         else:
             everything = stack_alike(predictions, layout, range(len(self.picker.labels)))
             for block, values in zip(blocks, everything, strict=True):
-                self._keep_curves(block, values)
+                self._annotate(block, values)
             curves = everything[:, self._labels]
         self._pick(blocks, curves)
 
@@ -234,29 +265,40 @@ class Pipeline:
         if block.stack is None:
             block.stack = self._stack(block)
         block.stack.add(predictions)
+        if block.shown is not None:
+            block.shown.add(predictions)
         if not block.stack.complete:
             return
         if isinstance(block.stack, WindowPeaks):
+            if block.shown is not None:
+                self._keep_curves([block], block.shown.finish()[:, self._labels].T[np.newaxis])
             self._close([block], block.stack.triggers_of(self._labels), block.stack.rate_factor)
         else:
             everything = block.stack.finish()
             if self.settings.annotations is not None:
-                self._keep_curves(block, everything.T)
+                self._annotate(block, everything.T)
             curves = everything[:, self._labels].T
             self._pick([block], np.ascontiguousarray(curves)[np.newaxis])
 
-    def _keep_curves(self, block: _OpenBlock, values: Float32) -> None:
-        """Keep a block's curves, shape (labels, samples), until its task is finished."""
-        origin = block.origin
-        rate = curve_rate(self.picker)
+    def _annotate(self, block: _OpenBlock, values: Float32) -> None:
+        """Keep all of a block's curves, shape (labels, samples), until they can be written."""
+        start_ns, interval_ns = self._times_of(block)
+        block.owner.annotations.append(CurvePiece(start_ns, interval_ns, values))
+
+    def _times_of(self, block: _OpenBlock) -> tuple[int, float]:
+        """Time of the first value of a block's curves, and nanoseconds between values."""
+        origin, rate = block.origin, curve_rate(self.picker)
         shift_ns, interval_ns = curve_times(self.picker, self.settings, origin.sampling_rate, rate)
-        block.owner.curves.append(CurvePiece(origin.start_ns + shift_ns, interval_ns, values))
+        return origin.start_ns + shift_ns, interval_ns
 
     def _stack(self, block: _OpenBlock) -> CurveStack | WindowPeaks:
         """What collects the predictions of a block's windows."""
         picker, windows = self.picker, self.settings.windows
         if windows.picking == "window_peak":
-            known = dict(zip(self._labels, self._thresholds, strict=True))
+            if block.owner.prepared.keep_curves:
+                shown = StackLayout.of(picker, replace(windows, stacking="max"), block.offsets)
+                block.shown = CurveStack(shown, len(picker.labels))
+            known = dict(zip(self._labels, block.owner.thresholds, strict=True))
             thresholds = [known.get(index) for index in range(len(picker.labels))]
             return WindowPeaks(block.offsets, thresholds, block.origin.sampling_rate)
         layout = block.layout or StackLayout.of(picker, windows, block.offsets)
@@ -265,8 +307,19 @@ class Pipeline:
     def _pick(self, blocks: Sequence[_OpenBlock], curves: Float32) -> None:
         """Find triggers on curves of shape (blocks, labels, samples)."""
         rows = curves.reshape(-1, curves.shape[2])
-        found = find_triggers_on(rows, self._thresholds * len(blocks))
-        self._close(blocks, found, curve_rate(self.picker))
+        thresholds = [value for block in blocks for value in block.owner.thresholds]
+        self._keep_curves(blocks, curves)
+        self._close(blocks, find_triggers_on(rows, thresholds), curve_rate(self.picker))
+
+    def _keep_curves(self, blocks: Sequence[_OpenBlock], curves: Float32) -> None:
+        """Copy the curves on which picks are found, where a task's are asked for.
+
+        They have the shape (blocks, picked labels, samples).
+        """
+        for block, values in zip(blocks, curves, strict=True):
+            if block.owner.prepared.keep_curves:
+                start_ns, interval_ns = self._times_of(block)
+                block.owner.curves.append(BlockCurves(start_ns, interval_ns, values.copy()))
 
     def _close(self, blocks: Sequence[_OpenBlock], found: CurveTriggers, rate: float) -> None:
         origins = [block.origin for block in blocks]
@@ -280,7 +333,7 @@ class Pipeline:
     def _write_curves(self, owner: _OpenTask) -> None:
         folder, task = self.settings.annotations, owner.prepared.task
         if folder is not None:
-            write_curves(curve_file(folder, task), task, self.picker.labels, owner.curves)
+            write_curves(curve_file(folder, task), task, self.picker.labels, owner.annotations)
 
 
 def _runs(claims: Sequence[tuple[_OpenBlock, int]]) -> Iterator[tuple[list[_OpenBlock], int]]:
@@ -321,5 +374,8 @@ def _finish(owner: _OpenTask) -> TaskResult:
         n_outside=owner.n_outside,
     )
     return TaskResult(
-        record, RawPicks.concatenate(owner.picks), RawPicks.concatenate(owner.detections)
+        record,
+        RawPicks.concatenate(owner.picks),
+        RawPicks.concatenate(owner.detections),
+        owner.curves,
     )
