@@ -10,6 +10,7 @@ from eqcctpro.cli.amplitudes import amplitudes
 from eqcctpro.cli.analyze import analyze
 from eqcctpro.cli.associate import associate
 from eqcctpro.cli.calibrate import calibrate
+from eqcctpro.cli.client import client, serve_check
 from eqcctpro.cli.convert import convert
 from eqcctpro.cli.dataset import dataset_app
 from eqcctpro.cli.demo import demo
@@ -21,6 +22,7 @@ from eqcctpro.cli.pick import pick
 from eqcctpro.cli.plot import plot
 from eqcctpro.cli.report import report
 from eqcctpro.cli.score import score
+from eqcctpro.cli.serve import serve_app
 from eqcctpro.cli.show import show
 from eqcctpro.cli.status import status
 from eqcctpro.cli.tune import tune
@@ -49,8 +51,11 @@ app.command()(show)
 app.command()(score)
 app.command()(associate)
 app.command()(amplitudes)
+app.command()(client)
+app.command("serve-check")(serve_check)
 app.add_typer(models_app)
 app.add_typer(dataset_app)
+app.add_typer(serve_app)
 
 
 def _version(wanted: bool) -> None:

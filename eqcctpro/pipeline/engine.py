@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,9 +17,15 @@ from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.trigger import CurveTriggers, find_triggers_on
 from eqcctpro.picks.window_peak import WindowPeaks
 from eqcctpro.pipeline.feeder import Feeder
-from eqcctpro.pipeline.findings import BlockFindings, CurveOrigin, findings_of, picked_labels
+from eqcctpro.pipeline.findings import (
+    BlockFindings,
+    CurveOrigin,
+    curve_times,
+    findings_of,
+    picked_labels,
+)
 from eqcctpro.pipeline.prepare import Prepared
-from eqcctpro.pipeline.records import StageSeconds, TaskRecord, TaskResult
+from eqcctpro.pipeline.records import BlockCurves, StageSeconds, TaskRecord, TaskResult
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.waveform.blocks import Block
@@ -37,9 +43,11 @@ LAYOUTS = 16
 class _OpenTask:
     prepared: Prepared
     missing_blocks: int
+    thresholds: list[float]
     n_outside: int = 0
     picks: list[RawPicks] = field(default_factory=list)
     detections: list[RawPicks] = field(default_factory=list)
+    curves: list[BlockCurves] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -49,6 +57,7 @@ class _OpenBlock:
     offsets: NDArray[np.intp]
     layout: StackLayout | None
     stack: CurveStack | WindowPeaks | None = None
+    shown: CurveStack | None = None  # where curves are kept that are not picked on
 
     def alike(self, other: _OpenBlock) -> bool:
         """Whether both can be stacked and picked at once."""
@@ -88,6 +97,7 @@ class Pipeline:
         self._filled = 0
         self._claims: list[tuple[_OpenBlock, int]] = []
         self._under_way: deque[_Batch] = deque()
+        self._inferred: deque[tuple[_Batch, Float32]] = deque()
         self._collected = 0.0
         self._finished: deque[TaskResult] = deque()
         self._holds = False
@@ -109,37 +119,49 @@ class Pipeline:
             One for every task, and for every one that an earlier run held back; those that
             this run holds back come with the next one.
         """
-        self._begin()
+        if not self._holds:
+            self.reset()
+        self._holds = False  # an error in this run leaves nothing to go on from
         feeder = Feeder(tasks, self.picker, self.settings)
         for prepared in feeder:
-            if prepared.record is not None:
-                yield TaskResult(prepared.record)
-                continue
-            self._enqueue(prepared)
-            while self._finished:
-                yield self._finished.popleft()
+            self.feed(prepared)
+            yield from self.finished()
         if not more:
-            self._flush()
-            while self._under_way:
-                self._collect()
-        while self._finished:
-            yield self._finished.popleft()
+            self.flush()
+            while self.under_way:
+                self.wait()
+                self.settle()
+        yield from self.finished()
         self.stages.add(feeder.seconds)
         self._holds = more
 
-    def _begin(self) -> None:
-        """Go on from where the last run stopped, unless that was in an error."""
-        if self._holds:
-            self._holds = False
-            return
+    def reset(self) -> None:
+        """Forget what is under way, and heed settings that were changed."""
         self._filled = 0
-        for leftovers in (self._claims, self._under_way, self._finished):
+        for leftovers in (self._claims, self._under_way, self._inferred, self._finished):
             leftovers.clear()
         self._apply_settings()
 
+    def feed(self, prepared: Prepared) -> None:
+        """Pack the windows of a station task; batches that become full are sent on their way."""
+        if prepared.record is not None:
+            self._finished.append(TaskResult(prepared.record))
+        else:
+            self._enqueue(prepared)
+
+    @property
+    def under_way(self) -> int:
+        """Batches that were sent on their way and not waited for."""
+        return len(self._under_way)
+
+    def finished(self) -> Iterator[TaskResult]:
+        """Results of the tasks that are done, each once."""
+        while self._finished:
+            yield self._finished.popleft()
+
     def _apply_settings(self) -> None:
         """What depends on the settings, which may change between runs."""
-        thresholds = picked_labels(self.picker, self.settings)
+        thresholds = picked_labels(self.picker, self.settings.thresholds)
         self._labels, self._thresholds = list(thresholds), list(thresholds.values())
         self._layout = lru_cache(maxsize=LAYOUTS)(self._layout_of)
 
@@ -148,7 +170,10 @@ class Pipeline:
         return StackLayout.of(self.picker, self.settings.windows, starts)
 
     def _enqueue(self, prepared: Prepared) -> None:
-        owner = _OpenTask(prepared, len(prepared.blocks))
+        thresholds = self._thresholds
+        if prepared.thresholds is not None:
+            thresholds = list(picked_labels(self.picker, prepared.thresholds).values())
+        owner = _OpenTask(prepared, len(prepared.blocks), thresholds)
         for block, offsets in prepared.blocks:
             origin = CurveOrigin(prepared.task, block.start_ns, block.sampling_rate)
             layout = None
@@ -173,27 +198,40 @@ class Pipeline:
             self._filled += room
             first += room
             if self._filled == self._room:
-                self._flush()
+                self.flush()
+                if self.under_way >= self.runtime.ahead:
+                    self.wait()
+                    self.settle()
 
-    def _flush(self) -> None:
-        """Send the batch on its way; collect the oldest if it is that one's turn."""
+    def flush(self) -> None:
+        """Send what is packed on its way, also if the batch is not full."""
         if not self._filled:
             return
+        if self._inferred and self.under_way >= self.runtime.ahead - 1:
+            self.settle()  # the next batch's predictions take the place of these
         started = time.perf_counter()
         curves = self.runtime.submit(self._arena[0][: self._filled])
         self._under_way.append(_Batch(curves, self._claims, started))
         self._arena.rotate(-1)
         self._claims, self._filled = [], 0
-        if len(self._under_way) >= self.runtime.ahead:
-            self._collect()
 
-    def _collect(self) -> None:
-        """Wait for the oldest batch, and stack and pick what it completes."""
+    def wait(self) -> None:
+        """Wait for the oldest batch that is under way."""
         batch = self._under_way.popleft()
         predictions = batch.curves()
         inferred = time.perf_counter()
         self.stages.seconds["infer"] += inferred - max(batch.started, self._collected)
         self._collected = inferred
+        self._inferred.append((batch, predictions))
+
+    def settle(self) -> None:
+        """Stack and pick what the batches complete that were waited for."""
+        started = time.perf_counter()
+        while self._inferred:
+            self._settle(*self._inferred.popleft())
+        self.stages.seconds["pick"] += time.perf_counter() - started
+
+    def _settle(self, batch: _Batch, predictions: Float32) -> None:
         position = 0
         for blocks, n in _runs(batch.claims):
             part = predictions[position : position + n]
@@ -202,7 +240,6 @@ class Pipeline:
                 self._pick_whole(blocks, blocks[0].layout, part)
             else:
                 self._add(blocks[0], part)
-        self.stages.seconds["pick"] += time.perf_counter() - inferred
 
     def _pick_whole(
         self, blocks: Sequence[_OpenBlock], layout: StackLayout, predictions: Float32
@@ -216,9 +253,13 @@ class Pipeline:
         if block.stack is None:
             block.stack = self._stack(block)
         block.stack.add(predictions)
+        if block.shown is not None:
+            block.shown.add(predictions)
         if not block.stack.complete:
             return
         if isinstance(block.stack, WindowPeaks):
+            if block.shown is not None:
+                self._keep_curves([block], block.shown.finish()[:, self._labels].T[np.newaxis])
             self._close([block], block.stack.triggers_of(self._labels), block.stack.rate_factor)
         else:
             curves = block.stack.finish()[:, self._labels].T
@@ -228,7 +269,10 @@ class Pipeline:
         """What collects the predictions of a block's windows."""
         picker, windows = self.picker, self.settings.windows
         if windows.picking == "window_peak":
-            known = dict(zip(self._labels, self._thresholds, strict=True))
+            if block.owner.prepared.keep_curves:
+                shown = StackLayout.of(picker, replace(windows, stacking="max"), block.offsets)
+                block.shown = CurveStack(shown, len(picker.labels))
+            known = dict(zip(self._labels, block.owner.thresholds, strict=True))
             thresholds = [known.get(index) for index in range(len(picker.labels))]
             return WindowPeaks(block.offsets, thresholds, block.origin.sampling_rate)
         layout = block.layout or StackLayout.of(picker, windows, block.offsets)
@@ -237,8 +281,20 @@ class Pipeline:
     def _pick(self, blocks: Sequence[_OpenBlock], curves: Float32) -> None:
         """Find triggers on curves of shape (blocks, labels, samples)."""
         rows = curves.reshape(-1, curves.shape[2])
-        found = find_triggers_on(rows, self._thresholds * len(blocks))
-        self._close(blocks, found, curve_rate(self.picker))
+        thresholds = [value for block in blocks for value in block.owner.thresholds]
+        self._keep_curves(blocks, curves)
+        self._close(blocks, find_triggers_on(rows, thresholds), curve_rate(self.picker))
+
+    def _keep_curves(self, blocks: Sequence[_OpenBlock], curves: Float32) -> None:
+        """Copy the curves, of shape (blocks, labels, samples), that are asked for."""
+        for block, values in zip(blocks, curves, strict=True):
+            if block.owner.prepared.keep_curves:
+                rate = block.origin.sampling_rate
+                shift_ns, interval_ns = curve_times(
+                    self.picker, self.settings, rate, curve_rate(self.picker)
+                )
+                start_ns = block.origin.start_ns + shift_ns
+                block.owner.curves.append(BlockCurves(start_ns, interval_ns, values.copy()))
 
     def _close(self, blocks: Sequence[_OpenBlock], found: CurveTriggers, rate: float) -> None:
         origins = [block.origin for block in blocks]
@@ -287,5 +343,8 @@ def _finish(owner: _OpenTask) -> TaskResult:
         n_outside=owner.n_outside,
     )
     return TaskResult(
-        record, RawPicks.concatenate(owner.picks), RawPicks.concatenate(owner.detections)
+        record,
+        RawPicks.concatenate(owner.picks),
+        RawPicks.concatenate(owner.detections),
+        owner.curves,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,7 +15,14 @@ from eqcctpro.picks.trigger import CurveTriggers
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.times import NS_PER_S
 
-__all__ = ["BORDER_GUARD_NS", "BlockFindings", "CurveOrigin", "findings_of", "picked_labels"]
+__all__ = [
+    "BORDER_GUARD_NS",
+    "BlockFindings",
+    "CurveOrigin",
+    "curve_times",
+    "findings_of",
+    "picked_labels",
+]
 
 # Picks this close to a border are reported by both neighbours, which are then compared.
 BORDER_GUARD_NS = NS_PER_S
@@ -55,15 +62,28 @@ class BlockFindings:
     n_outside: int = 0
 
 
-def picked_labels(picker: Picker, settings: PipelineSettings) -> dict[int, float]:
+def picked_labels(picker: Picker, thresholds: Mapping[str, float]) -> dict[int, float]:
     """Threshold of every curve that is picked, by its position in the output."""
-    thresholds = {}
+    picked = {}
     for index, label in enumerate(picker.labels):
         if label == picker.detection_label:
-            thresholds[index] = settings.thresholds["Detection"]
+            picked[index] = thresholds["Detection"]
         elif label in picker.phases:
-            thresholds[index] = settings.thresholds[label]
-    return thresholds
+            picked[index] = thresholds[label]
+    return picked
+
+
+def curve_times(
+    picker: Picker, settings: PipelineSettings, rate: float, curve_rate: float
+) -> tuple[int, float]:
+    """From a block's first sample to its curve's, and between samples of the curve, ns."""
+    if picker.output == "point":
+        shift = picker.pred_sample[1]
+        interval = settings.windows.stride * NS_PER_S / rate
+    else:
+        shift = picker.pred_sample[0]
+        interval = NS_PER_S / (rate * curve_rate)
+    return round(shift * NS_PER_S / rate), interval
 
 
 def findings_of(
@@ -94,7 +114,7 @@ def findings_of(
         return findings
     block, row = np.divmod(found.curve, len(labels))
     label = np.array(labels, dtype=np.int16)[row]
-    shift_ns, interval_ns = _curve_times(picker, settings, origins[0].sampling_rate, curve_rate)
+    shift_ns, interval_ns = curve_times(picker, settings, origins[0].sampling_rate, curve_rate)
     origin_ns = np.array([origin.start_ns + shift_ns for origin in origins], dtype=np.int64)[block]
     peak, onset, end = (
         origin_ns + np.round(samples * interval_ns).astype(np.int64)
@@ -110,19 +130,6 @@ def findings_of(
     raw = RawPicks(task, label[keep], peak[keep], onset[keep], end[keep], value)
     _share_out(raw, block, findings, picker)
     return findings
-
-
-def _curve_times(
-    picker: Picker, settings: PipelineSettings, rate: float, curve_rate: float
-) -> tuple[int, float]:
-    """From a block's first sample to its curve's, and between samples of the curve, ns."""
-    if picker.output == "point":
-        shift = picker.pred_sample[1]
-        interval = settings.windows.stride * NS_PER_S / rate
-    else:
-        shift = picker.pred_sample[0]
-        interval = NS_PER_S / (rate * curve_rate)
-    return round(shift * NS_PER_S / rate), interval
 
 
 def _within(

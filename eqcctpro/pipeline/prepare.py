@@ -43,6 +43,10 @@ class Prepared:
     notes : list of str
     n_samples : int
         Decoded samples.
+    thresholds : dict or None
+        Other ones than the pipeline's, by the names of its settings.
+    keep_curves : bool
+        Whether the result is to hold the curves.
     """
 
     task: StationTask
@@ -50,6 +54,8 @@ class Prepared:
     blocks: list[tuple[Block, NDArray[np.intp]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     n_samples: int = 0
+    thresholds: dict[str, float] | None = None
+    keep_curves: bool = False
 
     @property
     def n_bytes(self) -> int:

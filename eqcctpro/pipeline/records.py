@@ -6,9 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from eqcctpro.picks.raw import RawPicks
 
-__all__ = ["StageSeconds", "TaskRecord", "TaskResult"]
+__all__ = ["BlockCurves", "StageSeconds", "TaskRecord", "TaskResult"]
 
 Status = Literal["done", "empty", "failed"]
 
@@ -47,6 +50,26 @@ class TaskRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class BlockCurves:
+    """Curves of one stretch of data without a gap.
+
+    Attributes
+    ----------
+    start_ns : int
+        Time of the first value.
+    interval_ns : float
+        Between values.
+    values : ndarray of float32, shape (labels, samples)
+        Probabilities of the labels that are picked, in the picker's order; NaN where no window
+        reaches.
+    """
+
+    start_ns: int
+    interval_ns: float
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
 class TaskResult:
     """Record and findings of one station task.
 
@@ -56,11 +79,14 @@ class TaskResult:
     picks, detections : RawPicks
         Also those shortly beyond the chunk's borders; the borders are settled when
         all chunks are known.
+    curves : list of BlockCurves
+        Where they were asked for.
     """
 
     record: TaskRecord
     picks: RawPicks = field(default_factory=RawPicks.empty)
     detections: RawPicks = field(default_factory=RawPicks.empty)
+    curves: list[BlockCurves] = field(default_factory=list)
 
 
 @dataclass

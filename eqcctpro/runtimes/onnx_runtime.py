@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class OnnxRuntime(Runtime):
         Windows a call takes at most.
     threads : int, optional
         Threads of one call; None for one a core.
+    slice_windows : int or "adaptive", optional
+        Windows in a slice; None for what serves large batches best, adaptive for small ones.
 
     Attributes
     ----------
@@ -44,7 +46,14 @@ class OnnxRuntime(Runtime):
     kind: ClassVar[str] = "onnxruntime"
     ahead = 2
 
-    def __init__(self, path: Path, *, batch_size: int, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        batch_size: int,
+        threads: int | None = None,
+        slice_windows: int | Literal["adaptive"] | None = None,
+    ) -> None:
         try:
             import onnxruntime
         except ImportError as error:
@@ -69,9 +78,13 @@ class OnnxRuntime(Runtime):
         except Exception as error:  # onnxruntime has an exception class for each status
             raise ExportError(f"ONNX Runtime cannot load {path}: {error}") from error
         _, _, samples = self._session.get_inputs()[0].shape
-        self._slice = slice_size(int(samples), batch_size)
-        workers = min(threads or available_cores(), -(-batch_size // self._slice))
-        self._pool = ThreadPoolExecutor(workers, "onnxruntime")
+        self._adaptive = slice_windows == "adaptive"
+        largest = slice_size(int(samples), batch_size)
+        chosen = largest if slice_windows in (None, "adaptive") else int(slice_windows)
+        self._slice = min(chosen, batch_size)
+        needed = batch_size if self._adaptive else -(-batch_size // self._slice)
+        self._workers = min(threads or available_cores(), needed)
+        self._pool = ThreadPoolExecutor(self._workers, "onnxruntime")
 
     def predict(self, windows: Float32) -> Float32:
         """Execute the network on one batch; see :meth:`Runtime.predict`."""
@@ -81,9 +94,12 @@ class OnnxRuntime(Runtime):
         """Begin to execute the network on one batch; see :meth:`Runtime.submit`."""
         if self._session is None:
             raise RuntimeError("this runtime was closed")
+        size = self._slice
+        if self._adaptive:
+            size = min(size, -(-len(windows) // self._workers))
         parts = [
             self._pool.submit(self._run, windows[start:stop])
-            for start, stop in slice_bounds(len(windows), self._slice)
+            for start, stop in slice_bounds(len(windows), size)
         ]
         return lambda: np.concatenate([part.result() for part in parts])
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
 from eqcctpro.errors import ExportError, RuntimeUnavailableError
 from eqcctpro.runtimes.base import Float32, Runtime
-from eqcctpro.runtimes.slices import available_cores, slice_bounds, slice_size
+from eqcctpro.runtimes.slices import (
+    available_cores,
+    halving_sizes,
+    shared_bounds,
+    slice_bounds,
+    slice_size,
+)
 
 __all__ = ["OpenVinoRuntime"]
 
@@ -33,6 +39,9 @@ class OpenVinoRuntime(Runtime):
         Folder that keeps compiled networks between runs.
     precision : str
         Precision of the arithmetic.
+    slice_windows : int or "adaptive", optional
+        Windows in a slice; None for what serves large batches best.  Adaptive slices suit batches
+        of any size; the same window's curve may then differ in its last digits.
 
     Attributes
     ----------
@@ -58,6 +67,7 @@ class OpenVinoRuntime(Runtime):
         threads: int | None = None,
         compiled_cache: Path | None = None,
         precision: str = "f32",
+        slice_windows: int | Literal["adaptive"] | None = None,
     ) -> None:
         try:
             import openvino
@@ -85,10 +95,17 @@ class OpenVinoRuntime(Runtime):
             model = core.read_model(str(path))
             shape = model.input(0).partial_shape
             components, samples = (int(shape[axis].get_length()) for axis in (1, 2))
-            self._slice = slice_size(samples, batch_size)
-            model.reshape([self._slice, components, samples])
-            compiled = core.compile_model(model, "CPU", settings)
-            self._lanes = [_Lane(openvino, compiled, batch_size, self._slice) for _ in range(2)]
+            largest = slice_size(samples, batch_size)
+            sizes = (
+                halving_sizes(largest)
+                if slice_windows == "adaptive"
+                else [min(slice_windows or largest, batch_size)]
+            )
+            compiled = {}
+            for size in sizes:
+                model.reshape([size, components, samples])
+                compiled[size] = core.compile_model(model, "CPU", settings)
+            self._lanes = [_Lane(openvino, compiled, batch_size, streams) for _ in range(2)]
             self._turn = 0
         except RuntimeError as error:
             raise ExportError(f"OpenVINO cannot load {path}: {error}") from error
@@ -130,33 +147,54 @@ def _check_precision(core: Any, precision: str) -> None:
 class _Lane:
     """Requests for the slices of one batch, each reading and writing its part of two arrays."""
 
-    def __init__(self, openvino: Any, compiled: Any, batch_size: int, slice_: int) -> None:
-        full = -(-batch_size // slice_) * slice_
-        self._slice = slice_
-        self.input: Float32 = np.zeros((full, *list(compiled.input(0).shape)[1:]), np.float32)
-        self._output: Float32 = np.zeros((full, *list(compiled.output(0).shape)[1:]), np.float32)
-        self._requests: list[Any] = []
-        for start, stop in slice_bounds(full, slice_):
-            request = compiled.create_infer_request()
-            request.set_input_tensor(openvino.Tensor(self.input[start:stop], shared_memory=True))
-            request.set_output_tensor(openvino.Tensor(self._output[start:stop], shared_memory=True))
-            self._requests.append(request)
+    def __init__(
+        self, openvino: Any, compiled: Mapping[int, Any], batch_size: int, threads: int
+    ) -> None:
+        self._openvino, self._compiled, self._threads = openvino, compiled, threads
+        self._sizes = list(compiled)
+        one = compiled[self._sizes[0]]
+        full = -(-batch_size // self._sizes[0]) * self._sizes[0]
+        self.input: Float32 = np.zeros((full, *list(one.input(0).shape)[1:]), np.float32)
+        self._output: Float32 = np.zeros((full, *list(one.output(0).shape)[1:]), np.float32)
+        self._requests: dict[tuple[int, int], Any] = {}
+        self._started: list[Any] = []
+        if len(compiled) == 1:
+            for bounds in slice_bounds(full, self._sizes[0]):
+                self._request(*bounds)
+
+    def _request(self, start: int, stop: int) -> Any:
+        """The request for a slice."""
+        request = self._requests.get((start, stop))
+        if request is None:
+            part = self._openvino.Tensor(self.input[start:stop], shared_memory=True)
+            result = self._openvino.Tensor(self._output[start:stop], shared_memory=True)
+            request = self._compiled[stop - start].create_infer_request()
+            request.set_input_tensor(part)
+            request.set_output_tensor(result)
+            self._requests[start, stop] = request
+        return request
 
     def holds(self, windows: Float32) -> bool:
         """Whether a batch already lies where this lane reads."""
         return windows.ctypes.data == self.input.ctypes.data
 
+    def _bounds(self, count: int) -> list[tuple[int, int]]:
+        if len(self._sizes) > 1:
+            return shared_bounds(count, self._sizes, self._threads)
+        size = self._sizes[0]
+        filled = -(-count // size) * size
+        # Leftovers of an earlier batch would be harmless, but NaNs among them slow.
+        self.input[count:filled] = 0
+        return slice_bounds(filled, size)
+
     def start(self, windows: Float32) -> Callable[[], Float32]:
         """Execute a batch; what this returns waits for the result."""
         count = len(windows)
-        needed = -(-count // self._slice)
-        for request in self._requests:
+        for request in self._started:
             request.wait()  # for a batch whose result nobody took
         if not self.holds(windows):
             self.input[:count] = windows
-        # Leftovers of an earlier batch would be harmless, but NaNs among them slow.
-        self.input[count : needed * self._slice] = 0
-        requests = self._requests[:needed]
+        requests = self._started = [self._request(*bounds) for bounds in self._bounds(count)]
         for request in requests:
             request.start_async()
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from eqcctpro.errors import ExportError, RuntimeUnavailableError, SettingsError
 from eqcctpro.models.cache import cache_folder
@@ -68,6 +68,7 @@ def open_picker(
     inter_threads: int | None = None,
     vram_mb: float | None = None,
     precision: str = "f32",
+    slice_windows: int | Literal["adaptive"] | None = None,
 ) -> tuple[Picker, Runtime]:
     """Open weights for picking.
 
@@ -92,6 +93,9 @@ def open_picker(
         GPU memory that torch or TensorFlow may allocate, MB of 2**20 bytes.
     precision : {"f32", "bf16"}
         Arithmetic of OpenVINO on a CPU.  Probabilities in bf16 differ by some hundredths.
+    slice_windows : int or "adaptive", optional
+        Windows that a thread takes at a time with an exported model; None for what serves
+        large batches best, adaptive for batches of any size.
 
     Returns
     -------
@@ -110,7 +114,7 @@ def open_picker(
     """
     _check(runtime, device, batch_size, threads)
     if precision != "f32":
-        return _open_reduced(files, runtime, device, batch_size, threads, precision)
+        return _open_reduced(files, runtime, device, batch_size, threads, precision, slice_windows)
     if runtime == "tensorflow":
         return _open_tensorflow(files, device, batch_size, threads, inter_threads, vram_mb)
     if device != "cpu":
@@ -126,7 +130,9 @@ def open_picker(
     if runtime != "auto":
         _require_installed(runtime)
         export = cached_export(files)
-        chosen = open_runtime(export, runtime, batch_size=batch_size, threads=threads)
+        chosen = open_runtime(
+            export, runtime, batch_size=batch_size, threads=threads, slice_windows=slice_windows
+        )
         return export.picker, _explained(export.picker, chosen, "it was asked for")
     installed = [kind for kind in _EXPORTED if find_spec(kind) is not None]
     if not installed:
@@ -138,7 +144,9 @@ def open_picker(
         return _open_torch(files, device, batch_size, threads, "the model was not exported")
     agreeing = [kind for kind in installed if export.agrees(kind)]
     kind, reason = _choose(export, agreeing, batch_size, threads, expected_windows)
-    chosen = open_runtime(export, kind, batch_size=batch_size, threads=threads)
+    chosen = open_runtime(
+        export, kind, batch_size=batch_size, threads=threads, slice_windows=slice_windows
+    )
     return export.picker, _explained(export.picker, chosen, reason)
 
 
@@ -159,6 +167,7 @@ def open_runtime(
     batch_size: int | None = None,
     threads: int | None = None,
     precision: str = "f32",
+    slice_windows: int | Literal["adaptive"] | None = None,
 ) -> OnnxRuntime | OpenVinoRuntime:
     """Open an exported model on the CPU.
 
@@ -171,6 +180,8 @@ def open_runtime(
         As for :func:`open_picker`.
     precision : str
         Of OpenVINO.
+    slice_windows : int, optional
+        As for :func:`open_picker`.
     """
     if kind in _EXPORTED:
         _require_installed(kind)
@@ -182,7 +193,9 @@ def open_runtime(
             )
     size = batch_size or default_batch_size(export.picker, threads=threads)
     if kind == "onnxruntime":
-        return OnnxRuntime(export.onnx_path, batch_size=size, threads=threads)
+        return OnnxRuntime(
+            export.onnx_path, batch_size=size, threads=threads, slice_windows=slice_windows
+        )
     if kind == "openvino":
         compiled: Path = cache_folder("compiled")
         return OpenVinoRuntime(
@@ -191,6 +204,7 @@ def open_runtime(
             threads=threads,
             compiled_cache=compiled,
             precision=precision,
+            slice_windows=slice_windows,
         )
     raise SettingsError(f"exported models do not run on {kind!r}", hint=f"known: {_EXPORTED}")
 
@@ -261,6 +275,7 @@ def _open_reduced(
     batch_size: int | None,
     threads: int | None,
     precision: str,
+    slice_windows: int | Literal["adaptive"] | None,
 ) -> tuple[Picker, Runtime]:
     """Open with shorter numbers, which OpenVINO alone offers."""
     if device != "cpu" or runtime not in ("auto", "openvino"):
@@ -271,7 +286,12 @@ def _open_reduced(
     _require_installed("openvino")
     export = cached_export(files)
     chosen = open_runtime(
-        export, "openvino", batch_size=batch_size, threads=threads, precision=precision
+        export,
+        "openvino",
+        batch_size=batch_size,
+        threads=threads,
+        precision=precision,
+        slice_windows=slice_windows,
     )
     return export.picker, _explained(export.picker, chosen, f"{precision} was asked for")
 

@@ -19,7 +19,7 @@ from eqcctpro.errors import DecodeError
 from eqcctpro.times import NS_PER_S, format_utc
 from eqcctpro.waveform.segments import ChannelCode, Segment
 
-__all__ = ["DecodedFile", "decode_file"]
+__all__ = ["DecodedFile", "decode_file", "decode_records"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,26 @@ def decode_file(
             f"cannot read {path}: {error.strerror or error}",
             hint="check that the file exists and may be read",
         ) from error
+    return decode_records(content, path, start_ns, end_ns)
+
+
+def decode_records(
+    content: bytes, path: str | Path, start_ns: int | None = None, end_ns: int | None = None
+) -> DecodedFile:
+    """Decode miniSEED records in memory; see `decode_file`.
+
+    Parameters
+    ----------
+    content : bytes
+    path : path
+        What messages call them.
+    start_ns, end_ns : int, optional
+
+    Raises
+    ------
+    DecodeError
+        There is nothing, or no miniSEED record.
+    """
     if not content:
         raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
     warnings: list[str] = []

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pymseed import DataEncoding, MS3TraceList, nslc2sourceid
 
 from eqcctpro.waveform.segments import Segment
 
-__all__ = ["encode_file"]
+__all__ = ["encode", "encode_file"]
 
 # The record length that archives and real-time links use most.
 RECORD_BYTES = 512
+
+_RECORDS: dict[str, Any] = {
+    "max_record_length": RECORD_BYTES,
+    "encoding": DataEncoding.STEIM2,
+    "format_version": 2,
+}
 
 
 def encode_file(path: Path, segments: Iterable[Segment]) -> None:
@@ -26,6 +33,21 @@ def encode_file(path: Path, segments: Iterable[Segment]) -> None:
     OSError
         The file cannot be written.
     """
+    _traces(segments).to_file(path, overwrite=True, **_RECORDS)
+
+
+def encode(segments: Iterable[Segment]) -> bytes:
+    """Records as `encode_file` writes them, in memory.
+
+    Raises
+    ------
+    pymseed.MiniSEEDError
+        Samples differ by more than Steim-2 can hold.
+    """
+    return b"".join(_traces(segments).generate(**_RECORDS))
+
+
+def _traces(segments: Iterable[Segment]) -> MS3TraceList:
     traces = MS3TraceList()
     for segment in segments:
         traces.add_data(
@@ -35,10 +57,4 @@ def encode_file(path: Path, segments: Iterable[Segment]) -> None:
             segment.sampling_rate,
             starttime=segment.start_ns,
         )
-    traces.to_file(
-        path,
-        overwrite=True,
-        max_record_length=RECORD_BYTES,
-        encoding=DataEncoding.STEIM2,
-        format_version=2,
-    )
+    return traces

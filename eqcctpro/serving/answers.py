@@ -1,0 +1,372 @@
+"""Results to bodies of answers: JSON, msgpack, CSV, QuakeML, Arrow."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from eqcctpro.archive.plan import StationTask
+from eqcctpro.models.picker import Picker
+from eqcctpro.picks.raw import RawPicks
+from eqcctpro.picks.table import pick_table
+from eqcctpro.pipeline.records import TaskRecord, TaskResult
+from eqcctpro.serving.problems import NotAcceptableProblem
+from eqcctpro.serving.waveforms import ARROW
+from eqcctpro.times import format_utc
+from eqcctpro.waveform.segments import Segment
+
+__all__ = [
+    "ANSWER_TYPES",
+    "CURVE_TYPES",
+    "Answer",
+    "CurveAnswer",
+    "CurvePiece",
+    "PickAnswer",
+    "PickRow",
+    "StationRow",
+    "WaveformPiece",
+    "choose_type",
+    "pick_rows",
+]
+
+# Values of a waveform that a screen can tell apart.
+_MOST_SHOWN = 8000
+
+
+class PickRow(msgspec.Struct, frozen=True):
+    """A pick, with the columns of the pick table."""
+
+    network: str
+    station: str
+    location: str
+    channel: str
+    phase: str
+    time: str
+    start_time: str
+    end_time: str
+    probability: float
+    model: str
+    weights: str
+    timechunk: str
+    run_id: str
+
+
+class StationRow(msgspec.Struct, frozen=True):
+    """What became of a station: done, empty (with a reason) or failed (with an error)."""
+
+    network: str
+    station: str
+    location: str
+    channel: str
+    status: str
+    reason: str
+    error: str
+    notes: list[str]
+    windows: int
+    samples: int
+
+
+class CurvePiece(msgspec.Struct, frozen=True):
+    """Probability curves of a stretch without a gap.
+
+    Attributes
+    ----------
+    start : str
+        Time of the first value.
+    sampling_rate : float
+        Hz, of the curves.
+    labels : list of str
+    values : list of list of float, or bytes
+        A row for each label; None where no window reaches.  In msgpack float32, little-endian, row
+        after row, with NaN.
+    """
+
+    network: str
+    station: str
+    location: str
+    channel: str
+    start: str
+    sampling_rate: float
+    labels: list[str]
+    values: Any
+
+
+class WaveformPiece(msgspec.Struct, frozen=True):
+    """Waveforms for the eye: the lowest and highest of every few samples.
+
+    Attributes
+    ----------
+    start : str
+        Time of the first sample.
+    sampling_rate : float
+        Hz, of the pairs.
+    low, high : list of float
+        Equal where every sample is given.
+    """
+
+    network: str
+    station: str
+    location: str
+    channel: str
+    start: str
+    sampling_rate: float
+    low: list[float]
+    high: list[float]
+
+
+class PickAnswer(msgspec.Struct, frozen=True):
+    """The answer to ``/v1/pick``."""
+
+    request_id: str
+    model: str
+    picks: list[PickRow]
+    detections: list[PickRow]
+    stations: list[StationRow]
+    notes: list[str]
+
+
+class CurveAnswer(msgspec.Struct, frozen=True):
+    """The answer to ``/v1/annotate``."""
+
+    request_id: str
+    model: str
+    curves: list[CurvePiece]
+    waveforms: list[WaveformPiece]
+    picks: list[PickRow]
+    detections: list[PickRow]
+    stations: list[StationRow]
+    notes: list[str]
+
+
+@dataclass(slots=True)
+class Answer:
+    """What a request has led to.
+
+    Attributes
+    ----------
+    request_id : str
+    picker : Picker
+    tasks : list of StationTask
+    results : list of TaskResult
+        One for each task.
+    notes : list of str
+    with_curves : bool
+    segments : list of Segment
+        Those that are to be shown.
+    """
+
+    request_id: str
+    picker: Picker
+    tasks: list[StationTask]
+    results: list[TaskResult]
+    notes: list[str] = field(default_factory=list)
+    with_curves: bool = False
+    segments: list[Segment] = field(default_factory=list)
+    _rows: list[PickRow] | None = None
+
+    @property
+    def picks(self) -> RawPicks:
+        """Of all stations."""
+        return RawPicks.concatenate([result.picks for result in self.results])
+
+    def rows(self) -> list[PickRow]:
+        """Picks as rows, in the order of the pick table."""
+        if self._rows is None:
+            self._rows = pick_rows(self.picks, self.tasks, self.picker, self.request_id)
+        return self._rows
+
+    def structure(self, *, binary: bool) -> PickAnswer | CurveAnswer:
+        """The answer as JSON and msgpack hold it."""
+        detections = RawPicks.concatenate([result.detections for result in self.results])
+        common = {
+            "request_id": self.request_id,
+            "model": self.picker.name,
+            "picks": self.rows(),
+            "detections": pick_rows(detections, self.tasks, self.picker, self.request_id),
+            "stations": [
+                _station(result.record, task)
+                for result, task in zip(self.results, self.tasks, strict=True)
+            ],
+            "notes": self.notes,
+        }
+        if not self.with_curves:
+            return PickAnswer(**common)  # type: ignore[arg-type]
+        return CurveAnswer(
+            curves=self._curves(binary=binary),
+            waveforms=[_shown(segment) for segment in self.segments],
+            **common,  # type: ignore[arg-type]
+        )
+
+    def _curves(self, *, binary: bool) -> list[CurvePiece]:
+        labels = [
+            label
+            for label in self.picker.labels
+            if label in self.picker.phases or label == self.picker.detection_label
+        ]
+        return [
+            CurvePiece(
+                *(task.network, task.station, task.location, task.instrument),
+                format_utc(piece.start_ns),
+                round(1e9 / piece.interval_ns, 6),
+                labels,
+                piece.values.astype("<f4").tobytes() if binary else _plain(piece.values),
+            )
+            for task, result in zip(self.tasks, self.results, strict=True)
+            for piece in result.curves
+        ]
+
+
+def _shown(segment: Segment) -> WaveformPiece:
+    """A segment with as many values as a picture can show."""
+    samples = np.nan_to_num(segment.samples.astype(np.float64), posinf=0.0, neginf=0.0)
+    together = -(-len(samples) // _MOST_SHOWN)
+    whole = np.pad(samples, (0, -len(samples) % together), mode="edge").reshape(-1, together)
+    code = segment.code
+    return WaveformPiece(
+        *(code.network, code.station, code.location, code.channel),
+        format_utc(segment.start_ns),
+        segment.sampling_rate / together,
+        whole.min(axis=1).tolist(),
+        whole.max(axis=1).tolist(),
+    )
+
+
+def _plain(values: NDArray[np.float32]) -> list[list[float | None]]:
+    """Numbers that JSON can hold: six decimals, null for what is not known."""
+    rounded = np.round(values.astype(np.float64), 6)
+    return [[None if value != value else value for value in row] for row in rounded.tolist()]
+
+
+def _station(record: TaskRecord, task: StationTask) -> StationRow:
+    return StationRow(
+        *(task.network, task.station, task.location, task.instrument),
+        record.status,
+        record.reason,
+        record.error,
+        list(record.notes),
+        record.n_windows,
+        record.n_samples,
+    )
+
+
+def pick_rows(
+    raw: RawPicks, tasks: Sequence[StationTask], picker: Picker, run_id: str
+) -> list[PickRow]:
+    """Rows of the pick table, in its order, without the table."""
+    columns = (raw.task, raw.label, raw.time_ns, raw.start_ns, raw.end_ns, raw.probability)
+    found = []
+    for index, label, time_ns, start_ns, end_ns, value in zip(
+        *(column.tolist() for column in columns), strict=True
+    ):
+        task = tasks[index]
+        codes = (task.network, task.station, task.location, task.instrument)
+        order = ((time_ns + 500) // 1000, codes, picker.labels[label])
+        row = PickRow(
+            *codes,
+            picker.labels[label],
+            *(_text(time_ns), _text(start_ns), _text(end_ns)),
+            value,
+            *(picker.model, picker.weights, task.chunk.name, run_id),
+        )
+        found.append((order, row))
+    found.sort(key=lambda item: item[0])
+    return [row for _, row in found]
+
+
+def _text(time_ns: int) -> str:
+    # Rounded as in the table, which keeps microseconds.
+    return format_utc((time_ns + 500) // 1000 * 1000)
+
+
+def _json(answer: Answer) -> bytes:
+    return msgspec.json.encode(answer.structure(binary=False))
+
+
+def _msgpack(answer: Answer) -> bytes:
+    return msgspec.msgpack.encode(answer.structure(binary=True))
+
+
+def _csv(answer: Answer) -> bytes:
+    return _written(answer, "csv", "picks.csv")
+
+
+def _quakeml(answer: Answer) -> bytes:
+    return _written(answer, "quakeml", "picks.quakeml")
+
+
+def _written(answer: Answer, kind: str, name: str) -> bytes:
+    """What a run writes as a file of this format."""
+    from eqcctpro.picks.formats.registry import write_picks
+
+    table = pick_table(answer.picks, answer.tasks, answer.picker, answer.request_id)
+    with tempfile.TemporaryDirectory(prefix="eqcctpro-answer-") as folder:
+        path = Path(folder) / name
+        write_picks(table, path, kind)
+        return path.read_bytes()
+
+
+def _arrow(answer: Answer) -> bytes:
+    import pyarrow as pa
+
+    table = pick_table(answer.picks, answer.tasks, answer.picker, answer.request_id)
+    buffer = io.BytesIO()
+    with pa.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table)
+    return buffer.getvalue()
+
+
+ANSWER_TYPES: dict[str, Callable[[Answer], bytes]] = {
+    "application/json": _json,
+    "application/msgpack": _msgpack,
+    "application/x-msgpack": _msgpack,
+    "text/csv": _csv,
+    "application/quakeml+xml": _quakeml,
+    "application/xml": _quakeml,
+    ARROW: _arrow,
+}
+"""Writers of picks by media type; curves are written as JSON and msgpack only."""
+
+CURVE_TYPES = ("application/json", "application/msgpack", "application/x-msgpack")
+
+
+def choose_type(accept: str, *, curves: bool = False) -> str:
+    """The media type of an answer, from the request's ``Accept``.
+
+    Raises
+    ------
+    NotAcceptableProblem
+        The client takes none of ours.
+    """
+    offered = CURVE_TYPES if curves else tuple(ANSWER_TYPES)
+    if not accept or accept in ("*/*", "application/json"):
+        return "application/json"
+    wanted: list[tuple[float, int, str]] = []
+    for position, part in enumerate(accept.split(",")):
+        media_type, *parameters = [piece.strip().lower() for piece in part.split(";")]
+        quality = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    quality = float(parameter[2:])
+                except ValueError:
+                    quality = 0.0
+        if quality > 0:
+            wanted.append((-quality, position, media_type))
+    for _, _, media_type in sorted(wanted):
+        if media_type in offered:
+            return media_type
+        if media_type in ("*/*", "application/*"):
+            return "application/json"
+        if media_type == "text/*" and "text/csv" in offered:
+            return "text/csv"
+    raise NotAcceptableProblem(
+        f"none of {accept[:200]} can be given", hint=f"accept {', '.join(offered)}"
+    )

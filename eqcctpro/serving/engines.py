@@ -1,0 +1,224 @@
+"""Models that are ready to pick: what a replica holds for each one it serves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eqcctpro.config import PickConfig
+from eqcctpro.errors import RuntimeUnavailableError
+from eqcctpro.models.picker import Picker
+from eqcctpro.models.weights import WeightFiles
+from eqcctpro.orchestration.model_choice import describe, find_run_weights
+from eqcctpro.pipeline.engine import Pipeline
+from eqcctpro.pipeline.prepare import Prepared
+from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.runtimes.base import Runtime
+from eqcctpro.runtimes.select import open_picker
+from eqcctpro.serving.example import example_segments
+from eqcctpro.serving.online import BatchReport, OnlinePicker
+from eqcctpro.serving.settings import ModelSettings, ServeSettings
+from eqcctpro.serving.stations import lay_out
+from eqcctpro.waveform.decode import DecodedFile
+
+__all__ = ["Engine", "ServedModel", "find_model", "open_engine", "warm"]
+
+# A service picks far more windows than any run: what runs fastest matters, not what loads fastest.
+_WINDOWS = 1_000_000
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """A model that is served, described and not loaded.
+
+    Attributes
+    ----------
+    name : str
+        As clients call it.
+    choice : ModelSettings
+    weights : WeightFiles
+    picker : Picker
+    settings : PipelineSettings
+    """
+
+    name: str
+    choice: ModelSettings
+    weights: WeightFiles
+    picker: Picker
+    settings: PipelineSettings
+
+
+@dataclass
+class Engine:
+    """A model that is loaded, and picks.
+
+    Attributes
+    ----------
+    model : ServedModel
+    online : OnlinePicker
+    warm_s : float
+        What the first pick took.
+    """
+
+    model: ServedModel
+    online: OnlinePicker
+    warm_s: float = 0.0
+
+    @property
+    def runtime(self) -> Runtime:
+        """What executes the network."""
+        return self.online.pipeline.runtime
+
+    def facts(self) -> dict[str, Any]:
+        """The model, for clients."""
+        picker, settings, runtime = self.model.picker, self.model.settings, self.runtime
+        return {
+            "name": self.model.name,
+            "weights_sha256": picker.weights_sha256,
+            "sampling_rate": picker.sampling_rate,
+            "components": picker.components,
+            "window_samples": picker.in_samples,
+            "overlap": settings.windows.overlap,
+            "phases": list(picker.phases),
+            "detection": picker.detection_label is not None,
+            "thresholds": settings.thresholds,
+            "runtime": runtime.kind,
+            "device": runtime.device,
+            "max_batch_size": runtime.batch_size,
+        }
+
+
+def find_model(choice: ModelSettings) -> ServedModel:
+    """Find the weights of a model and describe it.
+
+    Raises
+    ------
+    ModelError
+        There are no such weights, or they cannot be read.
+    SettingsError
+        A threshold or argument does not fit the model.
+    """
+    config = PickConfig.checked(
+        # Nothing is read from here: a run's settings are how a model's are checked.
+        input=Path(),
+        output=Path(),
+        model=choice.name,
+        p_threshold=choice.p_threshold,
+        s_threshold=choice.s_threshold,
+        detection_threshold=choice.detection_threshold,
+        bandpass=choice.bandpass,
+        model_arguments=choice.arguments,
+        runtime=choice.runtime,
+        device=choice.device,
+        precision=choice.precision,
+    )
+    weights = find_run_weights(config)
+    picker, settings = describe(config, weights)
+    return ServedModel(choice.name, choice, weights, picker, settings)
+
+
+def open_engine(
+    model: ServedModel,
+    settings: ServeSettings,
+    *,
+    report: Callable[[BatchReport], None] | None = None,
+    open_runtime: Callable[[], Runtime] | None = None,
+) -> Engine:
+    """Load a model and have it pick the example.
+
+    Parameters
+    ----------
+    model : ServedModel
+    settings : ServeSettings
+    report : callable, optional
+        For each batch.
+    open_runtime : callable, optional
+        In place of one in this process.
+
+    Raises
+    ------
+    ModelError
+        The model cannot be loaded, or finds nothing in the example.
+    """
+
+    def pipeline() -> Pipeline:
+        runtime = open_runtime() if open_runtime is not None else _open_runtime(model, settings)
+        opened = Pipeline(model.picker, runtime, model.settings)
+        warm(opened)
+        return opened
+
+    started = time.perf_counter()
+    online = OnlinePicker(
+        pipeline,
+        max_wait_s=settings.batching.max_wait_ms / 1000,
+        forward_timeout_s=settings.limits.forward_timeout_s,
+        report=report,
+    )
+    return Engine(model, online, time.perf_counter() - started)
+
+
+def _open_runtime(model: ServedModel, settings: ServeSettings) -> Runtime:
+    choice = model.choice
+    _, runtime = open_picker(
+        model.weights,
+        runtime=choice.runtime,
+        device=choice.device,
+        batch_size=settings.batching.max_batch_size,
+        slice_windows=settings.batching.slice or "adaptive",
+        threads=settings.replicas.threads,
+        expected_windows=_WINDOWS,
+        precision=choice.precision,
+    )
+    return runtime
+
+
+def warm(pipeline: Pipeline) -> float:
+    """Pick the example once alone and once in a full batch; returns seconds of the first.
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        The runtime fails, or what it finds is no probability.
+    """
+    picker, settings = pipeline.picker, pipeline.settings
+    started = time.perf_counter()
+    try:
+        _pick_example(pipeline, picker, settings, 1)
+        first = time.perf_counter() - started
+        _pick_example(pipeline, picker, settings, pipeline.runtime.batch_size)
+    except (RuntimeError, ValueError, MemoryError) as error:
+        raise RuntimeUnavailableError(
+            f"{picker.name} does not run on {pipeline.runtime.kind}: {error}",
+            hint="eqcctpro doctor tests what runs here",
+        ) from error
+    return first
+
+
+def _pick_example(
+    pipeline: Pipeline, picker: Picker, settings: PipelineSettings, windows: int
+) -> None:
+    pipeline.reset()
+    laid = lay_out(
+        DecodedFile(example_segments(picker)), picker, settings, max_samples=10**9, keep_curves=True
+    )
+    station: Prepared = laid.prepared[0]
+    if station.record is not None:
+        raise RuntimeUnavailableError(f"{picker.name}: the example: {station.record.reason}")
+    for _ in range(max(1, windows // max(station.n_windows, 1))):
+        pipeline.feed(station)
+    pipeline.flush()
+    while pipeline.under_way:
+        pipeline.wait()
+        pipeline.settle()
+    for result in pipeline.finished():
+        highest = [float(np.nanmax(piece.values)) for piece in result.curves]
+        if not highest or not all(0 <= value <= 1.001 for value in highest):
+            raise RuntimeUnavailableError(
+                f"{picker.name}: what it says of the example are no probabilities",
+                hint="eqcctpro models verify compares weights with what they should be",
+            )

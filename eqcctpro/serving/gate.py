@@ -1,0 +1,244 @@
+"""What every request passes: its id, who asks, how much is going on, how long it may take."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from eqcctpro.serving.pages import PAGES
+from eqcctpro.serving.problems import GoneProblem, LateProblem, Problem
+from eqcctpro.serving.security import Identity
+from eqcctpro.serving.service import Service
+from eqcctpro.serving.work import WORK
+
+__all__ = ["PROBLEM_TYPE", "Gate", "problem_body"]
+
+PROBLEM_TYPE = "application/problem+json"
+
+_REQUEST_ID = re.compile(rb"^[A-Za-z0-9_.:-]{1,128}$")
+_OPEN = frozenset({"/health/startup", "/health/live", "/health/ready", "/v1/session"})
+_PAGES = frozenset({*PAGES, "/openapi.json"})
+# What metrics tell apart; anything else that clients think of is one name.
+_ENDPOINTS = frozenset(
+    {*WORK, *_OPEN, *_PAGES, "/v1/models", "/v1/jobs", "/v1/picks/stream", "/v1/status"}
+)
+
+_log = logging.getLogger("eqcctpro.serving.access")
+
+
+def problem_body(problem: Problem, request_id: str) -> bytes:
+    """A problem as RFC 9457 writes it."""
+    content = {
+        "type": "about:blank",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.message,
+        "hint": problem.hint,
+        "request_id": request_id,
+    }
+    return msgspec.json.encode(content)
+
+
+@dataclass(slots=True)
+class _Exchange:
+    """One request and its answer."""
+
+    send: Send
+    path: str
+    received_headers: dict[bytes, bytes]
+    request_id: str
+    headers: list[tuple[bytes, bytes]]
+    status: int = 0
+    size: int = 0
+    received: int = 0
+    identity: Identity | None = None
+    problem: Problem | None = None
+    complete: bool = False
+    started: float = field(default_factory=time.perf_counter)
+
+    async def pass_on(self, message: Message) -> None:
+        """Send a message of the answer, with the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message.get("headers", ()), *self.headers]
+        elif message["type"] == "http.response.body":
+            self.size += len(message.get("body", b""))
+            self.complete = not message.get("more_body", False)
+        await self.send(message)
+
+    async def refuse(self, problem: Problem) -> None:
+        """Answer with a problem, if no answer has begun."""
+        self.problem = problem
+        if self.status:
+            return
+        body = problem_body(problem, self.request_id)
+        headers = [
+            (b"content-type", PROBLEM_TYPE.encode()),
+            (b"content-length", str(len(body)).encode()),
+            *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+        ]
+        await self.pass_on(
+            {"type": "http.response.start", "status": problem.status, "headers": headers}
+        )
+        await self.pass_on({"type": "http.response.body", "body": body})
+
+
+class Gate:
+    """Lets requests through to the application, or answers why not.
+
+    Parameters
+    ----------
+    app : ASGI application
+        For all paths, with what compresses answers and heeds origins.
+    work : ASGI application
+        The same for the paths of `WORK`, without these.
+    service : Service
+    """
+
+    def __init__(self, app: ASGIApp, work: ASGIApp, service: Service) -> None:
+        self._app = app
+        self._work = work
+        self._service = service
+        self._compression = service.settings.http.compression
+        self._origins = bool(service.settings.http.cors_origins)
+        self._metrics_path = service.settings.metrics.path
+        self._answer_headers = _answer_headers(service)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request_id = _request_id(headers)
+        own = [(b"x-request-id", request_id.encode()), *self._answer_headers]
+        exchange = _Exchange(send, _path(scope), headers, request_id, own)
+        scope.setdefault("state", {})["exchange"] = exchange
+        try:
+            await self._handle(scope, receive, exchange)
+        except Problem as problem:
+            await exchange.refuse(problem)
+        except TimeoutError:
+            await exchange.refuse(self._late())
+        except asyncio.CancelledError:
+            # Ray Serve's proxy cancels the request of a client that has left.
+            exchange.problem = GoneProblem("the client left")
+            raise
+        except Exception:
+            _log.exception("request %s failed", request_id)
+            await exchange.refuse(Problem("the service failed", hint="its log says more"))
+        finally:
+            self._note(scope, exchange)
+
+    async def _handle(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
+        path, service, headers = exchange.path, self._service, exchange.received_headers
+        if not self._is_open(path) and scope["method"] != "OPTIONS":
+            client = scope.get("client")
+            identity = service.guard.identify(headers, client[0] if client else "")
+            service.guard.count(identity)
+            exchange.identity = identity
+        if path not in WORK:
+            await self._app(scope, receive, exchange.pass_on)
+            return
+        with service.place():
+            async with asyncio.timeout(service.settings.limits.request_timeout_s):
+                app = self._app if self._needs_more(headers) else self._work
+                await app(scope, receive, exchange.pass_on)
+
+    def _needs_more(self, headers: dict[bytes, bytes]) -> bool:
+        """Whether an answer may have to be compressed, or depends on where a page is from."""
+        return (self._compression and b"gzip" in headers.get(b"accept-encoding", b"")) or (
+            self._origins and b"origin" in headers
+        )
+
+    def _is_open(self, path: str) -> bool:
+        security = self._service.settings.security
+        if path in _OPEN:
+            return True
+        if path == self._metrics_path:
+            return security.open_metrics
+        return path in _PAGES and security.open_page
+
+    def _late(self) -> LateProblem:
+        limit = self._service.settings.limits.request_timeout_s
+        return LateProblem(
+            f"there was no answer in {limit:g} s", hint="send less in a request, or ask later"
+        )
+
+    def _note(self, scope: Scope, exchange: _Exchange) -> None:
+        """Count the request and log it."""
+        seconds = time.perf_counter() - exchange.started
+        path = exchange.path
+        endpoint = path if path in _ENDPOINTS else "other"
+        status = exchange.status
+        if isinstance(exchange.problem, GoneProblem):
+            status = GoneProblem.status
+            self._service.metrics.abandoned.inc()
+        if path != self._metrics_path and not path.startswith("/health/"):
+            metrics = self._service.metrics
+            metrics.request_seconds.labels(endpoint, str(status)).observe(seconds)
+            metrics.response_bytes.labels(endpoint).observe(exchange.size)
+            if exchange.received:
+                metrics.request_bytes.labels(endpoint).observe(exchange.received)
+            if path in WORK and status == 200:
+                self._service.note_duration(seconds)
+        if self._service.settings.logs.access:
+            _log.info(
+                "%s %s %d",
+                scope["method"],
+                path,
+                status,
+                extra={"request": _facts(exchange, seconds)},
+            )
+
+
+def _facts(exchange: _Exchange, seconds: float) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "request_id": exchange.request_id,
+        "ms": round(seconds * 1000, 2),
+        "bytes_in": exchange.received,
+        "bytes_out": exchange.size,
+    }
+    if exchange.identity is not None:
+        facts["who"] = exchange.identity.name
+    if exchange.problem is not None:
+        facts["problem"] = exchange.problem.message
+    return facts
+
+
+def _request_id(headers: dict[bytes, bytes]) -> str:
+    given = headers.get(b"x-request-id", b"")
+    return given.decode() if _REQUEST_ID.match(given) else uuid.uuid4().hex
+
+
+def _path(scope: Scope) -> str:
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path.removeprefix(root) if root else path
+
+
+def _answer_headers(service: Service) -> list[tuple[bytes, bytes]]:
+    if not service.settings.security.headers:
+        return []
+    headers = [
+        (b"x-content-type-options", b"nosniff"),
+        (b"x-frame-options", b"DENY"),
+        (b"referrer-policy", b"no-referrer"),
+        (b"cache-control", b"no-store"),
+        (
+            b"content-security-policy",
+            b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+            b"connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        ),
+    ]
+    if service.settings.http.tls is not None:
+        headers.append((b"strict-transport-security", b"max-age=31536000"))
+    return headers

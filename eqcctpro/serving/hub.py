@@ -1,0 +1,168 @@
+"""What all replicas share: the stream of picks, and the jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from eqcctpro.serving.answers import Answer, PickRow
+from eqcctpro.serving.jobs import JobBoard
+from eqcctpro.serving.settings import ServeSettings
+from eqcctpro.serving.stream import Event, PickLog
+
+__all__ = ["Hub", "HubReplica", "LocalHub", "RemoteHub"]
+
+# How often a replica hands its picks on where another process keeps them.
+_HAND_ON_S = 0.2
+
+_log = logging.getLogger("eqcctpro.serving")
+
+
+class Hub(Protocol):
+    """The shared part, wherever it is."""
+
+    def publish(self, answer: Answer) -> None:
+        """Add the picks of an answer to the stream."""
+
+    async def end(self) -> str:
+        """Id of the last pick of the stream."""
+
+    async def after(self, event_id: str, wait_s: float) -> list[Event]:
+        """Picks after an event, or what comes within some seconds."""
+
+    async def ask_jobs(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the job board."""
+
+    def close(self) -> None:
+        """End what runs."""
+
+
+class LocalHub:
+    """The shared part of a service of one replica, in its process.
+
+    Parameters
+    ----------
+    settings : ServeSettings
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.log = PickLog(settings.stream.keep)
+        self.board = JobBoard(settings.jobs, [model.name for model in settings.models])
+
+    def publish(self, answer: Answer) -> None:
+        """Add the picks of an answer to the stream."""
+        self.log.publish(answer.rows())
+
+    async def end(self) -> str:
+        """Id of the last pick of the stream."""
+        return self.log.end
+
+    async def after(self, event_id: str, wait_s: float) -> list[Event]:
+        """Picks after an event, or what comes within some seconds."""
+        return await self.log.after(event_id, wait_s)
+
+    async def ask_jobs(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the job board."""
+        return await asyncio.to_thread(getattr(self.board, method), *arguments)
+
+    def close(self) -> None:
+        """End what runs, so that it can go on another time."""
+        self.board.close()
+
+
+class HubReplica:
+    """The shared part of a service of several replicas: a deployment of one.
+
+    Parameters
+    ----------
+    content : str
+        `ServeSettings` as JSON.
+    """
+
+    def __init__(self, content: str) -> None:
+        self._hub = LocalHub(ServeSettings.model_validate_json(content))
+
+    async def add(self, picks: Sequence[PickRow]) -> None:
+        """Add picks to the stream."""
+        self._hub.log.publish(picks)
+
+    async def end(self) -> str:
+        """Id of the last pick of the stream."""
+        return await self._hub.end()
+
+    async def after(self, event_id: str, wait_s: float) -> list[Event]:
+        """Picks after an event, or what comes within some seconds."""
+        return await self._hub.after(event_id, wait_s)
+
+    async def ask_jobs(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the job board."""
+        return await self._hub.ask_jobs(method, *arguments)
+
+    def __del__(self) -> None:
+        """End what runs."""
+        hub = getattr(self, "_hub", None)
+        if hub is not None:
+            hub.close()
+
+
+class RemoteHub:
+    """The shared part in another process.
+
+    Parameters
+    ----------
+    handle : ray.serve.handle.DeploymentHandle
+        Of `HubReplica`.
+    """
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+        self._waiting: list[PickRow] = []
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._hand_on, name="eqcctpro-hub", daemon=True)
+        self._thread.start()
+
+    def publish(self, answer: Answer) -> None:
+        """Add the picks of an answer to the stream, a moment later."""
+        self._waiting.extend(answer.rows())
+
+    def _hand_on(self) -> None:
+        while True:
+            ended = self._ended.wait(_HAND_ON_S)
+            picks, self._waiting = self._waiting, []
+            if picks:
+                try:
+                    self._handle.add.remote(picks).result(timeout_s=10.0)
+                except Exception:  # Ray raises many kinds; the stream lacks these picks
+                    _log.exception("%d picks did not reach the stream", len(picks))
+            if ended:
+                return
+
+    async def end(self) -> str:
+        """Id of the last pick of the stream."""
+        return str(await asyncio.to_thread(self._call, "end"))
+
+    async def after(self, event_id: str, wait_s: float) -> list[Event]:
+        """Picks after an event, or what comes within some seconds."""
+        found: list[Event] = await asyncio.to_thread(self._call, "after", event_id, wait_s)
+        return found
+
+    async def ask_jobs(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the job board."""
+        return await asyncio.to_thread(self._call, "ask_jobs", method, *arguments)
+
+    def _call(self, method: str, *arguments: Any) -> Any:
+        from ray.exceptions import RayTaskError
+
+        try:
+            return getattr(self._handle, method).remote(*arguments).result(timeout_s=60.0)
+        except RayTaskError as error:
+            cause = error.cause if hasattr(error, "cause") else None
+            raise (cause or error) from error
+
+    def close(self) -> None:
+        """Hand on what is left."""
+        self._ended.set()
+        self._thread.join(5.0)

@@ -1,0 +1,132 @@
+"""What goes wrong with a request, as an HTTP status that says whose fault it is."""
+
+from __future__ import annotations
+
+from eqcctpro.errors import EQCCTProError
+
+__all__ = [
+    "BusyProblem",
+    "ForbiddenProblem",
+    "GoneProblem",
+    "InvalidProblem",
+    "LateProblem",
+    "MalformedProblem",
+    "MediaTypeProblem",
+    "MethodProblem",
+    "NotAcceptableProblem",
+    "NotFoundProblem",
+    "Problem",
+    "StoppingProblem",
+    "TooLargeProblem",
+    "UnauthorizedProblem",
+]
+
+
+class Problem(EQCCTProError):  # noqa: N818 (the word of RFC 9457)
+    """A request that is not answered as it wished.
+
+    Attributes
+    ----------
+    status : int
+        Of HTTP.
+    title : str
+        The kind of problem, always the same for a kind.
+    headers : dict of str
+        What else the answer carries.
+    """
+
+    status = 500
+    title = "Internal error"
+
+    def __init__(
+        self, message: str, *, hint: str | None = None, headers: dict[str, str] | None = None
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.headers = headers or {}
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _rebuild, (type(self), self.message, self.hint, self.headers)
+
+
+def _rebuild(
+    kind: type[Problem], message: str, hint: str | None, headers: dict[str, str]
+) -> Problem:
+    return kind(message, hint=hint, headers=headers)
+
+
+class MalformedProblem(Problem):
+    """The body is not what its type says."""
+
+    status, title = 400, "Malformed request"
+
+
+class UnauthorizedProblem(Problem):
+    """Nobody knows who asks."""
+
+    status, title = 401, "Not authenticated"
+
+
+class ForbiddenProblem(Problem):
+    """It is known who asks, and that is not allowed."""
+
+    status, title = 403, "Not allowed"
+
+
+class NotFoundProblem(Problem):
+    """There is no such thing."""
+
+    status, title = 404, "Not found"
+
+
+class MethodProblem(Problem):
+    """There is such a thing, and not in this way."""
+
+    status, title = 405, "Method not allowed"
+
+
+class NotAcceptableProblem(Problem):
+    """The answer cannot be given in a format that the client takes."""
+
+    status, title = 406, "Not acceptable"
+
+
+class LateProblem(Problem):
+    """It took too long."""
+
+    status, title = 408, "Timed out"
+
+
+class TooLargeProblem(Problem):
+    """It is more than the service takes at once."""
+
+    status, title = 413, "Too large"
+
+
+class MediaTypeProblem(Problem):
+    """The service does not read such bodies."""
+
+    status, title = 415, "Unsupported media type"
+
+
+class InvalidProblem(Problem):
+    """The body can be read, and what it says is wrong."""
+
+    status, title = 422, "Invalid request"
+
+
+class BusyProblem(Problem):
+    """There is too much to do already."""
+
+    status, title = 429, "Too many requests"
+
+
+class GoneProblem(Problem):
+    """The client has left; the status is for the log alone."""
+
+    status, title = 499, "Client closed the request"
+
+
+class StoppingProblem(Problem):
+    """The service is ending."""
+
+    status, title = 503, "Not available"

@@ -1,0 +1,280 @@
+"""What a replica does with requests, whatever brings them: HTTP, gRPC or a test."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from eqcctpro import __version__
+from eqcctpro.pipeline.records import TaskResult
+from eqcctpro.serving.answers import Answer
+from eqcctpro.serving.engines import Engine
+from eqcctpro.serving.example import example_segments
+from eqcctpro.serving.metrics import Metrics
+from eqcctpro.serving.problems import BusyProblem, NotFoundProblem, Problem, StoppingProblem
+from eqcctpro.serving.security import Guard, Identity
+from eqcctpro.serving.settings import ServeSettings
+from eqcctpro.serving.state import StateFolder
+from eqcctpro.serving.stations import StationRequest, lay_out, thresholds_of
+from eqcctpro.serving.waveforms import Options, Waveforms
+from eqcctpro.waveform.decode import DecodedFile
+
+__all__ = ["Service"]
+
+_INLINE_SAMPLES = 200_000
+
+#: Guesses of a password that an address may make, after the first few.
+LOGINS_PER_S = 0.5
+
+
+class Service:
+    """Engines, limits and metrics of one replica.
+
+    Parameters
+    ----------
+    settings : ServeSettings
+    engines : mapping
+        By name; the first is the default.
+    metrics : Metrics
+    guard : Guard
+    state : StateFolder, optional
+        What is shared with other replicas.
+    published : callable, optional
+        Called with every answer that holds picks.
+    """
+
+    def __init__(
+        self,
+        settings: ServeSettings,
+        engines: Mapping[str, Engine],
+        metrics: Metrics,
+        guard: Guard,
+        state: StateFolder | None = None,
+        published: Callable[[Answer], None] | None = None,
+    ) -> None:
+        self.settings = settings
+        self.engines = dict(engines)
+        self.metrics = metrics
+        self.guard = guard
+        self.state = state
+        self.stopping = False
+        self.in_progress = 0
+        self.started = time.time()
+        self._durations: deque[float] = deque(maxlen=settings.watchdog.over_requests)
+        self.n_stations = self.n_picks = 0
+        self._self_tested = time.monotonic()
+        self._self_test_problem: str | None = None
+        self._published = published
+        self._prepare = metrics.stage_seconds.labels("prepare")
+        metrics.capacity.set(settings.limits.capacity)
+        metrics.watch(metrics.in_progress, lambda: self.in_progress)
+        metrics.watch(metrics.waiting, lambda: self.waiting)
+        metrics.watch(metrics.hung, lambda: sum(e.online.hung for e in self.engines.values()))
+
+    @property
+    def waiting(self) -> int:
+        """Stations that wait for a batch."""
+        return sum(engine.online.waiting for engine in self.engines.values())
+
+    @property
+    def broken(self) -> str | None:
+        """Why this replica should be replaced, if it should."""
+        watchdog = self.settings.watchdog
+        if self._self_test_problem is not None:
+            return self._self_test_problem
+        for engine in self.engines.values():
+            if engine.online.failure is not None:
+                return f"{engine.model.name}: {engine.online.failure}"
+        mean = self.mean_duration_s
+        most = watchdog.mean_request_s
+        if most is not None and mean is not None and mean > most:
+            return f"requests take {mean:.3g} s in the mean"
+        return None
+
+    async def test_itself(self) -> None:
+        """Pick the example, if that is due and nothing else is going on."""
+        every = self.settings.watchdog.self_test_s
+        now = time.monotonic()
+        if every is None or self.in_progress or now - self._self_tested < every:
+            return
+        self._self_tested = now
+        self._self_test_problem = None
+        for engine in self.engines.values():
+            picker, settings = engine.model.picker, engine.model.settings
+            segments = DecodedFile(example_segments(picker))
+            laid = lay_out(segments, picker, settings, max_samples=10**9)
+            try:
+                async with asyncio.timeout(self.settings.limits.forward_timeout_s):
+                    (result,) = await engine.online.pick(laid.prepared)
+            except (Problem, TimeoutError) as error:
+                self._self_test_problem = f"{engine.model.name} fails the self-test: {error}"
+                return
+            if result.record.status != "done":
+                self._self_test_problem = (
+                    f"{engine.model.name} fails the self-test: {result.record.reason}"
+                )
+
+    @property
+    def dead(self) -> str | None:
+        """Why the whole service counts as broken, if it does."""
+        restarts = self.state.restarts() if self.state is not None else 0
+        if restarts > self.settings.watchdog.restarts:
+            return f"{restarts} replicas had to be replaced"
+        return self.broken
+
+    def facts(self) -> dict[str, Any]:
+        """How the service is, for people."""
+        return {
+            "version": __version__,
+            "uptime_s": time.time() - self.started,
+            "ready": not self.stopping and self.broken is None,
+            "reason": "stopping" if self.stopping else self.broken,
+            "in_progress": self.in_progress,
+            "capacity": self.settings.limits.capacity,
+            "waiting": self.waiting,
+            "stations": self.n_stations,
+            "picks": self.n_picks,
+            "restarts": self.state.restarts() if self.state is not None else 0,
+            "models": [engine.facts() for engine in self.engines.values()],
+        }
+
+    def note_duration(self, seconds: float) -> None:
+        """Remember how long a request took."""
+        self._durations.append(seconds)
+
+    @property
+    def mean_duration_s(self) -> float | None:
+        """Mean of the last requests; None before there were so many."""
+        if len(self._durations) < (self._durations.maxlen or 0):
+            return None
+        return sum(self._durations) / len(self._durations)
+
+    def engine(self, name: str | None) -> Engine:
+        """The engine of a model.
+
+        Raises
+        ------
+        NotFoundProblem
+            It is not served.
+        """
+        if name is None:
+            return next(iter(self.engines.values()))
+        found = self.engines.get(name)
+        if found is None:
+            raise NotFoundProblem(
+                f"the model {name[:100]!r} is not served",
+                hint=f"served are {', '.join(self.engines)}",
+            )
+        return found
+
+    def count_login(self, address: str) -> None:
+        """Count somebody's try to log in.
+
+        Raises
+        ------
+        BusyProblem
+            There were too many from this address.
+        """
+        self.guard.count(Identity(address, "login", LOGINS_PER_S))
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among the requests that are worked on.
+
+        Raises
+        ------
+        BusyProblem
+            There is none left.
+        StoppingProblem
+            The service is ending.
+        """
+        limits = self.settings.limits
+        if self.stopping:
+            self.metrics.refused.labels("stopping").inc()
+            raise StoppingProblem(
+                "the service is ending", hint="ask again", headers={"Retry-After": "1"}
+            )
+        if self.in_progress >= limits.capacity:
+            self.metrics.refused.labels("busy").inc()
+            raise BusyProblem(
+                f"{limits.capacity} requests are being worked on",
+                hint=f"ask again in {limits.retry_after_s} s",
+                headers={"Retry-After": str(limits.retry_after_s)},
+            )
+        self.in_progress += 1
+        try:
+            yield
+        finally:
+            self.in_progress -= 1
+
+    async def pick(
+        self,
+        waveforms: Waveforms,
+        options: Options | None,
+        request_id: str,
+        *,
+        with_curves: bool = False,
+    ) -> Answer:
+        """Pick what a request holds.
+
+        Raises
+        ------
+        Problem
+        """
+        options = options or waveforms.options
+        engine = self.engine(options.model if options is not None else None)
+        laid = await self._lay_out(waveforms, options, engine, with_curves)
+        results = await engine.online.pick(laid.prepared)
+        self._count(laid, results, engine.model.picker.labels)
+        answer = Answer(
+            request_id, engine.model.picker, laid.tasks, results, laid.notes, with_curves
+        )
+        if with_curves and options is not None and options.waveforms:
+            answer.segments = waveforms.decoded.segments
+        if self._published is not None and any(len(result.picks) for result in results):
+            self._published(answer)
+        return answer
+
+    async def _lay_out(
+        self, waveforms: Waveforms, options: Options | None, engine: Engine, with_curves: bool
+    ) -> StationRequest:
+        model = engine.model
+        started = time.perf_counter()
+        thresholds = thresholds_of(options, model.picker, model.settings)
+
+        def prepared() -> StationRequest:
+            return lay_out(
+                waveforms.decoded,
+                model.picker,
+                model.settings,
+                max_samples=self.settings.limits.max_samples,
+                thresholds=thresholds,
+                keep_curves=with_curves,
+            )
+
+        samples = sum(len(segment.samples) for segment in waveforms.decoded.segments)
+        laid = prepared() if samples < _INLINE_SAMPLES else await asyncio.to_thread(prepared)
+        self._prepare.observe(time.perf_counter() - started)
+        self.metrics.samples.inc(samples)
+        return laid
+
+    def _count(
+        self, laid: StationRequest, results: list[TaskResult], labels: tuple[str, ...]
+    ) -> None:
+        metrics = self.metrics
+        self.n_stations += len(results)
+        self.n_picks += sum(len(result.picks) for result in results)
+        statuses: dict[str, int] = {}
+        for result in results:
+            status = result.record.status
+            statuses[status] = statuses.get(status, 0) + 1
+            for label in result.picks.label.tolist():
+                metrics.picks.labels(labels[label]).inc()
+        for outcome, number in statuses.items():
+            metrics.stations.labels(outcome).inc(number)
+        if statuses.get("done"):
+            metrics.data_age_seconds.observe(max(0.0, time.time() - laid.latest_ns / 1e9))

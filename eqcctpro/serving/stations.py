@@ -1,0 +1,145 @@
+"""Decoded segments to stations that are ready for the network, each by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.timechunks import FOREVER_NS, Timechunk
+from eqcctpro.models.picker import Picker
+from eqcctpro.pipeline.prepare import Prepared, failed_record, prepare
+from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.serving.problems import InvalidProblem, TooLargeProblem
+from eqcctpro.serving.waveforms import Options
+from eqcctpro.times import chunk_name
+from eqcctpro.waveform.decode import DecodedFile
+from eqcctpro.waveform.segments import Segment
+
+__all__ = ["StationRequest", "lay_out", "thresholds_of"]
+
+
+@dataclass(slots=True)
+class StationRequest:
+    """The stations of one request.
+
+    Attributes
+    ----------
+    prepared : list of Prepared
+    notes : list of str
+        What was left out of the body.
+    latest_ns : int
+        Time of the last sample.
+    """
+
+    prepared: list[Prepared]
+    notes: list[str] = field(default_factory=list)
+    latest_ns: int = 0
+
+    @property
+    def tasks(self) -> list[StationTask]:
+        """Of the stations, in their order."""
+        return [prepared.task for prepared in self.prepared]
+
+    @property
+    def n_windows(self) -> int:
+        """Windows that the network has to see."""
+        return sum(prepared.n_windows for prepared in self.prepared)
+
+
+def lay_out(
+    decoded: DecodedFile,
+    picker: Picker,
+    settings: PipelineSettings,
+    *,
+    max_samples: int,
+    thresholds: dict[str, float] | None = None,
+    keep_curves: bool = False,
+) -> StationRequest:
+    """Prepare the stations of a request as a run prepares the station tasks of its plan.
+
+    A station that cannot be used ends with a record that says why; the others go on.
+
+    Raises
+    ------
+    TooLargeProblem
+        There are more samples than `max_samples`, once they have the model's rate.
+    """
+    stations: dict[tuple[str, str, str, str], list[Segment]] = {}
+    for segment in decoded.segments:
+        code = segment.code
+        key = (code.network, code.station, code.location, code.instrument)
+        stations.setdefault(key, []).append(segment)
+    _check_size(decoded.segments, picker, max_samples)
+    first = min((segment.start_ns for segment in decoded.segments), default=0)
+    last = max((segment.end_ns for segment in decoded.segments), default=0)
+    chunk = Timechunk(0, _name(first, last), None, None, -FOREVER_NS, FOREVER_NS)
+    prepared = []
+    for index, key in enumerate(sorted(stations)):
+        task = StationTask(index, *key, key[1], chunk, (), 0)
+        station = _prepare(task, stations[key], picker, settings)
+        station.thresholds, station.keep_curves = thresholds, keep_curves
+        prepared.append(station)
+    return StationRequest(prepared, list(decoded.warnings), last)
+
+
+def _prepare(
+    task: StationTask, segments: list[Segment], picker: Picker, settings: PipelineSettings
+) -> Prepared:
+    try:
+        return prepare(task, [DecodedFile(segments)], picker, settings)
+    except (ValueError, ArithmeticError, MemoryError, LookupError, TypeError) as error:
+        # A waveform that breaks our own arithmetic fails alone, under its own name.
+        return Prepared(task, failed_record(task, error))
+
+
+def _check_size(segments: Sequence[Segment], picker: Picker, max_samples: int) -> None:
+    total = 0.0
+    for segment in segments:
+        rate = picker.sampling_rate or segment.sampling_rate
+        total += len(segment.samples) * max(rate / segment.sampling_rate, 1.0)
+    if total > max_samples:
+        raise TooLargeProblem(
+            f"{total:.0f} samples at {picker.name}'s rate, and {max_samples} are taken at once",
+            hint="send fewer stations or less time in a request",
+        )
+
+
+def _name(first_ns: int, last_ns: int) -> str:
+    try:
+        return chunk_name(first_ns, last_ns)
+    except OverflowError:
+        return "?"
+
+
+def thresholds_of(
+    options: Options | None, picker: Picker, settings: PipelineSettings
+) -> dict[str, float] | None:
+    """The thresholds that a request asks for, or None if it leaves them.
+
+    Raises
+    ------
+    InvalidProblem
+        A threshold is not between 0 and 1, or the model has no such curve.
+    """
+    if options is None:
+        return None
+    asked = {
+        "P": options.p_threshold,
+        "S": options.s_threshold,
+        "Detection": options.detection_threshold,
+    }
+    if all(value is None for value in asked.values()):
+        return None
+    thresholds = dict(settings.thresholds)
+    for initial, value in asked.items():
+        if value is None:
+            continue
+        if not 0 < value < 1:
+            raise InvalidProblem(f"{initial.lower()}_threshold: {value} is not between 0 and 1")
+        labels = [label for label in thresholds if label.upper().startswith(initial.upper())]
+        labels = [label for label in labels if (label == "Detection") == (initial == "Detection")]
+        if not labels:
+            raise InvalidProblem(f"{initial.lower()}_threshold: {picker.name} has no such curve")
+        thresholds.update(dict.fromkeys(labels, value))
+    return thresholds

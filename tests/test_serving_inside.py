@@ -1,0 +1,436 @@
+"""The service's inside, without Ray: limits, keys, hanging networks, TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import shutil
+import socket
+import ssl
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+httpx = pytest.importorskip("httpx", reason="the extra `serve` is not installed")
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+
+from eqcctpro.pipeline.engine import Pipeline
+from eqcctpro.runtimes.base import Runtime
+from eqcctpro.serving.app import create_app
+from eqcctpro.serving.engines import Engine, ServedModel, find_model
+from eqcctpro.serving.example import example_miniseed
+from eqcctpro.serving.hub import LocalHub
+from eqcctpro.serving.jobs import JobBoard
+from eqcctpro.serving.metrics import Metrics
+from eqcctpro.serving.online import OnlinePicker
+from eqcctpro.serving.pages import page_routes
+from eqcctpro.serving.routes import job_routes, session_routes
+from eqcctpro.serving.security import Guard, hash_password, make_key
+from eqcctpro.serving.service import Service
+from eqcctpro.serving.settings import JobSettings, ServeSettings
+from eqcctpro.serving.stations import lay_out
+from eqcctpro.serving.stream import PickLog
+from eqcctpro.serving.waveforms import read_body
+
+EXAMPLE = example_miniseed()
+
+
+class HeldRuntime(Runtime):
+    """A real runtime that can be held up before it executes a batch."""
+
+    def __init__(self, inner: Runtime) -> None:
+        self._inner = inner
+        self.kind, self.device = inner.kind, inner.device
+        self.batch_size, self.ahead = inner.batch_size, inner.ahead
+        self.go = threading.Event()
+        self.go.set()
+        self.batches: list[int] = []
+
+    def predict(self, windows: Any) -> Any:
+        return self.submit(windows)()
+
+    def submit(self, windows: Any) -> Any:
+        self.batches.append(len(windows))
+        result = self._inner.submit(windows)
+
+        def wait() -> Any:
+            self.go.wait(30)
+            return result()
+
+        return wait
+
+    def arena(self, components: int, in_samples: int) -> Any:
+        return self._inner.arena(components, in_samples)
+
+
+@pytest.fixture(scope="module")
+def model(imported_model: str) -> ServedModel:
+    settings = ServeSettings.checked({"models": [imported_model]})
+    return find_model(settings.models[0])
+
+
+@pytest.fixture(scope="module")
+def runtime(model: ServedModel) -> Runtime:
+    from eqcctpro.runtimes.select import open_picker
+
+    return open_picker(
+        model.weights, runtime="openvino", batch_size=16, threads=1, slice_windows="adaptive"
+    )[1]
+
+
+class Inside:
+    """A service in this process."""
+
+    def __init__(self, model: ServedModel, runtime: Runtime, folder: Path, **given: Any) -> None:
+        self.settings = ServeSettings.checked(
+            {"models": [model.name], "jobs": {"folder": folder}, **given}
+        )
+        self.runtime = HeldRuntime(runtime)
+        self.opened = 0
+        self.online = OnlinePicker(
+            lambda: self._pipeline(model),
+            forward_timeout_s=self.settings.limits.forward_timeout_s,
+        )
+        self.service = Service(
+            self.settings,
+            {model.name: Engine(model, self.online)},
+            Metrics(self.settings.metrics),
+            Guard(self.settings.security, "x" * 32),
+        )
+        hub = LocalHub(self.settings)
+        routes = (page_routes(), session_routes(self.service), job_routes(self.service, hub))
+        self.app = create_app(self.service, *routes)
+
+    def _pipeline(self, model: ServedModel) -> Pipeline:
+        self.opened += 1
+        if self.opened > 1:
+            self.runtime.go.set()
+        return Pipeline(model.picker, self.runtime, model.settings)
+
+    def ask(self, method: str, path: str, **arguments: Any) -> Any:
+        return self.ask_all([(method, path, arguments)])[0]
+
+    def ask_all(self, requests: list[tuple[str, str, dict[str, Any]]]) -> list[Any]:
+        """Ask all at once."""
+
+        async def run() -> list[Any]:
+            transport = httpx.ASGITransport(app=self.app)
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://x", timeout=60.0
+            ) as client:
+                return list(
+                    await asyncio.gather(
+                        *(client.request(method, path, **more) for method, path, more in requests)
+                    )
+                )
+
+        return asyncio.run(run())
+
+
+@pytest.fixture
+def inside(model: ServedModel, runtime: Runtime, tmp_path: Path) -> Iterator[Callable[..., Inside]]:
+    made: list[Inside] = []
+
+    def make(**given: Any) -> Inside:
+        made.append(Inside(model, runtime, tmp_path / "jobs", **given))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.runtime.go.set()
+        one.online.close(5.0)
+
+
+def pick(**more: Any) -> tuple[str, str, dict[str, Any]]:
+    return ("POST", "/v1/pick", {"content": EXAMPLE, **more})
+
+
+def release_later(held: Inside, seconds: float) -> None:
+    held.runtime.go.clear()
+    threading.Timer(seconds, held.runtime.go.set).start()
+
+
+def test_more_than_the_capacity_is_refused_at_once(inside: Callable[..., Inside]) -> None:
+    one = inside(limits={"capacity": 2, "retry_after_s": 7})
+    release_later(one, 0.5)
+    answers = one.ask_all([pick()] * 5)
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes == [200, 200, 429, 429, 429]
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    assert refused.headers["retry-after"] == "7"
+    assert one.ask(*pick()[:2], content=EXAMPLE).status_code == 200
+
+
+def test_a_late_answer_is_408_and_its_place_is_free_again(inside: Callable[..., Inside]) -> None:
+    one = inside(limits={"capacity": 1, "request_timeout_s": 0.2})
+    release_later(one, 0.6)
+    assert one.ask("POST", "/v1/pick", content=EXAMPLE).status_code == 408
+    one.runtime.go.wait(5)
+    assert one.service.in_progress == 0
+    assert one.ask("POST", "/v1/pick", content=EXAMPLE).status_code == 200
+
+
+def test_a_network_that_hangs_is_given_up(inside: Callable[..., Inside]) -> None:
+    one = inside(limits={"forward_timeout_s": 0.3, "request_timeout_s": 20})
+    one.runtime.go.clear()
+    answer = one.ask("POST", "/v1/pick", content=EXAMPLE)
+    assert answer.status_code == 408
+    assert "network" in answer.json()["detail"]
+    assert one.online.hung == 1
+    assert one.ask("POST", "/v1/pick", content=EXAMPLE).json()["picks"]
+    assert one.opened == 2
+
+
+def test_a_network_that_fails_fails_its_batch_alone(
+    inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = inside()
+
+    def broken(windows: Any) -> Any:
+        raise RuntimeError("secret inside")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(one.runtime, "submit", broken)
+        answer = one.ask("POST", "/v1/pick", content=EXAMPLE)
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert one.ask("POST", "/v1/pick", content=EXAMPLE).json()["picks"]
+
+
+def test_stations_that_come_while_a_batch_is_under_way_share_the_next(
+    inside: Callable[..., Inside],
+) -> None:
+    one = inside()
+    windows = one.ask("POST", "/v1/pick", content=EXAMPLE).json()["stations"][0]["windows"]
+    one.runtime.batches.clear()
+    release_later(one, 0.4)
+    answers = one.ask_all([pick()] * 6)
+    assert all(answer.json()["picks"] for answer in answers)
+    assert sum(one.runtime.batches) == 6 * windows
+    assert len(one.runtime.batches) < 6
+
+
+def test_a_client_that_leaves_before_its_batch_costs_no_window(
+    inside: Callable[..., Inside], model: ServedModel
+) -> None:
+    one = inside()
+    stations = lay_out(
+        read_body(EXAMPLE, "").decoded, model.picker, model.settings, max_samples=10**9
+    ).prepared
+
+    async def leave() -> None:
+        first = asyncio.ensure_future(one.online.pick(stations))
+        await asyncio.sleep(0.1)
+        gone = asyncio.ensure_future(one.online.pick(list(stations)))
+        await asyncio.sleep(0.1)
+        gone.cancel()
+        await asyncio.sleep(0.05)
+        one.runtime.go.set()
+        await first
+
+    one.runtime.go.clear()
+    asyncio.run(leave())
+    assert len(one.runtime.batches) == 1
+
+
+def test_a_long_station_takes_several_batches(
+    inside: Callable[..., Inside], model: ServedModel
+) -> None:
+    from eqcctpro.synthetic.waveforms import synthetic_waveforms
+    from eqcctpro.waveform.encode import encode
+    from eqcctpro.waveform.segments import ChannelCode, Segment
+
+    long = synthetic_waveforms(stations=1, duration_s=1200.0).counts[0]
+    codes = [ChannelCode("XX", "LONG", "00", name) for name in ("HHZ", "HHN", "HHE")]
+    content = encode([Segment(code, 0, 100.0, row) for code, row in zip(codes, long, strict=True)])
+    one = inside()
+    answer = one.ask("POST", "/v1/pick", content=content).json()
+    assert answer["stations"][0]["windows"] > one.runtime.batch_size
+    assert max(one.runtime.batches) == one.runtime.batch_size
+    assert len(answer["picks"]) > 20
+
+
+def test_an_ending_service_refuses_and_finishes(inside: Callable[..., Inside]) -> None:
+    one = inside()
+    one.service.stopping = True
+    answer = one.ask("POST", "/v1/pick", content=EXAMPLE)
+    assert answer.status_code == 503
+    assert one.ask("GET", "/health/ready").status_code == 503
+    assert one.ask("GET", "/health/live").status_code == 200
+
+
+def test_too_slow_requests_break_a_replica(inside: Callable[..., Inside]) -> None:
+    one = inside(watchdog={"mean_request_s": 1e-6, "over_requests": 3})
+    for _ in range(2):
+        one.ask("POST", "/v1/pick", content=EXAMPLE)
+    assert one.ask("GET", "/health/ready").status_code == 200
+    one.ask("POST", "/v1/pick", content=EXAMPLE)
+    answer = one.ask("GET", "/health/ready")
+    assert answer.status_code == 503
+    assert "in the mean" in answer.json()["reason"]
+
+
+def test_a_replica_that_fails_its_self_test_is_broken(inside: Callable[..., Inside]) -> None:
+    one = inside(watchdog={"self_test_s": 1e-6})
+    asyncio.run(one.service.test_itself())
+    assert one.service.broken is None
+    assert one.runtime.batches
+    one.runtime.submit = None  # type: ignore[assignment, method-assign]
+    asyncio.run(one.service.test_itself())
+    assert "self-test" in (one.service.broken or "")
+    del one.runtime.submit
+    asyncio.run(one.service.test_itself())
+    assert one.service.broken is None
+
+
+def test_keys_open_a_closed_service(inside: Callable[..., Inside]) -> None:
+    (alice, alice_hash), (bob, bob_hash) = make_key(), make_key()
+    one = inside(
+        security={
+            "api_keys": [
+                {"name": "alice", "sha256": alice_hash},
+                {"name": "bob", "sha256": bob_hash, "requests_per_s": 0.001},
+            ],
+            "burst": 2,
+            "open_metrics": False,
+        }
+    )
+    refused = one.ask("POST", "/v1/pick", content=EXAMPLE)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert "X-API-Key" in refused.json()["hint"]
+    for headers in ({"X-API-Key": alice}, {"Authorization": f"Bearer {alice}"}):
+        assert one.ask("POST", "/v1/pick", content=EXAMPLE, headers=headers).status_code == 200
+    for wrong in (alice[:-1], alice_hash, "", "é"):
+        headers = {"X-API-Key": wrong.encode("latin-1")}
+        assert one.ask("GET", "/v1/models", headers=headers).status_code == 401
+    assert one.ask("GET", "/v1/models", params={"key": alice}).status_code == 401
+    assert one.ask("GET", "/health/ready").status_code == 200
+    assert one.ask("GET", "/").status_code == 200
+    assert one.ask("GET", "/metrics").status_code == 401
+    codes = [one.ask("GET", "/v1/models", headers={"X-API-Key": bob}).status_code for _ in "abc"]
+    assert codes == [200, 200, 429]
+    schema = one.ask("GET", "/openapi.json").json()
+    assert schema["paths"]["/v1/pick"]["post"]["security"]
+
+
+def basic(name: str, password: str) -> dict[str, str]:
+    return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
+
+
+def test_a_name_and_a_password_give_a_token(inside: Callable[..., Inside]) -> None:
+    users = [{"name": "carol", "password_hash": hash_password("right")}]
+    one = inside(security={"users": users, "session_s": 1, "burst": 20})
+    assert one.ask("POST", "/v1/session").headers["www-authenticate"].startswith("Basic")
+    for name, password in (("carol", "wrong"), ("dave", "right"), ("carol", "")):
+        assert one.ask("POST", "/v1/session", headers=basic(name, password)).status_code == 401
+    answer = one.ask("POST", "/v1/session", headers=basic("carol", "right"))
+    token = answer.json()["token"]
+    cookie = answer.headers["set-cookie"]
+    assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
+    bearer = {"Authorization": f"Bearer {token}"}
+    assert one.ask("GET", "/v1/session", headers=bearer).json() == {"name": "carol", "kind": "user"}
+    by_cookie = {"Cookie": cookie.partition(";")[0]}
+    assert one.ask("GET", "/v1/models", headers=by_cookie).status_code == 200
+    forged = {"Authorization": f"Bearer {token[:-2]}AA"}
+    assert one.ask("GET", "/v1/models", headers=forged).status_code == 401
+    time.sleep(2.1)
+    assert one.ask("GET", "/v1/models", headers=bearer).status_code == 401
+
+
+def test_another_authenticator_may_decide(
+    inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    module = tmp_path / "own_authenticator.py"
+    module.write_text("def only_friends(name, password):\n    return name == 'friend'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    one = inside(security={"authenticator": "own_authenticator:only_friends"})
+    assert one.ask("POST", "/v1/session", headers=basic("enemy", "x")).status_code == 401
+    assert one.ask("POST", "/v1/session", headers=basic("friend", "x")).status_code == 200
+
+
+def test_guessing_passwords_is_slowed_down(inside: Callable[..., Inside]) -> None:
+    users = [{"name": "carol", "password_hash": hash_password("right")}]
+    one = inside(security={"users": users, "burst": 3})
+    codes = [
+        one.ask("POST", "/v1/session", headers=basic("carol", str(guess))).status_code
+        for guess in range(5)
+    ]
+    assert codes == [401, 401, 401, 429, 429]
+
+
+def test_pages_hold_nothing_from_elsewhere(inside: Callable[..., Inside]) -> None:
+    one = inside()
+    for path in ("/", "/docs", "/page.js", "/page.css", "/docs.js"):
+        answer = one.ask("GET", path)
+        assert answer.status_code == 200
+        assert "http://" not in answer.text and "https://" not in answer.text
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+
+
+def test_the_stream_finds_back_after_an_event() -> None:
+    log = PickLog(3)
+    picks: list[Any] = list("abcde")
+    log.publish(picks[:2])
+    first = log.since("")
+    assert [event.pick for event in first] == ["a", "b"]
+    log.publish(picks[2:])
+    assert [event.pick for event in log.since(first[1].id)] == ["c", "d", "e"]
+    assert [event.pick for event in log.since(first[0].id)] == ["c", "d", "e"]
+    assert log.since(log.end) == []
+    assert [event.pick for event in log.since("other-4")] == ["c", "d", "e"]
+
+
+def test_links_do_not_lead_jobs_out_of_their_folders(tmp_path: Path) -> None:
+    from eqcctpro.serving.jobs import JobRequest
+    from eqcctpro.serving.problems import ForbiddenProblem
+
+    root, other = tmp_path / "root", tmp_path / "other"
+    root.mkdir()
+    other.mkdir()
+    (root / "out").symlink_to(other)
+    board = JobBoard(JobSettings(roots=(root,), folder=tmp_path / "jobs"), ["PhaseNet/original"])
+    for text in ("out", str(other), "../other", "nothing", "\0", "~"):
+        with pytest.raises(ForbiddenProblem):
+            board.submit(JobRequest(input=text), "me")
+    board.close()
+    with pytest.raises(ForbiddenProblem, match="takes no jobs"):
+        JobBoard(JobSettings(folder=tmp_path / "none"), ["A/b"]).submit(JobRequest(input="."), "me")
+
+
+def test_tls(inside: Callable[..., Inside], tmp_path: Path) -> None:
+    from eqcctpro.serving.listener import Listener
+
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
+            *("-keyout", str(key), "-out", str(certificate), "-subj", "/CN=localhost"),
+            *("-addext", "subjectAltName=DNS:localhost"),
+        ],
+        check=True,
+        capture_output=True,
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    tls = {"certificate": str(certificate), "key": str(key)}
+    one = inside(http={"port": port, "tls": tls})
+    listener = Listener(one.app, one.settings)
+    listener.start()
+    try:
+        url = f"https://localhost:{one.settings.http.port}/v1/models"
+        answer = httpx.get(url, verify=ssl.create_default_context(cafile=str(certificate)))
+        assert answer.status_code == 200
+        assert "max-age" in answer.headers["strict-transport-security"]
+        with pytest.raises(httpx.ConnectError):
+            httpx.get(url)
+    finally:
+        listener.close(5.0)
