@@ -4,6 +4,7 @@ A line ``<!-- made: KIND NAME -->`` of a page is replaced:
 
 - ``commands``: every command of the command line with its options,
 - ``settings MODULE:CLASS``: the fields of a pydantic model,
+- ``sections MODULE:CLASS``: the same, and then the fields of the models that it holds,
 - ``errors``: exit codes and the errors behind them.
 """
 
@@ -51,11 +52,13 @@ def _commands(_: str | None) -> Iterator[str]:
 
 
 def walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Commands below a command, each with the words that call it; groups are left out."""
-    below = getattr(command, "commands", None)
-    if below is None:
+    """Commands below a command, each with the words that call it.
+
+    Groups are left out, unless they do something by themselves.
+    """
+    below = getattr(command, "commands", {})
+    if not below or command.invoke_without_command:
         yield words, command
-        return
     for name, one in below.items():
         yield from walk(one, (*words, name))
 
@@ -105,12 +108,33 @@ def _option_row(item: Any, kind: str) -> tuple[str, str, str]:
 
 
 def _settings(name: str | None) -> Iterator[str]:
+    return _fields(_load(name or ""))
+
+
+def _sections(name: str | None) -> Iterator[str]:
     model = _load(name or "")
+    yield from _fields(model)
+    for field_name, field in model.model_fields.items():
+        for inner in _models_in(field.annotation):
+            yield from (f"### {field_name}", "", *_paragraphs(inspect.getdoc(inner)))
+            yield from _fields(inner)
+
+
+def _models_in(annotation: Any) -> list[Any]:
+    """Pydantic models that a type mentions."""
+    if isinstance(annotation, type) and hasattr(annotation, "model_fields"):
+        return [annotation]
+    return [model for inside in get_args(annotation) for model in _models_in(inside)]
+
+
+def _fields(model: Any) -> Iterator[str]:
     rows = []
     for field_name, field in model.model_fields.items():
         limits = [_limit(item) for item in field.metadata]
         kind = ", ".join([_kind(field.annotation), *filter(None, limits)])
         default = "required" if field.is_required() else _default(field)
+        if _models_in(field.annotation) and not field.is_required():
+            default = ""
         rows.append((f"`{field_name}`", kind, default, field.description or ""))
     yield from _table(("setting", "kind", "default", "what"), rows)
 
@@ -138,7 +162,7 @@ def _kind(annotation: Any) -> str:
     if origin is not None:
         return "table"
     words = {str: "text", int: "whole number", float: "number", bool: "yes or no", Path: "path"}
-    return words.get(annotation, f"[{annotation.__name__}](#{annotation.__name__.lower()})")
+    return words.get(annotation, "table" if _models_in(annotation) else str(annotation))
 
 
 def _limit(constraint: Any) -> str:
@@ -171,5 +195,6 @@ def _errors(_: str | None) -> Iterator[str]:
 _MAKERS: dict[str, Callable[[str | None], Iterator[str]]] = {
     "commands": _commands,
     "settings": _settings,
+    "sections": _sections,
     "errors": _errors,
 }
