@@ -35,7 +35,7 @@ from eqcctpro.picks.table import DETECTION_SCHEMA, MEASURED_SCHEMA, PICK_SCHEMA
 README = Path("README.md")
 OUTPUTS = Path("docs/reference/outputs.md")
 EXIT_CODES = Path("docs/reference/exit-codes.md")
-MOST_NOT_RUN = 12
+MOST_NOT_RUN = 16
 # These are run by the command as it is installed, the others by one that starts sooner.
 INSTALLED = {"faults.md", "from-rapid.md"}
 MODELS = re.compile(r"\b(?:PhaseNet|PhaseNetLight|EQTransformer|EQCCT|GPD)/\w+")
@@ -130,8 +130,8 @@ def here(models: Path) -> Callable[[str], str]:
         if name == "seisbench-cache":
             there = list(models.glob("models/v3/eqtransformer/original.*"))
             return "" if there else "SeisBench's cache has no EQTransformer"
-        assert name == "tensorflow", f"nobody knows how to look for {name}"
-        return "" if find_spec("tensorflow") else "TensorFlow is not installed"
+        modules = {"tensorflow": "tensorflow", "serve": "fastapi"}
+        return "" if find_spec(modules[name]) else f"{modules[name]} is not installed"
 
     return missing
 
