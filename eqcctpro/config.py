@@ -18,10 +18,9 @@ __all__ = ["OutputFormat", "PickConfig", "load_config_file", "sentences"]
 OutputFormat = Literal[
     "csv", "parquet", "quakeml", "scml", "pyocto", "gamma", "phasenet", "nonlinloc", "eqcctpro"
 ]
-
-
-def _threshold(what: str) -> Any:
-    return Field(default=None, gt=0, lt=1, description=f"{what}; None takes the weights' own")
+Threshold = Field(
+    default=None, gt=0, lt=1, description="Least probability; None takes the weights' own"
+)
 
 
 class PickConfig(BaseModel):
@@ -89,9 +88,9 @@ class PickConfig(BaseModel):
         False, description="Start all workers that are asked for, whatever the memory"
     )
 
-    p_threshold: float | None = _threshold("Least probability of a P")
-    s_threshold: float | None = _threshold("Least probability of an S")
-    detection_threshold: float | None = _threshold("Least probability of a detection")
+    p_threshold: float | None = Threshold
+    s_threshold: float | None = Threshold
+    detection_threshold: float | None = Threshold
     bandpass: tuple[float, float] | Literal["off"] | None = Field(
         None, description="EQCCTPro's band-pass, Hz; off where a model has it by default"
     )

@@ -55,7 +55,9 @@ CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 NAV = list(pages_of(CONFIG["nav"]))
 # Decisions and the reference show code, but no session.
 RUN = [README, *(page for section, page in NAV if section not in ("Decisions", "Reference"))]
-PAGES = [README, *(page for _, page in NAV), Path("CHANGELOG.md"), Path("CONTRIBUTING.md")]
+DECISIONS = [path.relative_to(ROOT) for path in (ROOT / "docs" / "decisions").glob("0*.md")]
+OUTSIDE = [README, Path("CHANGELOG.md"), Path("CONTRIBUTING.md")]
+PAGES = [*OUTSIDE, *(page for _, page in NAV), *sorted(DECISIONS)]
 OTHERS = [Path(f"{name}/README.md") for name in ("data", "data/scripts", "experiments", "models")]
 BLOCKS = [block for page in RUN for block in blocks_of(page)]
 NOT_RUN = [block for block in BLOCKS if "not run" in block.marks]

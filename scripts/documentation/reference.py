@@ -1,6 +1,7 @@
 """Parts of the documentation that are made from the program; a hook of MkDocs.
 
-A line ``<!-- made: KIND NAME -->`` of a page is replaced:
+Decisions get into the navigation by themselves.  A line ``<!-- made: KIND NAME -->`` of a page is
+replaced:
 
 - ``commands``: every command of the command line with its options,
 - ``settings MODULE:CLASS``: the fields of a pydantic model,
@@ -19,6 +20,15 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 _MADE = re.compile(r"^<!-- made: (\w+)(?: (\S+))? -->$", re.MULTILINE)
+
+
+def on_config(config: Any) -> Any:
+    """MkDocs calls this first: the section of decisions gets all there are."""
+    folder = Path(config.docs_dir) / "decisions"
+    (section,) = [entry for entry in config.nav if "Decisions" in entry]
+    pages = sorted(path.name for path in folder.glob("[0-9]*.md"))
+    section["Decisions"] = ["decisions/README.md", *(f"decisions/{name}" for name in pages)]
+    return config
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
