@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SHELL, PYTHON = "sh", "python"
 SHOWN = frozenset({"text", "toml", "yaml", "json", "csv", "xml", "dockerfile", "ini", "proto"})
 MARKS = frozenset({"not run", "slow", "needs", "exit code", "file", "output"})
-SECONDS = 120
+SECONDS, SECONDS_IF_SLOW = 180, 1800
 
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,}) *([\w+-]*)")
 _MARK = re.compile(r"^ *<!-- (" + "|".join(sorted(MARKS)) + r")(?:: (.*?))? -->$")
@@ -142,7 +142,7 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=SECONDS,
+            timeout=SECONDS_IF_SLOW if "slow" in block.marks else SECONDS,
             check=False,
         )
         self.said = done.stdout
