@@ -11,7 +11,7 @@ from typing import Literal
 from eqcctpro.errors import InputError
 from eqcctpro.times import parse_chunk_name
 
-__all__ = ["ArchiveFile", "Layout", "detect_layout", "list_files"]
+__all__ = ["ArchiveFile", "Layout", "detect_layout", "iter_files", "list_files"]
 
 Layout = Literal["chunks", "files"]
 
@@ -50,7 +50,12 @@ def detect_layout(inputs: Sequence[Path]) -> Layout:
 
 
 def list_files(inputs: Sequence[Path], layout: Layout) -> list[ArchiveFile]:
-    """Every file below the inputs, sorted by path.
+    """Every file below the inputs, sorted by path; see `iter_files`."""
+    return list(iter_files(inputs, layout))
+
+
+def iter_files(inputs: Sequence[Path], layout: Layout) -> Iterator[ArchiveFile]:
+    """Every file below the inputs, in the order of their paths.
 
     Raises
     ------
@@ -61,20 +66,24 @@ def list_files(inputs: Sequence[Path], layout: Layout) -> list[ArchiveFile]:
     for path in inputs:
         if not path.exists():
             raise InputError(f"input {path} does not exist", hint="check the path")
+    files = _chunk_files(inputs) if layout == "chunks" else _plain_files(inputs)
+    if len(inputs) > 1:
+        files = iter(sorted(files, key=lambda file: file.path))
+    found = False
     try:
-        files = _chunk_files(inputs) if layout == "chunks" else _plain_files(inputs)
+        for file in files:
+            found = True
+            yield file
     except PermissionError as error:
         raise InputError(
             f"input folder {error.filename} may not be read", hint="check its permissions"
         ) from error
-    if not files:
+    if not found:
         names = ", ".join(str(path) for path in inputs)
         raise InputError(f"input {names} holds no files", hint="check the path")
-    return sorted(files, key=lambda file: file.path)
 
 
-def _chunk_files(inputs: Sequence[Path]) -> list[ArchiveFile]:
-    files: list[ArchiveFile] = []
+def _chunk_files(inputs: Sequence[Path]) -> Iterator[ArchiveFile]:
     chunks = 0
     for root in inputs:
         if not root.is_dir():
@@ -82,48 +91,54 @@ def _chunk_files(inputs: Sequence[Path]) -> list[ArchiveFile]:
                 f"input {root} is a file, and the layout is 'chunks'",
                 hint="name the folder that holds the time-chunk folders, or use --layout files",
             )
-        for chunk in _folders(root):
-            if parse_chunk_name(chunk.name) is None:
+        for name, is_folder in _names(str(root)):
+            if not is_folder or parse_chunk_name(name) is None:
                 continue
             chunks += 1
-            for entry in sorted(os.scandir(chunk.path), key=lambda item: item.name):
-                if entry.is_dir():
-                    files.extend(_below(entry.path, folder=entry.name, chunk=chunk.name))
-                elif not entry.name.startswith("."):
-                    files.append(_file(entry.path, "", chunk.name))
+            yield from _in_chunk(os.path.join(root, name), name)  # noqa: PTH118 (text)
     if not chunks:
         raise InputError(
             f"input {inputs[0]} holds no time-chunk folder",
             hint="folders are named 20241215T115800Z_20241215T123000Z; "
             "for other layouts use --layout files",
         )
-    return files
 
 
-def _plain_files(inputs: Sequence[Path]) -> list[ArchiveFile]:
-    files: list[ArchiveFile] = []
+def _plain_files(inputs: Sequence[Path]) -> Iterator[ArchiveFile]:
     for path in inputs:
         if path.is_dir():
-            files.extend(_below(str(path), folder="", chunk=""))
+            yield from _below(str(path), folder="", chunk="")
         else:
-            files.append(ArchiveFile(str(path), "", "", expected=True))
-    return files
+            yield ArchiveFile(str(path), "", "", expected=True)
 
 
-def _folders(root: Path) -> list[os.DirEntry[str]]:
-    with os.scandir(root) as entries:
-        return sorted((entry for entry in entries if entry.is_dir()), key=lambda item: item.name)
+def _in_chunk(folder: str, chunk: str) -> Iterator[ArchiveFile]:
+    for name, is_folder in _names(folder):
+        path = f"{folder}/{name}"
+        if is_folder:
+            yield from _below(path, folder=name, chunk=chunk)
+        elif not name.startswith("."):
+            yield _file(path, "", chunk)
+
+
+def _names(folder: str) -> Iterator[tuple[str, bool]]:
+    """Names in a folder and whether they are folders, in the order that paths below them have."""
+    with os.scandir(folder) as entries:
+        # Only text is kept: there may be many thousand stations.
+        names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries)
+    return ((name.removesuffix("/"), name.endswith("/")) for name in names)
 
 
 def _below(root: str, *, folder: str, chunk: str) -> Iterator[ArchiveFile]:
-    def refuse(error: OSError) -> None:
-        raise error
-
-    for parent, folders, names in os.walk(root, onerror=refuse):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(names):
-            if not name.startswith("."):
-                yield _file(os.path.join(parent, name), folder, chunk)  # noqa: PTH118 (hot)
+    root = root.removesuffix("/")
+    for name, is_folder in _names(root or "/"):
+        if name.startswith("."):
+            continue
+        path = f"{root}/{name}"
+        if not is_folder:
+            yield _file(path, folder, chunk)
+        elif not os.path.islink(path):  # noqa: PTH114 (it might lead back here)
+            yield from _below(path, folder=folder, chunk=chunk)
 
 
 def _file(path: str, folder: str, chunk: str) -> ArchiveFile:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import random
+from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from eqcctpro.archive.files import ArchiveFile, Layout, detect_layout, list_files
+from eqcctpro.archive.files import ArchiveFile, Layout, detect_layout, iter_files
 from eqcctpro.archive.index import LONG_GAP_NS, Code, IndexedFile, index_file, joined_spans
-from eqcctpro.archive.tasks import FileTable, StationTask, Tasks, TaskTable
+from eqcctpro.archive.tasks import FileTable, StationTask, Tasks, TaskTable, Texts
 from eqcctpro.archive.timechunks import (
     FOREVER_NS,
     MINUTE_NS,
@@ -26,7 +27,6 @@ from eqcctpro.errors import DecodeError, InputError, SettingsError
 Key = tuple[str, str, str, str]
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
-
 
 # Letters of a pattern that stand for others.
 _WILDCARDS = frozenset("*?[")
@@ -126,6 +126,30 @@ class _Piece:
     end_ns: int
 
 
+class _Pieces:
+    """What files hold of one instrument, as numbers: there are several for each station."""
+
+    __slots__ = ("_numbers", "_texts")
+
+    def __init__(self, texts: Texts) -> None:
+        self._texts = texts
+        self._numbers = array("q")
+
+    def append(self, piece: _Piece) -> None:
+        number = self._texts.number
+        self._numbers.extend((piece.file, number(piece.chunk), number(piece.folder)))
+        self._numbers.extend((piece.start_ns, piece.end_ns))
+
+    def __iter__(self) -> Iterator[_Piece]:
+        numbers, texts = self._numbers, self._texts
+        for at in range(0, len(numbers), 5):
+            file, chunk, folder, start_ns, end_ns = numbers[at : at + 5]
+            yield _Piece(file, texts[chunk], texts[folder], start_ns, end_ns)
+
+
+Holdings = dict["_Instrument", _Pieces]
+
+
 def make_plan(settings: InputSettings) -> Plan:
     """List the station tasks of a run.
 
@@ -141,7 +165,7 @@ def make_plan(settings: InputSettings) -> Plan:
     )
     files = FileTable()
     plan = Plan(layout, [], Tasks(TaskTable(files), range(0)), files)
-    holdings = _index(list_files(settings.inputs, layout), plan)
+    holdings = _index(iter_files(settings.inputs, layout), plan)
     if not holdings:
         raise InputError(
             f"nothing to pick in {', '.join(map(str, settings.inputs))}: {_why_nothing(plan)}",
@@ -161,8 +185,9 @@ def make_plan(settings: InputSettings) -> Plan:
     return plan
 
 
-def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_Piece]]:
-    holdings: dict[Key, list[_Piece]] = {}
+def _index(files: Iterable[ArchiveFile], plan: Plan) -> Holdings:
+    texts = Texts()
+    holdings: dict[Key, _Pieces] = {}
     last = ""
     for file in files:
         if file.path == last:
@@ -182,13 +207,15 @@ def _index(files: Sequence[ArchiveFile], plan: Plan) -> dict[_Instrument, list[_
             continue
         number = plan.files.append(indexed)
         for key, spans in _instruments(indexed).items():
-            held = holdings.setdefault(key, [])
+            held = holdings.get(key)
+            if held is None:
+                held = holdings[key] = _Pieces(texts)
             for start_ns, end_ns in spans:
                 held.append(_Piece(number, file.chunk, file.folder, start_ns, end_ns))
     return {_Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
 
 
-def _folder_name(key: Key, pieces: Sequence[_Piece]) -> str:
+def _folder_name(key: Key, pieces: _Pieces) -> str:
     """The station folder, where there is one; folders only group, and may be several."""
     folders = {piece.folder for piece in pieces}
     return folders.pop() or key[1] if len(folders) == 1 else key[1]
@@ -215,9 +242,7 @@ def _why_nothing(plan: Plan) -> str:
     return f"{len(plan.ignored)} files, none of them miniSEED"
 
 
-def _choose_stations(
-    holdings: dict[_Instrument, list[_Piece]], settings: InputSettings
-) -> dict[_Instrument, list[_Piece]]:
+def _choose_stations(holdings: Holdings, settings: InputSettings) -> Holdings:
     chosen = holdings
     if settings.stations:
         chosen = {}
@@ -269,12 +294,12 @@ def _names(instrument: _Instrument) -> tuple[str, ...]:
     return tuple(name.upper() for name in names)
 
 
-def _time_chunks(
-    holdings: dict[_Instrument, list[_Piece]], settings: InputSettings, layout: Layout
-) -> list[Timechunk]:
-    pieces = [piece for held in holdings.values() for piece in held]
-    first = min(piece.start_ns for piece in pieces)
-    last = max(piece.end_ns for piece in pieces)
+def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) -> list[Timechunk]:
+    def pieces() -> Iterator[_Piece]:
+        return (piece for held in holdings.values() for piece in held)
+
+    first = min(piece.start_ns for piece in pieces())
+    last = max(piece.end_ns for piece in pieces())
     if settings.timechunk_min is not None:
         length = round(settings.timechunk_min * MINUTE_NS)
         start = first // length * length if settings.start_ns is None else settings.start_ns
@@ -284,22 +309,22 @@ def _time_chunks(
             end,
             length_min=settings.timechunk_min,
             overlap_min=settings.overlap_min,
-            spans=joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces), 0),
+            spans=joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces()), 0),
         )
     if layout == "chunks":
-        names = [piece.chunk for piece in pieces]
+        names = sorted({piece.chunk for piece in pieces()})
         return chunks_of_folders(names, settings.start_ns, settings.end_ns)
     return [whole_archive(first, last, settings.start_ns, settings.end_ns)]
 
 
 def _tasks(
-    holdings: dict[_Instrument, list[_Piece]],
+    holdings: Holdings,
     plan: Plan,
     settings: InputSettings,
     folders_are_chunks: bool,
 ) -> tuple[Tasks, set[Key]]:
     """The station tasks, and the instruments that have one."""
-    found: list[tuple[_Instrument, Timechunk, list[int]]] = []
+    found: list[tuple[_Instrument, Timechunk, tuple[int, ...]]] = []
     shared = False
     owners = _FolderOwners(plan.chunks, settings)
     grid = _ReadSpans(plan.chunks, settings.context_ns)
@@ -316,15 +341,17 @@ def _tasks(
             if not any(_owned(piece, chunk) for piece in pieces):
                 continue
             # Files are numbered in the order of their paths.
-            files = sorted({piece.file for piece in pieces})
+            files = tuple(sorted({piece.file for piece in pieces}))
             shared = shared or any(file in used for file in files)
             used.update(files)
             found.append((instrument, chunk, files))
     if settings.chunk_major or not shared:
         found.sort(key=lambda item: item[1].index)
+    plan.files.seal()
     table = TaskTable(plan.files)
     for instrument, chunk, files in found:
         table.append((*instrument.key, instrument.folder), chunk, files)
+    table.seal()
     return Tasks(table, range(len(table))), {instrument.key for instrument, _, _ in found}
 
 
@@ -337,7 +364,7 @@ class _ReadSpans:
         self._starts = [-FOREVER_NS if start is None else start for start, _ in spans]
         self._ends = [FOREVER_NS if end is None else end for _, end in spans]
 
-    def cut(self, pieces: Sequence[_Piece]) -> list[tuple[Timechunk, list[_Piece]]]:
+    def cut(self, pieces: Iterable[_Piece]) -> list[tuple[Timechunk, list[_Piece]]]:
         """Chunks in their order, each with the pieces that it reads."""
         found: dict[int, list[_Piece]] = {}
         for piece in pieces:

@@ -20,7 +20,7 @@ from eqcctpro.archive.index import ChannelExtent, IndexedFile
 from eqcctpro.archive.timechunks import Timechunk
 from eqcctpro.times import NS_PER_S
 
-__all__ = ["FileTable", "StationTask", "TaskTable", "Tasks"]
+__all__ = ["FileTable", "Heading", "StationTask", "TaskTable", "Tasks", "Texts"]
 
 Int64 = NDArray[np.int64]
 
@@ -63,7 +63,25 @@ class StationTask:
         return f"{self.network}.{self.station}.{self.location}.{self.instrument}"
 
 
-class _Texts:
+@dataclass(frozen=True, slots=True)
+class Heading:
+    """What a station task is called, without its files.
+
+    Attributes
+    ----------
+    network, station, location, instrument, folder : str
+    chunk : Timechunk
+    """
+
+    network: str
+    station: str
+    location: str
+    instrument: str
+    folder: str
+    chunk: Timechunk
+
+
+class Texts:
     """Strings by number, each held once."""
 
     def __init__(self) -> None:
@@ -71,6 +89,7 @@ class _Texts:
         self._texts: list[str] = []
 
     def number(self, text: str) -> int:
+        """The number of a string, a new one if it is not known."""
         known = self._numbers.setdefault(text, len(self._texts))
         if known == len(self._texts):
             self._texts.append(text)
@@ -79,12 +98,16 @@ class _Texts:
     def __getitem__(self, number: int) -> str:
         return self._texts[number]
 
+    def seal(self) -> None:
+        """Forget how to find the number of a string: there will be no more."""
+        self._numbers = {}
+
 
 class FileTable(Sequence[IndexedFile]):
     """Files and what is in them; each has at least one channel."""
 
     def __init__(self) -> None:
-        self._texts = _Texts()
+        self._texts = Texts()
         self._folders = array("i")
         # File names, one after the other, and where each ends.
         self._names = bytearray()
@@ -109,6 +132,10 @@ class FileTable(Sequence[IndexedFile]):
             self._extents.extend((extent.start_ns, extent.end_ns))
         self._extent_ends.append(len(self._extents) // 2)
         return len(self._sizes) - 1
+
+    def seal(self) -> None:
+        """Say that there will be no more files."""
+        self._texts.seal()
 
     def __len__(self) -> int:
         return len(self._sizes)
@@ -174,7 +201,7 @@ class TaskTable:
 
     def __init__(self, files: FileTable) -> None:
         self.files = files
-        self._texts = _Texts()
+        self._texts = Texts()
         self._chunk_numbers: dict[Timechunk, int] = {}
         self._chunks: list[Timechunk] = []
         # Network, station, location, instrument and folder of each task.
@@ -209,23 +236,39 @@ class TaskTable:
         self._file_ends.append(len(self._files))
         self._sizes.append(sum(self.files.stamp(file)[0] for file in files))
 
+    def seal(self) -> None:
+        """Say that there will be no more tasks."""
+        self._texts.seal()
+
     def _task(self, row: int) -> StationTask:
         """The task in a row."""
-        texts, files = self._texts, self.files
-        network, station, location, instrument, folder = self._codes[5 * row : 5 * row + 5]
+        files, heading = self.files, self.heading(row)
         begin = self._file_ends[row - 1] if row else 0
         numbers = self._files[begin : self._file_ends[row]]
         return StationTask(
             row,
+            heading.network,
+            heading.station,
+            heading.location,
+            heading.instrument,
+            heading.folder,
+            heading.chunk,
+            tuple([files.path(number) for number in numbers]),
+            self._sizes[row],
+            tuple([files.stamp(number) for number in numbers]),
+        )
+
+    def heading(self, row: int) -> Heading:
+        """What the task in a row is called."""
+        texts = self._texts
+        network, station, location, instrument, folder = self._codes[5 * row : 5 * row + 5]
+        return Heading(
             texts[network],
             texts[station],
             texts[location],
             texts[instrument],
             texts[folder],
             self._chunks[self._of_chunks[row]],
-            tuple([files.path(number) for number in numbers]),
-            self._sizes[row],
-            tuple([files.stamp(number) for number in numbers]),
         )
 
     def files_of(self, row: int) -> list[IndexedFile]:
@@ -274,6 +317,11 @@ class Tasks(Sequence[StationTask]):
 
     def __iter__(self) -> Iterator[StationTask]:
         return map(self.table.task, map(int, self.rows))
+
+    def headings(self, positions: Iterable[int] | None = None) -> Iterator[Heading]:
+        """What tasks are called; by default all of them."""
+        rows = self.rows if positions is None else (self.rows[each] for each in positions)
+        return map(self.table.heading, map(int, rows))
 
     def files_of(self, position: int) -> list[IndexedFile]:
         """The files of a task, with what is in them."""

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 
 from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
 from eqcctpro.archive.timechunks import Timechunk
+from eqcctpro.journal.identity import item_ids
 from eqcctpro.journal.recorder import Recorder
 from eqcctpro.journal.store import Item
 from eqcctpro.orchestration.actors import Actors
@@ -24,7 +26,6 @@ from eqcctpro.orchestration.worker import BundleResult, WorkerSpec
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.pipeline.settings import PipelineSettings
-from eqcctpro.synthetic.network import synthetic_network
 
 __all__ = ["DispatchCosts", "measure_dispatch", "measure_planning"]
 
@@ -45,7 +46,9 @@ class DispatchCosts:
     latency : float
         From sending a bundle of one task to having its result, halved.
     start_actor : float
-        For each actor more.
+        For each actor, of the driver and of Ray's directory of actors, one after the other.
+    spawn : float
+        Until an actor's process answers, which nodes do at the same time.
     record_task : float
         Of `take_task`, what the record of the run takes.
     """
@@ -56,6 +59,7 @@ class DispatchCosts:
     take_task: float
     latency: float
     start_actor: float
+    spawn: float
     record_task: float
 
 
@@ -127,11 +131,7 @@ def measure_dispatch(settings: PipelineSettings, weights: Any, *, actors: int = 
         homes = Homes(ray, (), {}, ())
         pool = Actors(ray, spec, placement, homes, worker=IdleWorker)
         pool.await_ready()
-        began = time.perf_counter()
-        more = Actors(ray, spec, placement, homes, worker=IdleWorker)
-        more.await_ready()
-        start_actor = (time.perf_counter() - began) / actors
-        more.close()
+        start_actor, spawn = _start_more(ray, spec, placement, homes)
         rows = []
         for size in (SIZES[0], *SIZES):  # the first time warms up
             bundles = [tasks[i * size : (i + 1) * size] for i in range(BUNDLES)]
@@ -150,8 +150,27 @@ def measure_dispatch(settings: PipelineSettings, weights: Any, *, actors: int = 
         take_task + record_task,
         latency,
         start_actor,
+        spawn,
         record_task,
     )
+
+
+def _start_more(
+    ray: Any, spec: WorkerSpec, placement: Placement, homes: Homes
+) -> tuple[float, float]:
+    """Processor seconds of the driver and Ray's directory for an actor; seconds of its start."""
+    directory = [p for p in psutil.Process().children(recursive=True) if "gcs" in p.name()]
+
+    def used() -> float:
+        times = [process.cpu_times() for process in directory]
+        return time.process_time() + sum(each.user + each.system for each in times)
+
+    before, began = used(), time.perf_counter()
+    more = Actors(ray, spec, placement, homes, worker=IdleWorker)
+    more.await_ready()
+    spawn, after = time.perf_counter() - began, used()
+    more.close()
+    return (after - before) / placement.workers, spawn
 
 
 def _send_and_take(
@@ -208,12 +227,11 @@ def measure_recording(tasks: Sequence[StationTask]) -> float:
         return (time.process_time() - began) / len(tasks)
 
 
-def measure_planning(stations: int = 900, *, seconds: float = 40.0) -> float:
-    """Seconds that planning takes for a station, with three files that were read before."""
-    with tempfile.TemporaryDirectory(prefix="eqcctpro-costs-") as folder:
-        archive = Path(folder) / "archive"
-        synthetic_network(archive, stations=stations, duration_s=seconds)
-        make_plan(InputSettings((archive,)))
-        began = time.perf_counter()
-        plan = make_plan(InputSettings((archive,)))
-        return (time.perf_counter() - began) / len(plan.tasks)
+def measure_planning(archive: Path) -> float:
+    """Processor seconds that planning takes for a station task whose files were read before."""
+    settings = InputSettings((archive,))
+    make_plan(settings)
+    began = time.process_time()
+    tasks = make_plan(settings).tasks
+    item_ids(tasks, (archive,), {})
+    return (time.process_time() - began) / len(tasks)

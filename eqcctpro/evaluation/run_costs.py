@@ -13,7 +13,7 @@ from pathlib import Path
 
 from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
 from eqcctpro.config import PickConfig
-from eqcctpro.evaluation.dispatch_costs import measure_dispatch
+from eqcctpro.evaluation.dispatch_costs import measure_dispatch, measure_planning
 from eqcctpro.evaluation.simulation import RunCosts
 from eqcctpro.orchestration.model_choice import describe, find_run_weights
 from eqcctpro.orchestration.session import PickSession
@@ -77,6 +77,7 @@ def measure_costs(
         _, settings = describe(config, weights)
         tasks = list(make_plan(InputSettings(config.input, context_ns=settings.context_ns)).tasks)
         dispatch = measure_dispatch(settings, weights)
+        plan_task = measure_planning(archive)
         runs = []
         for number in workers:
             changed = config.model_copy(update={"workers": number})
@@ -92,16 +93,15 @@ def measure_costs(
             )
             work = _measure_work(spec, tasks, number)
             medians = {
-                name: statistics.median(each[name] for each in later)
-                for name in ("plan", "pick", "write")
+                name: statistics.median(each[name] for each in later) for name in ("pick", "write")
             }
             costs = RunCosts(
-                plan_task=medians["plan"] / stations,
+                plan_task=plan_task,
                 start=max(
                     first["seconds"]["workers"] - work.load - dispatch.start_actor * number, 0.0
                 ),
                 start_actor=dispatch.start_actor,
-                load=work.load,
+                load=work.load + dispatch.spawn,
                 send_bundle=dispatch.send_bundle,
                 send_task=dispatch.send_task,
                 take_bundle=dispatch.take_bundle,
@@ -135,10 +135,12 @@ def _measure_work(spec: WorkerSpec, tasks: Sequence[StationTask], processes: int
         futures = [pool.submit(_pick_bundles, spec, tasks) for _ in range(processes)]
         found = [future.result() for future in futures]
     few, many = ([seconds for _, bundles in found for seconds in bundles[size]] for size in BUNDLES)
-    task = (statistics.mean(many) - statistics.mean(few)) / (BUNDLES[1] - BUNDLES[0])
-    bundle = max(statistics.mean(few) - BUNDLES[0] * task, 0.0)
+    # Medians and quartiles: other programs may use the machine for a moment.
+    task = (statistics.median(many) - statistics.median(few)) / (BUNDLES[1] - BUNDLES[0])
+    bundle = max(statistics.median(few) - BUNDLES[0] * task, 0.0)
+    low, _, high = statistics.quantiles(many, n=4)
     # Of sums of so many stations, taken to be independent.
-    spread = statistics.stdev(many) / BUNDLES[1] ** 0.5 / task if len(many) > 1 else 0.0
+    spread = (high - low) / 1.35 / BUNDLES[1] ** 0.5 / task
     return _Work(statistics.mean(load for load, _ in found), bundle, task, spread)
 
 

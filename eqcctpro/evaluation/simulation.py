@@ -32,7 +32,7 @@ class RunCosts:
     start_actor : float
         Driver and Ray: for each actor, one after the other.
     load : float
-        Worker: start a process and load the model.
+        Worker: start a process and load the model, all of them at the same time.
     send_bundle, send_task : float
         Driver: for each bundle, and for each station task in it.
     take_bundle, take_task : float
@@ -179,7 +179,7 @@ class _Picking:
     Attributes
     ----------
     waited_s : float
-        What all workers together waited for the driver.
+        What all workers together waited for the driver, until it had the last result.
     ended_early_s : float
         What they were idle for at the end, with nothing left to send.
     driver_s : float
@@ -216,7 +216,9 @@ class _Picking:
             self._begin(worker)
             self._take(ended, bundle)
             self._send(worker)
-        self.ended_early_s = sum(self._driver_free - free for free in self._free)
+        last = max(self._free)
+        self.ended_early_s = sum(last - free for free in self._free)
+        self.waited_s += (self._driver_free - last) * len(self._free)
         return self._driver_free
 
     def _drive(self, since: float, seconds: float) -> float:

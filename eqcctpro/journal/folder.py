@@ -14,6 +14,7 @@ from pathlib import Path
 from eqcctpro.errors import OutputError, ResumeError
 from eqcctpro.journal.parts import TEMPORARY
 from eqcctpro.journal.store import JournalStore
+from eqcctpro.journal.writing import writing
 
 __all__ = ["RunFolder"]
 
@@ -110,23 +111,25 @@ class RunFolder:
 
     def tidy(self) -> None:
         """Remove files that a killed run was still writing."""
-        if self.parts.is_dir():
-            for path in self.parts.glob(f"*{TEMPORARY}"):
-                path.unlink(missing_ok=True)
-        names = "|".join(map(re.escape, (*_result_names(), STATION_RESULT)))
-        # `tempfile` appends eight letters to the name of a file that is being written.
-        left_over = re.compile(rf"\.({names})\.[a-z0-9_]{{8}}")
-        for pattern in (".*", f"*/*_outputs/.{STATION_RESULT}.*"):
-            for path in self.output.glob(pattern):
-                if left_over.fullmatch(path.name):
+        with writing(self.output):
+            if self.parts.is_dir():
+                for path in self.parts.glob(f"*{TEMPORARY}"):
                     path.unlink(missing_ok=True)
+            names = "|".join(map(re.escape, (*_result_names(), STATION_RESULT)))
+            # `tempfile` appends eight letters to the name of a file that is being written.
+            left_over = re.compile(rf"\.({names})\.[a-z0-9_]{{8}}")
+            for pattern in (".*", f"*/*_outputs/.{STATION_RESULT}.*"):
+                for path in self.output.glob(pattern):
+                    if left_over.fullmatch(path.name):
+                        path.unlink(missing_ok=True)
 
     def forget(self) -> None:
         """Remove the record and the parts; the results stay."""
-        if self.folder.exists():
-            # First, since without it the rest means nothing.
-            self.journal.unlink(missing_ok=True)
-            shutil.rmtree(self.folder, ignore_errors=True)
+        with writing(self.output):
+            if self.folder.exists():
+                # First, since without it the rest means nothing.
+                self.journal.unlink(missing_ok=True)
+                shutil.rmtree(self.folder, ignore_errors=True)
 
     def discard(self) -> None:
         """Remove the record and the results of the earlier run, and nothing else."""
@@ -137,8 +140,9 @@ class RunFolder:
             finally:
                 store.close()
             self._discard_station_results(folders)
-        for name in _result_names():
-            (self.output / name).unlink(missing_ok=True)
+        with writing(self.output):
+            for name in _result_names():
+                (self.output / name).unlink(missing_ok=True)
         self.forget()
 
     def _discard_station_results(self, folders: list[tuple[str, str]]) -> None:

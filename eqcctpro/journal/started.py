@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.journal.writing import writing
 
 __all__ = ["StartedMarks", "WatchedTasks", "under_way"]
 
@@ -34,20 +35,21 @@ class StartedMarks:
 
     Raises
     ------
-    OSError
+    OutputError
         The file cannot be written.
     """
 
     def __init__(self, path: Path, plan: str, size: int) -> None:
         header = bytes.fromhex(plan)
         self._first = len(header)
-        path.parent.mkdir(exist_ok=True)
-        with path.open("w+b") as file:
-            # Written, not only made long: a full disk is noticed now, not at a mark.
-            file.write(header + bytes(size))
-            file.flush()
-            # A mark is a store in memory: a call would cost its threads a turn each.
-            self._marks = mmap.mmap(file.fileno(), self._first + size)
+        with writing(path.parent):
+            path.parent.mkdir(exist_ok=True)
+            with path.open("w+b") as file:
+                # Written, not only made long: a full disk is noticed now, not at a mark.
+                file.write(header + bytes(size))
+                file.flush()
+                # A mark is a store in memory: a call would cost its threads a turn each.
+                self._marks = mmap.mmap(file.fileno(), self._first + size)
 
     def begin(self, key: int) -> None:
         """Mark a station task as under way."""

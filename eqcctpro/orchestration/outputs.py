@@ -138,8 +138,8 @@ def report_run(config: PickConfig, tables: RunTables, logger: logging.Logger) ->
 def busiest_chunk(plan: Plan, picks: pa.Table) -> str:
     """Name of the time chunk with the most picks."""
     counts = Counter(picks["timechunk"].to_pylist())
-    names = [task.chunk.name for task in plan.tasks]
-    return max(dict.fromkeys(names), key=lambda name: counts[name])
+    names = dict.fromkeys(task.chunk.name for task in plan.tasks.headings())
+    return max(names, key=lambda name: counts[name])
 
 
 def vertical_traces(task: StationTask) -> list[OverviewTrace]:

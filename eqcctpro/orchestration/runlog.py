@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from eqcctpro.errors import OutputError
@@ -13,6 +14,18 @@ from eqcctpro.errors import OutputError
 __all__ = ["run_log"]
 
 FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
+
+
+class _LogFile(logging.FileHandler):
+    """A log that misses lines while the disk is full; what else cannot be written says so."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base class's name)
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handleError(record)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            super().close()
 
 
 @contextmanager
@@ -39,12 +52,10 @@ def run_log(paths: list[Path], *, append: bool = False) -> Iterator[logging.Logg
     try:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
-            handler: logging.Handler = logging.FileHandler(
-                path, mode="a" if append else "w", encoding="utf-8"
-            )
-            handler.setFormatter(formatter)
-            handlers.append(handler)
-            logger.addHandler(handler)
+            file = _LogFile(path, mode="a" if append else "w", encoding="utf-8")
+            file.setFormatter(formatter)
+            handlers.append(file)
+            logger.addHandler(file)
         if logger.getEffectiveLevel() > logging.INFO:
             logger.setLevel(logging.INFO)
         yield logger

@@ -39,9 +39,13 @@ from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.table import detection_table, pick_table
 from eqcctpro.picks.writers import check_writable
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.resources.allocator import return_free_memory
 from eqcctpro.resources.sampler import ResourceSampler
 
 __all__ = ["CHANGEABLE", "PickSession"]
+
+# It takes some milliseconds, and with less to do there is less to return.
+MANY_TASKS = 500
 
 #: Settings that may differ between the runs of a session.
 CHANGEABLE = frozenset(
@@ -184,6 +188,8 @@ class PickSession:
         try:
             self._pick(run, logger, quiet=quiet, keep_going=keep_going)
             clock.lap("pick")
+            if len(plan.tasks) >= MANY_TASKS:
+                return_free_memory()  # of waveforms, for the tables that are made now
             journal.settle()  # what cannot be recorded is said before results are written
             # Copies: what workers have sent may be memory that they share.
             found = run.raw()

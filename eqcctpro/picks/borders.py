@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.plan import Tasks
 from eqcctpro.picks.raw import RawPicks
 
 __all__ = ["settle_borders"]
@@ -22,14 +22,14 @@ __all__ = ["settle_borders"]
 SAME_ARRIVAL_NS = 500_000_000
 
 
-def settle_borders(raw: RawPicks, tasks: Sequence[StationTask]) -> RawPicks:
+def settle_borders(raw: RawPicks, tasks: Tasks) -> RawPicks:
     """Keep every arrival exactly once.
 
     Parameters
     ----------
     raw : RawPicks
         Of all chunks, each with the picks shortly beyond its borders.
-    tasks : sequence of StationTask
+    tasks : Tasks
         The plan that ``raw.task`` refers to.
 
     Returns
@@ -41,8 +41,9 @@ def settle_borders(raw: RawPicks, tasks: Sequence[StationTask]) -> RawPicks:
     """
     if not len(raw):
         return raw
-    own_start = np.array([task.chunk.own_start_ns for task in tasks])[raw.task]
-    own_end = np.array([task.chunk.own_end_ns for task in tasks])[raw.task]
+    chunks = [task.chunk for task in tasks.headings()]
+    own_start = np.array([chunk.own_start_ns for chunk in chunks])[raw.task]
+    own_end = np.array([chunk.own_end_ns for chunk in chunks])[raw.task]
     owned = (raw.time_ns >= own_start) & (raw.time_ns < own_end)
     near_start = np.abs(raw.time_ns - own_start) <= 2 * SAME_ARRIVAL_NS
     near_end = np.abs(raw.time_ns - own_end) <= 2 * SAME_ARRIVAL_NS
@@ -56,7 +57,7 @@ def settle_borders(raw: RawPicks, tasks: Sequence[StationTask]) -> RawPicks:
 
 def _border_groups(
     raw: RawPicks,
-    tasks: Sequence[StationTask],
+    tasks: Tasks,
     near_end: NDArray[np.bool_],
     near_start: NDArray[np.bool_],
     own_end: NDArray[np.int64],

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.plan import Tasks
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.arrow import number_column, text_column
 from eqcctpro.picks.raw import RawPicks
@@ -50,9 +50,7 @@ DETECTION_SCHEMA = pa.schema([*_CODES, *_TIMES, ("probability", pa.float32()), *
 """Columns of ``detections.csv``; ``time`` is the peak of the detection curve."""
 
 
-def pick_table(
-    raw: RawPicks, tasks: Sequence[StationTask], picker: Picker, run_id: str
-) -> pa.Table:
+def pick_table(raw: RawPicks, tasks: Tasks, picker: Picker, run_id: str) -> pa.Table:
     """Rows of `PICK_SCHEMA`, sorted by time, then by code and phase."""
     raw = _sorted(raw, tasks, picker)
     columns = _columns(raw, tasks, picker, run_id)
@@ -60,18 +58,16 @@ def pick_table(
     return pa.table([columns[name] for name in PICK_SCHEMA.names], schema=PICK_SCHEMA)
 
 
-def detection_table(
-    raw: RawPicks, tasks: Sequence[StationTask], picker: Picker, run_id: str
-) -> pa.Table:
+def detection_table(raw: RawPicks, tasks: Tasks, picker: Picker, run_id: str) -> pa.Table:
     """Rows of `DETECTION_SCHEMA`, sorted by time, then by code."""
     columns = _columns(_sorted(raw, tasks, picker), tasks, picker, run_id)
     return pa.table([columns[name] for name in DETECTION_SCHEMA.names], schema=DETECTION_SCHEMA)
 
 
-def _sorted(raw: RawPicks, tasks: Sequence[StationTask], picker: Picker) -> RawPicks:
+def _sorted(raw: RawPicks, tasks: Tasks, picker: Picker) -> RawPicks:
     """In the order of time, code, phase and time chunk."""
     used, position = np.unique(raw.task, return_inverse=True)
-    named = [tasks[index] for index in used.tolist()]
+    named = list(tasks.headings(used.tolist()))
     codes = _ranks([(t.network, t.station, t.location, t.instrument) for t in named])
     chunks = _ranks([task.chunk.name for task in named])
     keys = (chunks[position], _ranks(picker.labels)[raw.label], codes[position])
@@ -84,11 +80,9 @@ def _ranks(values: Sequence[Any]) -> NDArray[np.intp]:
     return np.array([place[value] for value in values], dtype=np.intp)
 
 
-def _columns(
-    raw: RawPicks, tasks: Sequence[StationTask], picker: Picker, run_id: str
-) -> dict[str, pa.Array]:
+def _columns(raw: RawPicks, tasks: Tasks, picker: Picker, run_id: str) -> dict[str, pa.Array]:
     used, which = np.unique(raw.task, return_inverse=True)
-    named = [tasks[index] for index in used.tolist()]
+    named = list(tasks.headings(used.tolist()))
     same = np.zeros(len(raw), dtype=np.intp)
     return {
         "network": text_column([task.network for task in named], which),

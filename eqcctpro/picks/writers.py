@@ -6,7 +6,7 @@ import io
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,7 +61,8 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
         ) from error
     finally:
         if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
+            with suppress(OSError):  # of a folder that may not be written any more
+                Path(temporary).unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:
