@@ -3,6 +3,7 @@
 #   PYTHON=python3.12      the interpreter that the environment is made with (3.11 or newer)
 #   TORCH_INDEX=URL        take torch from another package index, for example a CPU-only one
 #   PYTEST_ARGS='-k demo'  passed on to pytest
+#   WORKERS=4              processes that run tests beside each other; each takes about 2 GB
 
 PYTHON ?= python3
 VENV := .venv
@@ -10,6 +11,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+WORKERS ?= 2
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test test-fast lint format docs clean
@@ -33,10 +36,10 @@ demo: env ## pick a small network and print where the picks and the picture are
 	$(BIN)/eqcctpro demo
 
 test: env ## run all tests
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 test-fast: env ## run the tests that take seconds
-	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
 lint: env ## ruff check, ruff format --check, mypy
 	$(BIN)/ruff check .

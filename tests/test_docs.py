@@ -133,8 +133,8 @@ def here(models: Path) -> Callable[[str], str]:
         if name == "seisbench-cache":
             there = list(models.glob("models/v3/eqtransformer/original.*"))
             return "" if there else "SeisBench's cache has no EQTransformer"
-        assert name == "tensorflow", f"nobody knows how to look for {name}"
-        return "" if find_spec("tensorflow") else "TensorFlow is not installed"
+        modules = {"tensorflow": "tensorflow", "serve": "fastapi"}
+        return "" if find_spec(modules[name]) else f"{modules[name]} is not installed"
 
     return missing
 
