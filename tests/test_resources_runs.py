@@ -112,7 +112,7 @@ def test_the_kernel_grants_no_more_than_one_worker_needs(
     import resource
 
     def limited() -> None:
-        resource.setrlimit(resource.RLIMIT_DATA, (450 * 2**20, 450 * 2**20))
+        resource.setrlimit(resource.RLIMIT_DATA, (520 * 2**20, 520 * 2**20))
 
     done = subprocess.run(
         [
