@@ -57,6 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
     os.environ["SEISBENCH_CACHE_ROOT"] = str(
         reference if reference.is_dir() else folder / "seisbench"
     )
+    config.stash[_SEISBENCH_CACHE] = Path(os.environ["SEISBENCH_CACHE_ROOT"])
     os.environ.setdefault("EQCCTPRO_CACHE", str(folder / "cache"))
     # What a user has calibrated would change plans, and tests must not calibrate for a user.
     os.environ["EQCCTPRO_CONFIG"] = str(folder / "configuration")
@@ -71,7 +72,22 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     shutil.rmtree(config.stash[_FOLDER], ignore_errors=True)
 
 
+_SEISBENCH_CACHE = pytest.StashKey[Path]()
 _FOLDER = pytest.StashKey[Path]()
+
+
+@pytest.fixture(autouse=True)
+def _cache_of_seisbench(pytestconfig: pytest.Config) -> None:
+    """Point SeisBench at the session's weights, whenever it was imported.
+
+    It takes its cache's place from the environment when it is imported, which may have been
+    while another test had changed that.
+    """
+    seisbench = sys.modules.get("seisbench")
+    if seisbench is not None:
+        root = pytestconfig.stash[_SEISBENCH_CACHE]
+        seisbench.cache_root = root
+        seisbench.cache_model_root = root / "models" / "v3"
 
 
 @pytest.fixture(scope="session")
