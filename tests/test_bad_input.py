@@ -475,6 +475,7 @@ class TestInPython:
         assert "does not exist" in (tmp_path / "out" / "run.log").read_text()
 
 
+@pytest.mark.slow
 def test_no_traceback_from_the_program_itself(
     cli_process: Any, network: Path, imported_model: str, tmp_path: Path
 ) -> None:

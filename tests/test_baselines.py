@@ -168,6 +168,7 @@ def test_rapid_seis(
     assert outcome.failed >= 2 and "ACR" in outcome.error
 
 
+@pytest.mark.slow
 def test_side_by_side(few: Path, seisbench_cache: Path, tmp_path: Path) -> None:
     workload = Workload((few,), (), "PhaseNet/original")
     contenders = [
@@ -203,6 +204,7 @@ class _OpenNobody(_OpenOurs):
         return open_baseline("nobody", self.workload)
 
 
+@pytest.mark.slow
 def test_floor(few: Path, seisbench_cache: Path) -> None:
     floor = measure_floor(
         Workload((few,), ("ACR", "CVS"), "PhaseNetLight/ethz"), threads=1, rounds=1, at_most=4

@@ -157,6 +157,7 @@ def run_page(
 
 
 @pytest.mark.parametrize("page", RUN, ids=str)
+@pytest.mark.slow
 def test_blocks_run(
     page: Path,
     prepared: Path,

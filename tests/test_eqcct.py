@@ -431,6 +431,7 @@ def picked(
     ("variant", "counts", "found"),
     [("eqcctpro", (154, 106), (97, 100)), ("seisbench", (117, 87), (98, 81))],
 )
+@pytest.mark.slow
 def test_hits_on_the_labelled_records(
     picked: Any, test_data: Path, variant: str, counts: Any, found: Any
 ) -> None:
@@ -453,6 +454,7 @@ def assert_same_picks(found: pd.DataFrame, expected: pd.DataFrame, tolerance: fl
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.slow
 def test_exported_networks_give_the_picks_of_torch(picked: Any, variant: str) -> None:
     expected = picked(variant, "torch").picks
     for runtime in ("onnxruntime", "openvino"):

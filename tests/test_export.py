@@ -218,6 +218,7 @@ def test_exporting_leaves_the_model_as_it_was(weights: WeightFiles, tmp_path: Pa
     assert torch.equal(curve_module(module)(windows), before)
 
 
+@pytest.mark.slow
 def test_recurrences_stay_loops(seisbench_cache: Path, tmp_path: Path) -> None:
     import onnx
 

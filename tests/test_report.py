@@ -118,6 +118,7 @@ def test_a_report_without_the_archive_says_so(run_folder: Path, tmp_path: Path) 
     assert 'href="out/picks.csv"' in text and 'id="picks_over_time"' in text
 
 
+@pytest.mark.slow
 def test_two_thousand_stations_make_a_page_that_is_no_larger_than_it_must(
     run_folder: Path, tmp_path: Path
 ) -> None:

@@ -248,6 +248,7 @@ class TestSampler:
                 np.sort(rng.random(10_000))
         assert 0.4 < sampler.use.cpu_s < 1.5
 
+    @pytest.mark.slow
     def test_it_costs_little(self) -> None:
         started = time.process_time()
         with ResourceSampler():

@@ -34,6 +34,9 @@ RUNTIME = "openvino"
 COLUMNS = ("network", "station", "location", "channel", "phase", "time", "start_time", "end_time")
 
 
+pytestmark = pytest.mark.slow  # a service is started
+
+
 @pytest.fixture(scope="module")
 def grpc_port() -> int:
     return free_port()

@@ -147,6 +147,7 @@ class TestPlan:
 
 
 class TestRealTrials:
+    @pytest.mark.slow
     def test_rows_say_what_was_measured(self, settings: dict[str, Any]) -> None:
         report = EvaluateSystem(**settings).evaluate()
         assert (report.succeeded, report.failed) == (2, 0)
@@ -197,6 +198,7 @@ class TestRealTrials:
         assert row["Station Tasks Failed"] == "1"
         assert not (settings["csv_dir"] / "optimal_configurations_cpu.csv").exists()
 
+    @pytest.mark.slow
     def test_a_model_that_cannot_be_loaded_is_a_row(self, settings: dict[str, Any]) -> None:
         settings |= {"seisbench_child_model": "nosuchweights", "station_counts": (2,)}
         assert EvaluateSystem(**settings).evaluate().failed == 1
@@ -225,6 +227,7 @@ class TestTrialProcess:
         assert not result.success
         assert "killed" in result.error
 
+    @pytest.mark.slow
     def test_that_hangs(self, settings: dict[str, Any], tmp_path: Path) -> None:
         started = time.monotonic()
         spec = self.spec(settings)
@@ -373,6 +376,7 @@ class TestCommand:
         assert "3 stations" in result.output
         assert not (settings["csv_dir"] / "cpu_test_results.csv").exists()
 
+    @pytest.mark.slow
     def test_trials_are_shown_and_counted(self, settings: dict[str, Any], cli: Any) -> None:
         options = [*self.options(settings), "--mode", "local", "--repeats", "1"]
         result = cli("evaluate", *options)
@@ -387,6 +391,7 @@ class TestCommand:
         assert "--cpus 'two'" in result.output
 
 
+@pytest.mark.slow
 def test_seisbench_is_measured_by_the_same_clock(settings: dict[str, Any]) -> None:
     settings |= {"baselines": ("seisbench-classify-merged",), "station_counts": (2,)}
     report = EvaluateSystem(**{**settings, "repeats": 1}).evaluate()

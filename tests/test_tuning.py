@@ -188,6 +188,7 @@ def test_more_stations_than_there_are(
     assert "(predicted)" in report.verdict()
 
 
+@pytest.mark.slow
 def test_command_ends_with_a_configuration_that_pick_takes(
     network: Path, imported_model: str, tmp_path: Path, cli: Any
 ) -> None:

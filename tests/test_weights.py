@@ -446,6 +446,7 @@ def files_in(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
 
 
+@pytest.mark.slow
 def test_fetch_downloads_the_latest_version(
     cache: Path, light: Path, server: tuple[Path, str, type[_WebDav]]
 ) -> None:
@@ -462,6 +463,7 @@ def test_fetch_downloads_the_latest_version(
     assert find_weights("PhaseNetLight", "mine", fetch=False).source == "cache"
 
 
+@pytest.mark.slow
 def test_fetch_of_a_broken_download_leaves_nothing(
     cache: Path, light: Path, server: tuple[Path, str, type[_WebDav]]
 ) -> None:
@@ -474,6 +476,7 @@ def test_fetch_of_a_broken_download_leaves_nothing(
     assert files_in(cache) == ["config.json"]
 
 
+@pytest.mark.slow
 def test_fetch_of_a_name_that_the_server_lacks(
     cache: Path, light: Path, server: tuple[Path, str, type[_WebDav]]
 ) -> None:
@@ -485,6 +488,7 @@ def test_fetch_of_a_name_that_the_server_lacks(
     assert files_in(cache) == ["config.json"]
 
 
+@pytest.mark.slow
 def test_fetch_without_a_server(cache: Path) -> None:
     done = fetch("PhaseNet/original", cache, "http://127.0.0.1:9/")
     assert done.returncode == WeightsNotFoundError.exit_code
