@@ -159,6 +159,7 @@ def test_files_have_the_published_names(
     assert text in done.output
 
 
+@pytest.mark.slow
 def test_several_models_get_a_folder_each(tmp_path: Path) -> None:
     other = {"Model Used": "PhaseNet/original"}
     path = write(tmp_path / "cpu_test_results.csv", [row(10, 1, 5.0), row(10, 1, 4.0, **other)])
@@ -174,6 +175,7 @@ def test_several_models_get_a_folder_each(tmp_path: Path) -> None:
     assert "phasenet_original" in str(caught.value)
 
 
+@pytest.mark.slow
 def test_batches_have_a_summary(eqcctpro_file: Path, tmp_path: Path) -> None:
     write(tmp_path / "eval_cpu_eqcct_ripper" / "cpu_test_results.csv", [ripper(10, 2, 9.0)])
     failed = [row(10, 1, 1.0, **{"Trial Success": 0})]

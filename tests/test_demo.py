@@ -95,6 +95,7 @@ def test_an_unknown_model_is_named_before_anything_is_written(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("weights")
+@pytest.mark.slow
 def test_command_says_model_scores_and_paths(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "eqcctpro", "demo", "--out", str(tmp_path), "--stations", "3", "-q"],

@@ -200,6 +200,7 @@ def test_channels_that_do_not_fit_the_components() -> None:
 
 
 @pytest.mark.parametrize(("parent", "arguments"), UNTRAINED)
+@pytest.mark.slow
 def test_untrained_models_export(parent: str, arguments: dict[str, object], tmp_path: Path) -> None:
     module = untrained(parent, **arguments)
     picker = describe(module, parent, "w", "")
