@@ -9,7 +9,6 @@ import numpy as np
 import obspy
 import pytest
 
-from eqcctpro.errors import SettingsError
 from eqcctpro.pipeline.annotations import curve_channels
 
 
@@ -109,7 +108,9 @@ def test_letters() -> None:
     }
 
 
-def test_single_windows_have_no_curves(pick: Any, test_data: Path, generated_network: Any) -> None:
+def test_single_windows_show_the_highest_of_all(
+    pick: Any, test_data: Path, labelled: Path, tmp_path: Path
+) -> None:
     folder = test_data / "models" / "eqcct"
     if not folder.is_dir():
         pytest.skip(f"no weights in {folder}")
@@ -117,5 +118,14 @@ def test_single_windows_have_no_curves(pick: Any, test_data: Path, generated_net
         "p_model": folder / "test_trainer_024.h5",
         "s_model": folder / "test_trainer_021.h5",
     }
-    with pytest.raises(SettingsError, match="variant=seisbench"):
-        pick(generated_network[0], **files, annotations=True)
+    stations = ["ACR", "BUC", "CLV"]
+    result = pick(labelled, **files, stations=stations, annotations=True, output=tmp_path)
+    ours = curves_of(Path(result.summary["paths"]["annotations"]))
+    assert len(result.picks) > 0
+    for row in result.picks.itertuples():
+        (curve,) = ours.select(station=row.station, channel=f"??{row.phase}").slice(
+            obspy.UTCDateTime(row.time.isoformat()) - 0.005,
+            obspy.UTCDateTime(row.time.isoformat()) + 0.005,
+        )
+        assert max(curve.data) >= row.probability - 1e-4
+        assert max(curve.data) <= 1

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eqcctpro.analysis.curves import Curve, station_curves
+from eqcctpro.analysis.curves import station_curves
 from eqcctpro.analysis.overview import PHASE_COLOURS, OverviewTrace, envelope
 from eqcctpro.analysis.run_data import Picks, load_summary, run_config, run_plan
 from eqcctpro.analysis.style import PALETTE, new_figure, tidy
@@ -18,6 +18,7 @@ from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.reading import read_picks
+from eqcctpro.pipeline.records import BlockCurves
 from eqcctpro.times import NS_PER_S, format_utc, parse_utc
 from eqcctpro.waveform.segments import Segment
 
@@ -147,7 +148,9 @@ def _tasks(folder: Path, station: str, instrument: str | None) -> tuple[list[Sta
             + (f" and {len(known) - 10} more" if len(known) > 10 else ""),
         )
 
-    def curves(task: StationTask) -> tuple[Picker, list[Segment], list[Curve], dict[str, float]]:
+    def curves(
+        task: StationTask,
+    ) -> tuple[Picker, list[Segment], list[BlockCurves], dict[str, float]]:
         _, runtime = open_picker(weights, runtime="torch", threads=config.threads)
         segments, found = station_curves(task, picker, runtime, settings)
         return picker, segments, found, settings.thresholds
@@ -209,7 +212,7 @@ def _draw(
     task: StationTask,
     picker: Picker,
     traces: Sequence[OverviewTrace],
-    curves: Sequence[Curve],
+    curves: Sequence[BlockCurves],
     thresholds: dict[str, float],
     picks: Picks,
     start: int,
@@ -254,7 +257,7 @@ def _trace(panel: Any, trace: OverviewTrace, start: int, end: int) -> None:
 def _curves(
     panel: Any,
     picker: Picker,
-    curves: Sequence[Curve],
+    curves: Sequence[BlockCurves],
     thresholds: dict[str, float],
     start: int,
     end: int,
@@ -263,7 +266,7 @@ def _curves(
     if picker.detection_label is not None and picker.detection_label not in labels:
         labels.append(picker.detection_label)
     for number, label in enumerate(labels):
-        column = list(picker.labels).index(label)
+        row = list(picker.labels).index(label)
         colour = PHASE_COLOURS.get(label, PALETTE[2])
         name: str | None = label
         for curve in curves:
@@ -273,7 +276,7 @@ def _curves(
                 continue
             panel.plot(
                 times[inside] / _DAY_NS,
-                curve.values[inside, column],
+                curve.values[row, inside],
                 color=colour,
                 linewidth=1.3,
                 linestyle=_DASHES[0] if label in PHASE_COLOURS else _DASHES[number % 4],

@@ -6,7 +6,6 @@ from dataclasses import replace
 
 from eqcctpro.archive.plan import Plan
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import SettingsError
 from eqcctpro.models.locations import COMPOSED_CLASSES
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles, find_weights, split_name
@@ -50,18 +49,11 @@ def describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, Pipeline
         start_ns=config.start_ns,
         end_ns=config.end_ns,
     )
-    annotations = None
-    if config.annotations:
-        if settings.windows.picking == "window_peak":
-            raise SettingsError(
-                f"annotations: {picker.name} picks on single windows and has no curves",
-                hint="use the argument variant=seisbench",
-            )
-        annotations = str(config.output.absolute() / "annotations")
+    annotations = config.output.absolute() / "annotations"
     return picker, replace(
         settings,
         item_timeout_s=config.item_timeout,
-        annotations=annotations,
+        annotations=str(annotations) if config.annotations else None,
         storage=config.storage,
     )
 

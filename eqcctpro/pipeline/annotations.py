@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +12,10 @@ from pymseed import DataEncoding, MS3TraceList, nslc2sourceid
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.picks.writers import atomic_file
+from eqcctpro.pipeline.records import BlockCurves
 from eqcctpro.times import NS_PER_S
 
-__all__ = ["CurvePiece", "curve_channels", "curve_file", "write_curves"]
+__all__ = ["curve_channels", "curve_file", "write_curves"]
 
 Float32 = NDArray[np.float32]
 
@@ -25,25 +25,6 @@ _OTHERS = "ABCFGHIJKLMOQRTUVWY"
 _COMPONENTS = "ZNE123"
 # A curve is long and smooth: few large records.
 RECORD_BYTES = 4096
-
-
-@dataclass(frozen=True, slots=True)
-class CurvePiece:
-    """The curves of one block of data without a gap.
-
-    Attributes
-    ----------
-    start_ns : int
-        Time of the first value.
-    interval_ns : float
-        Between values.
-    values : ndarray of float32, shape (labels, samples)
-        Probabilities; NaN where no window reaches.
-    """
-
-    start_ns: int
-    interval_ns: float
-    values: Float32
 
 
 def curve_channels(labels: Sequence[str], instrument: str) -> dict[str, str]:
@@ -72,7 +53,7 @@ def curve_file(folder: str, task: StationTask) -> Path:
 
 
 def write_curves(
-    path: Path, task: StationTask, labels: Sequence[str], pieces: Sequence[CurvePiece]
+    path: Path, task: StationTask, labels: Sequence[str], pieces: Sequence[BlockCurves]
 ) -> None:
     """Write what a task's chunk owns of its curves.
 
@@ -105,7 +86,7 @@ def write_curves(
             file.write(record)
 
 
-def _owned(piece: CurvePiece, task: StationTask) -> tuple[int, int]:
+def _owned(piece: BlockCurves, task: StationTask) -> tuple[int, int]:
     """First and last (exclusive) value that the chunk owns."""
     length = piece.values.shape[1]
     edges = (task.chunk.own_start_ns, task.chunk.own_end_ns)

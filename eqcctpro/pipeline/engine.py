@@ -17,7 +17,7 @@ from eqcctpro.models.picker import Picker
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.trigger import CurveTriggers, find_triggers_on
 from eqcctpro.picks.window_peak import WindowPeaks
-from eqcctpro.pipeline.annotations import CurvePiece, curve_file, write_curves
+from eqcctpro.pipeline.annotations import curve_file, write_curves
 from eqcctpro.pipeline.feeder import Feeder
 from eqcctpro.pipeline.findings import (
     BlockFindings,
@@ -49,7 +49,6 @@ class _OpenTask:
     n_outside: int = 0
     picks: list[RawPicks] = field(default_factory=list)
     detections: list[RawPicks] = field(default_factory=list)
-    annotations: list[CurvePiece] = field(default_factory=list)
     curves: list[BlockCurves] = field(default_factory=list)
 
 
@@ -130,10 +129,7 @@ class Pipeline:
             self.feed(prepared)
             yield from self.finished()
         if not more:
-            self.flush()
-            while self.under_way:
-                self.wait()
-                self.settle()
+            self.drain()
         yield from self.finished()
         self.stages.add(feeder.seconds)
         self._holds = more
@@ -161,6 +157,21 @@ class Pipeline:
         """Results of the tasks that are done, each once."""
         while self._finished:
             yield self._finished.popleft()
+
+    def pick_one(self, prepared: Prepared) -> TaskResult:
+        """Pick one station task by itself."""
+        self.reset()
+        self.feed(prepared)
+        self.drain()
+        (result,) = self.finished()
+        return result
+
+    def drain(self) -> None:
+        """Finish everything that was fed."""
+        self.flush()
+        while self.under_way:
+            self.wait()
+            self.settle()
 
     def _apply_settings(self) -> None:
         """What depends on the settings, which may change between runs."""
@@ -251,13 +262,12 @@ class Pipeline:
         """Pick blocks with the same layout whose windows are all there."""
         shape = (len(blocks), len(layout.starts), *predictions.shape[1:])
         predictions = predictions.reshape(shape)
-        if self.settings.annotations is None:
-            curves = stack_alike(predictions, layout, self._labels)
-        else:
+        if any(map(self._shows, blocks)):
             everything = stack_alike(predictions, layout, range(len(self.picker.labels)))
-            for block, values in zip(blocks, everything, strict=True):
-                self._annotate(block, values)
+            self._keep_curves(blocks, everything)
             curves = everything[:, self._labels]
+        else:
+            curves = stack_alike(predictions, layout, self._labels)
         self._pick(blocks, curves)
 
     def _add(self, block: _OpenBlock, predictions: Float32) -> None:
@@ -271,31 +281,34 @@ class Pipeline:
             return
         if isinstance(block.stack, WindowPeaks):
             if block.shown is not None:
-                self._keep_curves([block], block.shown.finish()[:, self._labels].T[np.newaxis])
+                self._keep_curves([block], block.shown.finish().T[np.newaxis])
             self._close([block], block.stack.triggers_of(self._labels), block.stack.rate_factor)
         else:
             everything = block.stack.finish()
-            if self.settings.annotations is not None:
-                self._annotate(block, everything.T)
+            self._keep_curves([block], everything.T[np.newaxis])
             curves = everything[:, self._labels].T
             self._pick([block], np.ascontiguousarray(curves)[np.newaxis])
 
-    def _annotate(self, block: _OpenBlock, values: Float32) -> None:
-        """Keep all of a block's curves, shape (labels, samples), until they can be written."""
-        start_ns, interval_ns = self._times_of(block)
-        block.owner.annotations.append(CurvePiece(start_ns, interval_ns, values))
+    def _shows(self, block: _OpenBlock) -> bool:
+        """Whether a block's curves are wanted, and not only what is picked on them."""
+        return self.settings.annotations is not None or block.owner.prepared.keep_curves
 
-    def _times_of(self, block: _OpenBlock) -> tuple[int, float]:
-        """Time of the first value of a block's curves, and nanoseconds between values."""
-        origin, rate = block.origin, curve_rate(self.picker)
-        shift_ns, interval_ns = curve_times(self.picker, self.settings, origin.sampling_rate, rate)
-        return origin.start_ns + shift_ns, interval_ns
+    def _keep_curves(self, blocks: Sequence[_OpenBlock], everything: Float32) -> None:
+        """Keep curves that are wanted until their tasks finish; shape (blocks, labels, samples)."""
+        for block, values in zip(blocks, everything, strict=True):
+            if self._shows(block):
+                origin, rate = block.origin, curve_rate(self.picker)
+                shift_ns, interval_ns = curve_times(
+                    self.picker, self.settings, origin.sampling_rate, rate
+                )
+                start_ns = origin.start_ns + shift_ns
+                block.owner.curves.append(BlockCurves(start_ns, interval_ns, values.copy()))
 
     def _stack(self, block: _OpenBlock) -> CurveStack | WindowPeaks:
         """What collects the predictions of a block's windows."""
         picker, windows = self.picker, self.settings.windows
         if windows.picking == "window_peak":
-            if block.owner.prepared.keep_curves:
+            if self._shows(block):
                 shown = StackLayout.of(picker, replace(windows, stacking="max"), block.offsets)
                 block.shown = CurveStack(shown, len(picker.labels))
             known = dict(zip(self._labels, block.owner.thresholds, strict=True))
@@ -308,18 +321,7 @@ class Pipeline:
         """Find triggers on curves of shape (blocks, labels, samples)."""
         rows = curves.reshape(-1, curves.shape[2])
         thresholds = [value for block in blocks for value in block.owner.thresholds]
-        self._keep_curves(blocks, curves)
         self._close(blocks, find_triggers_on(rows, thresholds), curve_rate(self.picker))
-
-    def _keep_curves(self, blocks: Sequence[_OpenBlock], curves: Float32) -> None:
-        """Copy the curves on which picks are found, where a task's are asked for.
-
-        They have the shape (blocks, picked labels, samples).
-        """
-        for block, values in zip(blocks, curves, strict=True):
-            if block.owner.prepared.keep_curves:
-                start_ns, interval_ns = self._times_of(block)
-                block.owner.curves.append(BlockCurves(start_ns, interval_ns, values.copy()))
 
     def _close(self, blocks: Sequence[_OpenBlock], found: CurveTriggers, rate: float) -> None:
         origins = [block.origin for block in blocks]
@@ -333,7 +335,7 @@ class Pipeline:
     def _write_curves(self, owner: _OpenTask) -> None:
         folder, task = self.settings.annotations, owner.prepared.task
         if folder is not None:
-            write_curves(curve_file(folder, task), task, self.picker.labels, owner.annotations)
+            write_curves(curve_file(folder, task), task, self.picker.labels, owner.curves)
 
 
 def _runs(claims: Sequence[tuple[_OpenBlock, int]]) -> Iterator[tuple[list[_OpenBlock], int]]:
@@ -377,5 +379,5 @@ def _finish(owner: _OpenTask) -> TaskResult:
         record,
         RawPicks.concatenate(owner.picks),
         RawPicks.concatenate(owner.detections),
-        owner.curves,
+        owner.curves if prepared.keep_curves else [],
     )

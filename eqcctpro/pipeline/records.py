@@ -60,13 +60,19 @@ class BlockCurves:
     interval_ns : float
         Between values.
     values : ndarray of float32, shape (labels, samples)
-        Probabilities of the labels that are picked, in the picker's order; NaN where no window
-        reaches.
+        Probabilities of all of the picker's labels; NaN where no window reaches.  Where a model
+        picks on single windows, which are not joined, the highest of all windows.
     """
 
     start_ns: int
     interval_ns: float
     values: NDArray[np.float32]
+
+    @property
+    def times_ns(self) -> NDArray[np.int64]:
+        """Time of every value."""
+        steps = np.arange(self.values.shape[1]) * self.interval_ns
+        return self.start_ns + np.round(steps).astype(np.int64)
 
 
 @dataclass(frozen=True, slots=True)

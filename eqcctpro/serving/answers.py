@@ -207,18 +207,22 @@ class Answer:
         )
 
     def _curves(self, *, binary: bool) -> list[CurvePiece]:
-        labels = [
-            label
-            for label in self.picker.labels
+        # Noise and what else is not picked is left out.
+        shown = {
+            row: label
+            for row, label in enumerate(self.picker.labels)
             if label in self.picker.phases or label == self.picker.detection_label
-        ]
+        }
+        labels, rows = list(shown.values()), list(shown)
         return [
             CurvePiece(
                 *(task.network, task.station, task.location, task.instrument),
                 format_utc(piece.start_ns),
                 round(1e9 / piece.interval_ns, 6),
                 labels,
-                piece.values.astype("<f4").tobytes() if binary else _plain(piece.values),
+                piece.values[rows].astype("<f4").tobytes()
+                if binary
+                else _plain(piece.values[rows]),
             )
             for task, result in zip(self.tasks, self.results, strict=True)
             for piece in result.curves

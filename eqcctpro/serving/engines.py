@@ -231,10 +231,7 @@ def _pick_example(
         raise RuntimeUnavailableError(f"{picker.name}: the example: {station.record.reason}")
     for _ in range(max(1, windows // max(station.n_windows, 1))):
         pipeline.feed(station)
-    pipeline.flush()
-    while pipeline.under_way:
-        pipeline.wait()
-        pipeline.settle()
+    pipeline.drain()
     for result in pipeline.finished():
         highest = [float(np.nanmax(piece.values)) for piece in result.curves]
         if not highest or not all(0 <= value <= 1.001 for value in highest):
