@@ -45,6 +45,11 @@ def test_later_sources_count(tmp_path: Path) -> None:
         ("security.required=true", "api_keys"),
         ("security.api_keys=[{name: a, sha256: secret}]", "64 letters"),
         ("http.tls={certificate: /none, key: /none}", "no file"),
+        (
+            f"http={{listener: proxy, tls: {{certificate: {__file__}, key: {__file__}, "
+            f"client_authority: {__file__}}}}}",
+            "listener=replica",
+        ),
         ("nothing", "no value"),
     ],
 )

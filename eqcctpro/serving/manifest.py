@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from eqcctpro.serving.proxy import proxy_grpc_options, proxy_http_options, proxy_location
 from eqcctpro.serving.settings import ServeSettings
 
 __all__ = ["ray_serve_file"]
@@ -20,23 +21,13 @@ def ray_serve_file(settings: ServeSettings) -> str:
     settings : ServeSettings
         Only what differs from the defaults is written.
     """
-    http = settings.http
-    options: dict[str, Any] = {
-        "host": http.host,
-        "port": http.port,
-        "request_timeout_s": settings.limits.request_timeout_s + settings.limits.body_timeout_s,
+    content: dict[str, Any] = {
+        "proxy_location": proxy_location(settings),
+        "http_options": proxy_http_options(settings),
     }
-    if http.tls is not None:
-        options["ssl_certfile"] = str(http.tls.certificate)
-        options["ssl_keyfile"] = str(http.tls.key)
-    content: dict[str, Any] = {"proxy_location": "EveryNode", "http_options": options}
-    if settings.grpc.port is not None:
-        content["grpc_options"] = {
-            "port": settings.grpc.port,
-            "grpc_servicer_functions": [
-                "eqcctpro.serving.grpc_service.add_PickerServicer_to_server"
-            ],
-        }
+    grpc = proxy_grpc_options(settings)
+    if grpc is not None:
+        content["grpc_options"] = grpc
     content["applications"] = [
         {
             "name": "eqcctpro",

@@ -79,6 +79,16 @@ class HttpSettings(_Section):
     cors_credentials: bool = False
     cors_max_age_s: int = Field(600, ge=0)
 
+    @model_validator(mode="after")
+    def _clients_are_asked(self) -> HttpSettings:
+        # Ray Serve's proxy takes an authority's file, but lets clients without a certificate in.
+        if self.listener == "proxy" and self.tls is not None and self.tls.client_authority:
+            raise ValueError(
+                "tls.client_authority needs listener=replica: Ray Serve's proxy does not "
+                "ask clients for certificates"
+            )
+        return self
+
     @property
     def local(self) -> bool:
         """Whether only this machine reaches it."""

@@ -6,7 +6,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -22,6 +21,7 @@ from eqcctpro.serving.engines import find_model
 from eqcctpro.serving.listener import require_free_port
 from eqcctpro.serving.logs import LogReader
 from eqcctpro.serving.metrics import SHARED_FOLDER
+from eqcctpro.serving.proxy import proxy_grpc_options, proxy_http_options, proxy_location
 from eqcctpro.serving.security import find_authenticator, read_secret
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.state import VARIABLE, StateFolder
@@ -197,9 +197,9 @@ def _deploy(settings: ServeSettings, secret: str, state: StateFolder) -> Callabl
     for name in ("ray.serve", "ray"):
         logging.getLogger(name).setLevel(logging.ERROR)
     serve.start(
-        proxy_location=_proxy_location(settings),
-        http_options=_http_options(settings),
-        grpc_options=_grpc_options(settings),
+        proxy_location=proxy_location(settings),
+        http_options=proxy_http_options(settings),
+        grpc_options=proxy_grpc_options(settings),
         logging_config={"log_level": "WARNING", "enable_access_log": False},
     )
     try:
@@ -218,50 +218,6 @@ def _deploy(settings: ServeSettings, secret: str, state: StateFolder) -> Callabl
         return None
 
     return problem
-
-
-def _proxy_location(settings: ServeSettings) -> str:
-    if settings.http.listener == "proxy":
-        return "EveryNode"
-    return "HeadOnly" if settings.grpc.port is not None else "Disabled"
-
-
-def _http_options(settings: ServeSettings) -> dict[str, Any]:
-    """Of Ray Serve's proxy; it needs a port even where it is there for gRPC alone."""
-    http = settings.http
-    if http.listener == "replica":
-        return {"host": "127.0.0.1", "port": settings.grpc.proxy_port or _free_port()}
-    options: dict[str, Any] = {
-        "host": http.host,
-        "port": http.port,
-        "keep_alive_timeout_s": http.keep_alive_s,
-        # Ours comes first, with a better answer.
-        "request_timeout_s": settings.limits.request_timeout_s + settings.limits.body_timeout_s,
-    }
-    if http.tls is not None:
-        options["ssl_certfile"] = str(http.tls.certificate)
-        options["ssl_keyfile"] = str(http.tls.key)
-        if http.tls.client_authority is not None:
-            options["ssl_ca_certs"] = str(http.tls.client_authority)
-    return options
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def _grpc_options(settings: ServeSettings) -> dict[str, Any] | None:
-    if settings.grpc.port is None:
-        return None
-    return {
-        "port": settings.grpc.port,
-        "grpc_servicer_functions": [
-            "eqcctpro.serving.grpc_service.add_PickerServicer_to_server",
-        ],
-        "request_timeout_s": settings.limits.request_timeout_s,
-    }
 
 
 def _end() -> None:
