@@ -300,7 +300,7 @@ def write_mseed() -> WriteMseed:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """A browser without a window and without a network."""
+    """A browser without a window, that reaches nothing but this machine."""
     selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
     browser = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
     driver = shutil.which("chromedriver")
@@ -312,7 +312,7 @@ def chromium() -> Iterator[Any]:
         *("headless=new", "no-sandbox", "disable-dev-shm-usage", "hide-scrollbars"),
         *("use-angle=swiftshader", "enable-unsafe-swiftshader"),
         # Nothing may come over a network.
-        "host-resolver-rules=MAP * ~NOTFOUND",
+        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     ):
         options.add_argument(f"--{argument}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import os
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
+from reported import run_with_report
 
-from eqcctpro import EvaluateSystem, PickConfig, run_picking
+from eqcctpro import EvaluateSystem
 from eqcctpro.analysis.monitor import write_monitor
 from eqcctpro.analysis.visualize import compare, optimal, visualize
 
@@ -149,23 +149,10 @@ def sweep(
 def run_folder(
     generated_network: Any, imported_model: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    root = tmp_path_factory.mktemp("run")
-    archive = Path(shutil.copytree(generated_network[0], root / "archive"))
     rows = "\n".join(f"XX|DEM0{n}|{31 + n / 9}|{-104 + n / 7}|0" for n in range(1, 6))
-    (archive / "stations.txt").write_text(
-        f"#Network|Station|Latitude|Longitude|Elevation\n{rows}\n"
-    )
-    sorted(archive.rglob("*.mseed"))[0].write_bytes(b"not miniSEED" * 50)
-    config = PickConfig.checked(
-        input=archive,
-        output=root / "out",
-        model=imported_model,
-        runtime="torch",
-        threads=1,
-        report=True,
-    )
-    run_picking(config)
-    return root / "out"
+    stations = f"#Network|Station|Latitude|Longitude|Elevation\n{rows}\n"
+    root = tmp_path_factory.mktemp("run")
+    return run_with_report(root, Path(generated_network[0]), imported_model, stations)
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1200, False), (420, True)])

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from reported import run_with_report
 
 from eqcctpro import PickConfig, plot_station, run_picking
 from eqcctpro.analysis.coordinates import read_coordinates
@@ -41,22 +42,7 @@ def run_folder(
 ) -> Path:
     """A finished run with a report, a failed file and an empty station, beside its archive."""
     root = tmp_path_factory.mktemp("report")
-    archive = Path(shutil.copytree(generated_network[0], root / "archive"))
-    first = sorted(archive.rglob("*.mseed"))[0]
-    first.write_bytes(b"not miniSEED" * 50)
-    (archive / "stations.txt").write_text(FDSN_TEXT)
-    config = PickConfig.checked(
-        input=archive,
-        output=root / "out",
-        model=imported_model,
-        runtime="torch",
-        threads=1,
-        overview=False,
-        report=True,
-    )
-    result = run_picking(config)
-    assert result.paths["report"] == str(root / "out" / "report.html")
-    return root / "out"
+    return run_with_report(root, Path(generated_network[0]), imported_model, FDSN_TEXT)
 
 
 def embedded(page: Path, name: str) -> Any:

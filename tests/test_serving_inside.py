@@ -19,6 +19,8 @@ import pytest
 httpx = pytest.importorskip("httpx", reason="the extra `serve` is not installed")
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
+from served import free_port
+
 from eqcctpro.pipeline.engine import Pipeline
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.serving.app import create_app
@@ -411,6 +413,29 @@ def test_links_do_not_lead_jobs_out_of_their_folders(tmp_path: Path) -> None:
         JobBoard(JobSettings(folder=tmp_path / "none"), ["A/b"]).submit(JobRequest(input="."), "me")
 
 
+def test_slow_headers_are_cut_off(inside: Callable[..., Inside]) -> None:
+    from eqcctpro.serving.listener import Listener
+
+    one = inside(http={"port": free_port(), "keep_alive_s": 1}, limits={"headers_timeout_s": 0.5})
+    listener = Listener(one.app, one.settings)
+    listener.start()
+    address = ("127.0.0.1", one.settings.http.port)
+    request = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n\r\n"
+    try:
+        for begun in (b"", b"GET /v1/mod"):
+            with socket.create_connection(address, timeout=20) as slow:
+                slow.sendall(begun)
+                assert slow.recv(100) == b""
+        with socket.create_connection(address, timeout=20) as again:
+            for _ in range(2):  # one that is in time may ask again
+                again.sendall(request)
+                assert again.recv(65536).startswith(b"HTTP/1.1 200")
+            again.sendall(request[:20])
+            assert again.recv(100) == b""
+    finally:
+        listener.close(5.0)
+
+
 def test_tls(inside: Callable[..., Inside], tmp_path: Path) -> None:
     from eqcctpro.serving.listener import Listener
 
@@ -426,9 +451,7 @@ def test_tls(inside: Callable[..., Inside], tmp_path: Path) -> None:
         check=True,
         capture_output=True,
     )
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     tls = {"certificate": str(certificate), "key": str(key)}
     one = inside(http={"port": port, "tls": tls})
     listener = Listener(one.app, one.settings)

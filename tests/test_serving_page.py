@@ -6,7 +6,6 @@ Needs Chromium, its driver and Selenium, as the other tests of pages do.
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,26 +31,6 @@ from eqcctpro.serving.service import Service
 from eqcctpro.serving.settings import ServeSettings
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    selenium = pytest.importorskip("selenium.webdriver", reason="selenium is not installed")
-    program = next(filter(None, map(shutil.which, ("chromium", "google-chrome", "chrome"))), None)
-    driver = shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("Chromium and chromedriver are not installed")
-    options = selenium.ChromeOptions()
-    options.binary_location = program
-    for argument in (
-        *("headless=new", "no-sandbox", "disable-dev-shm-usage", "window-size=1200,1400"),
-        # Nothing may come from elsewhere.
-        "host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
-    ):
-        options.add_argument(f"--{argument}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with selenium.Chrome(options=options, service=selenium.ChromeService(driver)) as opened:
-        yield opened
 
 
 @pytest.fixture(scope="module")
@@ -91,25 +70,25 @@ def wait_for(true: Callable[[], Any], seconds: float = 20.0) -> Any:
     return found
 
 
-def show(browser: Any, url: str, *, dark: bool = False) -> None:
+def show(chromium: Any, url: str, *, dark: bool = False) -> None:
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-    browser.get_log("browser")
-    browser.get(url)
+    chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    chromium.get_log("browser")
+    chromium.get(url)
 
 
-def keep(browser: Any, name: str) -> None:
+def keep(chromium: Any, name: str) -> None:
     folder = os.environ.get("EQCCTPRO_SCREENSHOTS")
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        browser.save_screenshot(str(Path(folder) / f"{name}.png"))
+        chromium.save_screenshot(str(Path(folder) / f"{name}.png"))
 
 
-def text(browser: Any, selector: str) -> str:
-    return str(browser.execute_script(f"return document.querySelector('{selector}').textContent"))
+def text(chromium: Any, selector: str) -> str:
+    return str(chromium.execute_script(f"return document.querySelector('{selector}').textContent"))
 
 
-def different_colours(browser: Any) -> int:
+def different_colours(chromium: Any) -> int:
     """Colours in the first canvas: an empty one has one."""
     script = """
       const canvas = document.querySelector('canvas');
@@ -118,65 +97,65 @@ def different_colours(browser: Any) -> int:
       for (let at = 0; at < data.length; at += 4) if (data[at + 3] > 200)
         seen.add([data[at] >> 4, data[at + 1] >> 4, data[at + 2] >> 4].join());
       return seen.size;"""
-    return int(browser.execute_script(script))
+    return int(chromium.execute_script(script))
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_a_file_is_picked_and_shown(browser: Any, url: str, tmp_path: Path, dark: bool) -> None:
+def test_a_file_is_picked_and_shown(chromium: Any, url: str, tmp_path: Path, dark: bool) -> None:
     file = tmp_path / "example.mseed"
     file.write_bytes(example_miniseed())
-    show(browser, f"{url}/", dark=dark)
-    wait_for(lambda: text(browser, "#state") == "picks")
-    browser.find_element("id", "file").send_keys(str(file))
-    wait_for(lambda: browser.execute_script("return document.body.dataset.drawn"))
-    wait_for(lambda: different_colours(browser) > 3)
-    assert "XX.DEM01.00.HH" in text(browser, "figcaption")
-    rows = browser.execute_script(
+    show(chromium, f"{url}/", dark=dark)
+    wait_for(lambda: text(chromium, "#state") == "picks")
+    chromium.find_element("id", "file").send_keys(str(file))
+    wait_for(lambda: chromium.execute_script("return document.body.dataset.drawn"))
+    wait_for(lambda: different_colours(chromium) > 3)
+    assert "XX.DEM01.00.HH" in text(chromium, "figcaption")
+    rows = chromium.execute_script(
         "return [...document.querySelectorAll('figure tr')].map(r => r.cells[0].textContent)"
     )
     assert set(rows) == {"P", "S"}
-    keep(browser, f"serve-{'dark' if dark else 'light'}")
-    ground = browser.execute_script("return getComputedStyle(document.body).backgroundColor")
+    keep(chromium, f"serve-{'dark' if dark else 'light'}")
+    ground = chromium.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(20, 24, 28)") == dark
     # What was picked is in the stream as well.
     wait_for(
         lambda: (
-            browser.execute_script("return document.querySelectorAll('#stream tbody tr').length")
+            chromium.execute_script("return document.querySelectorAll('#stream tbody tr').length")
             >= 2
         )
     )
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 
-def test_what_is_no_file_of_records_is_said(browser: Any, url: str, tmp_path: Path) -> None:
+def test_what_is_no_file_of_records_is_said(chromium: Any, url: str, tmp_path: Path) -> None:
     file = tmp_path / "notes.txt"
     file.write_text("no records at all " * 50)
-    show(browser, f"{url}/")
-    wait_for(lambda: text(browser, "#state") == "picks")
-    browser.find_element("id", "file").send_keys(str(file))
-    message = wait_for(lambda: text(browser, "#message"))
+    show(chromium, f"{url}/")
+    wait_for(lambda: text(chromium, "#state") == "picks")
+    chromium.find_element("id", "file").send_keys(str(file))
+    message = wait_for(lambda: text(chromium, "#message"))
     assert "not readable as miniSEED" in message
-    keep(browser, "serve-wrong-file")
+    keep(chromium, "serve-wrong-file")
 
 
-def test_the_example_and_a_threshold(browser: Any, url: str) -> None:
-    show(browser, f"{url}/")
-    wait_for(lambda: text(browser, "#state") == "picks")
+def test_the_example_and_a_threshold(chromium: Any, url: str) -> None:
+    show(chromium, f"{url}/")
+    wait_for(lambda: text(chromium, "#state") == "picks")
     for name in ("p", "s"):
-        browser.find_element("id", name).send_keys("0.99")
-    browser.find_element("id", "example").click()
-    wait_for(lambda: browser.execute_script("return document.body.dataset.drawn"))
-    assert "0 picks" in text(browser, "figcaption")
+        chromium.find_element("id", name).send_keys("0.99")
+    chromium.find_element("id", "example").click()
+    wait_for(lambda: chromium.execute_script("return document.body.dataset.drawn"))
+    assert "0 picks" in text(chromium, "figcaption")
 
 
-def test_the_interface_is_described(browser: Any, url: str) -> None:
-    show(browser, f"{url}/docs")
+def test_the_interface_is_described(chromium: Any, url: str) -> None:
+    show(chromium, f"{url}/docs")
     headings = wait_for(
-        lambda: browser.execute_script(
+        lambda: chromium.execute_script(
             "return [...document.querySelectorAll('h2')].map(one => one.textContent)"
         )
     )
     assert headings[:2] == ["POST /v1/pick", "POST /v1/annotate"]
-    assert "curl -X POST" in browser.page_source
-    keep(browser, "serve-docs")
-    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+    assert "curl -X POST" in chromium.page_source
+    keep(chromium, "serve-docs")
+    assert [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"] == []

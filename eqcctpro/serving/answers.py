@@ -42,13 +42,16 @@ __all__ = [
 _MOST_SHOWN = 8000
 
 
-class PickRow(msgspec.Struct, frozen=True):
-    """A pick, with the columns of the pick table."""
-
+class _ChannelRow(msgspec.Struct, frozen=True):
     network: str
     station: str
     location: str
     channel: str
+
+
+class PickRow(_ChannelRow, frozen=True):
+    """A pick, with the columns of the pick table."""
+
     phase: str
     time: str
     start_time: str
@@ -60,13 +63,9 @@ class PickRow(msgspec.Struct, frozen=True):
     run_id: str
 
 
-class StationRow(msgspec.Struct, frozen=True):
+class StationRow(_ChannelRow, frozen=True):
     """What became of a station: done, empty (with a reason) or failed (with an error)."""
 
-    network: str
-    station: str
-    location: str
-    channel: str
     status: str
     reason: str
     error: str
@@ -75,7 +74,7 @@ class StationRow(msgspec.Struct, frozen=True):
     samples: int
 
 
-class CurvePiece(msgspec.Struct, frozen=True):
+class CurvePiece(_ChannelRow, frozen=True):
     """Probability curves of a stretch without a gap.
 
     Attributes
@@ -90,17 +89,13 @@ class CurvePiece(msgspec.Struct, frozen=True):
         after row, with NaN.
     """
 
-    network: str
-    station: str
-    location: str
-    channel: str
     start: str
     sampling_rate: float
     labels: list[str]
     values: Any
 
 
-class WaveformPiece(msgspec.Struct, frozen=True):
+class WaveformPiece(_ChannelRow, frozen=True):
     """Waveforms for the eye: the lowest and highest of every few samples.
 
     Attributes
@@ -113,10 +108,6 @@ class WaveformPiece(msgspec.Struct, frozen=True):
         Equal where every sample is given.
     """
 
-    network: str
-    station: str
-    location: str
-    channel: str
     start: str
     sampling_rate: float
     low: list[float]

@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from eqcctpro.errors import SettingsError
+from eqcctpro.serving.connections import timed_protocol
 from eqcctpro.serving.settings import ServeSettings
 
 __all__ = ["Listener", "require_free_port"]
@@ -52,6 +53,7 @@ class Listener:
                 options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
         config = uvicorn.Config(
             app,
+            http=timed_protocol(settings.limits.headers_timeout_s),
             lifespan="off",
             access_log=False,
             log_config=None,

@@ -124,6 +124,9 @@ class LimitSettings(_Section):
         60_000_000, ge=1, description="Samples of all components after resampling"
     )
     request_timeout_s: float = Field(30.0, gt=0)
+    headers_timeout_s: float = Field(
+        10.0, gt=0, description="For a client to send its headers; only http.listener=replica"
+    )
     body_timeout_s: float = Field(30.0, gt=0, description="For a client to send its request")
     forward_timeout_s: float = Field(60.0, gt=0, description="For a batch in the network")
     retry_after_s: int = Field(1, ge=0)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from pathlib import Path
-from typing import Any
 
-from eqcctpro.evaluation.canonical import PUBLISHED_COLUMNS
+from trial_tables import ripper, row, write
+
 from eqcctpro.synthetic.dataset import Synthesis, synthesize
 
 STATIONS = ("PB01", "PB02", "PB03", "PB04", "PB05", "PB06", "PB35")
@@ -45,40 +44,10 @@ def write_sds(made: Path, folder: Path) -> None:
 
 def write_trials(folder: Path) -> None:
     """Tables as EQCCTPro writes them: EQCCT on 8 CPUs, with actors and with Ripper tasks."""
-    comment = "[RIPPER MODE] Task-based approach (no ModelActors)"
-    for mode, factor in (("modelactor", 1.0), ("ripper", 2.5)):
-        rows = []
-        for stations in (50, 100, 200):
-            for workers in (1, 2, 4, 8):
-                actors = workers if mode == "modelactor" else ""
-                tasks = "" if mode == "modelactor" else workers
-                row = _trial(stations, workers, factor * stations * (0.2 + 0.8 / workers))
-                row |= {"N ModelActors": actors, "Actual Ripper Concurrent Tasks": tasks}
-                rows.append(row | {"Comments": "" if mode == "modelactor" else comment})
-        path = folder / f"eval_cpu_eqcct_{mode}" / "cpu_test_results.csv"
-        path.parent.mkdir(parents=True)
-        with path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, PUBLISHED_COLUMNS, restval="")
-            writer.writeheader()
-            writer.writerows({"Trial Number": n, **one} for n, one in enumerate(rows, 1))
-
-
-def _trial(stations: int, workers: int, seconds: float) -> dict[str, Any]:
-    return {
-        "Model Used": "eqcct",
-        "Number of Stations Used": stations,
-        "Number of CPUs Allocated for Ray to Use": 8,
-        "GPUs Used": "[]",
-        "Number of Concurrent Station Tasks": workers,
-        "Concurrent Timechunks Used": 1,
-        "Total Number of Timechunks": 1,
-        "Length of Timechunk (min)": 60.0,
-        "Total Waveform Analysis Timespace (min)": 60.0,
-        "Total Requested RAM (MB)": 1000.0 * workers,
-        "Process Tree RAM (MB)": 800.0 * workers,
-        "Peak RAM (MB)": 100.0,
-        "Total Trial Time (s)": seconds + 10,
-        "Actor Creation Time (s)": 9.0,
-        "Total Run time for Picker (s)": seconds,
-        "Trial Success": 1,
-    }
+    for mode, trial, factor in (("modelactor", row, 1.0), ("ripper", ripper, 2.5)):
+        rows = [
+            trial(stations, workers, factor * stations * (0.2 + 0.8 / workers))
+            for stations in (50, 100, 200)
+            for workers in (1, 2, 4, 8)
+        ]
+        write(folder / f"eval_cpu_eqcct_{mode}" / "cpu_test_results.csv", rows)
