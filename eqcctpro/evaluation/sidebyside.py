@@ -9,6 +9,7 @@ without using the processor.
 from __future__ import annotations
 
 import multiprocessing
+import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -129,6 +130,8 @@ def compare(
         In the order of the contenders; those that failed say why.
     """
     hosts = []
+    # Kept bytecode is what users of installed packages have; without it each command compiles.
+    no_bytecode = os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         for contender in contenders:
             host = _Host(contender, output / contender.name.replace("/", "_").replace(" ", "_"))
@@ -146,6 +149,8 @@ def compare(
     finally:
         for host in hosts:
             host.end()
+        if no_bytecode is not None:
+            os.environ["PYTHONDONTWRITEBYTECODE"] = no_bytecode
     return [host.measurement for host in hosts]
 
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.picks.table import PICK_SCHEMA
@@ -104,7 +103,7 @@ def write_folders_of_picks(batches: Iterable[pa.RecordBatch], output: Path) -> l
 
 def _by_chunk(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:
     """Which rows belong to each time chunk, in the order of the table."""
-    encoded = pc.fill_null(table["timechunk"], "").combine_chunks().dictionary_encode()
+    encoded = table["timechunk"].fill_null("").combine_chunks().dictionary_encode()
     which = encoded.indices.to_numpy()
     order = np.argsort(which, kind="stable")
     ends = np.cumsum(np.bincount(which, minlength=len(encoded.dictionary)))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from html import escape
 from pathlib import Path
-from xml.sax.saxutils import escape, quoteattr
 
 from eqcctpro.picks.formats.rows import Batches, ExportOptions, PickRow, pick_rows
 from eqcctpro.picks.writers import atomic_file
@@ -142,7 +142,7 @@ def _waveform(network: str, station: str, location: str, channel: str) -> str:
     }
     return (
         "<waveformID "
-        + " ".join(f"{name}={quoteattr(_plain(value))}" for name, value in codes.items())
+        + " ".join(f'{name}="{escape(_plain(value))}"' for name, value in codes.items())
         + "/>"
     )
 
