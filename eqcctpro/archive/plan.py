@@ -99,6 +99,16 @@ class _Pieces:
         self._numbers.extend((piece.file, number(piece.chunk), number(piece.folder)))
         self._numbers.extend((piece.start_ns, piece.end_ns))
 
+    @property
+    def chunks(self) -> set[str]:
+        """Names of the time-chunk folders."""
+        return {self._texts[number] for number in set(self._numbers[1::5])}
+
+    @property
+    def folders(self) -> set[str]:
+        """Names of the station folders."""
+        return {self._texts[number] for number in set(self._numbers[2::5])}
+
     def __iter__(self) -> Iterator[_Piece]:
         numbers, texts = self._numbers, self._texts
         for at in range(0, len(numbers), 5):
@@ -204,7 +214,7 @@ def _index(files: Iterable[ArchiveFile], plan: Plan) -> Holdings:
 
 def _folder_name(key: Key, pieces: _Pieces) -> str:
     """The station folder, where there is one; folders only group, and may be several."""
-    folders = {piece.folder for piece in pieces}
+    folders = pieces.folders
     return folders.pop() or key[1] if len(folders) == 1 else key[1]
 
 
@@ -230,11 +240,13 @@ def _why_nothing(plan: Plan) -> str:
 
 
 def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) -> list[Timechunk]:
-    def pieces() -> Iterator[_Piece]:
-        return (piece for held in holdings.values() for piece in held)
-
-    first = min(piece.start_ns for piece in pieces())
-    last = max(piece.end_ns for piece in pieces())
+    if layout == "chunks" and settings.timechunk_min is None:
+        names = sorted({name for held in holdings.values() for name in held.chunks})
+        return chunks_of_folders(names, settings.start_ns, settings.end_ns)
+    spans = joined_spans(
+        sorted((piece.start_ns, piece.end_ns) for held in holdings.values() for piece in held), 0
+    )
+    first, last = spans[0][0], spans[-1][1]
     if settings.timechunk_min is not None:
         length = round(settings.timechunk_min * MINUTE_NS)
         start = first // length * length if settings.start_ns is None else settings.start_ns
@@ -244,14 +256,10 @@ def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) ->
             end,
             length_min=settings.timechunk_min,
             overlap_min=settings.overlap_min,
-            spans=joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces()), 0),
+            spans=spans,
         )
     if layout in DAY_LAYOUTS:
-        spans = joined_spans(sorted((p.start_ns, p.end_ns) for p in pieces()), 0)
         return day_chunks(spans, settings.start_ns, settings.end_ns)
-    if layout == "chunks":
-        names = sorted({piece.chunk for piece in pieces()})
-        return chunks_of_folders(names, settings.start_ns, settings.end_ns)
     return [whole_archive(first, last, settings.start_ns, settings.end_ns)]
 
 
@@ -270,7 +278,7 @@ def _tasks(
         used: set[int] = set()
         held = holdings[instrument]
         if folders_are_chunks:
-            own = owners.of({piece.chunk for piece in held})
+            own = owners.of(held.chunks)
             cut = [(chunk, [p for p in held if p.chunk == chunk.name]) for chunk in own]
         else:
             cut = grid.cut(held)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, overload
@@ -82,26 +82,37 @@ class Heading:
     chunk: Timechunk
 
 
+class _Numbers(dict[str, int]):
+    """A number for each string that is asked for."""
+
+    def __init__(self, texts: list[str]) -> None:
+        self._texts = texts
+
+    def __missing__(self, text: str) -> int:
+        self[text] = number = len(self._texts)
+        self._texts.append(text)
+        return number
+
+
 class Texts:
-    """Strings by number, each held once."""
+    """Strings by number, each held once.
+
+    Attributes
+    ----------
+    number : callable
+        The number of a string, a new one if it is not known.
+    """
 
     def __init__(self) -> None:
-        self._numbers: dict[str, int] = {}
         self._texts: list[str] = []
-
-    def number(self, text: str) -> int:
-        """The number of a string, a new one if it is not known."""
-        known = self._numbers.setdefault(text, len(self._texts))
-        if known == len(self._texts):
-            self._texts.append(text)
-        return known
+        self.number: Callable[[str], int] = _Numbers(self._texts).__getitem__
 
     def __getitem__(self, number: int) -> str:
         return self._texts[number]
 
     def seal(self) -> None:
         """Forget how to find the number of a string: there will be no more."""
-        self._numbers = {}
+        self.number = _Numbers(self._texts).__getitem__
 
 
 class FileTable(Sequence[IndexedFile]):
