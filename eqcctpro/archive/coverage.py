@@ -30,15 +30,14 @@ def station_hours(plan: Plan, tasks: Iterable[int]) -> float:
     """
     stations: dict[tuple[str, str], int] = {}
     rows = array("q")  # station, start and end of each extent, one after the other
-    for index in tasks:
-        task = plan.tasks[index]
+    indices = list(tasks)
+    for index, task in zip(indices, plan.tasks.headings(indices), strict=True):
         station = stations.setdefault((task.network, task.station), len(stations))
         key = (task.network, task.station, task.location, task.instrument)
-        for file in plan.tasks.files_of(index):
-            for extent in file.channels:
-                if instrument_key(extent.code) == key:
-                    start = max(extent.start_ns, task.chunk.own_start_ns)
-                    rows.extend((station, start, min(extent.end_ns, task.chunk.own_end_ns)))
+        own_start, own_end = task.chunk.own_start_ns, task.chunk.own_end_ns
+        for code, start, end in plan.tasks.extents_of(index):
+            if instrument_key(code) == key:
+                rows.extend((station, max(start, own_start), min(end, own_end)))
     return _covered(np.array(rows, dtype=np.int64).reshape(-1, 3)) / (3600 * NS_PER_S)
 
 

@@ -11,12 +11,13 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.index import ChannelExtent, IndexedFile
+from eqcctpro.archive.index import ChannelExtent, Code, IndexedFile
 from eqcctpro.archive.timechunks import Timechunk
 from eqcctpro.times import NS_PER_S
 
@@ -80,6 +81,11 @@ class Heading:
     instrument: str
     folder: str
     chunk: Timechunk
+
+    @property
+    def name(self) -> str:
+        """``NET.STA.LOC.INSTRUMENT``."""
+        return f"{self.network}.{self.station}.{self.location}.{self.instrument}"
 
 
 class _Numbers(dict[str, int]):
@@ -162,12 +168,14 @@ class FileTable(Sequence[IndexedFile]):
         return self._file(range(len(self))[number])
 
     def _file(self, number: int) -> IndexedFile:
-        first = self._extent_ends[number - 1] if number else 0
-        channels = tuple(
-            ChannelExtent(self._code(at), self._extents[2 * at], self._extents[2 * at + 1])
-            for at in range(first, self._extent_ends[number])
-        )
+        channels = tuple(ChannelExtent(*extent) for extent in self.extents(number))
         return IndexedFile(self.path(number), self._sizes[number], self._mtimes[number], channels)
+
+    def extents(self, number: int) -> Iterator[tuple[Code, int, int]]:
+        """Code, first and last sample time of each channel of a file."""
+        first = self._extent_ends[number - 1] if number else 0
+        for at in range(first, self._extent_ends[number]):
+            yield self._code(at), self._extents[2 * at], self._extents[2 * at + 1]
 
     def _code(self, at: int) -> tuple[str, str, str, str]:
         network, station, location, channel = self._codes[4 * at : 4 * at + 4]
@@ -283,10 +291,12 @@ class TaskTable:
             self._chunks[self._of_chunks[row]],
         )
 
-    def files_of(self, row: int) -> list[IndexedFile]:
-        """The files of a task, with what is in them."""
+    def extents_of(self, row: int) -> Iterator[tuple[Code, int, int]]:
+        """Code, first and last sample time of each channel in a task's files."""
         begin = self._file_ends[row - 1] if row else 0
-        return [self.files[number] for number in self._files[begin : self._file_ends[row]]]
+        return chain.from_iterable(
+            map(self.files.extents, self._files[begin : self._file_ends[row]])
+        )
 
     def size(self, row: int) -> int:
         """Bytes of a task's files."""
@@ -335,9 +345,14 @@ class Tasks(Sequence[StationTask]):
         rows = self.rows if positions is None else (self.rows[each] for each in positions)
         return map(self.table.heading, map(int, rows))
 
-    def files_of(self, position: int) -> list[IndexedFile]:
-        """The files of a task, with what is in them."""
-        return self.table.files_of(int(self.rows[position]))
+    def outlines(self) -> Iterator[tuple[Heading, int]]:
+        """What each task is called, and the bytes of its files."""
+        rows = [int(row) for row in self.rows]
+        return zip(map(self.table.heading, rows), map(self.table.size, rows), strict=True)
+
+    def extents_of(self, position: int) -> Iterator[tuple[Code, int, int]]:
+        """Code, first and last sample time of each channel in a task's files."""
+        return self.table.extents_of(int(self.rows[position]))
 
     def choose(self, rows: Iterable[int]) -> Tasks:
         """Those of some rows of the table."""

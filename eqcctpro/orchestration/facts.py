@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.plan import Tasks
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
 from eqcctpro.models.weights import WeightFiles
@@ -54,7 +54,7 @@ def run_facts(
     }
 
 
-def run_id(config: PickConfig, weights: WeightFiles, tasks: Sequence[StationTask]) -> str:
+def run_id(config: PickConfig, weights: WeightFiles, tasks: Tasks) -> str:
     """A name for what was computed: the same plan, weights and settings give the same id."""
     where_only = {
         *("output", "log_file", "formats", "overview", "report", "amplitudes", "response"),
@@ -70,6 +70,6 @@ def run_id(config: PickConfig, weights: WeightFiles, tasks: Sequence[StationTask
         raise SettingsError(f"settings {sorted(unknown)} no longer exist")
     digest = hashlib.sha256(weights.sha256.encode())
     digest.update(config.model_dump_json(exclude=where_only).encode())
-    for task in tasks:
-        digest.update(f"{task.name}|{task.chunk.name}|{task.n_bytes}\n".encode())
+    for task, n_bytes in tasks.outlines():
+        digest.update(f"{task.name}|{task.chunk.name}|{n_bytes}\n".encode())
     return digest.hexdigest()[:16]

@@ -182,11 +182,12 @@ def summarise(
     """
     statuses = Counter(record.status for record in records.values())
     phases = Counter(tables.picks["phase"].to_pylist())
+    instruments = Counter(task.instrument for task in plan.tasks.headings())
     return {
         **facts,
         "plan": {
             "layout": plan.layout,
-            "instruments": dict(sorted(Counter(task.instrument for task in plan.tasks).items())),
+            "instruments": dict(sorted(instruments.items())),
             "timechunks": len(plan.chunks),
             "station_tasks": len(plan.tasks),
             "files": len(plan.files),
