@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import shutil
 import socket
 import ssl
@@ -28,13 +29,14 @@ from eqcctpro.serving.engines import Engine, ServedModel, find_model
 from eqcctpro.serving.example import example_miniseed
 from eqcctpro.serving.hub import LocalHub
 from eqcctpro.serving.jobs import JobBoard
+from eqcctpro.serving.logs import set_up_logs
 from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.online import OnlinePicker
 from eqcctpro.serving.pages import page_routes
 from eqcctpro.serving.routes import job_routes, session_routes
 from eqcctpro.serving.security import Guard, hash_password, make_key
 from eqcctpro.serving.service import Service
-from eqcctpro.serving.settings import JobSettings, ServeSettings
+from eqcctpro.serving.settings import JobSettings, LogSettings, ServeSettings
 from eqcctpro.serving.stations import lay_out
 from eqcctpro.serving.stream import PickLog
 from eqcctpro.serving.waveforms import read_body
@@ -327,6 +329,40 @@ def test_keys_open_a_closed_service(inside: Callable[..., Inside]) -> None:
     assert codes == [200, 200, 429]
     schema = one.ask("GET", "/openapi.json").json()
     assert schema["paths"]["/v1/pick"]["post"]["security"]
+
+
+def test_the_interface_says_what_it_answers(inside: Callable[..., Inside]) -> None:
+    one = inside()
+    paths = one.ask("GET", "/openapi.json").json()["paths"]
+    for method, path, problem in (
+        ("post", "/v1/session", "401"),
+        ("get", "/v1/jobs/{job_id}", "404"),
+        ("post", "/v1/pick", "404"),
+    ):
+        described = paths[path][method]["responses"][problem]["content"]
+        assert list(described) == ["application/problem+json"]
+    example = one.ask("GET", "/v1/example").headers["content-type"]
+    assert list(paths["/v1/example"]["get"]["responses"]["200"]["content"]) == [example]
+    refused = one.ask("OPTIONS", "/v1/session")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "DELETE, GET, POST")
+
+
+def test_a_path_forges_no_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    logger = logging.getLogger("eqcctpro")
+    before = logger.handlers[:], logger.level, logger.propagate
+    try:
+        set_up_logs(LogSettings())
+        try:
+            raise ValueError("a\n2026-01-01T00:00:00.000Z INFO forged")
+        except ValueError:
+            logger.exception("GET /v1/jobs/%s", "b\n2026-01-01T00:00:00.000Z INFO \x1b[2J\x85")
+    finally:
+        logger.handlers[:], logger.level, logger.propagate = before
+    written = capsys.readouterr().err
+    first, *below = written.splitlines()
+    assert first.endswith("b\\x0a2026-01-01T00:00:00.000Z INFO \\x1b[2J\\x85")
+    assert below
+    assert all(line.startswith("    ") for line in below)
 
 
 def basic(name: str, password: str) -> dict[str, str]:

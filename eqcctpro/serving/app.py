@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Match
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from eqcctpro import __version__
@@ -25,6 +26,12 @@ from eqcctpro.serving.waveforms import MINISEED
 from eqcctpro.serving.work import WORK, Work
 
 __all__ = ["create_app"]
+
+
+class _Records(Response):
+    """miniSEED."""
+
+    media_type = MINISEED
 
 
 def create_app(service: Service, *routers: Any) -> Callable[..., Awaitable[None]]:
@@ -91,10 +98,10 @@ def _add_state(app: FastAPI, service: Service) -> None:
         """How this replica is, for people."""
         return _json(service.facts())
 
-    @app.get("/v1/example")
+    @app.get("/v1/example", response_class=_Records)
     async def example() -> Response:
         """A made-up record with an earthquake, to try the service with."""
-        return Response(example_miniseed(), media_type=MINISEED)
+        return _Records(example_miniseed())
 
     @app.get("/health/startup")
     async def startup() -> Response:
@@ -146,6 +153,19 @@ async def _answer_validation(request: Request, error: Exception) -> Response:
 
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    problem = Problem(str(error.detail), headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if error.status_code == 405:
+        headers["Allow"] = ", ".join(_methods(request))
+    problem = Problem(str(error.detail), headers=headers)
     problem.status, problem.title = error.status_code, str(error.detail)
     return await _answer_problem(request, problem)
+
+
+def _methods(request: Request) -> list[str]:
+    """What can be done at a path: each method has a route of its own, which knows no other."""
+
+    def served(method: str) -> bool:
+        scope = {**request.scope, "method": method}
+        return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
+
+    return [method for method in ("DELETE", "GET", "POST") if served(method)]

@@ -17,6 +17,8 @@ __all__ = ["describe_interface"]
 _PROBLEMS = {
     "400": "The body is not what its type says",
     "401": "Nobody knows who asks",
+    "403": "It is known who asks, and that is not allowed",
+    "404": "There is no such thing",
     "406": "The answer cannot be given in a format that the client takes",
     "408": "It took too long",
     "413": "It is more than the service takes at once",
@@ -24,6 +26,15 @@ _PROBLEMS = {
     "422": "The body can be read, and what it says is wrong",
     "429": "There is too much to do already; Retry-After says when to ask again",
     "503": "The service is ending",
+}
+
+_PICKING = tuple(status for status in _PROBLEMS if status != "403")
+_JOBS = ("400", "401", "403", "404", "408", "413", "422", "429", "503")
+# Problems of the other routes, by the beginnings of their paths.
+_ELSEWHERE = {
+    "/v1/jobs": _JOBS,
+    "/v1/session": ("401", "429", "503"),
+    "/v1/": ("401", "429", "503"),
 }
 
 _WHAT = {
@@ -71,6 +82,11 @@ def _schema(app: FastAPI, service: Service) -> dict[str, Any]:
         "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
         "token": {"type": "http", "scheme": "bearer"},
     }
+    for path, operations in schema["paths"].items():
+        known = next((known for start, known in _ELSEWHERE.items() if path.startswith(start)), ())
+        for method in operations.values():
+            method["responses"].pop("422", None)  # FastAPI's, which looks different
+            method["responses"] |= _problems(known)
     names = list(service.engines)
     for path, answer, types in (
         ("/v1/annotate", "CurveAnswer", CURVE_TYPES),
@@ -154,8 +170,9 @@ def _responses(answer: str, types: tuple[str, ...]) -> dict[str, Any]:
     structured = {"schema": {"$ref": f"#/components/schemas/{answer}"}}
     text = {"schema": {"type": "string"}}
     content = {kind: structured if kind in CURVE_TYPES else text for kind in types}
+    return {"200": {"description": "Picks", "content": content}, **_problems(_PICKING)}
+
+
+def _problems(statuses: tuple[str, ...]) -> dict[str, Any]:
     problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    answers: dict[str, Any] = {"200": {"description": "Picks", "content": content}}
-    for status, description in _PROBLEMS.items():
-        answers[status] = {"description": description, "content": problem}
-    return answers
+    return {status: {"description": _PROBLEMS[status], "content": problem} for status in statuses}

@@ -17,6 +17,10 @@ from eqcctpro.serving.settings import LogSettings
 
 __all__ = ["LogReader", "set_up_logs"]
 
+# Clients choose paths and names: no letter of theirs may begin a line or steer a terminal.
+_ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
+_ESCAPES |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029)}
+
 # What a datagram holds at most; longer lines are cut.
 _LONGEST = 60_000
 
@@ -31,8 +35,7 @@ class _Format(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         moment = datetime.fromtimestamp(record.created, UTC)
         facts: dict[str, object] = dict(getattr(record, "request", {}))
-        if record.exc_info:
-            facts["error"] = self.formatException(record.exc_info)
+        error = self.formatException(record.exc_info) if record.exc_info else None
         text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if self._as_json:
             head = {
@@ -42,9 +45,13 @@ class _Format(logging.Formatter):
                 "message": record.getMessage(),
                 "pid": record.process,
             }
+            if error is not None:
+                facts["error"] = error
             return json.dumps({**head, **facts}, ensure_ascii=False, default=str)
         rest = "".join(f" {name}={value}" for name, value in facts.items())
-        return f"{text} {record.levelname:<7} {record.getMessage()}{rest}"
+        line = f"{text} {record.levelname:<7} {record.getMessage()}{rest}".translate(_ESCAPES)
+        below = [] if error is None else [part.translate(_ESCAPES) for part in error.splitlines()]
+        return "\n    ".join([line, *below])
 
 
 class _SocketHandler(logging.Handler):

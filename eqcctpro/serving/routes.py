@@ -155,7 +155,11 @@ def job_routes(service: Service, hub: Hub) -> APIRouter:
         """End a job."""
         return _json(await hub.ask_jobs("cancel", job_id))
 
-    @router.get("/v1/jobs/{job_id}/result/{name}")
+    @router.get(
+        "/v1/jobs/{job_id}/result/{name}",
+        response_class=FileResponse,
+        responses={200: {"content": {"*/*": {}}, "description": "The file"}},
+    )
     async def result(job_id: str, name: str) -> FileResponse:
         """A file that a job has written, such as ``picks.csv``."""
         return FileResponse(await hub.ask_jobs("result", job_id, name), filename=name)
