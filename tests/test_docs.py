@@ -117,8 +117,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, models: Path, programs: P
 
 
 @pytest.fixture
-def here(models: Path) -> Callable[[str], str]:
+def here(models: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
     """Why something that blocks need is not here; empty if it is."""
+    if (seisbench := sys.modules.get("seisbench")) is not None:  # what it read when imported
+        monkeypatch.setattr(seisbench, "cache_root", models)
+        monkeypatch.setattr(seisbench, "cache_model_root", models / "models" / "v3")
 
     def missing(name: str) -> str:
         if name == "pyocto":
