@@ -151,7 +151,7 @@ class _Lane:
         self, openvino: Any, compiled: Mapping[int, Any], batch_size: int, threads: int
     ) -> None:
         self._openvino, self._compiled, self._threads = openvino, compiled, threads
-        self._sizes = list(compiled)
+        self._sizes = tuple(compiled)
         one = compiled[self._sizes[0]]
         full = -(-batch_size // self._sizes[0]) * self._sizes[0]
         self.input: Float32 = np.zeros((full, *list(one.input(0).shape)[1:]), np.float32)
