@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.ipc
 
+from eqcctpro.picks.arrow import flag_column, number_column
 from eqcctpro.picks.raw import RawPicks
 
 __all__ = ["TEMPORARY", "Findings", "read_part", "write_part"]
@@ -85,12 +86,12 @@ def read_part(path: Path, crc: int) -> Findings | None:
 
 
 def _batch(picks: RawPicks, *, detection: bool) -> pa.RecordBatch:
-    columns = (
-        *(picks.task, picks.label, picks.time_ns, picks.start_ns, picks.end_ns),
-        *(picks.probability, np.full(len(picks), detection)),
-    )
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, _SCHEMA, strict=True)]
-    return pa.record_batch(arrays, schema=_SCHEMA)
+    columns = (picks.task, picks.label, picks.time_ns, picks.start_ns, picks.end_ns)
+    numbers = [
+        number_column(np.ascontiguousarray(column, dtype=field.type.to_pandas_dtype()), field.type)
+        for column, field in zip((*columns, picks.probability), _SCHEMA, strict=False)
+    ]
+    return pa.record_batch([*numbers, flag_column(detection, len(picks))], schema=_SCHEMA)
 
 
 def _sync_folder(folder: Path) -> None:

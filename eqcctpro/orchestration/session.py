@@ -173,6 +173,8 @@ class PickSession:
         if plan.problems and not keep_going:
             raise InputError(plan.problems[0].message)
         journal = open_journal(config, folder, plan, picker, weights, settings)
+        if len(plan.tasks) >= MANY_TASKS:
+            return_free_memory()  # of what planning needed
         clock.lap("plan")
         workers = self._ready(plan, picker, settings, journal)
         clock.lap("workers")

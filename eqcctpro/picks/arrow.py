@@ -14,12 +14,25 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-__all__ = ["number_column", "numbers_of", "text_column", "texts_in", "texts_of_width"]
+__all__ = [
+    "flag_column",
+    "number_column",
+    "numbers_of",
+    "text_column",
+    "texts_in",
+    "texts_of_width",
+]
 
 
 def number_column(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     """A column without nulls; `kind` is as wide as the array's type."""
     return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
+
+
+def flag_column(value: bool, length: int) -> pa.Array:
+    """A column that is true, or false, everywhere."""
+    bits = np.full(-(-length // 8), 255 if value else 0, dtype=np.uint8)
+    return pa.Array.from_buffers(pa.bool_(), length, [None, pa.py_buffer(bits)])
 
 
 def text_column(texts: Sequence[str], which: NDArray[np.integer[Any]] | None = None) -> pa.Array:

@@ -16,8 +16,9 @@ from eqcctpro.pipeline.unchanged import require_unchanged
 
 __all__ = ["Feeder"]
 
-# Prepared waveforms that may wait for the network: a few batches of any model.
-WAITING_BYTES = 64 * 2**20
+# Prepared waveforms that may wait for the network: a few batches of any model, and a third of a
+# second of a small one on two cores.
+WAITING_BYTES = 24 * 2**20
 # How often a task that takes long is looked at, at most; and how long its thread is waited for
 # when nothing of it is wanted any more.
 GLANCE_SECONDS = 1.0
