@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from reference_data import DATA
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
     from eqcctpro.orchestration.run import RunResult
     from eqcctpro.synthetic.network import TrueArrival
 
-DATA = Path(
-    os.environ.get("EQCCTPRO_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")
-).resolve()
 
 IMPORTED_MODEL = "EQTransformer/original"
 

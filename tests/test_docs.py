@@ -28,6 +28,7 @@ from doc_blocks import (
     shell_environment,
 )
 from doc_folder import make_network, write_sds, write_trials
+from reference_data import DATA
 from warm_command import serving
 
 from eqcctpro.picks.table import DETECTION_SCHEMA, MEASURED_SCHEMA, PICK_SCHEMA
@@ -104,9 +105,8 @@ def prepared(tmp_path_factory: pytest.TempPathFactory, models: Path, programs: P
     shutil.copy(folder / "made" / "arrivals.csv", folder / "labels.csv")
     write_sds(folder / "made", folder / "sds")
     write_trials(folder / "results" / "csv")
-    eqcct = Path(os.environ.get("EQCCTPRO_TEST_DATA", ROOT.parent / "shared" / "data"))
     for short, name in {"P.h5": "test_trainer_024.h5", "S.h5": "test_trainer_021.h5"}.items():
-        if (path := eqcct.resolve() / "models" / "eqcct" / name).is_file():
+        if (path := DATA / "models" / "eqcct" / name).is_file():
             (folder / short).symlink_to(path)
             (folder / name).symlink_to(path)
     first = Block(README, 0, SHELL, "eqcctpro pick INPUT -o OUT -q\n")

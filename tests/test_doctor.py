@@ -10,15 +10,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference_data import DATA
 
 from eqcctpro.doctor import examine
 from eqcctpro.doctor.models import earthquake_windows
 from eqcctpro.models.picker import Picker, WindowSettings
 from eqcctpro.resources.cgroups import GroupMemory, cgroup_cores, cgroup_memory
-
-SHARED = Path(
-    os.environ.get("EQCCTPRO_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
-)
 
 
 def doctor(*options: str, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -92,7 +89,7 @@ def test_a_folder_that_cannot_be_written_is_named(homeless: dict[str, str], tmp_
 
 @pytest.mark.slow
 def test_real_models_load_and_pick(homeless: dict[str, str]) -> None:
-    cache = SHARED / "models" / "seisbench"
+    cache = DATA / "models" / "seisbench"
     if not (cache / "models" / "v3").is_dir():
         pytest.skip(f"no weights below {cache}")
     done = doctor("--json", **{**homeless, "EQCCTPRO_MODELS": str(cache)})

@@ -15,6 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from reference_data import DATA
 from typer.testing import CliRunner
 
 from eqcctpro.cli.models import models_app
@@ -26,9 +27,6 @@ from eqcctpro.models.verify import load_into_class
 from eqcctpro.models.weight_store import read_metadata, read_state, state_arrays, write_weights
 from eqcctpro.models.weights import find_weights
 
-DATA = Path(
-    os.environ.get("EQCCTPRO_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")
-).resolve()
 REFERENCE = DATA / "models" / "seisbench"
 LABELLED = DATA / "waveforms" / "labelled"
 needs_data = pytest.mark.skipif(not LABELLED.is_dir(), reason=f"no test data at {DATA}")

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 from pymseed import MS3TraceList
+from reference_data import DATA
 
 from eqcctpro.errors import OutputError, SettingsError
 from eqcctpro.synthetic import TrueArrival, synthetic_network
 
 CHUNK = "20241215T120000Z_20241215T120200Z"
-SHARED = Path(
-    os.environ.get("EQCCTPRO_TEST_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
-)
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +134,7 @@ def test_unwritable_folder_is_named(tmp_path: Path) -> None:
 def test_eqtransformer_finds_nine_of_ten_arrivals(
     tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cache = SHARED / "models" / "seisbench"
+    cache = DATA / "models" / "seisbench"
     if not (cache / "models" / "v3" / "eqtransformer").is_dir():
         pytest.skip(f"no EQTransformer weights below {cache}")
     monkeypatch.setenv("SEISBENCH_CACHE_ROOT", str(cache))

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from reference_data import DATA
 from typer.testing import CliRunner
 
 from eqcctpro.cli.models import models_app
@@ -26,9 +27,6 @@ from eqcctpro.models.verify import verify
 from eqcctpro.models.weight_store import read_state, state_arrays, write_weights
 from eqcctpro.models.weights import cache_root, find_weights, list_local, split_name
 
-DATA = Path(
-    os.environ.get("EQCCTPRO_TEST_DATA", Path(__file__).parents[1] / ".." / "shared" / "data")
-).resolve()
 REFERENCE = DATA / "models" / "seisbench"
 needs_reference = pytest.mark.skipif(
     not REFERENCE.is_dir(), reason=f"no reference weights at {REFERENCE}"
