@@ -73,6 +73,7 @@ def wait_for(true: Callable[[], Any], seconds: float = 20.0) -> Any:
 def show(chromium: Any, url: str, *, dark: bool = False) -> None:
     scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
     chromium.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+    chromium.set_window_size(1200, 1400)
     chromium.get_log("browser")
     chromium.get(url)
 

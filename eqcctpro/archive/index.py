@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import stat
-import sys
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -148,13 +147,11 @@ def first_and_last(read: Callable[[int, int], bytes], size: int) -> ChannelExten
 
 
 def _code(source: str) -> Code:
-    # Networks of many thousand stations repeat a few codes: each is held once.
     usual = _USUAL_SOURCE(source)
-    network, station, location, channel = map(
-        sys.intern,
-        (*usual.group(1, 2, 3), "".join(usual.group(4, 5, 6))) if usual else sourceid2nslc(source),
-    )
-    return network, station, location, channel
+    if usual is None:
+        network, station, location, channel = sourceid2nslc(source)
+        return network, station, location, channel
+    return usual[1], usual[2], usual[3], usual[4] + usual[5] + usual[6]
 
 
 def scan(content: bytes, path: str | Path) -> tuple[ChannelExtent, ...]:
