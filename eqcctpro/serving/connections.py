@@ -24,17 +24,23 @@ def timed_protocol(headers_timeout_s: float) -> type[asyncio.Protocol]:
 
     class TimedProtocol(HttpToolsProtocol):
         _answered_at: float | None = None
+        _watched: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
             self._watch(headers_timeout_s)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            if self._watched is not None:
+                self._watched.cancel()  # it would keep what the connection has held
+            super().connection_lost(exc)
 
         def on_response_complete(self) -> None:
             self._answered_at = self.loop.time()
             super().on_response_complete()
 
         def _watch(self, seconds: float) -> None:
-            self.loop.call_later(seconds, self._glance)
+            self._watched = self.loop.call_later(seconds, self._glance)
 
         def _glance(self) -> None:
             if self.transport.is_closing():

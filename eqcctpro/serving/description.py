@@ -33,7 +33,6 @@ _JOBS = ("400", "401", "403", "404", "408", "413", "422", "429", "503")
 # Problems of the other routes, by the beginnings of their paths.
 _ELSEWHERE = {
     "/v1/jobs": _JOBS,
-    "/v1/session": ("401", "429", "503"),
     "/v1/": ("401", "429", "503"),
 }
 

@@ -132,7 +132,7 @@ class Gate:
             # Ray Serve's proxy cancels the request of a client that has left.
             exchange.problem = GoneProblem("the client left")
             raise
-        except Exception:
+        except Exception:  # whatever it is, the log has all of it and the client an answer
             _log.exception("request %s failed", request_id)
             await exchange.refuse(Problem("the service failed", hint="its log says more"))
         finally:

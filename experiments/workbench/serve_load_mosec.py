@@ -53,10 +53,7 @@ class Picker(Worker):
             station = request.prepared[0]
             station.task = self._replace(station.task, index=index)
             pipeline.feed(station)
-        pipeline.flush()
-        while pipeline.under_way:
-            pipeline.wait()
-            pipeline.settle()
+        pipeline.drain()
         results: dict[int, Any] = {one.record.task: one for one in pipeline.finished()}
         return [self._answer(request, results[index]) for index, request in enumerate(data)]
 
