@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,17 @@ def test_runs_of_a_session_are_those_of_separate_runs(
     alone = run_picking(PickConfig.checked(**{**local.model_dump(exclude_unset=True)}))
     assert csv(tmp_path / "d") == csv(tmp_path / "a")
     assert alone.summary["tasks"] == first.summary["tasks"]
+
+
+def test_runs_share_the_thread_that_reads(
+    network: Path, imported_model: str, tmp_path: Path
+) -> None:
+    with PickSession(config_of(network, tmp_path / "a", imported_model)) as session:
+        session.run()
+        before = set(threading.enumerate())
+        session.run(output=tmp_path / "b")
+        session.run(output=tmp_path / "c")
+        assert set(threading.enumerate()) <= before
 
 
 def test_what_needs_other_workers_is_refused(network: Path, tmp_path: Path) -> None:

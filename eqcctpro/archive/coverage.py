@@ -28,11 +28,10 @@ def station_hours(plan: Plan, tasks: Iterable[int]) -> float:
     tasks : iterable of int
         Their indices in the plan.
     """
-    stations: dict[tuple[str, str], int] = {}
     rows = array("q")  # station, start and end of each extent, one after the other
-    indices = list(tasks)
+    indices = array("q", tasks)
     for index, task in zip(indices, plan.tasks.headings(indices), strict=True):
-        station = stations.setdefault((task.network, task.station), len(stations))
+        station = plan.tasks.station_number(index)
         key = (task.network, task.station, task.location, task.instrument)
         own_start, own_end = task.chunk.own_start_ns, task.chunk.own_end_ns
         for code, start, end in plan.tasks.extents_of(index):

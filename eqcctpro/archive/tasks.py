@@ -110,15 +110,28 @@ class Texts:
     """
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
-        self.number: Callable[[str], int] = _Numbers(self._texts).__getitem__
+        self._open: list[str] = []
+        self.number: Callable[[str], int] = _Numbers(self._open).__getitem__
+        # Of sealed ones: one after the other, and where each ends.
+        self._sealed = bytearray()
+        self._ends = array("q")
 
     def __getitem__(self, number: int) -> str:
-        return self._texts[number]
+        if not self._ends:
+            return self._open[number]
+        begin = self._ends[number - 1] if number else 0
+        return os.fsdecode(bytes(self._sealed[begin : self._ends[number]]))
 
     def seal(self) -> None:
-        """Forget how to find the number of a string: there will be no more."""
-        self.number = _Numbers(self._texts).__getitem__
+        """Hold them as bytes: there will be no more.
+
+        Many small strings among what planning lets go would keep its memory from returning.
+        """
+        for text in self._open:
+            self._sealed += os.fsencode(text)
+            self._ends.append(len(self._sealed))
+        self._open.clear()
+        del self.number
 
 
 class FileTable(Sequence[IndexedFile]):
@@ -298,6 +311,16 @@ class TaskTable:
             map(self.files.extents, self._files[begin : self._file_ends[row]])
         )
 
+    def station_number(self, row: int) -> int:
+        """The same for all tasks of a station, and for no other."""
+        network, station = self._codes[5 * row : 5 * row + 2]
+        return network << 32 | station
+
+    def owned(self) -> Int64:
+        """First time that each task's chunk owns, and the first it does not; shape (tasks, 2)."""
+        spans = [(chunk.own_start_ns, chunk.own_end_ns) for chunk in self._chunks]
+        return np.array(spans, dtype=np.int64).reshape(-1, 2)[np.array(self._of_chunks, np.intp)]
+
     def size(self, row: int) -> int:
         """Bytes of a task's files."""
         return self._sizes[row]
@@ -349,6 +372,14 @@ class Tasks(Sequence[StationTask]):
         """What each task is called, and the bytes of its files."""
         rows = [int(row) for row in self.rows]
         return zip(map(self.table.heading, rows), map(self.table.size, rows), strict=True)
+
+    def station_number(self, position: int) -> int:
+        """The same for all tasks of a station, and for no other."""
+        return self.table.station_number(int(self.rows[position]))
+
+    def owned(self) -> Int64:
+        """First time that the chunk of each task owns, and the first it does not, in ns."""
+        return self.table.owned()[self.rows]
 
     def extents_of(self, position: int) -> Iterator[tuple[Code, int, int]]:
         """Code, first and last sample time of each channel in a task's files."""

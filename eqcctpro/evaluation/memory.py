@@ -28,7 +28,9 @@ class RoleMemory:
 
     Attributes
     ----------
-    rss_mb, pss_mb : float
+    rss_mb : float
+        The highest that the kernel knows of, where it keeps it; the others are readings.
+    pss_mb : float
     own_mb : float
         Without files and memory that processes share: the pages of Ray's object store count in
         the RSS of whoever has touched them.
@@ -109,19 +111,22 @@ def _look(run: psutil.Process, memory: RunMemory) -> None:
         if not role:
             continue
         try:
-            rss = process.memory_info().rss / MB
+            kernel = _status_mb(process.pid)
+            rss = kernel.get("VmHWM") or process.memory_info().rss / MB
         except psutil.Error:
             continue
         seen = memory.roles.setdefault(role, RoleMemory())
-        seen.see(rss, process_pss_mb(process), _own_mb(process.pid))
+        seen.see(rss, process_pss_mb(process), kernel.get("RssAnon", 0.0))
 
 
-def _own_mb(pid: int) -> float:
+def _status_mb(pid: int) -> dict[str, float]:
+    """What Linux says of a process's memory: VmHWM is its highest RSS so far."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     except OSError:
-        return 0.0
-    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("RssAnon")), 0.0)
+        return {}
+    pairs = (line.split(":", 1) for line in lines if line.endswith(" kB"))
+    return {name: int(value.split()[0]) / 1024 for name, value in pairs}
 
 
 def _role(process: psutil.Process) -> str:

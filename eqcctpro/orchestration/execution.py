@@ -10,11 +10,12 @@ import numpy as np
 
 from eqcctpro.archive.plan import Plan
 from eqcctpro.orchestration.keeping import NoJournal
+from eqcctpro.orchestration.task_records import TaskRecords
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers
 from eqcctpro.picks.borders import settle_borders
 from eqcctpro.picks.raw import RawPicks
-from eqcctpro.pipeline.records import StageSeconds, TaskRecord
+from eqcctpro.pipeline.records import StageSeconds
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.resources.sampler import ResourceSampler, ResourceUse
 
@@ -49,8 +50,7 @@ class Execution:
 
     Attributes
     ----------
-    records : dict of int to TaskRecord
-        By the task's index in the plan.
+    records : TaskRecords
     stages : StageSeconds
     adaptations : list of str
         What was changed on the way to go on with less memory.
@@ -72,7 +72,7 @@ class Execution:
         self.plan = plan
         self.workers = workers
         self.journal = journal or NoJournal(plan.tasks)
-        self.records: dict[int, TaskRecord] = dict(self.journal.restored.records)
+        self.records = TaskRecords(len(plan.tasks), self.journal.restored.records.values())
         self.stages = StageSeconds()
         self.adaptations: list[str] = []
         self.sampler = ResourceSampler(gpus=gpus, after=watched)
@@ -97,7 +97,7 @@ class Execution:
             stack.callback(self.sampler.stop)
             for bundle in source:
                 self.journal.add(bundle)
-                self.records.update((record.task, record) for record in bundle.records)
+                self.records.add(bundle.records)
                 _collect(self._picks, bundle.picks)
                 _collect(self._detections, bundle.detections)
                 self.stages.add(bundle.seconds)
@@ -124,11 +124,17 @@ class Execution:
         """Whether every station task of the plan has ended."""
         return len(self.records) == len(self.plan.tasks)
 
-    def raw(self) -> tuple[RawPicks, RawPicks]:
-        """Picks and detections in the plan's order, the borders between chunks settled."""
+    def take_found(self) -> tuple[RawPicks, RawPicks]:
+        """Picks and detections in the plan's order, the borders between chunks settled.
+
+        They are handed over, and not kept.
+        """
         tasks = self.plan.tasks
-        picks = settle_borders(_in_order(RawPicks.concatenate(self._picks)), tasks)
-        detections = settle_borders(_in_order(RawPicks.concatenate(self._detections)), tasks)
+        picks, detections = (
+            settle_borders(_in_order(RawPicks.concatenate(found)), tasks)
+            for found in (self._picks, self._detections)
+        )
+        self._picks, self._detections = [], []
         return picks, detections
 
 

@@ -72,7 +72,8 @@ class ActorPool:
         self._flying: dict[Any, tuple[int, Bundle]] = {}
         # Tasks that an actor will answer with its next bundle.
         self._held: dict[int, list[StationTask]] = {}
-        self._ended: set[int] = set()
+        # Tasks that ended in an answer that was read before that of their own bundle.
+        self._ended_early: set[int] = set()
         self._suspects: Counter[int] = Counter()
 
     def pick(
@@ -95,7 +96,7 @@ class ActorPool:
         bundles = make_bundles(tasks, len(self._actors), within_chunks=open_chunks is not None)
         queue = BundleQueue(bundles, open_chunks, stop)
         self._settings = settings
-        for earlier in (self._suspects, self._held, self._ended):
+        for earlier in (self._suspects, self._held, self._ended_early):
             earlier.clear()
         yield from self._run(queue)
 
@@ -154,10 +155,11 @@ class ActorPool:
         """Note which tasks of an actor have ended, and which it still holds."""
         if bundle:
             queue.done(bundle)
-        self._ended.update(record.task for record in outcome.records)
-        given = [*self._held.pop(slot, ()), *bundle]
-        if held := [task for task in given if task.index not in self._ended]:
+        given = {task.index: task for task in (*self._held.pop(slot, ()), *bundle)}
+        self._ended_early.update(record.task for record in outcome.records)
+        if held := [task for index, task in given.items() if index not in self._ended_early]:
             self._held[slot] = held
+        self._ended_early.difference_update(given)
 
     def _suspected(self, bundle: Bundle) -> bool:
         return bool(bundle) and bundle[0].index in self._suspects

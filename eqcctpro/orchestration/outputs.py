@@ -19,8 +19,10 @@ from eqcctpro.archive.coverage import station_hours
 from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import QuarantinedError
+from eqcctpro.orchestration.task_records import TaskRecords
 from eqcctpro.picks.eqcctpro_folders import write_eqcctpro_folders
 from eqcctpro.picks.formats import FORMATS, write_picks
+from eqcctpro.picks.table import PickRows
 from eqcctpro.picks.writers import atomic_file, write_csv, write_parquet
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.times import format_utc
@@ -57,21 +59,21 @@ class RunTables:
 
     Attributes
     ----------
-    picks : pyarrow.Table
-        Rows of `eqcctpro.picks.table.PICK_SCHEMA`.
-    detections : pyarrow.Table or None
+    picks : PickRows
+        Of `eqcctpro.picks.table.PICK_SCHEMA`.
+    detections : PickRows or None
         None when the model yields no detections.
     """
 
-    picks: pa.Table
-    detections: pa.Table | None
+    picks: PickRows
+    detections: PickRows | None
 
 
 def write_tables(
     config: PickConfig,
     tables: RunTables,
     tasks: Sequence[StationTask],
-    records: Mapping[int, TaskRecord],
+    records: TaskRecords,
 ) -> dict[str, str]:
     """Write the files that the configuration asks for; returns their paths by kind."""
     paths: dict[str, str] = {}
@@ -84,23 +86,25 @@ def write_tables(
     if "parquet" in config.formats:
         write_parquet(tables.picks, config.output / "picks.parquet")
         paths["picks_parquet"] = str(config.output / "picks.parquet")
-    picks = tables.picks
+    measured: pa.Table | None = None
     if config.amplitudes:
         from eqcctpro.amplitudes import measure_amplitudes, write_amplitudes
 
-        picks = measure_amplitudes(picks, config.input, config.response, layout=config.layout)
-        write_amplitudes(picks, config.output / "amplitudes.csv")
+        measured = measure_amplitudes(
+            tables.picks.table, config.input, config.response, layout=config.layout
+        )
+        write_amplitudes(measured, config.output / "amplitudes.csv")
         paths["amplitudes"] = str(config.output / "amplitudes.csv")
     for name in config.formats:
         if name not in {"csv", "parquet", "eqcctpro"}:
             path = config.output / FORMATS[name].file_name
-            write_picks(picks, path, name)
+            write_picks(tables.picks.table if measured is None else measured, path, name)
             paths[f"picks_{name}"] = str(path)
     if config.annotations:
         paths["annotations"] = str(config.output / "annotations")
     if "eqcctpro" in config.formats:
-        ended = [task for task in tasks if records[task.index].status != "failed"]
-        write_eqcctpro_folders(tables.picks, ended, config.output)
+        ended = [tasks[index] for index in records.ended("done", "empty")]
+        write_eqcctpro_folders(tables.picks.table, ended, config.output)
         paths["station_folders"] = str(config.output)
     return paths
 
@@ -109,14 +113,12 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
     """Draw ``overview.png``: traces of the chunk with the most picks, and its picks."""
     from eqcctpro.analysis.overview import draw_overview
 
-    chunk = busiest_chunk(plan, tables.picks)
+    picks = tables.picks.table
+    chunk = busiest_chunk(plan, picks)
     tasks = [task for task in plan.tasks if task.chunk.name == chunk]
-    counts = Counter(
-        zip(tables.picks["network"].to_pylist(), tables.picks["station"].to_pylist(), strict=True)
-    )
+    counts = Counter(zip(picks["network"].to_pylist(), picks["station"].to_pylist(), strict=True))
     tasks.sort(key=lambda task: (-counts[task.network, task.station], task.name))
     traces = [trace for task in tasks[:OVERVIEW_TRACES] for trace in vertical_traces(task)]
-    picks = tables.picks
     if len(plan.chunks) > 1:
         import pyarrow.compute
 
@@ -131,7 +133,7 @@ def report_run(config: PickConfig, tables: RunTables, logger: logging.Logger) ->
     from eqcctpro.analysis.report import write_report
 
     try:
-        return str(write_report(config.output, table=tables.picks))
+        return str(write_report(config.output, table=tables.picks.table))
     except Exception as error:
         logger.warning("no report: %s: %s", type(error).__name__, error, exc_info=True)
         return None
@@ -171,7 +173,7 @@ def vertical_traces(task: StationTask) -> list[OverviewTrace]:
 
 def summarise(
     plan: Plan,
-    records: Mapping[int, TaskRecord],
+    records: TaskRecords,
     tables: RunTables,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
@@ -180,8 +182,7 @@ def summarise(
     Every station task of the plan is in exactly one of done, empty and failed; the
     balance says so.
     """
-    statuses = Counter(record.status for record in records.values())
-    phases = Counter(tables.picks["phase"].to_pylist())
+    statuses, totals, told = records.counts(), records.totals(), records.with_texts()
     instruments = Counter(task.instrument for task in plan.tasks.headings())
     return {
         **facts,
@@ -194,38 +195,33 @@ def summarise(
             "files_unusable": len(plan.problems),
             "files_ignored": len(plan.ignored),
         },
-        "tasks": {status: statuses[status] for status in ("done", "empty", "failed")},
-        "quarantined": sum(
-            record.error == QuarantinedError.__name__ for record in records.values()
-        ),
+        "tasks": statuses,
+        "quarantined": sum(record.error == QuarantinedError.__name__ for record in told),
         "skipped": plan.skipped,
         "balanced": sum(statuses.values()) == len(plan.tasks),
-        "station_hours": round(
-            station_hours(plan, (i for i in records if records[i].status != "failed")), 6
-        ),
-        "picks": {"total": tables.picks.num_rows, **dict(sorted(phases.items()))},
-        "detections": None if tables.detections is None else tables.detections.num_rows,
-        "picks_outside_span": sum(record.n_outside for record in records.values()),
-        "windows": sum(record.n_windows for record in records.values()),
-        "samples": sum(record.n_samples for record in records.values()),
-        "empty": _listed(plan, records, "empty"),
-        "failed": _listed(plan, records, "failed"),
+        "station_hours": round(station_hours(plan, records.ended("done", "empty")), 6),
+        "picks": {"total": len(tables.picks), **dict(sorted(tables.picks.phases.items()))},
+        "detections": None if tables.detections is None else len(tables.detections),
+        "picks_outside_span": totals["n_outside"],
+        "windows": totals["n_windows"],
+        "samples": totals["n_samples"],
+        "empty": _listed(plan, told, "empty"),
+        "failed": _listed(plan, told, "failed"),
         "files_failed": [
             {"file": p.path, "error": p.error, "message": p.message} for p in plan.problems
         ],
         "files_ignored": plan.ignored[:MOST_LISTED],
-        "notes": _notes(plan, records),
+        "notes": _notes(plan, told),
         "versions": package_versions(),
         "machine": {"system": platform.platform(), "python": platform.python_version()},
     }
 
 
-def _listed(plan: Plan, records: Mapping[int, TaskRecord], status: str) -> list[dict[str, str]]:
+def _listed(plan: Plan, told: Sequence[TaskRecord], status: str) -> list[dict[str, str]]:
     listed = []
-    for index in range(len(plan.tasks)):
-        record = records[index]
+    for record in told:
         if record.status == status:
-            task = plan.tasks[index]
+            task = plan.tasks[record.task]
             entry = {"station": task.name, "timechunk": task.chunk.name, "reason": record.reason}
             if record.error:
                 entry["error"] = record.error
@@ -233,16 +229,12 @@ def _listed(plan: Plan, records: Mapping[int, TaskRecord], status: str) -> list[
     return listed
 
 
-def _notes(plan: Plan, records: Mapping[int, TaskRecord]) -> list[dict[str, Any]]:
-    noted = [index for index in range(len(plan.tasks)) if records[index].notes]
-    listed = [plan.tasks[index] for index in noted[:MOST_LISTED]]
+def _notes(plan: Plan, told: Sequence[TaskRecord]) -> list[dict[str, Any]]:
+    noted = [record for record in told if record.notes][:MOST_LISTED]
+    tasks = plan.tasks.headings(record.task for record in noted)
     return [
-        {
-            "station": task.name,
-            "timechunk": task.chunk.name,
-            "notes": list(records[task.index].notes),
-        }
-        for task in listed
+        {"station": task.name, "timechunk": task.chunk.name, "notes": list(record.notes)}
+        for task, record in zip(tasks, noted, strict=True)
     ]
 
 

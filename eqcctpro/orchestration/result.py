@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from eqcctpro.orchestration.outputs import RunTables
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -22,16 +24,25 @@ class RunResult:
 
     Attributes
     ----------
-    table : pyarrow.Table
-        The pick table.
-    detections : pyarrow.Table or None
+    tables : RunTables
+        The findings, of which tables are made when they are asked for.
     summary : dict
         The content of ``summary.json``: counts, reasons, seconds, versions, paths.
     """
 
-    table: pa.Table
-    detections: pa.Table | None
+    tables: RunTables = field(repr=False)
     summary: dict[str, Any] = field(repr=False)
+
+    @property
+    def table(self) -> pa.Table:
+        """The pick table."""
+        return self.tables.picks.table
+
+    @property
+    def detections(self) -> pa.Table | None:
+        """The detection table, of models that yield detections."""
+        found = self.tables.detections
+        return None if found is None else found.table
 
     @property
     def picks(self) -> pd.DataFrame:

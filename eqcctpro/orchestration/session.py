@@ -35,8 +35,7 @@ from eqcctpro.orchestration.result import RunResult
 from eqcctpro.orchestration.runlog import run_log
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers, open_workers
-from eqcctpro.picks.raw import RawPicks
-from eqcctpro.picks.table import detection_table, pick_table
+from eqcctpro.picks.table import DETECTION_SCHEMA, PickRows
 from eqcctpro.picks.writers import check_writable
 from eqcctpro.pipeline.annotations import curve_channels
 from eqcctpro.pipeline.settings import PipelineSettings
@@ -45,8 +44,8 @@ from eqcctpro.resources.sampler import ResourceSampler
 
 __all__ = ["CHANGEABLE", "PickSession"]
 
-# It takes some milliseconds, and with less to do there is less to return.
-MANY_TASKS = 500
+# It takes some 20 ms, and with less to do there is less to return.
+MANY_TASKS = 2000
 
 #: Settings that may differ between the runs of a session.
 CHANGEABLE = frozenset(
@@ -172,9 +171,9 @@ class PickSession:
         _log_plan(plan, logger)
         if plan.problems and not keep_going:
             raise InputError(plan.problems[0].message)
-        journal = open_journal(config, folder, plan, picker, weights, settings)
         if len(plan.tasks) >= MANY_TASKS:
-            return_free_memory()  # of what planning needed
+            return_free_memory()  # of what planning needed, before there is more among it
+        journal = open_journal(config, folder, plan, picker, weights, settings)
         clock.lap("plan")
         workers = self._ready(plan, picker, settings, journal)
         clock.lap("workers")
@@ -192,14 +191,15 @@ class PickSession:
         try:
             self._pick(run, logger, quiet=quiet, keep_going=keep_going)
             clock.lap("pick")
-            if len(plan.tasks) >= MANY_TASKS:
-                return_free_memory()  # of waveforms, for the tables that are made now
             journal.settle()  # what cannot be recorded is said before results are written
+            name = run_id(config, weights, plan.tasks)
             # Copies: what workers have sent may be memory that they share.
-            found = run.raw()
+            tables = _tables(run, picker, name)
+            if len(plan.tasks) >= MANY_TASKS:
+                return_free_memory()  # of waveforms and of findings as they came
             with ThreadPoolExecutor(1, "eqcctpro-end") as beside:
                 ended = beside.submit(self._end, run) if last else None
-                result = _finish(config, clock, logger, weights, picker, run, found)
+                result = _finish(config, clock, logger, weights, picker, run, name, tables)
                 if ended is not None:
                     ended.result()
             journal.finish(result.counts["failed"])
@@ -323,6 +323,17 @@ def _note_failures(
             raise kind(f"{task.name} in {task.chunk.name} failed: {record.reason}")
 
 
+def _tables(run: Execution, picker: Picker, name: str) -> RunTables:
+    picks, detections = run.take_found()
+    tasks = run.plan.tasks
+    return RunTables(
+        PickRows(picks, tasks, picker, name),
+        PickRows(detections, tasks, picker, name, DETECTION_SCHEMA)
+        if picker.detection_label is not None
+        else None,
+    )
+
+
 def _finish(
     config: PickConfig,
     clock: _Clock,
@@ -330,16 +341,9 @@ def _finish(
     weights: WeightFiles,
     picker: Picker,
     run: Execution,
-    found: tuple[RawPicks, RawPicks],
+    name: str,
+    tables: RunTables,
 ) -> RunResult:
-    name = run_id(config, weights, run.plan.tasks)
-    picks, detections = found
-    tables = RunTables(
-        pick_table(picks, run.plan.tasks, picker, name),
-        detection_table(detections, run.plan.tasks, picker, name)
-        if picker.detection_label is not None
-        else None,
-    )
     paths = write_tables(config, tables, run.plan.tasks, run.records)
     clock.lap("write")
     if config.overview:
@@ -356,5 +360,5 @@ def _finish(
         summary["paths"]["report"] = page
         write_summary(config.output / "summary.json", summary)
     logger.info("done %(done)d, empty %(empty)d, failed %(failed)d", summary["tasks"])
-    logger.info("%d picks in %s", tables.picks.num_rows, config.output)
-    return RunResult(tables.picks, tables.detections, summary)
+    logger.info("%d picks in %s", len(tables.picks), config.output)
+    return RunResult(tables, summary)

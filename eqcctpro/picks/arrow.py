@@ -15,6 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 __all__ = [
+    "Texts",
     "flag_column",
     "number_column",
     "numbers_of",
@@ -35,15 +36,46 @@ def flag_column(value: bool, length: int) -> pa.Array:
     return pa.Array.from_buffers(pa.bool_(), length, [None, pa.py_buffer(bits)])
 
 
-def text_column(texts: Sequence[str], which: NDArray[np.integer[Any]] | None = None) -> pa.Array:
-    """A column of these texts, or of those that `which` names."""
-    encoded = [text.encode() for text in texts]
-    lengths = np.array([len(text) for text in encoded], dtype=np.int64)
-    if which is not None:
-        encoded, lengths = [encoded[index] for index in which.tolist()], lengths[which]
-    ends = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-    buffers = [pa.py_buffer(ends), pa.py_buffer(b"".join(encoded))]
-    return pa.StringArray.from_buffers(len(encoded), *buffers)
+def text_column(texts: Sequence[str]) -> pa.Array:
+    """A column of these texts."""
+    return Texts(texts).column()
+
+
+class Texts:
+    """Texts of which a column takes some, each as often as it likes.
+
+    Parameters
+    ----------
+    texts : sequence of str
+    """
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        encoded = [text.encode() for text in texts]
+        self._lengths = np.array([len(text) for text in encoded], dtype=np.int32)
+        self._ends = np.concatenate([[0], np.cumsum(self._lengths)]).astype(np.int32)
+        self._bytes = np.frombuffer(b"".join(encoded), dtype=np.uint8)
+
+    def __contains__(self, character: str) -> bool:
+        return bool((self._bytes == ord(character)).any())
+
+    def column(self, which: NDArray[np.integer[Any]] | None = None) -> pa.Array:
+        """A column of all texts in their order, or of those that `which` names."""
+        if which is None:
+            return _text_array(self._ends, self._bytes)
+        lengths = self._lengths[which]
+        ends = np.zeros(len(which) + 1, dtype=np.int32)
+        np.cumsum(lengths, out=ends[1:])
+        width = int(self._lengths.max(initial=0))
+        if np.all(self._lengths == width):
+            rows = self._bytes.reshape(len(self._lengths), width)[which]
+            return _text_array(ends, rows.reshape(-1))
+        at = np.arange(ends[-1], dtype=np.int32)
+        at += np.repeat(self._ends[which] - ends[:-1], lengths)
+        return _text_array(ends, self._bytes[at])
+
+
+def _text_array(ends: NDArray[np.int32], texts: NDArray[np.uint8]) -> pa.Array:
+    return pa.StringArray.from_buffers(len(ends) - 1, pa.py_buffer(ends), pa.py_buffer(texts))
 
 
 def texts_of_width(texts: NDArray[np.bytes_]) -> pa.Array:

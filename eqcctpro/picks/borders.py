@@ -41,9 +41,7 @@ def settle_borders(raw: RawPicks, tasks: Tasks) -> RawPicks:
     """
     if not len(raw):
         return raw
-    chunks = [task.chunk for task in tasks.headings()]
-    own_start = np.array([chunk.own_start_ns for chunk in chunks])[raw.task]
-    own_end = np.array([chunk.own_end_ns for chunk in chunks])[raw.task]
+    own_start, own_end = tasks.owned()[raw.task].T
     owned = (raw.time_ns >= own_start) & (raw.time_ns < own_end)
     near_start = np.abs(raw.time_ns - own_start) <= 2 * SAME_ARRIVAL_NS
     near_end = np.abs(raw.time_ns - own_end) <= 2 * SAME_ARRIVAL_NS

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +13,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.archive.tasks import Heading
 from eqcctpro.models.picker import Picker
-from eqcctpro.picks.arrow import number_column, text_column
+from eqcctpro.picks.arrow import Texts, number_column
 from eqcctpro.picks.raw import RawPicks
 
 __all__ = [
@@ -19,7 +21,7 @@ __all__ = [
     "DETECTION_SCHEMA",
     "MEASURED_SCHEMA",
     "PICK_SCHEMA",
-    "detection_table",
+    "PickRows",
     "pick_table",
 ]
 
@@ -57,54 +59,123 @@ class Headings(Protocol):
         """Of some, or of all."""
 
 
+class PickRows:
+    """Picks or detections in the order of their table, of which rows are made when wanted.
+
+    Sorted by time, then by code, phase and time chunk.
+
+    Parameters
+    ----------
+    raw : RawPicks
+    tasks : Tasks
+        What `raw` was found in.
+    picker : Picker
+    run_id : str
+    schema : pyarrow.Schema
+        `PICK_SCHEMA` or `DETECTION_SCHEMA`.
+    """
+
+    def __init__(
+        self,
+        raw: RawPicks,
+        tasks: Headings,
+        picker: Picker,
+        run_id: str,
+        schema: pa.Schema = PICK_SCHEMA,
+    ) -> None:
+        used, of_used = np.unique(raw.task, return_inverse=True)
+        columns = {name: _Names() for name in ("network", "station", "location", "channel")}
+        columns["timechunk"] = _Names()
+        for task in tasks.headings(used.tolist()):
+            codes = (task.network, task.station, task.location, task.instrument)
+            for column, name in zip(columns.values(), (*codes, task.chunk.name), strict=True):
+                column.append(name)
+        self.schema = schema
+        self._labels = picker.labels
+        self._texts = {name: column.texts() for name, column in columns.items()}
+        self._texts |= {"phase": Texts(picker.labels), "model": Texts([picker.model])}
+        self._texts |= {"weights": Texts([picker.weights]), "run_id": Texts([run_id])}
+        ranks = [column.ranks()[of_used] for column in columns.values()]
+        ranks.insert(-1, _ranks(picker.labels)[raw.label])
+        times: NDArray[np.integer[Any]] = _microseconds(raw.time_ns)
+        order = np.lexsort((*reversed(ranks), times))
+        self._raw = raw.take(order)
+        of_used = of_used[order]
+        self._which: dict[str, NDArray[np.integer[Any]]] = {
+            name: column.numbers()[of_used] for name, column in columns.items()
+        }
+
+    def __len__(self) -> int:
+        return len(self._raw)
+
+    @property
+    def texts(self) -> Iterable[Texts]:
+        """All texts of the table."""
+        return self._texts.values()
+
+    @property
+    def phases(self) -> dict[str, int]:
+        """How many there are of each phase that there are any of."""
+        counts = np.bincount(self._raw.label, minlength=len(self._labels)).tolist()
+        return {label: n for label, n in zip(self._labels, counts, strict=True) if n}
+
+    def parts(self, rows: int) -> Iterator[pa.Table]:
+        """The table in parts of so many rows."""
+        return (self._rows(slice(at, at + rows)) for at in range(0, len(self), rows))
+
+    @cached_property
+    def table(self) -> pa.Table:
+        """All rows."""
+        return self._rows(slice(None))
+
+    def _rows(self, part: slice) -> pa.Table:
+        raw = self._raw.take(part)
+        which = {name: numbers[part] for name, numbers in self._which.items()}
+        which["phase"] = raw.label
+        same = np.zeros(len(raw), dtype=np.int32)
+        columns = {
+            "time": number_column(_microseconds(raw.time_ns), _UTC),
+            "start_time": number_column(_microseconds(raw.start_ns), _UTC),
+            "end_time": number_column(_microseconds(raw.end_ns), _UTC),
+            "probability": number_column(raw.probability, pa.float32()),
+            **{name: texts.column(which.get(name, same)) for name, texts in self._texts.items()},
+        }
+        return pa.table([columns[name] for name in self.schema.names], schema=self.schema)
+
+
 def pick_table(raw: RawPicks, tasks: Headings, picker: Picker, run_id: str) -> pa.Table:
     """Rows of `PICK_SCHEMA`, sorted by time, then by code and phase."""
-    raw = _sorted(raw, tasks, picker)
-    columns = _columns(raw, tasks, picker, run_id)
-    columns["phase"] = text_column(picker.labels, raw.label)
-    return pa.table([columns[name] for name in PICK_SCHEMA.names], schema=PICK_SCHEMA)
+    return PickRows(raw, tasks, picker, run_id).table
 
 
-def detection_table(raw: RawPicks, tasks: Headings, picker: Picker, run_id: str) -> pa.Table:
-    """Rows of `DETECTION_SCHEMA`, sorted by time, then by code."""
-    columns = _columns(_sorted(raw, tasks, picker), tasks, picker, run_id)
-    return pa.table([columns[name] for name in DETECTION_SCHEMA.names], schema=DETECTION_SCHEMA)
+class _Names:
+    """Names of station tasks, each held once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int] = {}
+        self._numbers = array("i")
+
+    def append(self, name: str) -> None:
+        """Add the next task's name."""
+        self._numbers.append(self._known.setdefault(name, len(self._known)))
+
+    def texts(self) -> Texts:
+        """The names."""
+        return Texts(list(self._known))
+
+    def numbers(self) -> NDArray[np.int32]:
+        """Which name each task has."""
+        return np.array(self._numbers, dtype=np.int32)
+
+    def ranks(self) -> NDArray[np.int32]:
+        """Place of each task's name among all in order."""
+        return _ranks(list(self._known))[self.numbers()]
 
 
-def _sorted(raw: RawPicks, tasks: Headings, picker: Picker) -> RawPicks:
-    """In the order of time, code, phase and time chunk."""
-    used, position = np.unique(raw.task, return_inverse=True)
-    named = list(tasks.headings(used.tolist()))
-    codes = _ranks([(t.network, t.station, t.location, t.instrument) for t in named])
-    chunks = _ranks([task.chunk.name for task in named])
-    keys = (chunks[position], _ranks(picker.labels)[raw.label], codes[position])
-    return raw.take(np.lexsort((*keys, _microseconds(raw.time_ns))))
-
-
-def _ranks(values: Sequence[Any]) -> NDArray[np.intp]:
-    """Place of each value among all different ones in order."""
-    place = {value: rank for rank, value in enumerate(sorted(set(values)))}
-    return np.array([place[value] for value in values], dtype=np.intp)
-
-
-def _columns(raw: RawPicks, tasks: Headings, picker: Picker, run_id: str) -> dict[str, pa.Array]:
-    used, which = np.unique(raw.task, return_inverse=True)
-    named = list(tasks.headings(used.tolist()))
-    same = np.zeros(len(raw), dtype=np.intp)
-    return {
-        "network": text_column([task.network for task in named], which),
-        "station": text_column([task.station for task in named], which),
-        "location": text_column([task.location for task in named], which),
-        "channel": text_column([task.instrument for task in named], which),
-        "time": number_column(_microseconds(raw.time_ns), _UTC),
-        "start_time": number_column(_microseconds(raw.start_ns), _UTC),
-        "end_time": number_column(_microseconds(raw.end_ns), _UTC),
-        "probability": number_column(raw.probability, pa.float32()),
-        "model": text_column([picker.model], same),
-        "weights": text_column([picker.weights], same),
-        "timechunk": text_column([task.chunk.name for task in named], which),
-        "run_id": text_column([run_id], same),
-    }
+def _ranks(names: Sequence[str]) -> NDArray[np.int32]:
+    """Place of each name among all in order; equal ones have the same."""
+    place = {name: rank for rank, name in enumerate(sorted(set(names)))}
+    return np.array([place[name] for name in names], dtype=np.int32)
 
 
 def _microseconds(times_ns: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 
 from eqcctpro.errors import OutputError
 from eqcctpro.picks.arrow import numbers_of, text_column, texts_in, texts_of_width
+from eqcctpro.picks.table import PickRows
 
 __all__ = ["atomic_file", "check_writable", "csv_lines", "write_csv", "write_parquet"]
 
-# Rows that are turned into text at a time, so that memory stays flat.
-CSV_ROWS = 8_192
+# Rows that are written at a time, so that memory stays flat: few are needed to write text as
+# fast, and Parquet compresses more at once better.
+CSV_ROWS = 4_096
+PARQUET_ROWS = 16_384
 
 
 @contextmanager
@@ -83,16 +86,16 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
-def write_csv(table: pa.Table, path: Path) -> None:
+def write_csv(table: pa.Table | PickRows, path: Path) -> None:
     """Write a pick or detection table as CSV.
 
     Times are ISO-8601 in UTC with microseconds; probabilities have six decimals.
     """
     quoted = _needs_quotes(table)
     with atomic_file(path) as file:
-        file.write((",".join(table.column_names) + "\n").encode())
-        for start in range(0, table.num_rows, CSV_ROWS):
-            file.write(_csv_lines(table.slice(start, CSV_ROWS), quoted))
+        file.write((",".join(table.schema.names) + "\n").encode())
+        for part in _parts(table, CSV_ROWS):
+            file.write(_csv_lines(part, quoted))
 
 
 def csv_lines(table: pa.Table) -> bytes:
@@ -110,13 +113,25 @@ def _csv_lines(table: pa.Table, quoted: bool) -> bytes:
     return lines.getvalue()
 
 
-def write_parquet(table: pa.Table, path: Path) -> None:
+def write_parquet(table: pa.Table | PickRows, path: Path) -> None:
     """Write a pick or detection table as Parquet, compressed with Zstandard."""
-    with atomic_file(path) as file:
-        pyarrow.parquet.write_table(table, file, compression="zstd")
+    with (
+        atomic_file(path) as file,
+        pyarrow.parquet.ParquetWriter(file, table.schema, compression="zstd") as writer,
+    ):
+        for part in _parts(table, PARQUET_ROWS):
+            writer.write_table(part)
 
 
-def _needs_quotes(table: pa.Table) -> bool:
+def _parts(table: pa.Table | PickRows, rows: int) -> Iterable[pa.Table]:
+    if isinstance(table, PickRows):
+        return table.parts(rows)
+    return (table.slice(at, rows) for at in range(0, table.num_rows, rows))
+
+
+def _needs_quotes(table: pa.Table | PickRows) -> bool:
+    if isinstance(table, PickRows):
+        return any(character in texts for texts in table.texts for character in ',"\r\n')
     texts = (texts_in(column) for column in table.columns if pa.types.is_string(column.type))
     return any(character in text for text in texts for character in (b",", b'"', b"\r", b"\n"))
 

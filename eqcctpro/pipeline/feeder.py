@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import EQCCTProError, InputTimeoutError
 from eqcctpro.models.picker import Picker
+from eqcctpro.pipeline.errands import Errand
 from eqcctpro.pipeline.prepare import FileCache, Prepared, failed_record, prepare
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.pipeline.unchanged import require_unchanged
@@ -26,7 +27,7 @@ PARTING_SECONDS = 10.0
 
 
 class Feeder:
-    """A thread that prepares station tasks in order; iterate to take them.
+    """Prepares station tasks in order, in a thread beside; iterate to take them.
 
     A task that is not read within ``settings.item_timeout_s``, because a file system hangs,
     ends as failed, and another thread goes on with the next one.
@@ -53,14 +54,11 @@ class Feeder:
         self._source = enumerate(tasks)
         self._cache = FileCache()
         self._at: tuple[StationTask, float] | None = None
-        self._thread = self._new_thread()
+        self._errand = Errand(self._work)
         self.seconds = {"decode": 0.0, "prepare": 0.0}
 
-    def _new_thread(self) -> threading.Thread:
-        return threading.Thread(target=self._work, name="eqcctpro-feeder", daemon=True)
-
     def __iter__(self) -> Iterator[Prepared]:
-        self._thread.start()
+        self._errand.start()
         try:
             while (item := self._take()) is not None:
                 yield item
@@ -68,7 +66,7 @@ class Feeder:
             with self._changed:
                 self._stopped = True
                 self._changed.notify_all()
-            self._thread.join(PARTING_SECONDS)
+            self._errand.wait(PARTING_SECONDS)
 
     def _take(self) -> Prepared | None:
         with self._changed:
@@ -102,14 +100,14 @@ class Feeder:
         )
         self._at = None
         self._cache = FileCache()
-        self._thread = self._new_thread()
-        self._thread.start()
+        self._errand = Errand(self._work)
+        self._errand.start()
         return Prepared(task, failed_record(task, error))
 
-    def _put(self, item: Prepared) -> bool:
+    def _put(self, item: Prepared, errand: Errand) -> bool:
         size = item.n_bytes
         with self._changed:
-            if threading.current_thread() is not self._thread:
+            if errand is not self._errand:
                 return False  # it was given up
             self._at = None
             while self._ready and self._waiting_bytes + size > WAITING_BYTES and not self._stopped:
@@ -119,20 +117,20 @@ class Feeder:
             self._changed.notify_all()
             return not self._stopped
 
-    def _work(self) -> None:
-        me, cache = threading.current_thread(), self._cache
+    def _work(self, errand: Errand) -> None:
+        cache = self._cache
         try:
             for position, task in self._source:
                 following = self._tasks[position + 1] if position + 1 < len(self._tasks) else None
                 self._at = task, time.monotonic()
-                if not self._put(self._prepare(cache, task, following)):
+                if not self._put(self._prepare(cache, task, following), errand):
                     return
         except BaseException as error:  # handed to the thread that iterates
-            if me is self._thread:
+            if errand is self._errand:
                 self._failure = error
         finally:
             with self._changed:
-                if me is self._thread:
+                if errand is self._errand:
                     self._ended = True
                     self._changed.notify_all()
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.picks.raw import RawPicks
 
-__all__ = ["BlockCurves", "StageSeconds", "TaskRecord", "TaskResult"]
+__all__ = ["BlockCurves", "StageSeconds", "Status", "TaskRecord", "TaskResult"]
 
 Status = Literal["done", "empty", "failed"]
 

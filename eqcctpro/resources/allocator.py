@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import sys
 from collections.abc import Callable
 from functools import cache
@@ -11,11 +12,14 @@ __all__ = ["return_free_memory"]
 
 
 def return_free_memory() -> None:
-    """Have the C library return what it holds of memory that is not used any more.
+    """Have Python and the C library return what they hold of memory that is not used any more.
 
-    glibc keeps freed memory by thread, so that what one thread has used for waveforms is of no
-    use to another that writes tables.  Does nothing where there is another C library.
+    Python keeps some thousand small objects for the next ones of their kind, each of which may
+    be the last in a megabyte.  glibc keeps freed memory by thread, so that what one thread has
+    used for waveforms is of no use to another that writes tables; other C libraries are left
+    alone.
     """
+    gc.collect()
     trim = _malloc_trim()
     if trim is not None:
         trim(0)

@@ -1,0 +1,84 @@
+"""What became of all station tasks of a run, as columns: plans of 10**5 stations stay small."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from typing import get_args
+
+import numpy as np
+
+from eqcctpro.pipeline.records import Status, TaskRecord
+
+__all__ = ["TaskRecords"]
+
+STATUSES: tuple[Status, ...] = get_args(Status)
+NOT_ENDED = len(STATUSES)
+
+
+class TaskRecords(Mapping[int, TaskRecord]):
+    """The end of station tasks, by their index in the plan.
+
+    Parameters
+    ----------
+    n_tasks : int
+        Of the plan.
+    records : iterable of TaskRecord
+        What is known from before.
+    """
+
+    def __init__(self, n_tasks: int, records: Iterable[TaskRecord] = ()) -> None:
+        self._statuses = bytearray([NOT_ENDED]) * n_tasks
+        # Windows, samples and picks outside of the run's span, of each task.
+        self._numbers = array("q", bytes(24 * n_tasks))
+        # Reason, error and notes, of the few tasks that have any.
+        self._texts: dict[int, tuple[str, str, tuple[str, ...]]] = {}
+        self._n_ended = 0
+        self.add(records)
+
+    def add(self, records: Iterable[TaskRecord]) -> None:
+        """Take records; one of a task that has one takes its place."""
+        for record in records:
+            task = record.task
+            self._n_ended += self._statuses[task] == NOT_ENDED
+            self._statuses[task] = STATUSES.index(record.status)
+            at = 3 * task
+            self._numbers[at] = record.n_windows
+            self._numbers[at + 1] = record.n_samples
+            self._numbers[at + 2] = record.n_outside
+            if record.reason or record.error or record.notes:
+                self._texts[task] = (record.reason, record.error, record.notes)
+            else:
+                self._texts.pop(task, None)
+
+    def __len__(self) -> int:
+        return self._n_ended
+
+    def __iter__(self) -> Iterator[int]:
+        return (task for task, status in enumerate(self._statuses) if status != NOT_ENDED)
+
+    def __getitem__(self, task: int) -> TaskRecord:
+        if not 0 <= task < len(self._statuses) or self._statuses[task] == NOT_ENDED:
+            raise KeyError(task)
+        reason, error, notes = self._texts.get(task, ("", "", ()))
+        windows, samples, outside = self._numbers[3 * task : 3 * task + 3]
+        status = STATUSES[self._statuses[task]]
+        return TaskRecord(task, status, reason, error, notes, windows, samples, outside)
+
+    def counts(self) -> dict[str, int]:
+        """How many tasks ended in which way."""
+        return {status: self._statuses.count(n) for n, status in enumerate(STATUSES)}
+
+    def ended(self, *statuses: Status) -> Iterator[int]:
+        """Tasks that ended in one of some ways, in the plan's order."""
+        wanted = {STATUSES.index(status) for status in statuses}
+        return (task for task, status in enumerate(self._statuses) if status in wanted)
+
+    def with_texts(self) -> list[TaskRecord]:
+        """Records that have a reason, an error or notes, in the plan's order."""
+        return [self[task] for task in sorted(self._texts)]
+
+    def totals(self) -> dict[str, int]:
+        """Windows, samples and picks outside of the run's span, of all tasks."""
+        sums = np.array(self._numbers, dtype=np.int64).reshape(-1, 3).sum(axis=0).tolist()
+        return dict(zip(("n_windows", "n_samples", "n_outside"), sums, strict=True))

@@ -1,0 +1,67 @@
+"""Work beside the main thread, by threads that are used again."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+
+__all__ = ["Errand"]
+
+
+class Errand:
+    """Work that a thread does beside; nothing at the process's end waits for it.
+
+    A thread that has done its work waits for the next errand, whoever sends it.  New threads
+    would be given memory by the C library from one of its arenas after the other, in a process
+    with many threads, and what each had of waveforms would stay with the arena.
+
+    Parameters
+    ----------
+    work : callable
+        Given this errand.  It must not raise.
+    """
+
+    def __init__(self, work: Callable[[Errand], None]) -> None:
+        self._work = work
+        self._done = threading.Event()
+
+    def start(self) -> None:
+        """Have it done."""
+        try:
+            thread = _idle.pop()
+        except IndexError:
+            thread = _Thread()
+            thread.start()
+        thread.errands.put(self)
+
+    def wait(self, seconds: float) -> None:
+        """Wait until it is done, at most so long."""
+        self._done.wait(seconds)
+
+    def carry_out(self) -> None:
+        """Do it, in the thread that calls."""
+        try:
+            self._work(self)
+        finally:
+            self._done.set()
+
+
+class _Thread(threading.Thread):
+    def __init__(self) -> None:
+        super().__init__(name="eqcctpro-errand", daemon=True)
+        self.errands: SimpleQueue[Errand] = SimpleQueue()
+
+    def run(self) -> None:
+        while True:
+            errand = self.errands.get()
+            errand.carry_out()
+            del errand  # and what it holds
+            _idle.append(self)
+
+
+_idle: deque[_Thread] = deque()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # a fork has none of these threads
