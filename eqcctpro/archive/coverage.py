@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable
 
 import numpy as np
 
-from eqcctpro.archive.plan import Plan, instrument_key
+from eqcctpro.archive.plan import Plan
 from eqcctpro.times import NS_PER_S
 
 __all__ = ["station_hours"]
@@ -28,16 +27,7 @@ def station_hours(plan: Plan, tasks: Iterable[int]) -> float:
     tasks : iterable of int
         Their indices in the plan.
     """
-    rows = array("q")  # station, start and end of each extent, one after the other
-    indices = array("q", tasks)
-    for index, task in zip(indices, plan.tasks.headings(indices), strict=True):
-        station = plan.tasks.station_number(index)
-        key = (task.network, task.station, task.location, task.instrument)
-        own_start, own_end = task.chunk.own_start_ns, task.chunk.own_end_ns
-        for code, start, end in plan.tasks.extents_of(index):
-            if instrument_key(code) == key:
-                rows.extend((station, max(start, own_start), min(end, own_end)))
-    return _covered(np.array(rows, dtype=np.int64).reshape(-1, 3)) / (3600 * NS_PER_S)
+    return _covered(plan.tasks.spans_of(tasks)) / (3600 * NS_PER_S)
 
 
 def _covered(spans: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> int:

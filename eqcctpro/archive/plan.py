@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from eqcctpro.archive.day_files import DAY_LAYOUTS
+from eqcctpro.archive.file_table import FileTable
 from eqcctpro.archive.files import ArchiveFile
 from eqcctpro.archive.index import LONG_GAP_NS, Code, IndexedFile, index_file, joined_spans
 from eqcctpro.archive.layouts import Layout, detect_layout, iter_files
@@ -21,7 +22,8 @@ from eqcctpro.archive.selection import (
     choose_instruments,
 )
 from eqcctpro.archive.settings import InputSettings
-from eqcctpro.archive.tasks import FileTable, StationTask, Tasks, TaskTable, Texts
+from eqcctpro.archive.tasks import StationTask, Tasks, TaskTable
+from eqcctpro.archive.texts import Texts
 from eqcctpro.archive.timechunks import (
     FOREVER_NS,
     MINUTE_NS,
@@ -295,7 +297,6 @@ def _tasks(
         found = _of_best_instruments(found, plan, settings.channel_priority)
     if settings.chunk_major or not shared:
         found.sort(key=lambda item: item[1].index)
-    plan.files.seal()
     table = TaskTable(plan.files)
     for instrument, chunk, files in found:
         table.append((*instrument.key, instrument.folder), chunk, files)

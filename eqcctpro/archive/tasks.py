@@ -1,4 +1,4 @@
-"""Station tasks and files of a plan, held as columns: plans of 10**5 stations stay small.
+"""Station tasks of a plan, held as columns: plans of 10**5 stations stay small.
 
 As objects a station with three files takes some 3 kB, as columns a sixth of that.  An object
 is made when one is asked for.
@@ -6,22 +6,19 @@ is made when one is asked for.
 
 from __future__ import annotations
 
-import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.index import ChannelExtent, Code, IndexedFile
+from eqcctpro.archive.file_table import FileTable
 from eqcctpro.archive.timechunks import Timechunk
-from eqcctpro.times import NS_PER_S
 
-__all__ = ["FileTable", "Heading", "StationTask", "TaskTable", "Tasks", "Texts"]
+__all__ = ["Heading", "StationTask", "TaskTable", "Tasks"]
 
 Int64 = NDArray[np.int64]
 
@@ -88,137 +85,6 @@ class Heading:
         return f"{self.network}.{self.station}.{self.location}.{self.instrument}"
 
 
-class _Numbers(dict[str, int]):
-    """A number for each string that is asked for."""
-
-    def __init__(self, texts: list[str]) -> None:
-        self._texts = texts
-
-    def __missing__(self, text: str) -> int:
-        self[text] = number = len(self._texts)
-        self._texts.append(text)
-        return number
-
-
-class Texts:
-    """Strings by number, each held once.
-
-    Attributes
-    ----------
-    number : callable
-        The number of a string, a new one if it is not known.
-    """
-
-    def __init__(self) -> None:
-        self._open: list[str] = []
-        self.number: Callable[[str], int] = _Numbers(self._open).__getitem__
-        # Of sealed ones: one after the other, and where each ends.
-        self._sealed = bytearray()
-        self._ends = array("q")
-
-    def __getitem__(self, number: int) -> str:
-        if not self._ends:
-            return self._open[number]
-        begin = self._ends[number - 1] if number else 0
-        return os.fsdecode(bytes(self._sealed[begin : self._ends[number]]))
-
-    def seal(self) -> None:
-        """Hold them as bytes: there will be no more.
-
-        Many small strings among what planning lets go would keep its memory from returning.
-        """
-        for text in self._open:
-            self._sealed += os.fsencode(text)
-            self._ends.append(len(self._sealed))
-        self._open.clear()
-        del self.number
-
-
-class FileTable(Sequence[IndexedFile]):
-    """Files and what is in them; each has at least one channel."""
-
-    def __init__(self) -> None:
-        self._texts = Texts()
-        self._folders = array("i")
-        # File names, one after the other, and where each ends.
-        self._names = bytearray()
-        self._name_ends = array("q")
-        self._sizes = array("q")
-        self._mtimes = array("q")
-        # Network, station, location and channel of each extent, and where each file's end.
-        self._codes = array("i")
-        self._extents = array("q")
-        self._extent_ends = array("q")
-
-    def append(self, file: IndexedFile) -> int:
-        """Add a file; returns its number."""
-        head, slash, name = file.path.rpartition("/")
-        self._folders.append(self._texts.number(head + slash))
-        self._names += os.fsencode(name)
-        self._name_ends.append(len(self._names))
-        self._sizes.append(file.size)
-        self._mtimes.append(file.mtime_ns)
-        for extent in file.channels:
-            self._codes.extend(map(self._texts.number, extent.code))
-            self._extents.extend((extent.start_ns, extent.end_ns))
-        self._extent_ends.append(len(self._extents) // 2)
-        return len(self._sizes) - 1
-
-    def seal(self) -> None:
-        """Say that there will be no more files."""
-        self._texts.seal()
-
-    def __len__(self) -> int:
-        return len(self._sizes)
-
-    @overload
-    def __getitem__(self, number: int) -> IndexedFile: ...
-    @overload
-    def __getitem__(self, number: slice) -> list[IndexedFile]: ...
-    def __getitem__(self, number: int | slice) -> IndexedFile | list[IndexedFile]:
-        if isinstance(number, slice):
-            return [self._file(each) for each in range(*number.indices(len(self)))]
-        return self._file(range(len(self))[number])
-
-    def _file(self, number: int) -> IndexedFile:
-        channels = tuple(ChannelExtent(*extent) for extent in self.extents(number))
-        return IndexedFile(self.path(number), self._sizes[number], self._mtimes[number], channels)
-
-    def extents(self, number: int) -> Iterator[tuple[Code, int, int]]:
-        """Code, first and last sample time of each channel of a file."""
-        first = self._extent_ends[number - 1] if number else 0
-        for at in range(first, self._extent_ends[number]):
-            yield self._code(at), self._extents[2 * at], self._extents[2 * at + 1]
-
-    def _code(self, at: int) -> tuple[str, str, str, str]:
-        network, station, location, channel = self._codes[4 * at : 4 * at + 4]
-        texts = self._texts
-        return texts[network], texts[station], texts[location], texts[channel]
-
-    def path(self, number: int) -> str:
-        """Path of a file."""
-        begin = self._name_ends[number - 1] if number else 0
-        name = self._names[begin : self._name_ends[number]]
-        return self._texts[self._folders[number]] + os.fsdecode(bytes(name))
-
-    def stamp(self, number: int) -> tuple[int, int]:
-        """Size of a file, and time of its last change in nanoseconds."""
-        return self._sizes[number], self._mtimes[number]
-
-    def spans(self) -> Int64:
-        """First and last sample of all extents, in nanoseconds; shape (extents, 2)."""
-        return np.array(self._extents, dtype=np.int64).reshape(-1, 2)
-
-    def seconds(self) -> NDArray[np.float64]:
-        """How much each file holds, summed over its channels."""
-        spans = self.spans()
-        ends = np.array(self._extent_ends, dtype=np.int64)
-        starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-        durations = (spans[:, 1] - spans[:, 0]) / NS_PER_S
-        total: NDArray[np.float64] = np.add.reduceat(durations, starts) if len(ends) else durations
-        return total
-
-
 class TaskTable:
     """Station tasks as columns; `Tasks` are rows of it.
 
@@ -234,7 +100,7 @@ class TaskTable:
 
     def __init__(self, files: FileTable) -> None:
         self.files = files
-        self._texts = Texts()
+        self._texts = files.texts
         self._chunk_numbers: dict[Timechunk, int] = {}
         self._chunks: list[Timechunk] = []
         # Network, station, location, instrument and folder of each task.
@@ -270,7 +136,7 @@ class TaskTable:
         self._sizes.append(sum(self.files.stamp(file)[0] for file in files))
 
     def seal(self) -> None:
-        """Say that there will be no more tasks."""
+        """Say that there will be no more tasks, and no more files."""
         self._texts.seal()
 
     def _task(self, row: int) -> StationTask:
@@ -304,17 +170,36 @@ class TaskTable:
             self._chunks[self._of_chunks[row]],
         )
 
-    def extents_of(self, row: int) -> Iterator[tuple[Code, int, int]]:
-        """Code, first and last sample time of each channel in a task's files."""
-        begin = self._file_ends[row - 1] if row else 0
-        return chain.from_iterable(
-            map(self.files.extents, self._files[begin : self._file_ends[row]])
-        )
+    def spans_of(self, rows: NDArray[np.int64]) -> Int64:
+        """What files hold of the instruments of some tasks, as far as their chunks own it.
 
-    def station_number(self, row: int) -> int:
-        """The same for all tasks of a station, and for no other."""
-        network, station = self._codes[5 * row : 5 * row + 2]
-        return network << 32 | station
+        Returns
+        -------
+        ndarray of int64, shape (spans, 3)
+            A number of the station, first and last time in nanoseconds; the last one is the
+            earlier one where the chunk owns none of it.
+        """
+        files = self.files
+        task, at = _members(self._file_ends, rows)
+        member, extent = _members(files.extent_ends, np.array(self._files, dtype=np.int64)[at])
+        task = task[member]
+        codes = np.array(self._codes, dtype=np.int64).reshape(-1, 5)[rows][task]
+        found = files.codes()[extent]
+        same = np.all(found[:, :3] == codes[:, :3], axis=1)
+        same &= self._instruments(found[:, 3], codes[:, 3])
+        owned = self.owned()[rows][task[same]]
+        spans = files.spans()[extent[same]]
+        station = codes[same, 0] << 32 | codes[same, 1]
+        first, last = np.maximum(spans[:, 0], owned[:, 0]), np.minimum(spans[:, 1], owned[:, 1])
+        return np.stack([station, first, last], axis=1)
+
+    def _instruments(self, channels: Int64, instruments: Int64) -> NDArray[np.bool_]:
+        """Whether channels are of instruments, both as numbers of their codes."""
+        known = {self._texts[number]: number for number in np.unique(instruments).tolist()}
+        of_channel = np.full(int(channels.max(initial=0)) + 1, -1)
+        for number in np.unique(channels).tolist():
+            of_channel[number] = known.get(self._texts[number][:-1], -1)
+        return of_channel[channels] == instruments
 
     def owned(self) -> Int64:
         """First time that each task's chunk owns, and the first it does not; shape (tasks, 2)."""
@@ -373,18 +258,33 @@ class Tasks(Sequence[StationTask]):
         rows = [int(row) for row in self.rows]
         return zip(map(self.table.heading, rows), map(self.table.size, rows), strict=True)
 
-    def station_number(self, position: int) -> int:
-        """The same for all tasks of a station, and for no other."""
-        return self.table.station_number(int(self.rows[position]))
-
     def owned(self) -> Int64:
         """First time that the chunk of each task owns, and the first it does not, in ns."""
         return self.table.owned()[self.rows]
 
-    def extents_of(self, position: int) -> Iterator[tuple[Code, int, int]]:
-        """Code, first and last sample time of each channel in a task's files."""
-        return self.table.extents_of(int(self.rows[position]))
+    def spans_of(self, positions: Iterable[int]) -> Int64:
+        """What files hold of the instruments of some tasks; see `TaskTable.spans_of`."""
+        rows = np.array(self.rows)[np.fromiter(positions, dtype=np.int64)]
+        return self.table.spans_of(rows.astype(np.int64))
 
     def choose(self, rows: Iterable[int]) -> Tasks:
         """Those of some rows of the table."""
         return Tasks(self.table, np.fromiter(rows, dtype=np.int32))
+
+
+def _members(
+    ends: Sequence[int], groups: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Members of groups that lie one after the other: whose each is, and where it lies.
+
+    Parameters
+    ----------
+    ends : array of int
+        Where each group ends.
+    groups : ndarray of int64
+        Those that are wanted.
+    """
+    edges = np.concatenate([[0], np.array(ends, dtype=np.int64)])
+    begin, count = edges[groups], edges[groups + 1] - edges[groups]
+    owner = np.repeat(np.arange(len(groups)), count)
+    return owner, np.arange(len(owner)) + np.repeat(begin - np.cumsum(count) + count, count)

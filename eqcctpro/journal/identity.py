@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from eqcctpro.archive.tasks import FileTable, StationTask
+from eqcctpro.archive.file_table import FileTable
+from eqcctpro.archive.tasks import StationTask
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.places import Place, is_address

@@ -1,0 +1,109 @@
+"""The files of a plan and what is in them, held as columns."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Sequence
+from typing import overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqcctpro.archive.index import ChannelExtent, IndexedFile
+from eqcctpro.archive.texts import Texts
+from eqcctpro.times import NS_PER_S
+
+__all__ = ["FileTable"]
+
+Int64 = NDArray[np.int64]
+
+
+class FileTable(Sequence[IndexedFile]):
+    """Files and what is in them; each has at least one channel.
+
+    Attributes
+    ----------
+    texts : Texts
+        Their codes and folders.
+    extent_ends : array of int
+        Where the extents of each file end, counted over all.
+    """
+
+    def __init__(self) -> None:
+        self.texts = Texts()
+        self._folders = array("i")
+        # File names, one after the other, and where each ends.
+        self._names = bytearray()
+        self._name_ends = array("q")
+        self._sizes = array("q")
+        self._mtimes = array("q")
+        # Network, station, location and channel of each extent, and where each file's end.
+        self._codes = array("i")
+        self._extents = array("q")
+        self.extent_ends = array("q")
+
+    def append(self, file: IndexedFile) -> int:
+        """Add a file; returns its number."""
+        head, slash, name = file.path.rpartition("/")
+        self._folders.append(self.texts.number(head + slash))
+        self._names += os.fsencode(name)
+        self._name_ends.append(len(self._names))
+        self._sizes.append(file.size)
+        self._mtimes.append(file.mtime_ns)
+        for extent in file.channels:
+            self._codes.extend(map(self.texts.number, extent.code))
+            self._extents.extend((extent.start_ns, extent.end_ns))
+        self.extent_ends.append(len(self._extents) // 2)
+        return len(self._sizes) - 1
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    @overload
+    def __getitem__(self, number: int) -> IndexedFile: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[IndexedFile]: ...
+    def __getitem__(self, number: int | slice) -> IndexedFile | list[IndexedFile]:
+        if isinstance(number, slice):
+            return [self._file(each) for each in range(*number.indices(len(self)))]
+        return self._file(range(len(self))[number])
+
+    def _file(self, number: int) -> IndexedFile:
+        first = self.extent_ends[number - 1] if number else 0
+        channels = tuple(map(self._extent, range(first, self.extent_ends[number])))
+        return IndexedFile(self.path(number), self._sizes[number], self._mtimes[number], channels)
+
+    def _extent(self, at: int) -> ChannelExtent:
+        network, station, location, channel = map(
+            self.texts.__getitem__, self._codes[4 * at : 4 * at + 4]
+        )
+        code = (network, station, location, channel)
+        return ChannelExtent(code, self._extents[2 * at], self._extents[2 * at + 1])
+
+    def codes(self) -> Int64:
+        """Codes of all extents, as numbers of `texts`; shape (extents, 4)."""
+        return np.array(self._codes, dtype=np.int64).reshape(-1, 4)
+
+    def path(self, number: int) -> str:
+        """Path of a file."""
+        begin = self._name_ends[number - 1] if number else 0
+        name = self._names[begin : self._name_ends[number]]
+        return self.texts[self._folders[number]] + os.fsdecode(bytes(name))
+
+    def stamp(self, number: int) -> tuple[int, int]:
+        """Size of a file, and time of its last change in nanoseconds."""
+        return self._sizes[number], self._mtimes[number]
+
+    def spans(self) -> Int64:
+        """First and last sample of all extents, in nanoseconds; shape (extents, 2)."""
+        return np.array(self._extents, dtype=np.int64).reshape(-1, 2)
+
+    def seconds(self) -> NDArray[np.float64]:
+        """How much each file holds, summed over its channels."""
+        spans = self.spans()
+        ends = np.array(self.extent_ends, dtype=np.int64)
+        starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
+        durations = (spans[:, 1] - spans[:, 0]) / NS_PER_S
+        total: NDArray[np.float64] = np.add.reduceat(durations, starts) if len(ends) else durations
+        return total
