@@ -81,9 +81,9 @@ class FileTable(Sequence[IndexedFile]):
         code = (network, station, location, channel)
         return ChannelExtent(code, self._extents[2 * at], self._extents[2 * at + 1])
 
-    def codes(self) -> Int64:
+    def codes(self) -> NDArray[np.int32]:
         """Codes of all extents, as numbers of `texts`; shape (extents, 4)."""
-        return np.array(self._codes, dtype=np.int64).reshape(-1, 4)
+        return np.array(self._codes, dtype=np.int32).reshape(-1, 4)
 
     def path(self, number: int) -> str:
         """Path of a file."""

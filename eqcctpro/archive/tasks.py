@@ -22,6 +22,9 @@ __all__ = ["Heading", "StationTask", "TaskTable", "Tasks"]
 
 Int64 = NDArray[np.int64]
 
+# Tasks whose spans are sought at a time, so that memory stays flat.
+AT_A_TIME = 2048
+
 
 @dataclass(frozen=True, slots=True)
 class StationTask:
@@ -183,17 +186,19 @@ class TaskTable:
         task, at = _members(self._file_ends, rows)
         member, extent = _members(files.extent_ends, np.array(self._files, dtype=np.int64)[at])
         task = task[member]
-        codes = np.array(self._codes, dtype=np.int64).reshape(-1, 5)[rows][task]
+        codes = np.array(self._codes, dtype=np.int32).reshape(-1, 5)[rows][task]
         found = files.codes()[extent]
         same = np.all(found[:, :3] == codes[:, :3], axis=1)
         same &= self._instruments(found[:, 3], codes[:, 3])
         owned = self.owned()[rows][task[same]]
         spans = files.spans()[extent[same]]
-        station = codes[same, 0] << 32 | codes[same, 1]
+        station = codes[same, 0].astype(np.int64) << 32 | codes[same, 1]
         first, last = np.maximum(spans[:, 0], owned[:, 0]), np.minimum(spans[:, 1], owned[:, 1])
         return np.stack([station, first, last], axis=1)
 
-    def _instruments(self, channels: Int64, instruments: Int64) -> NDArray[np.bool_]:
+    def _instruments(
+        self, channels: NDArray[np.int32], instruments: NDArray[np.int32]
+    ) -> NDArray[np.bool_]:
         """Whether channels are of instruments, both as numbers of their codes."""
         known = {self._texts[number]: number for number in np.unique(instruments).tolist()}
         of_channel = np.full(int(channels.max(initial=0)) + 1, -1)
@@ -264,8 +269,9 @@ class Tasks(Sequence[StationTask]):
 
     def spans_of(self, positions: Iterable[int]) -> Int64:
         """What files hold of the instruments of some tasks; see `TaskTable.spans_of`."""
-        rows = np.array(self.rows)[np.fromiter(positions, dtype=np.int64)]
-        return self.table.spans_of(rows.astype(np.int64))
+        rows = np.array(self.rows, dtype=np.int64)[np.fromiter(positions, dtype=np.int64)]
+        parts = [rows[at : at + AT_A_TIME] for at in range(0, len(rows), AT_A_TIME)]
+        return np.concatenate([np.empty((0, 3), np.int64), *map(self.table.spans_of, parts)])
 
     def choose(self, rows: Iterable[int]) -> Tasks:
         """Those of some rows of the table."""

@@ -188,6 +188,7 @@ class RunJournal(NoJournal):
             for key, id_, task in zip(self.keys, self.ids, self.plan.tasks, strict=True)
             if id_ not in known
         )
+        self.ids = []  # the record has them
         store.blame(self.died_over)
         where = (os.getpid(), socket.gethostname(), self.config.mode, _command())
         store.begin_attempt(Attempt(number, *where, now, now, None, None, 0))

@@ -25,7 +25,7 @@ __all__ = ["atomic_file", "check_writable", "csv_lines", "write_csv", "write_par
 # Rows that are written at a time, so that memory stays flat: few are needed to write text as
 # fast, and Parquet compresses more at once better.
 CSV_ROWS = 4_096
-PARQUET_ROWS = 16_384
+PARQUET_ROWS = 8_192
 
 
 @contextmanager
