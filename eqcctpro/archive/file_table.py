@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Sequence
 from typing import overload
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.index import ChannelExtent, IndexedFile
-from eqcctpro.archive.texts import Texts
+from eqcctpro.archive.texts import ENCODING, Texts
 from eqcctpro.times import NS_PER_S
 
 __all__ = ["FileTable"]
@@ -47,7 +46,7 @@ class FileTable(Sequence[IndexedFile]):
         """Add a file; returns its number."""
         head, slash, name = file.path.rpartition("/")
         self._folders.append(self.texts.number(head + slash))
-        self._names += os.fsencode(name)
+        self._names += name.encode(*ENCODING)
         self._name_ends.append(len(self._names))
         self._sizes.append(file.size)
         self._mtimes.append(file.mtime_ns)
@@ -83,21 +82,24 @@ class FileTable(Sequence[IndexedFile]):
 
     def codes(self) -> NDArray[np.int32]:
         """Codes of all extents, as numbers of `texts`; shape (extents, 4)."""
-        return np.array(self._codes, dtype=np.int32).reshape(-1, 4)
+        return np.frombuffer(self._codes, dtype=np.int32).reshape(-1, 4)
 
     def path(self, number: int) -> str:
         """Path of a file."""
         begin = self._name_ends[number - 1] if number else 0
-        name = self._names[begin : self._name_ends[number]]
-        return self.texts[self._folders[number]] + os.fsdecode(bytes(name))
+        name = self._names[begin : self._name_ends[number]].decode(*ENCODING)
+        return self.texts[self._folders[number]] + name
 
     def stamp(self, number: int) -> tuple[int, int]:
         """Size of a file, and time of its last change in nanoseconds."""
         return self._sizes[number], self._mtimes[number]
 
     def spans(self) -> Int64:
-        """First and last sample of all extents, in nanoseconds; shape (extents, 2)."""
-        return np.array(self._extents, dtype=np.int64).reshape(-1, 2)
+        """First and last sample of all extents, in nanoseconds; shape (extents, 2).
+
+        Like `codes` a view: no file can be added while there is one.
+        """
+        return np.frombuffer(self._extents, dtype=np.int64).reshape(-1, 2)
 
     def seconds(self) -> NDArray[np.float64]:
         """How much each file holds, summed over its channels."""

@@ -184,13 +184,14 @@ class TaskTable:
         """
         files = self.files
         task, at = _members(self._file_ends, rows)
-        member, extent = _members(files.extent_ends, np.array(self._files, dtype=np.int64)[at])
+        numbers = np.frombuffer(self._files, dtype=np.int32)[at]
+        member, extent = _members(files.extent_ends, numbers.astype(np.int64))
         task = task[member]
-        codes = np.array(self._codes, dtype=np.int32).reshape(-1, 5)[rows][task]
+        codes = np.frombuffer(self._codes, dtype=np.int32).reshape(-1, 5)[rows][task]
         found = files.codes()[extent]
         same = np.all(found[:, :3] == codes[:, :3], axis=1)
         same &= self._instruments(found[:, 3], codes[:, 3])
-        owned = self.owned()[rows][task[same]]
+        owned = self.owned(rows)[task[same]]
         spans = files.spans()[extent[same]]
         station = codes[same, 0].astype(np.int64) << 32 | codes[same, 1]
         first, last = np.maximum(spans[:, 0], owned[:, 0]), np.minimum(spans[:, 1], owned[:, 1])
@@ -206,10 +207,11 @@ class TaskTable:
             of_channel[number] = known.get(self._texts[number][:-1], -1)
         return of_channel[channels] == instruments
 
-    def owned(self) -> Int64:
-        """First time that each task's chunk owns, and the first it does not; shape (tasks, 2)."""
+    def owned(self, rows: NDArray[np.int64]) -> Int64:
+        """First time that the chunks of tasks own, and the first they do not; shape (tasks, 2)."""
         spans = [(chunk.own_start_ns, chunk.own_end_ns) for chunk in self._chunks]
-        return np.array(spans, dtype=np.int64).reshape(-1, 2)[np.array(self._of_chunks, np.intp)]
+        of_chunks = np.frombuffer(self._of_chunks, dtype=np.int32)[rows]
+        return np.array(spans, dtype=np.int64).reshape(-1, 2)[of_chunks]
 
     def size(self, row: int) -> int:
         """Bytes of a task's files."""
@@ -265,7 +267,7 @@ class Tasks(Sequence[StationTask]):
 
     def owned(self) -> Int64:
         """First time that the chunk of each task owns, and the first it does not, in ns."""
-        return self.table.owned()[self.rows]
+        return self.table.owned(np.array(self.rows, dtype=np.int64))
 
     def spans_of(self, positions: Iterable[int]) -> Int64:
         """What files hold of the instruments of some tasks; see `TaskTable.spans_of`."""
@@ -279,7 +281,7 @@ class Tasks(Sequence[StationTask]):
 
 
 def _members(
-    ends: Sequence[int], groups: NDArray[np.int64]
+    ends: array[int], groups: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Members of groups that lie one after the other: whose each is, and where it lies.
 
@@ -290,7 +292,8 @@ def _members(
     groups : ndarray of int64
         Those that are wanted.
     """
-    edges = np.concatenate([[0], np.array(ends, dtype=np.int64)])
-    begin, count = edges[groups], edges[groups + 1] - edges[groups]
+    edges = np.frombuffer(ends, dtype=np.int64)
+    begin = np.where(groups, edges[groups - 1], 0)
+    count = edges[groups] - begin
     owner = np.repeat(np.arange(len(groups)), count)
     return owner, np.arange(len(owner)) + np.repeat(begin - np.cumsum(count) + count, count)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from array import array
 from collections.abc import Callable
 
-__all__ = ["Texts"]
+__all__ = ["ENCODING", "Texts"]
+
+# Round trips of any string, also of file names that are no text.
+ENCODING = ("utf-8", "surrogatepass")
 
 # Strings that take a megabyte, and above which less memory is worth more than ready strings.
 MANY_TEXTS = 8192
@@ -44,7 +46,7 @@ class Texts:
         if not self._ends:
             return self._open[number]
         begin = self._ends[number - 1] if number else 0
-        return os.fsdecode(bytes(self._sealed[begin : self._ends[number]]))
+        return self._sealed[begin : self._ends[number]].decode(*ENCODING)
 
     def seal(self) -> None:
         """Say that there will be no more.
@@ -56,6 +58,6 @@ class Texts:
         if len(self._open) < MANY_TEXTS:
             return
         for text in self._open:
-            self._sealed += os.fsencode(text)
+            self._sealed += text.encode(*ENCODING)
             self._ends.append(len(self._sealed))
         self._open.clear()

@@ -72,15 +72,16 @@ class Execution:
         self.plan = plan
         self.workers = workers
         self.journal = journal or NoJournal(plan.tasks)
-        self.records = TaskRecords(len(plan.tasks), self.journal.restored.records.values())
+        restored = self.journal.hand_over()
+        self.records = TaskRecords(len(plan.tasks), restored.records.values())
         self.stages = StageSeconds()
         self.adaptations: list[str] = []
         self.sampler = ResourceSampler(gpus=gpus, after=watched)
         self._begun = False
         self._settings = settings
         self._open_chunks = open_chunks
-        self._picks: list[RawPicks] = [self.journal.restored.findings.picks]
-        self._detections: list[RawPicks] = [self.journal.restored.findings.detections]
+        self._picks: list[RawPicks] = [restored.findings.picks]
+        self._detections: list[RawPicks] = [restored.findings.detections]
 
     def results(self, stop: Callable[[], bool] = lambda: False) -> Iterator[BundleResult]:
         """Every bundle, after its findings have been kept.

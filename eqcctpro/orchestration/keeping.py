@@ -79,6 +79,12 @@ class NoJournal:
         """The configuration with what an earlier run had chosen by itself."""
         return config
 
+    def hand_over(self) -> Restored:
+        """What an earlier run had got, which is not kept here any longer."""
+        restored = self.restored
+        self.restored = Restored(again=restored.again)
+        return restored
+
     def begin(self, workers: Workers) -> None:
         """Start to keep results."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -18,30 +17,31 @@ __all__ = ["RunResult"]
 SOME_FAILED = 10
 
 
-@dataclass(frozen=True)
 class RunResult:
     """What a run found and where it is.
 
     Attributes
     ----------
-    tables : RunTables
-        The findings, of which tables are made when they are asked for.
     summary : dict
         The content of ``summary.json``: counts, reasons, seconds, versions, paths.
     """
 
-    tables: RunTables = field(repr=False)
-    summary: dict[str, Any] = field(repr=False)
+    def __init__(self, tables: RunTables, summary: dict[str, Any]) -> None:
+        self._tables = tables
+        self.summary = summary
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.counts})"
 
     @property
     def table(self) -> pa.Table:
         """The pick table."""
-        return self.tables.picks.table
+        return self._tables.picks.table
 
     @property
     def detections(self) -> pa.Table | None:
         """The detection table, of models that yield detections."""
-        found = self.tables.detections
+        found = self._tables.detections
         return None if found is None else found.table
 
     @property

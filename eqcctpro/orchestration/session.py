@@ -44,7 +44,7 @@ from eqcctpro.resources.sampler import ResourceSampler
 
 __all__ = ["CHANGEABLE", "PickSession"]
 
-# It takes some 20 ms, and with less to do there is less to return.
+# Python's part of it takes some 20 ms, and with less to do there is less to return.
 MANY_TASKS = 2000
 
 #: Settings that may differ between the runs of a session.
@@ -193,7 +193,6 @@ class PickSession:
             clock.lap("pick")
             journal.settle()  # what cannot be recorded is said before results are written
             name = run_id(config, weights, plan.tasks)
-            # Copies: what workers have sent may be memory that they share.
             tables = _tables(run, picker, name)
             if len(plan.tasks) >= MANY_TASKS:
                 return_free_memory()  # of waveforms and of findings as they came
@@ -324,6 +323,7 @@ def _note_failures(
 
 
 def _tables(run: Execution, picker: Picker, name: str) -> RunTables:
+    """Findings in their order: copies, since workers may have sent memory that they share."""
     picks, detections = run.take_found()
     tasks = run.plan.tasks
     return RunTables(

@@ -31,7 +31,7 @@ class TaskRecords(Mapping[int, TaskRecord]):
         self._statuses = bytearray([NOT_ENDED]) * n_tasks
         # Windows, samples and picks outside of the run's span, of each task.
         self._numbers = array("q", bytes(24 * n_tasks))
-        # Reason, error and notes, of the few tasks that have any.
+        # Reason, error and notes, of tasks that have any or ended as empty or failed: few.
         self._texts: dict[int, tuple[str, str, tuple[str, ...]]] = {}
         self._n_ended = 0
         self.add(records)
@@ -46,7 +46,7 @@ class TaskRecords(Mapping[int, TaskRecord]):
             self._numbers[at] = record.n_windows
             self._numbers[at + 1] = record.n_samples
             self._numbers[at + 2] = record.n_outside
-            if record.reason or record.error or record.notes:
+            if record.status != "done" or record.reason or record.error or record.notes:
                 self._texts[task] = (record.reason, record.error, record.notes)
             else:
                 self._texts.pop(task, None)
@@ -75,7 +75,7 @@ class TaskRecords(Mapping[int, TaskRecord]):
         return (task for task, status in enumerate(self._statuses) if status in wanted)
 
     def with_texts(self) -> list[TaskRecord]:
-        """Records that have a reason, an error or notes, in the plan's order."""
+        """Records that are not done or have notes, in the plan's order."""
         return [self[task] for task in sorted(self._texts)]
 
     def totals(self) -> dict[str, int]:

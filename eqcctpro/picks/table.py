@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -73,6 +72,11 @@ class PickRows:
     run_id : str
     schema : pyarrow.Schema
         `PICK_SCHEMA` or `DETECTION_SCHEMA`.
+
+    Attributes
+    ----------
+    phases : dict of str to int
+        How many there are of each phase that there are any of.
     """
 
     def __init__(
@@ -91,7 +95,6 @@ class PickRows:
             for column, name in zip(columns.values(), (*codes, task.chunk.name), strict=True):
                 column.append(name)
         self.schema = schema
-        self._labels = picker.labels
         self._texts = {name: column.texts() for name, column in columns.items()}
         self._texts |= {"phase": Texts(picker.labels), "model": Texts([picker.model])}
         self._texts |= {"weights": Texts([picker.weights]), "run_id": Texts([run_id])}
@@ -99,6 +102,10 @@ class PickRows:
         ranks.insert(-1, _ranks(picker.labels)[raw.label])
         times: NDArray[np.integer[Any]] = _microseconds(raw.time_ns)
         order = np.lexsort((*reversed(ranks), times))
+        counts = np.bincount(raw.label, minlength=len(picker.labels)).tolist()
+        self.phases = {label: n for label, n in zip(picker.labels, counts, strict=True) if n}
+        self._n_rows = len(raw)
+        self._table: pa.Table | None = None
         self._raw = raw.take(order)
         of_used = of_used[order]
         self._which: dict[str, NDArray[np.integer[Any]]] = {
@@ -106,27 +113,28 @@ class PickRows:
         }
 
     def __len__(self) -> int:
-        return len(self._raw)
+        return self._n_rows
 
     @property
     def texts(self) -> Iterable[Texts]:
         """All texts of the table."""
         return self._texts.values()
 
-    @property
-    def phases(self) -> dict[str, int]:
-        """How many there are of each phase that there are any of."""
-        counts = np.bincount(self._raw.label, minlength=len(self._labels)).tolist()
-        return {label: n for label, n in zip(self._labels, counts, strict=True) if n}
-
     def parts(self, rows: int) -> Iterator[pa.Table]:
         """The table in parts of so many rows."""
-        return (self._rows(slice(at, at + rows)) for at in range(0, len(self), rows))
+        for at in range(0, len(self), rows):
+            if self._table is not None:
+                yield self._table.slice(at, rows)
+            else:
+                yield self._rows(slice(at, at + rows))
 
-    @cached_property
+    @property
     def table(self) -> pa.Table:
-        """All rows."""
-        return self._rows(slice(None))
+        """All rows, which take the place of what they are made of."""
+        if self._table is None:
+            self._table = self._rows(slice(None))
+            self._raw, self._which = RawPicks.empty(), {}
+        return self._table
 
     def _rows(self, part: slice) -> pa.Table:
         raw = self._raw.take(part)

@@ -14,9 +14,10 @@ __all__ = ["Errand"]
 class Errand:
     """Work that a thread does beside; nothing at the process's end waits for it.
 
-    A thread that has done its work waits for the next errand, whoever sends it.  New threads
-    would be given memory by the C library from one of its arenas after the other, in a process
-    with many threads, and what each had of waveforms would stay with the arena.
+    A thread that has done its work waits for the next errand, whoever sends it, and does it on
+    the cores of whoever does.  New threads would be given memory by the C library from one of
+    its arenas after the other, in a process with many threads, and what each had of waveforms
+    would stay with the arena.
 
     Parameters
     ----------
@@ -25,11 +26,13 @@ class Errand:
     """
 
     def __init__(self, work: Callable[[Errand], None]) -> None:
-        self._work = work
+        self._work: Callable[[Errand], None] | None = work
         self._done = threading.Event()
+        self._cores: set[int] = set()
 
     def start(self) -> None:
         """Have it done."""
+        self._cores = _own_cores()
         try:
             thread = _idle.pop()
         except IndexError:
@@ -41,12 +44,15 @@ class Errand:
         """Wait until it is done, at most so long."""
         self._done.wait(seconds)
 
-    def carry_out(self) -> None:
-        """Do it, in the thread that calls."""
-        try:
-            self._work(self)
-        finally:
-            self._done.set()
+    def carry_out(self) -> threading.Event:
+        """Do it, in the thread that calls; returns what tells others that it is done."""
+        if self._cores != _own_cores():
+            os.sched_setaffinity(0, self._cores)
+        # The work knows this errand, too: the two would keep each other.
+        work, self._work = self._work, None
+        if work is not None:
+            work(self)
+        return self._done
 
 
 class _Thread(threading.Thread):
@@ -56,10 +62,14 @@ class _Thread(threading.Thread):
 
     def run(self) -> None:
         while True:
-            errand = self.errands.get()
-            errand.carry_out()
-            del errand  # and what it holds
-            _idle.append(self)
+            done = self.errands.get().carry_out()
+            _idle.append(self)  # before anybody knows that it is
+            done.set()
+
+
+def _own_cores() -> set[int]:
+    """Cores of the thread that calls, where the system tells."""
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
 
 
 _idle: deque[_Thread] = deque()

@@ -30,7 +30,8 @@ class Feeder:
     """Prepares station tasks in order, in a thread beside; iterate to take them.
 
     A task that is not read within ``settings.item_timeout_s``, because a file system hangs,
-    ends as failed, and another thread goes on with the next one.
+    ends as failed, and another thread goes on with the next one.  What the first one reads
+    after all is not wanted any more.
 
     Parameters
     ----------
@@ -129,6 +130,7 @@ class Feeder:
             if errand is self._errand:
                 self._failure = error
         finally:
+            cache.close()
             with self._changed:
                 if errand is self._errand:
                     self._ended = True

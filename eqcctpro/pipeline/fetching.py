@@ -60,6 +60,13 @@ class Fetched:
         except InputError as error:
             raise DecodeError(error.message, hint=error.hint) from error
 
+    def close(self) -> None:
+        """Fetch nothing more; what is on its way is not waited for."""
+        self._under_way.clear()
+        if self._pool is not None:
+            self._pool.shutdown(wait=False, cancel_futures=True)
+            self._pool = None
+
 
 def _addresses(task: StationTask) -> dict[str, tuple[int, int]]:
     return {

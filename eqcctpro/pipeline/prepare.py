@@ -113,6 +113,11 @@ class FileCache:
             del self._kept[path]
         return decoded
 
+    def close(self) -> None:
+        """Forget everything, and fetch nothing more."""
+        self._kept.clear()
+        self._fetched.close()
+
 
 def load_segments(
     task: StationTask, decoded: Sequence[DecodedFile], context_ns: int, notes: list[str]
