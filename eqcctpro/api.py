@@ -83,9 +83,11 @@ class RunEQCCTPro:
     ripper : bool
         One Ray task per bundle of stations instead of persistent actors.
     ripper_ignore_cpu_ram_cap, ignore_cpu_ram_cap : bool
-        Start all workers that are asked for, whatever the memory.
+        Start all workers that are asked for, whatever the memory; the first one only with
+        `ripper`.
     mode : {"local", "modelactor", "ripper"}, optional
-        Overrides `ripper`; ``"local"`` runs in this process.
+        ``"local"`` runs in this process; by default ``"ripper"`` with `ripper`, else
+        ``"modelactor"``.
     runtime, batch_size, window_grid, bandpass, model_arguments, formats, overview, report
         As in `eqcctpro.PickConfig`.  ``runtime="tensorflow"`` runs EQCCT as published.
     journal : bool
@@ -197,7 +199,7 @@ class RunEQCCTPro:
         _refuse_impossible(given)
         mode = mode or ("ripper" if ripper else "modelactor")
         on_ray = mode != "local"
-        ignore_cap = ripper_ignore_cpu_ram_cap if mode == "ripper" else ignore_cpu_ram_cap
+        ignore_cap = ignore_cpu_ram_cap or ripper_ignore_cpu_ram_cap
         one_by_default = on_ray or runtime == "tensorflow"
         timed = start_time is not None and end_time is not None
         values: dict[str, Any] = dict(
@@ -280,6 +282,17 @@ def _refuse_impossible(given: Mapping[str, Any]) -> None:
         for name in ("number_of_concurrent_station_predictions", "tmp_dir"):
             if given[name] is not None:
                 raise SettingsError(f"{name} applies to the modes modelactor and ripper")
+        if given["number_of_concurrent_timechunk_predictions"] != 1:
+            raise SettingsError(
+                "number_of_concurrent_timechunk_predictions applies to the modes modelactor "
+                "and ripper"
+            )
+    mode = given["mode"] or ("ripper" if given["ripper"] else "modelactor")
+    for name in ("ripper", "ripper_ignore_cpu_ram_cap"):
+        if given[name] and mode != "ripper":
+            raise SettingsError(
+                f"{name} is set and the mode is {mode}", hint="mode='ripper', or leave it out"
+            )
     if (given["start_time"] is None) != (given["end_time"] is None):
         raise SettingsError("start_time and end_time belong together: give both, or neither")
     if given["start_time"] is None and (given["timechunk_dt"], given["waveform_overlap"]) != (1, 0):

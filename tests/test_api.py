@@ -152,7 +152,7 @@ def test_every_parameter_of_eqcctpro_is_there() -> None:
         ({}, {"mode": "modelactor", "formats": ("csv", "parquet", "eqcctpro")}),
         ({"ripper": True}, {"mode": "ripper"}),
         ({"ignore_cpu_ram_cap": True}, {"ignore_ram_cap": True}),
-        ({"ripper_ignore_cpu_ram_cap": True}, {"ignore_ram_cap": False}),
+        ({"ripper": True, "ignore_cpu_ram_cap": True}, {"ignore_ram_cap": True}),
         ({"ripper": True, "ripper_ignore_cpu_ram_cap": True}, {"ignore_ram_cap": True}),
         ({"mode": "local", "runtime": "openvino"}, {"mode": "local", "runtime": "openvino"}),
         ({"model_arguments": {"overlap": 0.5}}, {"model_arguments": {"overlap": 0.5}}),
@@ -211,6 +211,9 @@ def test_parameter_reaches_the_settings(given: dict[str, Any], expected: dict[st
         ({"bandpass": (45, 1)}, "bandpass"),
         ({"mode": "local", "number_of_concurrent_station_predictions": 2}, "number_of_concurrent"),
         ({"mode": "local", "tmp_dir": "/tmp"}, "tmp_dir"),
+        ({"mode": "local", "number_of_concurrent_timechunk_predictions": 2}, "timechunk_pred"),
+        ({"mode": "local", "ripper": True}, "ripper is set and the mode is local"),
+        ({"ripper_ignore_cpu_ram_cap": True}, "ripper_ignore_cpu_ram_cap is set"),
     ],
 )
 def test_wrong_parameter_is_named_before_any_work(given: dict[str, Any], names: str) -> None:

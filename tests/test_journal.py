@@ -31,7 +31,7 @@ from eqcctpro.picks.eqcctpro_folders import station_file
 from eqcctpro.pipeline import feeder
 
 Session = PickSession
-RESULTS = ("picks.csv", "picks.parquet", "detections.csv")
+RESULTS = ("picks.csv", "picks.parquet", "detections.csv", "detections.parquet")
 
 
 @pytest.fixture(scope="module")
@@ -240,13 +240,16 @@ class TestDifferences:
     def test_fresh_discards_what_the_run_wrote_and_nothing_else(
         self, session: Session, tmp_path: Path, after: Any
     ) -> None:
-        run(session, tmp_path, formats=("csv", "parquet", "eqcctpro"))
+        run(session, tmp_path, formats=("csv", "parquet", "eqcctpro"), annotations=True)
         mine = tmp_path / "notes.txt"
         mine.write_text("not the run's")
+        (curves,) = (tmp_path / "annotations").iterdir()
+        assert any(curves.glob("*.mseed"))
         (tmp_path / ".picks.csv.abcd1234").write_text("half")
         after(2, stop)
         with pytest.raises(EQCCTProError):
-            run(session, tmp_path, resume="never", formats=("csv", "parquet"))
+            run(session, tmp_path, resume="never", formats=("csv", "parquet"), annotations=False)
+        assert not (tmp_path / "annotations").exists()
         assert {path.name for path in tmp_path.glob("*.*")} >= {"notes.txt", "run.log"}
         assert not any((tmp_path / name).exists() for name in (*RESULTS, "summary.json"))
         assert not (tmp_path / ".picks.csv.abcd1234").exists()

@@ -18,6 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from eqcctpro.config import PickConfig
 from eqcctpro.picks.eqcctpro_folders import EQCCTPRO_COLUMNS
 from eqcctpro.picks.table import DETECTION_SCHEMA, PICK_SCHEMA
 from eqcctpro.synthetic.network import START_NS
@@ -120,6 +121,8 @@ class TestPickTable:
         rows = lines(result.paths["detections_csv"])
         assert list(rows[0]) == DETECTION_SCHEMA.names
         assert len(rows) == result.detections.num_rows >= 10
+        table = pa.parquet.read_table(result.paths["detections_parquet"])
+        assert table.equals(result.detections)
         assert all(row["start_time"] <= row["time"] <= row["end_time"] for row in rows)
 
     def test_result_is_what_was_written(self, result: Any) -> None:
@@ -148,7 +151,7 @@ class TestPickTable:
     ) -> None:
         pick(archive, model=imported_model, stations="DEM01", formats="parquet", output=tmp_path)
         written = {path.name for path in tmp_path.iterdir()}
-        assert written == {"picks.parquet", "summary.json", "run.log"}
+        assert written == {"picks.parquet", "detections.parquet", "summary.json", "run.log"}
 
     def test_the_same_run_gives_the_same_bytes_and_leaves_nothing_else(
         self, pick: Any, archive: Path, imported_model: str, tmp_path: Path
@@ -326,6 +329,30 @@ class TestTerminal:
         for name in [*names.split(), "quiet", "verbose", "keep-going"]:
             assert f"--{name}" in text, name
         assert "Exit codes" in text
+
+
+def test_help_tells_the_defaults_of_the_settings() -> None:
+    from typer.main import get_command
+
+    from eqcctpro.cli import app
+
+    def text(parameter: Any, default: Any) -> str:
+        if isinstance(default, bool):
+            return (parameter.opts if default else parameter.secondary_opts)[0].lstrip("-")
+        return ",".join(default) if isinstance(default, tuple) else f"{default:g}"
+
+    fields = {name: f for name, f in PickConfig.model_fields.items() if not f.is_required()}
+    fields["format_"] = fields["formats"]
+    told = set()
+    for option in get_command(app).commands["pick"].params:
+        # Where the command has a default of its own, the settings' is not for it.
+        if option.default is None and option.name in fields:
+            default = fields[option.name].get_default()
+            if default or (default is False and option.secondary_opts):
+                said = option.show_default
+                assert said == (default if isinstance(default, str) else text(option, default))
+                told.add(option.name)
+    assert {"model", "mode", "device", "format_", "overview", "report", "item_timeout"} <= told
 
 
 def test_progress_lines() -> None:

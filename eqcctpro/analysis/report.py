@@ -34,6 +34,7 @@ _FILES: Final = {
     "picks_csv": "Picks (CSV)",
     "picks_parquet": "Picks (Parquet)",
     "detections_csv": "Detections (CSV)",
+    "detections_parquet": "Detections (Parquet)",
     "overview": "Overview picture",
     "summary": "Summary (JSON)",
     "log": "Log",

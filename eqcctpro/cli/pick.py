@@ -32,7 +32,11 @@ def pick(
     output: Annotated[Path | None, Option("-o", "--output", help="Folder for the results.")] = None,
     model: Annotated[
         str | None,
-        Option(help="Parent/child, or Parent/path of weights.", rich_help_panel=_MODEL),
+        Option(
+            help="Parent/child, or Parent/path of weights.",
+            show_default="EQTransformer/original",
+            rich_help_panel=_MODEL,
+        ),
     ] = None,
     p_model: Annotated[
         Path | None,
@@ -46,6 +50,7 @@ def pick(
         str | None,
         Option(
             help="auto, chunks, files, sds, list, scedc, ncedc or earthscope.",
+            show_default="auto",
             rich_help_panel=_INPUT,
         ),
     ] = None,
@@ -68,11 +73,20 @@ def pick(
         Option(help="Cut time into chunks of so many minutes.", rich_help_panel=_INPUT),
     ] = None,
     overlap: Annotated[
-        float | None, Option(help="Minutes that neighbouring chunks share.", rich_help_panel=_INPUT)
+        float | None,
+        Option(
+            help="Minutes that neighbouring chunks share.",
+            show_default="0",
+            rich_help_panel=_INPUT,
+        ),
     ] = None,
     window_grid: Annotated[
         str | None,
-        Option(help="trace (SeisBench's placement) or absolute.", rich_help_panel=_MODEL),
+        Option(
+            help="trace (SeisBench's placement) or absolute.",
+            show_default="trace",
+            rich_help_panel=_MODEL,
+        ),
     ] = None,
     stations: Annotated[
         str | None,
@@ -102,18 +116,24 @@ def pick(
         ),
     ] = None,
     mode: Annotated[
-        str | None, Option(help="local, modelactor or ripper.", rich_help_panel=_WHERE)
+        str | None,
+        Option(help="local, modelactor or ripper.", show_default="local", rich_help_panel=_WHERE),
     ] = None,
     workers: Annotated[int | None, Option(help="Ray workers.", rich_help_panel=_WHERE)] = None,
     address: Annotated[
         str | None, Option(help="A running Ray cluster to join.", rich_help_panel=_WHERE)
     ] = None,
     device: Annotated[
-        str | None, Option(help="cpu, cuda or cuda:0,1.", rich_help_panel=_WHERE)
+        str | None,
+        Option(help="cpu, cuda or cuda:0,1.", show_default="cpu", rich_help_panel=_WHERE),
     ] = None,
     runtime: Annotated[
         str | None,
-        Option(help="auto, torch, onnxruntime, openvino or tensorflow.", rich_help_panel=_WHERE),
+        Option(
+            help="auto, torch, onnxruntime, openvino or tensorflow.",
+            show_default="auto",
+            rich_help_panel=_WHERE,
+        ),
     ] = None,
     threads: Annotated[
         int | None, Option(help="Threads of each worker.", rich_help_panel=_WHERE)
@@ -131,19 +151,35 @@ def pick(
     ] = None,
     gpu_vram_safety_cap: Annotated[
         float | None,
-        Option(help="Share of a GPU's memory that may be full (0.95).", rich_help_panel=_WHERE),
+        Option(
+            help="Share of a GPU's memory that may be full.",
+            show_default="0.95",
+            rich_help_panel=_WHERE,
+        ),
     ] = None,
     cudnn_headroom: Annotated[
         float | None,
-        Option(help="Share of GPU memory left for workspaces (0.25).", rich_help_panel=_WHERE),
+        Option(
+            help="Share of GPU memory left for workspaces.",
+            show_default="0.25",
+            rich_help_panel=_WHERE,
+        ),
     ] = None,
     ram_safety_cap: Annotated[
         float | None,
-        Option(help="Share of available memory to fill (0.90).", rich_help_panel=_WHERE),
+        Option(
+            help="Share of available memory to fill.",
+            show_default="0.9",
+            rich_help_panel=_WHERE,
+        ),
     ] = None,
     precision: Annotated[
         str | None,
-        Option(help="f32, or bf16: faster on some CPUs, other picks.", rich_help_panel=_WHERE),
+        Option(
+            help="f32, or bf16: faster on some CPUs, other picks.",
+            show_default="f32",
+            rich_help_panel=_WHERE,
+        ),
     ] = None,
     batch_size: Annotated[
         int | None, Option(help="Windows in a batch.", rich_help_panel=_WHERE)
@@ -175,6 +211,7 @@ def pick(
         Option(
             "--format",
             help="Any of csv,parquet,quakeml,scml,pyocto,gamma,phasenet,nonlinloc,eqcctpro.",
+            show_default="csv,parquet",
             rich_help_panel=_PICKS,
         ),
     ] = None,
@@ -195,10 +232,16 @@ def pick(
         ),
     ] = None,
     overview: Annotated[
-        bool | None, Option("--overview/--no-overview", help="Draw overview.png.")
+        bool | None,
+        Option("--overview/--no-overview", help="Draw overview.png.", show_default="overview"),
     ] = None,
     report: Annotated[
-        bool | None, Option("--report/--no-report", help="Write report.html, a page on the run.")
+        bool | None,
+        Option(
+            "--report/--no-report",
+            help="Write report.html, a page on the run.",
+            show_default="no-report",
+        ),
     ] = None,
     resume: Annotated[
         bool, Option("--resume", help="Insist on going on with the unfinished run in OUT.")
@@ -208,13 +251,22 @@ def pick(
     ] = False,
     retry_failed: Annotated[
         bool | None,
-        Option("--retry-failed/--keep-failed", help="On going on, pick again what failed."),
+        Option(
+            "--retry-failed/--keep-failed",
+            help="On going on, pick again what failed.",
+            show_default="retry-failed",
+        ),
     ] = None,
     journal: Annotated[
-        bool | None, Option("--journal/--no-journal", help="Record what is done, to go on later.")
+        bool | None,
+        Option(
+            "--journal/--no-journal",
+            help="Record what is done, to go on later.",
+            show_default="journal",
+        ),
     ] = None,
     item_timeout: Annotated[
-        float | None, Option(help="Seconds in which a station must be read (600).")
+        float | None, Option(help="Seconds in which a station must be read.", show_default="600")
     ] = None,
     config: Annotated[
         Path | None, Option(help="Settings from a TOML, YAML or JSON file; options win.")
@@ -228,7 +280,7 @@ def pick(
     """Pick P and S arrivals on the waveforms of a network.
 
     Results are written to the output folder: picks.csv, picks.parquet, summary.json, run.log,
-    overview.png, and detections.csv where the model yields detections.
+    overview.png, and detections.csv and detections.parquet where the model yields detections.
 
     A run that was killed or interrupted goes on where it was when the same command is given
     again. eqcctpro status OUT shows how far it is.
@@ -366,6 +418,7 @@ def _report(result: RunResult) -> None:
         "amplitudes",
         "annotations",
         "detections_csv",
+        "detections_parquet",
         "overview",
         "report",
         "summary",

@@ -20,8 +20,9 @@ __all__ = ["RunFolder"]
 
 FOLDER = ".eqcctpro"
 STATION_RESULT = "X_prediction_results.csv"
+CURVES = "annotations"
 RESULTS = (
-    *("detections.csv", "amplitudes.csv"),
+    *("detections.csv", "detections.parquet", "amplitudes.csv"),
     *("summary.json", "overview.png", "report.html"),
 )
 
@@ -132,7 +133,7 @@ class RunFolder:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
     def discard(self) -> None:
-        """Remove the record and the results of the earlier run, and nothing else."""
+        """Remove the record and everything that a run writes, and nothing else."""
         if self.has_journal:
             store = JournalStore(self.journal, writable=False)
             try:
@@ -143,7 +144,16 @@ class RunFolder:
         with writing(self.output):
             for name in _result_names():
                 (self.output / name).unlink(missing_ok=True)
+            self._discard_curves()
         self.forget()
+
+    def _discard_curves(self) -> None:
+        folder = self.output / CURVES
+        for path in folder.glob("*/*.mseed"):
+            path.unlink(missing_ok=True)
+        for emptied in (*folder.glob("*/"), folder):
+            if emptied.is_dir() and not any(emptied.iterdir()):
+                emptied.rmdir()
 
     def _discard_station_results(self, folders: list[tuple[str, str]]) -> None:
         from eqcctpro.picks.eqcctpro_folders import station_file

@@ -77,15 +77,12 @@ def write_tables(
 ) -> dict[str, str]:
     """Write the files that the configuration asks for; returns their paths by kind."""
     paths: dict[str, str] = {}
-    if "csv" in config.formats:
-        write_csv(tables.picks, config.output / "picks.csv")
-        paths["picks_csv"] = str(config.output / "picks.csv")
-        if tables.detections is not None:
-            write_csv(tables.detections, config.output / "detections.csv")
-            paths["detections_csv"] = str(config.output / "detections.csv")
-    if "parquet" in config.formats:
-        write_parquet(tables.picks, config.output / "picks.parquet")
-        paths["picks_parquet"] = str(config.output / "picks.parquet")
+    for name, write in (("csv", write_csv), ("parquet", write_parquet)):
+        for kind, rows in (("picks", tables.picks), ("detections", tables.detections)):
+            if name in config.formats and rows is not None:
+                path = config.output / f"{kind}.{name}"
+                write(rows, path)
+                paths[f"{kind}_{name}"] = str(path)
     measured: pa.Table | None = None
     if config.amplitudes:
         from eqcctpro.amplitudes import measure_amplitudes, write_amplitudes

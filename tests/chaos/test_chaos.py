@@ -45,7 +45,7 @@ class Calm:
 
 
 def results(folder: Path) -> dict[str, bytes]:
-    names = ("picks.csv", "picks.parquet", "detections.csv")
+    names = ("picks.csv", "picks.parquet", "detections.csv", "detections.parquet")
     return {name: (folder / name).read_bytes() for name in names}
 
 

@@ -35,7 +35,7 @@ HERE = Path(__file__).parent
 SLOW_WORKERS = HERE.parent / "chaos" / "slow_workers"
 STATIONS = 24
 PAUSE_S = 0.15
-NAMES = ("picks.csv", "picks.parquet", "detections.csv")
+NAMES = ("picks.csv", "picks.parquet", "detections.csv", "detections.parquet")
 
 
 # Planning needs no Ray.
