@@ -39,7 +39,8 @@ _SECRET = ("key", "secret", "token", "password", "credential")
 class PickConfig(BaseModel):
     """Everything that a run of ``eqcctpro pick`` can be told.
 
-    The field names are those of the command line, with ``_`` for ``-``.
+    The field names are those of the command line, with ``_`` for ``-``, but for ``formats``
+    (``--format``) and ``model_arguments`` (``--set``).
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)

@@ -347,7 +347,7 @@ def test_help_tells_the_defaults_of_the_settings() -> None:
     for option in get_command(app).commands["pick"].params:
         # Where the command has a default of its own, the settings' is not for it.
         if option.default is None and option.name in fields:
-            default = fields[option.name].get_default()
+            default = fields[option.name].get_default(call_default_factory=True)
             if default or (default is False and option.secondary_opts):
                 said = option.show_default
                 assert said == (default if isinstance(default, str) else text(option, default))

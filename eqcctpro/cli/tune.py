@@ -54,7 +54,8 @@ def tune(
     gpus: Annotated[str | None, Option(help="GPUs to use, such as 0,1.")] = None,
     repeats: Annotated[int, Option(help="Runs of each trial.")] = 3,
     dry_run: Annotated[
-        bool, Option("--dry-run", help="Only show how many configurations there are.")
+        bool,
+        Option("--dry-run", help="Only show how many configurations there are, and their time."),
     ] = False,
     quiet: Annotated[bool, Option("-q", "--quiet", help="Only the answer.")] = False,
 ) -> None:

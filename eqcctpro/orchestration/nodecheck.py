@@ -147,8 +147,8 @@ def check_nodes(ray: Any, nodes: Sequence[Node], needs: NodeNeeds) -> dict[str, 
         said = [f"node {node.name}: {error.message}" for node, error in bad[:MOST_NAMED]]
         if len(bad) > MOST_NAMED:
             said.append(f"and {len(bad) - MOST_NAMED} more")
-        first = bad[0][1]
-        raise type(first)("; ".join(said), hint=first.hint)
+        hints = dict.fromkeys(error.hint for _, error in bad[:MOST_NAMED] if error.hint)
+        raise type(bad[0][1])("; ".join(said), hint="; ".join(hints) or None)
     return {node_id: report for node_id, report in reports.items() if not report.gone}
 
 
@@ -200,7 +200,7 @@ def _versions(needs: NodeNeeds) -> list[EQCCTProError]:
     return [
         WorkerError(
             ", ".join(differing),
-            hint="install the same packages on every node: pip install -c constraints.txt eqcctpro",
+            hint="install the same packages on every node, with the same constraints.txt",
         )
     ]
 
