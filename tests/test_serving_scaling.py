@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers.served import Served, replica_pids, served
+
+from tests.helpers.served import Served, replica_pids, served
 
 pytest.importorskip("ray.serve", reason="the extra serve is not installed")
 
@@ -103,18 +103,6 @@ def two_nodes() -> Iterator[Any]:
         cluster.shutdown()
 
 
-def serve_replicas(address: str) -> dict[str, str]:
-    """The node of each replica that runs, by its id."""
-    from ray.util.state import list_actors
-
-    found = list_actors(address=address, filters=[("state", "=", "ALIVE")], limit=1000)
-    return {
-        actor.actor_id: actor.node_id
-        for actor in found
-        if actor.class_name.startswith("ServeReplica:eqcctpro:pick")
-    }
-
-
 def test_a_service_on_a_cluster_outlives_a_node(imported_model: str, tmp_path: Path) -> None:
     with two_nodes() as (cluster, nodes):
         where = (f"address={cluster.address}", "http.listener=proxy", "replicas.threads=1")
@@ -133,7 +121,3 @@ def test_a_service_on_a_cluster_outlives_a_node(imported_model: str, tmp_path: P
                 assert len(load.errors) == failed <= 8
             assert all(answer == load.answers[0] for answer in load.answers)
             assert service.stop() == 0
-
-
-if "RAY_ADDRESS" in os.environ:
-    del os.environ["RAY_ADDRESS"]
