@@ -19,7 +19,7 @@ from eqcctpro.runtimes import calibration, select
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.runtimes.calibration import Cost, fastest
 from eqcctpro.runtimes.select import default_batch_size, load_picker, open_picker, open_runtime
-from eqcctpro.runtimes.slices import slice_bounds, slice_size
+from eqcctpro.runtimes.slices import shared_bounds, slice_bounds, slice_size
 
 MODELS = [
     ("PhaseNet", "original"),
@@ -295,6 +295,52 @@ def test_slices_cover_a_batch() -> None:
     assert slice_size(6000, 5) == 5
     assert slice_size(1_000_000, 64) == 1
     assert slice_bounds(17, 8) == [(0, 8), (8, 16), (16, 17)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_shared_slices_cover_any_number_of_windows(threads: int) -> None:
+    sizes = (16, 8, 4, 2, 1)
+    for windows in range(1, 65):
+        bounds = shared_bounds(windows, sizes, threads)
+        lengths = [stop - start for start, stop in bounds]
+        assert bounds[0][0] == 0
+        assert [start for start, _ in bounds[1:]] == [stop for _, stop in bounds[:-1]]
+        # What is filled up is less than a slice.
+        assert 0 <= bounds[-1][1] - windows < lengths[-1]
+        assert all(start % (stop - start) == 0 and stop - start in sizes for start, stop in bounds)
+        if len(bounds) >= 4 * threads and lengths[0] > 1:
+            assert len(set(lengths)) == 1
+
+
+def test_shared_slices_of_two_threads() -> None:
+    def sizes(windows: int) -> list[int]:
+        bounds = shared_bounds(windows, (16, 8, 4, 2, 1), 2)
+        return [stop - start for start, stop in bounds]
+
+    assert sizes(3) == [2, 2]
+    assert sizes(24) == 12 * [2]
+    assert sizes(48) == 12 * [4]
+    assert sizes(63) == 8 * [8]
+
+
+@pytest.mark.parametrize("kind", KINDS[1:])
+def test_adaptive_slices_give_the_same_curves(light: WeightFiles, kind: str) -> None:
+    usual, adaptive = (
+        open_picker(light, runtime=kind, batch_size=40, threads=2, slice_windows=slices)[1]
+        for slices in (None, "adaptive")
+    )
+    windows = np.tile(trial_windows(3, 3001)[:10], (4, 1, 1))
+    windows *= np.linspace(1, 3, 40, dtype=np.float32)[:, None, None]
+    try:
+        # The fullest first: what it leaves behind must not come up again.
+        for count in (40, 1, 3, 9, 21, 24, 39):
+            part = windows[-count:]
+            found = adaptive.predict(part)
+            assert found.shape == (count, *found.shape[1:])
+            np.testing.assert_allclose(found, usual.predict(part), atol=1e-5)
+    finally:
+        usual.close()
+        adaptive.close()
 
 
 def _hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:

@@ -180,12 +180,13 @@ class _Lane:
 
     def _bounds(self, count: int) -> list[tuple[int, int]]:
         if len(self._sizes) > 1:
-            return shared_bounds(count, self._sizes, self._threads)
-        size = self._sizes[0]
-        filled = -(-count // size) * size
+            bounds = shared_bounds(count, self._sizes, self._threads)
+        else:
+            size = self._sizes[0]
+            bounds = slice_bounds(-(-count // size) * size, size)
         # Leftovers of an earlier batch would be harmless, but NaNs among them slow.
-        self.input[count:filled] = 0
-        return slice_bounds(filled, size)
+        self.input[count : bounds[-1][1]] = 0
+        return bounds
 
     def start(self, windows: Float32) -> Callable[[], Float32]:
         """Execute a batch; what this returns waits for the result."""

@@ -26,8 +26,12 @@ MAX_SLICE = 64
 
 #: What a slice costs beyond its windows, in windows, and by what every further size of slices
 #: that run at once slows all down.  Measured with PhaseNet in two threads (docs/performance.md).
-SLICE_COST = 0.5
+SLICE_COST = 0.35
 OTHER_SIZE_COST = 1.1
+
+#: So many slices for each thread even out that its core does something else for a moment, which
+#: gains more than larger slices where a service reads and picks on the same cores.
+EVEN_SLICES = 4
 
 
 def slice_size(in_samples: int, batch_size: int) -> int:
@@ -48,11 +52,13 @@ def halving_sizes(largest: int) -> list[int]:
 
 @lru_cache(maxsize=1024)
 def shared_bounds(windows: int, sizes: tuple[int, ...], threads: int) -> list[tuple[int, int]]:
-    """Slices that keep all threads busy and are never filled up.
+    """Slices that keep all threads busy.
 
-    Of slices of one size, with smaller ones for what is left over, those are taken that a batch
-    is through with first.  Slices of different sizes that run at once slow each other down:
-    24 windows of PhaseNet in two threads take 5.9 ms as 8 + 8 + 4 + 4, and 4.4 ms as six times 4.
+    Of many windows the largest slices of one size with which each thread gets a few.  Of few
+    windows those that a batch is through with first: of one size, the last one filled up, or with
+    smaller ones for what is left over.  Slices of different sizes that run at once slow each
+    other down: 24 windows of PhaseNet in two threads take 5.9 ms as 8 + 8 + 4 + 4, and 4.4 ms as
+    six times 4.
 
     Parameters
     ----------
@@ -64,10 +70,16 @@ def shared_bounds(windows: int, sizes: tuple[int, ...], threads: int) -> list[tu
     Returns
     -------
     list of tuple of int
-        First and last (exclusive) window; each slice begins at a multiple of its size.
+        First and last (exclusive) window; each slice begins at a multiple of its size, and the
+        last one may end beyond the windows.
     """
-    choices = [_slices_of(windows, sizes[first:]) for first in range(len(sizes))]
-    best = min(choices, key=lambda slices: _duration(slices, threads))
+    filled_up = [[size] * -(-windows // size) for size in sizes]
+    even = [slices for slices in filled_up[:-1] if len(slices) >= EVEN_SLICES * threads]
+    if even:
+        best = even[0]
+    else:
+        exact = [_slices_of(windows, sizes[first:]) for first in range(len(sizes))]
+        best = min([*exact, *filled_up], key=lambda slices: _duration(slices, threads))
     ends = list(accumulate(best))
     return list(zip([0, *ends], ends, strict=False))
 
