@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -22,11 +23,24 @@ from eqcctpro.errors import SettingsError
 from eqcctpro.places import Place, as_place
 from eqcctpro.times import parse_utc
 
-__all__ = ["OutputFormat", "PickConfig", "load_config_file", "sentences"]
+__all__ = ["ClusterAddress", "OutputFormat", "PickConfig", "load_config_file", "sentences"]
 
 OutputFormat = Literal[
     "csv", "parquet", "quakeml", "scml", "pyocto", "gamma", "phasenet", "nonlinloc", "eqcctpro"
 ]
+
+
+def _cluster_address(address: str) -> str:
+    """Refuse Ray's client: workers would be asked through a process that dies with the link."""
+    if address.startswith("ray://"):
+        raise ValueError(
+            "ray:// is Ray's client; run the command on a node of the cluster, and name HOST:PORT "
+            "of the head, or auto"
+        )
+    return address
+
+
+ClusterAddress = Annotated[str, AfterValidator(_cluster_address)]
 Threshold = Field(
     default=None, gt=0, lt=1, description="Least probability; None takes the weights' own"
 )
@@ -83,7 +97,7 @@ class PickConfig(BaseModel):
     concurrent_timechunks: int | None = Field(
         None, ge=1, description="Time chunks that Ray workers are busy with at once"
     )
-    address: str | None = Field(None, description="Address of a running Ray cluster")
+    address: ClusterAddress | None = Field(None, description="Address of a running Ray cluster")
     device: str = Field("cpu", description="cpu, cuda, cuda:0 or cuda:0,1")
     runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = Field(
         "auto", description="What executes the network; auto takes the fastest that is here"

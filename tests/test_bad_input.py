@@ -284,6 +284,7 @@ class TestSettings:
             (("--window-grid", "free"), "window_grid"),
             (("--batch-size", "0"), "batch_size"),
             (("--workers", "2"), "workers applies to the modes"),
+            (("--mode", "modelactor", "--address", "ray://head:10001"), "address: ray:// is Ray's"),
             (("--set", "overlap"), "NAME=VALUE"),
             (("--set", "overlapp=0.5"), "did you mean overlap?"),
             (("--set", "overlap=a"), "overlap: 'a' is not a number"),

@@ -41,6 +41,7 @@ def test_later_sources_count(tmp_path: Path) -> None:
         ("models=[A/b, A/b]", "each once"),
         ("models.7.p_threshold=0.1", "no item 7"),
         ("replicas.max=3", "belong together"),
+        ("address=ray://head:10001", "Ray's client"),
         ("metrics.buckets_s=[2, 1]", "ascending"),
         ("security.required=true", "api_keys"),
         ("security.api_keys=[{name: a, sha256: secret}]", "64 letters"),

@@ -122,7 +122,7 @@ def _loopback_only() -> Iterator[None]:
 
 def _require_answer(address: str) -> None:
     """Refuse an address at which nothing answers; Ray itself would try for minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         return  # "auto", or something that only Ray understands
     try:

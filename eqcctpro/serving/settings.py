@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from eqcctpro.config import Threshold, sentences
+from eqcctpro.config import ClusterAddress, Threshold, sentences
 from eqcctpro.errors import SettingsError
 from eqcctpro.serving.security_settings import SecuritySettings
 
@@ -267,7 +267,7 @@ class ServeSettings(_Section):
     logs: LogSettings = _defaults(LogSettings)
     watchdog: WatchdogSettings = _defaults(WatchdogSettings)
     shutdown_s: float = Field(30.0, gt=0, description="For what was accepted to be finished")
-    address: str | None = Field(None, description="A running Ray cluster to join")
+    address: ClusterAddress | None = Field(None, description="A running Ray cluster to join")
     ray_temp_dir: Path | None = None
 
     @field_validator("models", mode="before")
