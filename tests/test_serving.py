@@ -14,10 +14,12 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 httpx = pytest.importorskip("httpx", reason="the extra `serve` is not installed")
@@ -200,6 +202,7 @@ def test_every_body_and_answer_says_the_same(
     bodies = {
         MSEED: content,
         "application/octet-stream": content,
+        "application/x-www-form-urlencoded": content,
         "application/json": json.dumps(body).encode(),
         "application/msgpack": msgspec.msgpack.encode(packed),
         "application/vnd.apache.arrow.stream": sink.getvalue(),
@@ -714,14 +717,30 @@ def long_body(stations: dict[str, bytes], copies: int) -> bytes:
 
 @pytest.mark.slow
 def test_ending_finishes_what_was_accepted(service: Served, stations: dict[str, bytes]) -> None:
-    """The very last of this service."""
+    """The very last of this service: timeout(1), batch systems and systemd tell all processes."""
     content = long_body(stations, 40)
+    family = psutil.Process(service.process.pid).children(recursive=True)
+    assert len(family) > 3
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(httpx.post, f"{service.url}/v1/pick", content=content, timeout=60.0)
         time.sleep(0.15)
-        code = service.stop()
+        for process in (service.process, *family):
+            with suppress(psutil.NoSuchProcess, ProcessLookupError):
+                process.send_signal(signal.SIGTERM)
+        code = service.process.wait(60)
         assert answer.result().status_code == 200
         assert len(answer.result().json()["stations"]) == 40
     assert code == 0
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{service.url}/health/live")
+    until = time.monotonic() + 15
+    while left := [each for each in family if alive(each)]:
+        assert time.monotonic() < until, left
+        time.sleep(0.2)
+
+
+def alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-from tests.helpers.served import Served, replica_pids, served
+from served import Served, replica_pids, served
 
 pytest.importorskip("ray.serve", reason="the extra serve is not installed")
 

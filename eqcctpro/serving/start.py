@@ -100,6 +100,7 @@ def running_service(settings: ServeSettings) -> Iterator[RunningService]:
                 cpus=max(available_cores(), _cpus(settings)),
                 gpu_ids=_gpu_ids(settings),
                 temp_dir=settings.ray_temp_dir,
+                sheltered=True,
             ):
                 try:
                     problem = _deploy(settings, secret, state)

@@ -305,6 +305,8 @@ def _arrow_segment(table: Any, row: int, where: str) -> Segment:
 BODY_TYPES: dict[str, Callable[[bytes, str], Waveforms]] = {
     MINISEED: _read_miniseed,
     "application/octet-stream": _read_miniseed,
+    # What curl says of `--data-binary @FILE` unless it is told otherwise.
+    "application/x-www-form-urlencoded": _read_miniseed,
     "": _read_miniseed,
     "application/msgpack": _read_msgpack,
     "application/x-msgpack": _read_msgpack,
