@@ -197,7 +197,7 @@ class RunEQCCTPro:
         self.configuration = _find_configuration(given)
         self.overridden: dict[str, Any] = {}
         _refuse_impossible(given)
-        mode = mode or ("ripper" if ripper else "modelactor")
+        mode = _mode(given)
         on_ray = mode != "local"
         ignore_cap = ignore_cpu_ram_cap or ripper_ignore_cpu_ram_cap
         one_by_default = on_ray or runtime == "tensorflow"
@@ -276,18 +276,21 @@ class RunEQCCTPro:
         return run_picking(self.config, quiet=quiet)
 
 
+def _mode(given: Mapping[str, Any]) -> str:
+    return str(given["mode"] or ("ripper" if given["ripper"] else "modelactor"))
+
+
 def _refuse_impossible(given: Mapping[str, Any]) -> None:
     """Refuse what would otherwise be ignored."""
-    if given["mode"] == "local":
-        for name in ("number_of_concurrent_station_predictions", "tmp_dir"):
-            if given[name] is not None:
+    mode, stated = _mode(given), _stated(given)
+    if mode == "local":
+        for name in (
+            "number_of_concurrent_station_predictions",
+            "number_of_concurrent_timechunk_predictions",
+            "tmp_dir",
+        ):
+            if name in stated:
                 raise SettingsError(f"{name} applies to the modes modelactor and ripper")
-        if given["number_of_concurrent_timechunk_predictions"] != 1:
-            raise SettingsError(
-                "number_of_concurrent_timechunk_predictions applies to the modes modelactor "
-                "and ripper"
-            )
-    mode = given["mode"] or ("ripper" if given["ripper"] else "modelactor")
     for name in ("ripper", "ripper_ignore_cpu_ram_cap"):
         if given[name] and mode != "ripper":
             raise SettingsError(

@@ -20,7 +20,6 @@ __all__ = ["RunFolder"]
 
 FOLDER = ".eqcctpro"
 STATION_RESULT = "X_prediction_results.csv"
-CURVES = "annotations"
 RESULTS = (
     *("detections.csv", "detections.parquet", "amplitudes.csv"),
     *("summary.json", "overview.png", "report.html"),
@@ -148,12 +147,12 @@ class RunFolder:
         self.forget()
 
     def _discard_curves(self) -> None:
-        folder = self.output / CURVES
+        from eqcctpro.pipeline.annotations import CURVE_FOLDER
+
+        folder = self.output / CURVE_FOLDER
         for path in folder.glob("*/*.mseed"):
             path.unlink(missing_ok=True)
-        for emptied in (*folder.glob("*/"), folder):
-            if emptied.is_dir() and not any(emptied.iterdir()):
-                emptied.rmdir()
+        _remove_empty(*folder.glob("*/"), folder)
 
     def _discard_station_results(self, folders: list[tuple[str, str]]) -> None:
         from eqcctpro.picks.eqcctpro_folders import station_file
@@ -161,9 +160,13 @@ class RunFolder:
         for chunk, folder in folders:
             path = station_file(self.output, chunk, folder)
             path.unlink(missing_ok=True)
-            for parent in (path.parent, path.parent.parent):
-                if parent.is_dir() and not any(parent.iterdir()):
-                    parent.rmdir()
+            _remove_empty(path.parent, path.parent.parent)
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _result_names() -> list[str]:

@@ -9,6 +9,7 @@ from eqcctpro.config import PickConfig
 from eqcctpro.models.locations import COMPOSED_CLASSES
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles, find_weights, split_name
+from eqcctpro.pipeline.annotations import CURVE_FOLDER
 from eqcctpro.pipeline.settings import PipelineSettings, resolve_settings
 from eqcctpro.windows.placement import window_step
 
@@ -49,7 +50,7 @@ def describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, Pipeline
         start_ns=config.start_ns,
         end_ns=config.end_ns,
     )
-    annotations = config.output.absolute() / "annotations"
+    annotations = config.output.absolute() / CURVE_FOLDER
     return picker, replace(
         settings,
         item_timeout_s=config.item_timeout,

@@ -24,6 +24,7 @@ from eqcctpro.picks.eqcctpro_folders import write_eqcctpro_folders
 from eqcctpro.picks.formats import FORMATS, write_picks
 from eqcctpro.picks.table import PickRows
 from eqcctpro.picks.writers import atomic_file, write_csv, write_parquet
+from eqcctpro.pipeline.annotations import CURVE_FOLDER
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.times import format_utc
 
@@ -98,7 +99,7 @@ def write_tables(
             write_picks(tables.picks.table if measured is None else measured, path, name)
             paths[f"picks_{name}"] = str(path)
     if config.annotations:
-        paths["annotations"] = str(config.output / "annotations")
+        paths["annotations"] = str(config.output / CURVE_FOLDER)
     if "eqcctpro" in config.formats:
         ended = [tasks[index] for index in records.ended("done", "empty")]
         write_eqcctpro_folders(tables.picks.table, ended, config.output)

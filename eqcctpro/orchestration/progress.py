@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import TextIO
 
+from eqcctpro.resources.sampler import tree_rss_mb
+
 __all__ = ["Progress"]
 
 LIVE_INTERVAL_S = 0.1
@@ -82,7 +84,7 @@ class Progress:
         ]
         if self.failed:
             parts.append(f"{self.failed} failed")
-        parts.append(f"{_memory_mb():.0f} MB")
+        parts.append(f"{tree_rss_mb():.0f} MB")
         if rate > 0 and self.done < self._total:
             parts.append(f"{_duration((self._total - self.done) / rate)} left")
         return "  ".join(parts)
@@ -90,23 +92,6 @@ class Progress:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
-
-
-def _memory_mb() -> float:
-    """Resident memory of this process and its children, in MB of 2**20 bytes."""
-    import psutil
-
-    total = 0
-    try:
-        me = psutil.Process()
-        for process in (me, *me.children(recursive=True)):
-            try:
-                total += process.memory_info().rss
-            except psutil.Error:
-                continue  # it ended meanwhile
-    except psutil.Error:
-        return 0.0
-    return total / 2**20
 
 
 def _duration(seconds: float) -> str:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 __all__ = [
-    "Texts",
+    "TextPool",
     "flag_column",
     "number_column",
     "numbers_of",
@@ -38,10 +38,10 @@ def flag_column(value: bool, length: int) -> pa.Array:
 
 def text_column(texts: Sequence[str]) -> pa.Array:
     """A column of these texts."""
-    return Texts(texts).column()
+    return TextPool(texts).column()
 
 
-class Texts:
+class TextPool:
     """Texts of which a column takes some, each as often as it likes.
 
     Parameters

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.archive.tasks import Heading
 from eqcctpro.models.picker import Picker
-from eqcctpro.picks.arrow import Texts, number_column
+from eqcctpro.picks.arrow import TextPool, number_column
 from eqcctpro.picks.raw import RawPicks
 
 __all__ = [
@@ -49,6 +49,9 @@ MEASURED_SCHEMA = pa.schema([*PICK_SCHEMA, *AMPLITUDE_FIELDS])
 
 DETECTION_SCHEMA = pa.schema([*_CODES, *_TIMES, ("probability", pa.float32()), *_ORIGIN])
 """Columns of ``detections.csv``; ``time`` is the peak of the detection curve."""
+
+# Columns that a station task has one text for, in the order of the table's rows.
+_OF_TASK = ("network", "station", "location", "channel", "timechunk")
 
 
 class Headings(Protocol):
@@ -88,18 +91,18 @@ class PickRows:
         schema: pa.Schema = PICK_SCHEMA,
     ) -> None:
         used, of_used = np.unique(raw.task, return_inverse=True)
-        columns = {name: _Names() for name in ("network", "station", "location", "channel")}
-        columns["timechunk"] = _Names()
+        columns = {name: _Names() for name in _OF_TASK}
         for task in tasks.headings(used.tolist()):
             codes = (task.network, task.station, task.location, task.instrument)
             for column, name in zip(columns.values(), (*codes, task.chunk.name), strict=True):
                 column.append(name)
         self.schema = schema
-        self._texts = {name: column.texts() for name, column in columns.items()}
-        self._texts |= {"phase": Texts(picker.labels), "model": Texts([picker.model])}
-        self._texts |= {"weights": Texts([picker.weights]), "run_id": Texts([run_id])}
-        ranks = [column.ranks()[of_used] for column in columns.values()]
-        ranks.insert(-1, _ranks(picker.labels)[raw.label])
+        self._texts = {"phase": TextPool(picker.labels), "model": TextPool([picker.model])}
+        self._texts |= {"weights": TextPool([picker.weights]), "run_id": TextPool([run_id])}
+        self._texts |= {name: TextPool(column.in_order) for name, column in columns.items()}
+        places = {name: column.places()[of_used] for name, column in columns.items()}
+        *of_codes, of_chunk = places.values()
+        ranks = (*of_codes, _ranks(picker.labels)[raw.label], of_chunk)
         times: NDArray[np.integer[Any]] = _microseconds(raw.time_ns)
         order = np.lexsort((*reversed(ranks), times))
         counts = np.bincount(raw.label, minlength=len(picker.labels)).tolist()
@@ -107,16 +110,15 @@ class PickRows:
         self._n_rows = len(raw)
         self._table: pa.Table | None = None
         self._raw = raw.take(order)
-        of_used = of_used[order]
         self._which: dict[str, NDArray[np.integer[Any]]] = {
-            name: column.numbers()[of_used] for name, column in columns.items()
+            name: place[order] for name, place in places.items()
         }
 
     def __len__(self) -> int:
         return self._n_rows
 
     @property
-    def texts(self) -> Iterable[Texts]:
+    def texts(self) -> Iterable[TextPool]:
         """All texts of the table."""
         return self._texts.values()
 
@@ -167,17 +169,14 @@ class _Names:
         """Add the next task's name."""
         self._numbers.append(self._known.setdefault(name, len(self._known)))
 
-    def texts(self) -> Texts:
+    @property
+    def in_order(self) -> list[str]:
         """The names."""
-        return Texts(list(self._known))
+        return sorted(self._known)
 
-    def numbers(self) -> NDArray[np.int32]:
-        """Which name each task has."""
-        return np.array(self._numbers, dtype=np.int32)
-
-    def ranks(self) -> NDArray[np.int32]:
-        """Place of each task's name among all in order."""
-        return _ranks(list(self._known))[self.numbers()]
+    def places(self) -> NDArray[np.int32]:
+        """Which of the names in order each task has."""
+        return _ranks(list(self._known))[np.array(self._numbers, dtype=np.int32)]
 
 
 def _ranks(names: Sequence[str]) -> NDArray[np.int32]:

@@ -15,9 +15,12 @@ from eqcctpro.picks.writers import atomic_file
 from eqcctpro.pipeline.records import BlockCurves
 from eqcctpro.times import NS_PER_S
 
-__all__ = ["curve_channels", "curve_file", "write_curves"]
+__all__ = ["CURVE_FOLDER", "curve_channels", "curve_file", "write_curves"]
 
 Float32 = NDArray[np.float32]
+
+#: Where curves are, in the output folder of a run.
+CURVE_FOLDER = "annotations"
 
 _LETTERS = {"N": "X", "NOISE": "X"}
 _OTHERS = "ABCFGHIJKLMOQRTUVWY"

@@ -14,7 +14,14 @@ import psutil
 
 from eqcctpro.resources.nvml import GpuActivity, gpu_activity, process_vram_mb
 
-__all__ = ["MemorySampler", "ResourceSampler", "ResourceUse", "process_pss_mb", "tree_pss_mb"]
+__all__ = [
+    "MemorySampler",
+    "ResourceSampler",
+    "ResourceUse",
+    "process_pss_mb",
+    "tree_pss_mb",
+    "tree_rss_mb",
+]
 
 MB = 2**20
 
@@ -40,6 +47,11 @@ def tree_pss_mb(pid: int | None = None) -> float:
     (other than Linux), resident memory is summed instead.
     """
     return sum(map(_pss, _tree(pid))) / MB
+
+
+def tree_rss_mb(pid: int | None = None) -> float:
+    """Resident memory of a process and all its descendants, in MB of 2**20 bytes."""
+    return sum(map(_rss, _tree(pid))) / MB
 
 
 def process_pss_mb(process: psutil.Process) -> float:

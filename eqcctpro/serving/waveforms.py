@@ -23,6 +23,9 @@ __all__ = ["ARROW", "BODY_TYPES", "MINISEED", "ArrayBody", "ArrayStation", "Opti
 MINISEED = "application/vnd.fdsn.mseed"
 ARROW = "application/vnd.apache.arrow.stream"
 
+# What curl says of `--data-binary @FILE` unless it is told otherwise.
+_CURL = "application/x-www-form-urlencoded"
+
 # Codes are part of identifiers and names of files later.
 _CODE = re.compile(r"^[A-Za-z0-9_-]*$")
 _LONGEST_CODE = 8
@@ -126,9 +129,10 @@ def read_body(content: bytes, media_type: str, name: str = "the body") -> Wavefo
     """
     read = BODY_TYPES.get(media_type)
     if read is None:
+        named = ", ".join(kind for kind in BODY_TYPES if kind not in ("", _CURL))
         raise MediaTypeProblem(
             f"bodies of the type {media_type[:100]!r} are not read",
-            hint=f"send {', '.join(kind for kind in BODY_TYPES if kind)} or multipart/form-data",
+            hint=f"send {named} or multipart/form-data",
         )
     if not content:
         raise MalformedProblem(f"{name} is empty", hint="send miniSEED records or arrays")
@@ -305,8 +309,7 @@ def _arrow_segment(table: Any, row: int, where: str) -> Segment:
 BODY_TYPES: dict[str, Callable[[bytes, str], Waveforms]] = {
     MINISEED: _read_miniseed,
     "application/octet-stream": _read_miniseed,
-    # What curl says of `--data-binary @FILE` unless it is told otherwise.
-    "application/x-www-form-urlencoded": _read_miniseed,
+    _CURL: _read_miniseed,
     "": _read_miniseed,
     "application/msgpack": _read_msgpack,
     "application/x-msgpack": _read_msgpack,
