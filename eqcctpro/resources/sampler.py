@@ -15,7 +15,6 @@ import psutil
 from eqcctpro.resources.nvml import GpuActivity, gpu_activity, process_vram_mb
 
 __all__ = [
-    "MemorySampler",
     "ResourceSampler",
     "ResourceUse",
     "process_pss_mb",
@@ -317,9 +316,6 @@ class ResourceSampler:
                 self._utilisation.setdefault(item.index, []).append(item.utilisation)
                 moment[f"gpu{item.index}_percent"] = item.utilisation
         return moment
-
-
-MemorySampler = ResourceSampler
 
 
 def _cpu_seconds(processes: list[psutil.Process]) -> dict[int, float]:

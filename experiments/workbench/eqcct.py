@@ -28,7 +28,7 @@ from eqcctpro.archive.plan import InputSettings, make_plan
 from eqcctpro.models.eqcct import VARIANTS, find_eqcct
 from eqcctpro.pipeline.prepare import FileCache, prepare
 from eqcctpro.pipeline.settings import resolve_settings
-from eqcctpro.resources.sampler import MemorySampler
+from eqcctpro.resources.sampler import ResourceSampler
 from eqcctpro.runtimes.select import load_picker, open_picker
 from eqcctpro.synthetic.tiling import tile_network
 
@@ -140,7 +140,7 @@ def compare_speed(
                 subprocess.Popen(
                     command, env=environment, stdout=subprocess.PIPE, text=True
                 ) as process,
-                MemorySampler(process.pid) as memory,
+                ResourceSampler(process.pid) as memory,
             ):
                 output, _ = process.communicate()
             if process.returncode:
