@@ -276,7 +276,7 @@ def test_a_cluster_that_does_not_answer(
 
 
 @SLOW
-def test_what_ray_listens_on_is_not_reachable_from_elsewhere(
+def test_a_private_ray_is_not_reachable_from_elsewhere_and_has_few_processes(
     archive: Path, imported_model: str, tmp_path: Path
 ) -> None:
     config = PickConfig.checked(
@@ -284,12 +284,18 @@ def test_what_ray_listens_on_is_not_reachable_from_elsewhere(
     )
     with PickSession(config) as session:
         session.open()
+        processes = psutil.Process().children(recursive=True)
         addresses = {
             connection.laddr.ip
-            for process in psutil.Process().children(recursive=True)
+            for process in processes
             for connection in process.net_connections(kind="inet")
             if connection.status == psutil.CONN_LISTEN
         }
+        commands = " ".join(word for process in processes for word in process.cmdline())
     assert addresses and all(
         ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback for address in addresses
     ), addresses
+    # What costs time at the start and at the end, and is of no use to a run.
+    assert "raylet" in commands and "gcs_server" in commands
+    for left_out in ("autoscaler", "log_monitor.py", "dashboard/dashboard.py"):
+        assert left_out not in commands

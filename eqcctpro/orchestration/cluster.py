@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eqcctpro.errors import WorkerError
+from eqcctpro.orchestration.private_ray import private_ray
 
 __all__ = ["ray_session"]
 
@@ -91,7 +92,7 @@ def _connect(
             return
         if gpu_ids:
             os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
-        with _loopback_only():
+        with private_ray():
             # By default Ray would join whatever cluster was last started on this machine.
             ray.init(
                 address="local",
@@ -124,23 +125,6 @@ def _sigterm_blocked() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
-
-
-@contextmanager
-def _loopback_only() -> Iterator[None]:
-    """Have a Ray that is started meanwhile listen on the loopback interface alone.
-
-    Ray runs what anybody who reaches its ports sends.  It replaces 127.0.0.1 by the address
-    of a network, except on systems where it takes the machine to be the whole cluster.
-    """
-    from ray._private import ray_constants
-
-    earlier = ray_constants.ENABLE_RAY_CLUSTER
-    ray_constants.ENABLE_RAY_CLUSTER = False
-    try:
-        yield
-    finally:
-        ray_constants.ENABLE_RAY_CLUSTER = earlier
 
 
 def _require_answer(address: str) -> None:
