@@ -49,6 +49,8 @@ UNTRAINED = [
     ("LFEDetect", {}),
     ("OBSTransformer", {}),
     ("PhaseNet", {"norm_amp_per_comp": True, "in_channels": 4, "component_order": "Z12H"}),
+    ("PhaseNet", {"filter_factor": 2, "norm_detrend": True}),
+    ("PhaseNetLight", {"norm": "peak"}),
     ("Skynet", {}),
     ("VariableLengthPhaseNet", {"in_samples": 1001}),
 ]
@@ -72,7 +74,14 @@ def untrained(parent: str, **arguments: object):  # type: ignore[no-untyped-def]
     import torch
 
     torch.manual_seed(11)
-    return getattr(sbm, parent)(**arguments).eval()
+    module = getattr(sbm, parent)(**arguments).eval()
+    for layer in module.modules():
+        if isinstance(layer, torch.nn.BatchNorm1d):  # a new one changes nothing
+            for values in (layer.weight.data, layer.running_var):
+                values.uniform_(0.5, 1.5)
+            for values in (layer.bias.data, layer.running_mean):
+                values.uniform_(-0.2, 0.2)
+    return module
 
 
 @pytest.mark.parametrize(("parent", "child"), PUBLISHED)
@@ -245,7 +254,8 @@ def test_a_wrong_export_is_refused(
     def wrong(module):  # type: ignore[no-untyped-def]
         changed = real(module)
         with torch.no_grad():
-            changed.module.inc.weight[0] += 0.01
+            for weights_of_a_layer in changed.parameters():
+                weights_of_a_layer += 0.01
         return changed
 
     monkeypatch.setattr(exportable, "exportable", wrong)

@@ -16,6 +16,7 @@ from torch import nn
 
 from eqcctpro.models.curves import CurveModule
 from eqcctpro.models.lstm import exportable_lstm
+from eqcctpro.models.phasenet import GroupedPhaseNet, GroupedPhaseNetLight
 from eqcctpro.models.polyphase import (
     PolyphaseDecoder,
     WideConvolution,
@@ -48,6 +49,11 @@ def exportable(module: WaveformModel | EqcctCurves) -> nn.Module:
         return module
 
     copied = copy.deepcopy(module).eval()
+    grouped = {sbm.PhaseNet: GroupedPhaseNet, sbm.PhaseNetLight: GroupedPhaseNetLight}
+    if type(copied) in grouped:  # not what is derived from them
+        rewritten = grouped[type(copied)](copied)
+        _replace_layers(copied)
+        return _TwiceCentred(rewritten)
     _replace_layers(copied)
     if isinstance(copied, sbm.EQTransformer):
         _widen_last_convolutions(copied)

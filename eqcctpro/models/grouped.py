@@ -1,0 +1,221 @@
+"""Convolutions of records whose samples lie in groups, side by side as channels.  Imports torch.
+
+A layer of few channels and many samples fills half of a vector, and putting the phases of an
+upsampled record one after the other moves it in memory several times.  With four samples in a
+group, ``(n, channels, samples)`` is ``(n, 4 * channels, groups)``, the sample being the slower
+index, and a convolution with stride 4, or transposed with stride 4, is an ordinary one.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+__all__ = [
+    "GROUP",
+    "GroupedConvolution",
+    "Kernel",
+    "curves_of_groups",
+    "groups_in",
+    "groups_to_groups",
+    "groups_to_short",
+    "real_samples",
+    "samples_to_groups",
+    "short_to_groups",
+]
+
+#: Samples in a group: the stride of PhaseNet.
+GROUP = 4
+
+
+class Kernel(NamedTuple):
+    """A convolution and the batch normalisation after it, as one; in double precision.
+
+    Attributes
+    ----------
+    weight : torch.Tensor, shape (outputs, inputs, length)
+    bias : torch.Tensor, shape (outputs,)
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+
+    @classmethod
+    def of(
+        cls, layer: nn.Conv1d | nn.ConvTranspose1d, norm: nn.BatchNorm1d | None = None
+    ) -> Kernel:
+        """The kernel of a layer in evaluation mode."""
+        weight = layer.weight.detach().double()
+        if isinstance(layer, nn.ConvTranspose1d):
+            weight = weight.transpose(0, 1)
+        bias = torch.zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+        bias = bias.double()
+        if norm is None:
+            return cls(weight, bias)
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = norm.weight.detach().double() / torch.sqrt(norm.running_var.double() + norm.eps)
+        bias = (bias - norm.running_mean.double()) * scale + norm.bias.detach().double()
+        return cls(weight * scale[:, None, None], bias)
+
+    def of_inputs(self, first: int, last: int, *, biased: bool) -> Kernel:
+        """That of some inputs alone, up to `last` (exclusive), with or without the bias."""
+        bias = self.bias if biased else torch.zeros_like(self.bias)
+        return Kernel(self.weight[:, first:last], bias)
+
+
+class GroupedConvolution(nn.Module):
+    """A convolution of groups, with zeros before and after the record.
+
+    Parameters
+    ----------
+    weight, bias : torch.Tensor
+    before, after : int
+        Zeros; a negative number cuts off.
+    stride : int
+    """
+
+    def __init__(
+        self, weight: torch.Tensor, bias: torch.Tensor, before: int, after: int, stride: int = 1
+    ) -> None:
+        super().__init__()
+        outputs, inputs, length = weight.shape
+        self.convolution = nn.Conv1d(inputs, outputs, length, stride=stride)
+        self.padding = (before, after)
+        with torch.no_grad():
+            self.convolution.weight.copy_(weight)
+            assert self.convolution.bias is not None
+            self.convolution.bias.copy_(bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Convolve ``x`` of shape (n, channels, groups)."""
+        if any(self.padding):
+            x = nn.functional.pad(x, self.padding)
+        convolved: torch.Tensor = self.convolution(x)
+        return convolved
+
+
+def groups_in(samples: int) -> int:
+    """How many groups hold so many samples."""
+    return -(-samples // GROUP)
+
+
+def samples_to_groups(kernel: Kernel, first: int, samples: int) -> GroupedConvolution:
+    """Convolve every sample of an ungrouped record; what comes out is grouped.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    first : int
+        Sample that the first tap falls on, counted from the one that comes out.
+    samples : int
+        Length of the record.
+    """
+    outputs, inputs, length = kernel.weight.shape
+    reach = length + GROUP - 1
+    weight = kernel.weight.new_zeros(GROUP, outputs, inputs, reach)
+    for position in range(GROUP):
+        weight[position, :, :, position : position + length] = kernel.weight
+    after = GROUP * (groups_in(samples) - 1) + reach + first - samples
+    return GroupedConvolution(
+        weight.flatten(0, 1), kernel.bias.repeat(GROUP), -first, after, stride=GROUP
+    )
+
+
+def groups_to_groups(kernel: Kernel, first: int) -> GroupedConvolution:
+    """Convolve every sample of a grouped record; `first` as in `samples_to_groups`."""
+    weight, lowest, highest = _from_groups(kernel, first, range(GROUP))
+    return GroupedConvolution(weight, kernel.bias.repeat(GROUP), -lowest, highest)
+
+
+def groups_to_short(kernel: Kernel, first: int, groups: int, outputs: int) -> GroupedConvolution:
+    """Convolve with stride 4, so that one sample comes out of each group.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    first : int
+        As in `samples_to_groups`.
+    groups : int
+        Length of what goes in.
+    outputs : int
+        Samples that come out.
+    """
+    weight, lowest, highest = _from_groups(kernel, first, range(1))
+    return GroupedConvolution(weight, kernel.bias, -lowest, outputs + highest - groups)
+
+
+def short_to_groups(kernel: Kernel, cut: int, inputs: int, groups: int) -> GroupedConvolution:
+    """Transposed convolution with stride 4; each of its samples makes a group.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    cut : int
+        Samples cut off at the beginning of what comes out.
+    inputs : int
+        Samples that go in.
+    groups : int
+        Length of what comes out.
+    """
+    outputs, channels, length = kernel.weight.shape
+    taps = [
+        (position, tap, (position + cut - tap) // GROUP)
+        for position in range(GROUP)
+        for tap in range(length)
+        if (position + cut - tap) % GROUP == 0
+    ]
+    lowest, highest = min(shift for *_, shift in taps), max(shift for *_, shift in taps)
+    weight = kernel.weight.new_zeros(GROUP, outputs, channels, highest - lowest + 1)
+    for position, tap, shift in taps:
+        weight[position, :, :, shift - lowest] += kernel.weight[:, :, tap]
+    bias = kernel.bias.repeat(GROUP)
+    return GroupedConvolution(weight.flatten(0, 1), bias, -lowest, groups + highest - inputs)
+
+
+def _from_groups(kernel: Kernel, first: int, positions: range) -> tuple[torch.Tensor, int, int]:
+    """Weights for the samples at some positions of a group, the first and the last shift."""
+    outputs, inputs, length = kernel.weight.shape
+    taps = [
+        (position, tap, *divmod(position + first + tap, GROUP))
+        for position in positions
+        for tap in range(length)
+    ]
+    lowest, highest = min(shift for *_, shift, _ in taps), max(shift for *_, shift, _ in taps)
+    weight = kernel.weight.new_zeros(len(positions), outputs, GROUP, inputs, highest - lowest + 1)
+    for position, tap, shift, sample in taps:
+        weight[position, :, sample, :, shift - lowest] += kernel.weight[:, :, tap]
+    return weight.flatten(2, 3).flatten(0, 1), lowest, highest
+
+
+def real_samples(channels: int, samples: int) -> torch.Tensor:
+    """1 where a group holds a sample of the record, 0 beyond its end.
+
+    Returns
+    -------
+    torch.Tensor of float32, shape (1, 4 * channels, groups)
+    """
+    there = torch.zeros(groups_in(samples) * GROUP)
+    there[:samples] = 1
+    return there.reshape(1, -1, GROUP).transpose(1, 2).repeat_interleave(channels, dim=1)
+
+
+def curves_of_groups(x: torch.Tensor, samples: int) -> torch.Tensor:
+    """The softmax of each sample's labels, one sample after the other.
+
+    Parameters
+    ----------
+    x : torch.Tensor, shape (n, 4 * labels, groups)
+    samples : int
+
+    Returns
+    -------
+    torch.Tensor, shape (n, samples, labels)
+    """
+    # Numbers, where tracing would write down how they are computed.
+    labels, groups = int(x.shape[1]) // GROUP, int(x.shape[2])
+    # Over an axis that is not the last one, which runtimes do vector by vector.
+    curves = torch.softmax(x.reshape(-1, GROUP, labels, groups), dim=2)
+    curves = curves.reshape(-1, GROUP * labels, groups).transpose(1, 2)
+    return curves.reshape(-1, groups * GROUP, labels)[:, :samples]
