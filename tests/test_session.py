@@ -12,6 +12,8 @@ from eqcctpro.config import PickConfig
 from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.orchestration.run import run_picking
 from eqcctpro.orchestration.session import PickSession
+from eqcctpro.runtimes import select
+from eqcctpro.runtimes.calibration import Cost
 
 MODES = ["local", *(pytest.param(m, marks=pytest.mark.slow) for m in ("modelactor", "ripper"))]
 
@@ -82,3 +84,21 @@ def test_opening_ahead_leaves_nothing_to_start(
         assert workers.runtime == "openvino"
         assert workers.load_s > 0.01
         assert session.run().seconds["workers"] < 0.01
+
+
+def test_workers_that_stay_take_what_is_fast_once_loaded(
+    network: Path, imported_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loading counts in one run, and hardly where many follow."""
+    for package in ("openvino", "onnxruntime"):
+        pytest.importorskip(package)
+    costs = {"onnxruntime": Cost(load=0.0, window=2e-4), "openvino": Cost(load=0.02, window=1e-4)}
+    monkeypatch.setattr(select, "calibrated", lambda *_: costs)
+    monkeypatch.setattr(select, "_TINY_JOB", 1)  # this network's job is one
+    settings: dict[str, Any] = {"input": network, "model": imported_model, "overview": False}
+    alone = run_picking(PickConfig.checked(**settings, output=tmp_path / "alone"))
+    with PickSession(PickConfig.checked(**settings, output=tmp_path / "many")) as session:
+        of_many = session.run()
+    assert 10 < alone.summary["windows"] < 200  # else these costs would not tell
+    assert alone.summary["runtime"] == "onnxruntime"
+    assert of_many.summary["runtime"] == "openvino"

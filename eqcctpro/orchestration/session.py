@@ -41,6 +41,7 @@ from eqcctpro.pipeline.annotations import curve_channels
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.resources.allocator import return_free_memory
 from eqcctpro.resources.sampler import ResourceSampler
+from eqcctpro.runtimes.select import windows_of_session
 
 __all__ = ["CHANGEABLE", "PickSession"]
 
@@ -175,7 +176,7 @@ class PickSession:
             return_free_memory()  # of what planning needed, before there is more among it
         journal = open_journal(config, folder, plan, picker, weights, settings)
         clock.lap("plan")
-        workers = self._ready(plan, picker, settings, journal)
+        workers = self._ready(plan, picker, settings, journal, stay=not last)
         clock.lap("workers")
         run = Execution(
             plan,
@@ -245,7 +246,7 @@ class PickSession:
         """
         picker, settings = describe(self.config, self._find_weights())
         plan = make_plan(InputSettings.of(self.config, context_ns=settings.context_ns))
-        return self._ready(plan, picker, settings, NoJournal(plan.tasks))
+        return self._ready(plan, picker, settings, NoJournal(plan.tasks), stay=True)
 
     def _find_weights(self) -> WeightFiles:
         if self._weights is None:
@@ -253,11 +254,18 @@ class PickSession:
         return self._weights
 
     def _ready(
-        self, plan: Plan, picker: Picker, settings: PipelineSettings, journal: NoJournal
+        self,
+        plan: Plan,
+        picker: Picker,
+        settings: PipelineSettings,
+        journal: NoJournal,
+        *,
+        stay: bool,
     ) -> Workers:
         """Workers with memory for this plan's largest station task.
 
-        A run that goes on with an earlier one takes the runtime that was chosen then.
+        A run that goes on with an earlier one takes the runtime that was chosen then; workers
+        that stay for further runs take what is fastest once it is loaded.
         """
         needed = waveforms_mb(plan)
         config = journal.pinned(self.config)
@@ -272,11 +280,14 @@ class PickSession:
         if self._workers is not None:
             self._workers.check_input(files)
         else:
+            windows = expected_windows(plan, picker, settings)
             self._workers = open_workers(
                 config,
                 self._find_weights(),
                 settings,
-                windows=expected_windows(plan, picker, settings),
+                windows=windows_of_session(windows)
+                if stay and config.mode != "ripper"
+                else windows,
                 waveforms_mb=needed,
                 files=files,
             )

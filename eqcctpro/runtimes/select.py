@@ -27,7 +27,14 @@ if TYPE_CHECKING:
     from eqcctpro.runtimes.tensorflow_runtime import TensorFlowRuntime
     from eqcctpro.runtimes.torch_runtime import TorchRuntime
 
-__all__ = ["RUNTIMES", "default_batch_size", "load_picker", "open_picker", "open_runtime"]
+__all__ = [
+    "RUNTIMES",
+    "default_batch_size",
+    "load_picker",
+    "open_picker",
+    "open_runtime",
+    "windows_of_session",
+]
 
 #: What ``runtime`` may be.
 RUNTIMES = ("auto", "torch", "onnxruntime", "openvino", "tensorflow")
@@ -47,6 +54,9 @@ _USUAL_JOB = 10_000
 
 #: A job of fewer windows is over before a first calibration is.
 _TINY_JOB = 500
+
+#: Workers that stay are taken to serve so many runs, so that loading hardly counts.
+_RUNS_OF_SESSION = 20
 
 #: Slices that a batch has for every thread, so that no thread waits for long at its end.
 _SLICES_PER_THREAD = 2
@@ -216,6 +226,15 @@ def default_batch_size(picker: Picker, device: str = "cpu", threads: int | None 
         return int(1 << (size.bit_length() - 1))
     slices = _SLICES_PER_THREAD * max(2, threads or available_cores())
     return slices * slice_size(picker.in_samples, MAX_SLICE)
+
+
+def windows_of_session(windows: int) -> int:
+    """The windows to expect where workers stay for further runs of so many.
+
+    A job that is too small to measure runtimes for stays one: it is to give the same picks
+    in a session as by itself.
+    """
+    return windows if windows <= _TINY_JOB else windows * _RUNS_OF_SESSION
 
 
 def _check(runtime: str, device: str, batch_size: int | None, threads: int | None) -> None:
