@@ -1,8 +1,8 @@
 """PhaseNet with its longest records in groups of four samples.  Imports torch.
 
-The layers at the full sampling rate have 8 channels, and were two thirds of the time: half of
-it arithmetic with half-filled vectors, half of it moving records between layouts.  Layers of
-lower rates stay SeisBench's.
+The layers at the full sampling rate have 8 channels, and took more than half of the time: for
+arithmetic with half-filled vectors, and for moving records between layouts.  Layers of lower
+rates stay SeisBench's.
 """
 
 from __future__ import annotations
