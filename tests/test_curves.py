@@ -76,12 +76,13 @@ def test_stacking_equals_seisbench(stacking: str, blinding: tuple[int, int]) -> 
         expected = stack_windows(windows=blinded, offsets=offsets.astype(np.intp), method=stacking)
         settings = WindowSettings(overlap=0, stride=1, stacking=stacking, blinding=blinding)  # type: ignore[arg-type]
         layout = StackLayout.of(_picker(samples), settings, offsets.astype(np.intp))
-        stack = CurveStack(layout, 2)
         cut = int(rng.integers(0, len(offsets) + 1))
-        stack.add(windows[:cut])
-        stack.add(windows[cut:])
-        assert stack.complete
-        np.testing.assert_array_equal(stack.finish(), expected)
+        for labels in ([0, 1], [1], [1, 0]):
+            stack = CurveStack(layout, labels)
+            stack.add(windows[:cut])
+            stack.add(windows[cut:])
+            assert stack.complete
+            np.testing.assert_array_equal(stack.finish(), expected.T[labels])
         several = stack_alike(np.stack([windows, 0.5 * windows]), layout, [1, 0])
         np.testing.assert_array_equal(several[0], expected.T[::-1])
         np.testing.assert_array_equal(several[1], 0.5 * expected.T[::-1])

@@ -45,6 +45,7 @@ LAYOUTS = 16
 class _OpenTask:
     prepared: Prepared
     missing_blocks: int
+    n_windows: int
     thresholds: list[float]
     n_outside: int = 0
     picks: list[RawPicks] = field(default_factory=list)
@@ -188,13 +189,14 @@ class Pipeline:
         thresholds = self._thresholds
         if prepared.thresholds is not None:
             thresholds = list(picked_labels(self.picker, prepared.thresholds).values())
-        owner = _OpenTask(prepared, len(prepared.blocks), thresholds)
+        owner = _OpenTask(prepared, len(prepared.blocks), prepared.n_windows, thresholds)
         for block, offsets in prepared.blocks:
             origin = CurveOrigin(prepared.task, block.start_ns, block.sampling_rate)
             layout = None
             if self.settings.windows.picking == "trigger" and len(offsets) <= self._room:
                 layout = self._layout(offsets.tobytes())
             self._pack(block, _OpenBlock(owner, origin, offsets, layout))
+        prepared.blocks.clear()  # every window is where the network reads it
 
     @property
     def _room(self) -> int:
@@ -279,15 +281,17 @@ class Pipeline:
             block.shown.add(predictions)
         if not block.stack.complete:
             return
-        if isinstance(block.stack, WindowPeaks):
+        stack, block.stack = block.stack, None
+        if isinstance(stack, WindowPeaks):
             if block.shown is not None:
-                self._keep_curves([block], block.shown.finish().T[np.newaxis])
-            self._close([block], block.stack.triggers_of(self._labels), block.stack.rate_factor)
-        else:
-            everything = block.stack.finish()
-            self._keep_curves([block], everything.T[np.newaxis])
-            curves = everything[:, self._labels].T
-            self._pick([block], np.ascontiguousarray(curves)[np.newaxis])
+                self._keep_curves([block], block.shown.finish()[np.newaxis])
+            self._close([block], stack.triggers_of(self._labels), stack.rate_factor)
+            return
+        curves = stack.finish()[np.newaxis]
+        if self._shows(block):
+            self._keep_curves([block], curves)
+            curves = curves[:, self._labels]
+        self._pick([block], curves)
 
     def _shows(self, block: _OpenBlock) -> bool:
         """Whether a block's curves are wanted, and not only what is picked on them."""
@@ -310,12 +314,13 @@ class Pipeline:
         if windows.picking == "window_peak":
             if self._shows(block):
                 shown = StackLayout.of(picker, replace(windows, stacking="max"), block.offsets)
-                block.shown = CurveStack(shown, len(picker.labels))
+                block.shown = CurveStack(shown, range(len(picker.labels)))
             known = dict(zip(self._labels, block.owner.thresholds, strict=True))
             thresholds = [known.get(index) for index in range(len(picker.labels))]
             return WindowPeaks(block.offsets, thresholds, block.origin.sampling_rate)
         layout = block.layout or StackLayout.of(picker, windows, block.offsets)
-        return CurveStack(layout, len(picker.labels))
+        every = range(len(picker.labels))
+        return CurveStack(layout, every if self._shows(block) else self._labels)
 
     def _pick(self, blocks: Sequence[_OpenBlock], curves: Float32) -> None:
         """Find triggers on curves of shape (blocks, labels, samples)."""
@@ -371,7 +376,7 @@ def _finish(owner: _OpenTask) -> TaskResult:
         prepared.task.index,
         "done",
         notes=tuple(prepared.notes),
-        n_windows=prepared.n_windows,
+        n_windows=owner.n_windows,
         n_samples=prepared.n_samples,
         n_outside=owner.n_outside,
     )

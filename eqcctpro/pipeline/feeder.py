@@ -116,6 +116,10 @@ class Feeder:
             self._ready.append(item)
             self._waiting_bytes += size
             self._changed.notify_all()
+            # Whoever takes a day of a station is busy with it for longer than the next one takes
+            # to read: until then there would be three of them.
+            while self._waiting_bytes > WAITING_BYTES and not self._stopped:
+                self._changed.wait()
             return not self._stopped
 
     def _work(self, errand: Errand) -> None:

@@ -87,13 +87,18 @@ class CurveStack:
     Parameters
     ----------
     layout : StackLayout
-    n_labels : int
+    labels : sequence of int
+        Those that are wanted.
     """
 
-    def __init__(self, layout: StackLayout, n_labels: int) -> None:
+    def __init__(self, layout: StackLayout, labels: Sequence[int]) -> None:
         self._layout = layout
         self._next = 0
-        shape = (layout.n_samples, n_labels)
+        # As a slice where they follow each other, which copies nothing.
+        first, last = min(labels), max(labels) + 1
+        follow = list(labels) == list(range(first, last))
+        self._labels: slice | list[int] = slice(first, last) if follow else list(labels)
+        shape = (len(labels), layout.n_samples)
         fill = 0.0 if layout.average else -np.inf
         self._curve: Float32 = np.full(shape, fill, dtype=np.float32)
 
@@ -107,26 +112,27 @@ class CurveStack:
 
         Parameters
         ----------
-        predictions : ndarray of float32, shape (n, out_samples, labels)
+        predictions : ndarray of float32, shape (n, out_samples, all labels)
         """
         layout = self._layout
         first = self._next
         self._next += len(predictions)
         if layout.point:
-            self._curve[first : self._next] = predictions[:, 0]
+            self._curve[:, first : self._next] = predictions[:, 0, self._labels].T
             return
         spans = layout.spans(first, self._next)
-        for span, values in zip(spans, predictions[:, layout.keep], strict=True):
-            part = self._curve[span]
+        wanted = predictions[:, layout.keep, self._labels].transpose(0, 2, 1)
+        for span, values in zip(spans, wanted, strict=True):
+            part = self._curve[:, span]
             if layout.average:
                 part += values
             else:
                 np.fmax(part, values, out=part)
 
     def finish(self) -> Float32:
-        """The curve, shape (samples, labels); NaN where no window reaches."""
+        """The curves, shape (labels, samples); NaN where no window reaches."""
         if not self._layout.point:
-            _finish(self._curve, self._layout, samples_axis=0)
+            _finish(self._curve, self._layout)
         return self._curve
 
 
@@ -156,14 +162,14 @@ def stack_alike(predictions: Float32, layout: StackLayout, labels: Sequence[int]
                 part += values
             else:
                 np.fmax(part, values, out=part)
-    _finish(curves, layout, samples_axis=2)
+    _finish(curves, layout)
     return curves
 
 
-def _finish(curves: Float32, layout: StackLayout, *, samples_axis: int) -> None:
+def _finish(curves: Float32, layout: StackLayout) -> None:
+    """Finish curves whose samples are their last axis."""
     if layout.average:
-        counts = layout.counts if samples_axis else layout.counts[:, np.newaxis]
         with np.errstate(invalid="ignore", divide="ignore"):
-            curves /= counts
+            curves /= layout.counts
     else:
         curves[np.isneginf(curves)] = np.nan
