@@ -21,6 +21,10 @@ __all__ = ["Bandpass", "Conditioning", "condition", "resample"]
 
 Float64 = NDArray[np.float64]
 
+# Samples that are filtered in one call: a call costs as much as a minute of them, and a day of
+# three components would take half a gigabyte at once.
+FILTERED_AT_ONCE = 500_000
+
 # EQCCTPro tapers this many seconds at each end of a trace before it filters.
 TAPER_S = 5.0
 
@@ -78,7 +82,7 @@ def condition(segments: Sequence[Segment], how: Conditioning) -> list[Segment]:
 
 
 def _bandpass(segments: Sequence[Segment], band: Bandpass) -> list[Segment]:
-    """Filter segments; those of one length together, since a call costs as much as a minute."""
+    """Filter segments; short ones of one length together."""
     alike: dict[tuple[float, int], list[int]] = {}
     for position, segment in enumerate(segments):
         if band.low >= segment.sampling_rate / 2:
@@ -88,15 +92,25 @@ def _bandpass(segments: Sequence[Segment], band: Bandpass) -> list[Segment]:
             )
         alike.setdefault((segment.sampling_rate, len(segment.samples)), []).append(position)
     filtered = list(segments)
-    for (rate, length), positions in alike.items():
-        data = np.empty((len(positions), length))
-        for row, position in zip(data, positions, strict=True):
-            row[:] = segments[position].samples
-            row -= row.mean()
-        data *= _cosine_taper(length, TAPER_S * rate)
-        for row, position in zip(_there_and_back(data, band, rate), positions, strict=True):
-            filtered[position] = replace(segments[position], samples=row)
+    for (_, length), positions in alike.items():
+        together = max(FILTERED_AT_ONCE // max(length, 1), 1)
+        for at in range(0, len(positions), together):
+            _filter_alike(segments, positions[at : at + together], filtered, band)
     return filtered
+
+
+def _filter_alike(
+    segments: Sequence[Segment], positions: Sequence[int], filtered: list[Segment], band: Bandpass
+) -> None:
+    """Filter segments of one rate and length, and put them where they were."""
+    rate, length = segments[positions[0]].sampling_rate, len(segments[positions[0]].samples)
+    data = np.empty((len(positions), length))
+    for row, position in zip(data, positions, strict=True):
+        row[:] = segments[position].samples
+        row -= row.mean()
+    data *= _cosine_taper(length, TAPER_S * rate)
+    for row, position in zip(_there_and_back(data, band, rate), positions, strict=True):
+        filtered[position] = replace(segments[position], samples=row)
 
 
 def _there_and_back(data: Float64, band: Bandpass, sampling_rate: float) -> Float64:
