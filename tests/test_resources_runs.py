@@ -224,8 +224,8 @@ class TestPlacement:
         config = configured(workers=4, runtime="openvino", ram_safety_cap=0.5)
         machine = Hardware(2, (0, 1), None, 8000.0, 8000.0)
         assert place_workers(config, hardware=machine).workers == 4
-        assert place_workers(config, waveforms_mb=1500.0, hardware=machine).workers == 1
-        with pytest.raises(ResourceError, match="RAM limited to 3400 MB"):
+        assert place_workers(config, waveforms_mb=1700.0, hardware=machine).workers == 1
+        with pytest.raises(ResourceError, match="RAM limited to 3550 MB"):
             place_workers(config, waveforms_mb=9000.0, hardware=machine)
 
     def test_an_unknown_model_is_measured_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +244,7 @@ class TestPlacement:
         for _ in range(2):
             plan = place_workers(config, hardware=machine).plan
             assert plan is not None and plan.footprint == "calibrated"
-            assert plan.workers == int((0.9 * 8000 - 850) / 1000)
+            assert plan.workers == int((0.9 * 8000 - 700) / 1000)
         assert asked == ["CRED/original"]
 
     @pytest.mark.parametrize(

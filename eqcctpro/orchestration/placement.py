@@ -28,7 +28,7 @@ __all__ = [
 
 # Ray's own processes for one machine, and a driver that has opened the model once, MB
 # (docs/resources.md).  torch stays loaded in the driver.
-RAY_MB = 450.0
+RAY_MB = 300.0
 DRIVER_MB = 150.0
 TORCH_DRIVER_MB = 400.0
 
