@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 __all__ = ["private_ray"]
@@ -64,8 +64,10 @@ def _few_processes() -> Iterator[None]:
 
     def without_server(self: Any, **_: Any) -> None:
         self._webui_url = ""
-        # Who looks for the server's address would else do so, and log it, every second.
-        self.get_gcs_client().internal_kv_put(key, NO_SERVER, True, namespace=namespace)
+        # Who looks for the server's address would else do so, and log it, every second; no run
+        # fails for that.
+        with suppress(Exception):
+            self.get_gcs_client().internal_kv_put(key, NO_SERVER, True, namespace=namespace)
 
     RayParams.__init__, Node.start_api_server = without_monitors, without_server
     try:
