@@ -255,7 +255,7 @@ class TestCores:
         self, picked: Any, local: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         # Room for Ray and one worker beside this process.
-        monkeypatch.setenv("EQCCTPRO_RAM_BUDGET_MB", f"{tree_pss_mb() + 1000:.0f}")
+        monkeypatch.setenv("EQCCTPRO_RAM_BUDGET_MB", f"{tree_pss_mb() + 850:.0f}")
         result = picked("modelactor", "openvino", workers=3)
         assert result.summary["workers"] == 1
         assert "Requested 3 actors, created 1 (RAM limited to" in result.summary["limits"][0]
