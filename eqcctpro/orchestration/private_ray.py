@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 __all__ = ["private_ray"]
@@ -11,13 +12,13 @@ __all__ = ["private_ray"]
 # Nothing can be reached at port 0.
 NO_SERVER = b"127.0.0.1:0"
 
+_log = logging.getLogger("eqcctpro")
+
 
 @contextmanager
 def private_ray() -> Iterator[None]:
     """Have a Ray that is started meanwhile be private to this process, and start quickly."""
-    with ExitStack() as stack:
-        stack.enter_context(_loopback_only())
-        stack.enter_context(_few_processes())
+    with _loopback_only(), _few_processes():
         yield
 
 
@@ -64,10 +65,11 @@ def _few_processes() -> Iterator[None]:
 
     def without_server(self: Any, **_: Any) -> None:
         self._webui_url = ""
-        # Who looks for the server's address would else do so, and log it, every second; no run
-        # fails for that.
-        with suppress(Exception):
+        # Who looks for the server's address would else do so, and log it, every second.
+        try:
             self.get_gcs_client().internal_kv_put(key, NO_SERVER, True, namespace=namespace)
+        except Exception as error:  # Ray raises many kinds; no run fails for a log of Ray's
+            _log.debug("Ray's agent will look for a dashboard: %s", error)
 
     RayParams.__init__, Node.start_api_server = without_monitors, without_server
     try:
