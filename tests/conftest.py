@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,7 @@ from reference_data import DATA
 
 if TYPE_CHECKING:
     from click.testing import Result
+    from finder_tables import Write
 
     from eqcctpro.orchestration.run import RunResult
     from eqcctpro.synthetic.network import TrueArrival
@@ -248,6 +250,14 @@ def cli_process() -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 WriteMseed = Callable[..., Path]
+
+
+@pytest.fixture
+def write_trials(tmp_path: Path) -> Write:
+    """Writes a results file: ``write_trials(rows, mode=..., header=...)``; returns its folder."""
+    from finder_tables import write_rows
+
+    return partial(write_rows, tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,6 @@ import csv
 import json
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,6 @@ from finder_tables import (
     ours,
     ripper,
     theirs,
-    write_rows,
 )
 
 from eqcctpro import (
@@ -42,16 +40,10 @@ from eqcctpro.evaluation.machine import describe_machine
 from eqcctpro.evaluation.results import read_results
 
 
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Writes a results file: ``write(rows, mode=..., header=...)``; returns its folder."""
-    return partial(write_rows, tmp_path)
-
-
 @pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
-def test_files_of_eqcctpro(write: Write, quoting: Any) -> None:
+def test_files_of_eqcctpro(write_trials: Write, quoting: Any) -> None:
     rows = [theirs(10, 4, 5.0), theirs(10, 2, 2.0, **{SUCCESS: 0}), ripper(10, 2, 9.0)]
-    folder = write(rows, header=PUBLISHED_COLUMNS, quoting=quoting)
+    folder = write_trials(rows, header=PUBLISHED_COLUMNS, quoting=quoting)
     table = read_results(folder, "cpu")
     assert [trial.mode for trial in table.trials] == ["modelactor", "modelactor", "ripper"]
     assert {trial.layout for trial in table.trials} == {"EQCCTPro"} and table.notes == ()
@@ -65,14 +57,14 @@ def test_files_of_eqcctpro(write: Write, quoting: Any) -> None:
     assert parameters["number_of_concurrent_station_predictions"] == 4
 
 
-def test_files_of_rapid(write: Write) -> None:
+def test_files_of_rapid(write_trials: Write) -> None:
     assert len(RAPID_COLUMNS) == 53
     counted = {"Successful Inference Tasks": 10, "Total Station Tasks": 10, RAM: 2000.0}
     rows = [
         theirs(10, 4, 5.0, **counted),
         theirs(10, 8, 1.0, **(counted | {"Successful Inference Tasks": 9})),
     ]
-    finder = cpu_finder(write(rows, header=RAPID_COLUMNS))
+    finder = cpu_finder(write_trials(rows, header=RAPID_COLUMNS))
     best = finder.find_best_overall_usecase()
     assert (best.seconds, best.ram_mb, best.trial.layout) == (5.0, 2000.0, "RAPID")
     assert finder.notes == (
@@ -80,16 +72,16 @@ def test_files_of_rapid(write: Write) -> None:
     )
 
 
-def test_our_rows_in_a_file_of_eqcctpro(write: Write) -> None:
+def test_our_rows_in_a_file_of_eqcctpro(write_trials: Write) -> None:
     rows = [theirs(100, 4, 1.0, **{MODEL: "EQTransformer/original"}), ours(100, 2, 5.0)]
-    folder = write(rows)
+    folder = write_trials(rows)
     assert [t.layout for t in read_results(folder, "cpu").trials] == ["EQCCTPro", "ours"]
     best = cpu_finder(folder).find_best_overall_usecase()
     assert (best.seconds, best.runner_up) == (5.0, None), "another program's times are no rival"
 
 
-def test_lists_without_quotes(write: Write) -> None:
-    folder = write([theirs(10, 4, 5.0, **{GPUS: "[0, 1]"})], "gpu", PUBLISHED_COLUMNS)
+def test_lists_without_quotes(write_trials: Write) -> None:
+    folder = write_trials([theirs(10, 4, 5.0, **{GPUS: "[0, 1]"})], "gpu", PUBLISHED_COLUMNS)
     path = folder / "gpu_test_results.csv"
     path.write_text(path.read_text().replace('"[0, 1]"', "[0, 1]"))
     best = OptimalGPUConfigurationFinder(folder).find_best_overall_usecase()
@@ -97,16 +89,16 @@ def test_lists_without_quotes(write: Write) -> None:
 
 
 @pytest.mark.parametrize("missing", [TIME, STATIONS, CPUS, MODEL, SUCCESS])
-def test_missing_essential_columns_are_named(write: Write, missing: str) -> None:
+def test_missing_essential_columns_are_named(write_trials: Write, missing: str) -> None:
     header = [name for name in CANONICAL_CSV_HEADER if name != missing]
     with pytest.raises(InputError, match="line 1") as caught:
-        cpu_finder(write([ours(10, 2, 5.0)], header=header))
+        cpu_finder(write_trials([ours(10, 2, 5.0)], header=header))
     assert missing in str(caught.value)
 
 
-def test_other_columns_may_be_missing(write: Write) -> None:
+def test_other_columns_may_be_missing(write_trials: Write) -> None:
     header = ("Trial Number", MODEL, STATIONS, CPUS, TIME, SUCCESS)
-    best = cpu_finder(write([theirs(10, 2, 5.0)], header=header)).find_best_overall_usecase()
+    best = cpu_finder(write_trials([theirs(10, 2, 5.0)], header=header)).find_best_overall_usecase()
     assert (best.mode, best.ram_mb, best.seconds) == ("modelactor", None, 5.0)
 
 
@@ -120,8 +112,11 @@ def test_a_file_that_is_not_there_or_empty(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("keep", [0.05, 0.3, 0.5, 0.7, 0.95])
 @pytest.mark.parametrize("appended", [False, True])
-def test_a_torn_line_costs_only_itself(write: Write, keep: float, appended: bool) -> None:
-    path = write([ours(10, 2, 5.0), ours(10, 1, 9.0), ours(10, 4, 3.0)]) / "cpu_test_results.csv"
+def test_a_torn_line_costs_only_itself(write_trials: Write, keep: float, appended: bool) -> None:
+    path = (
+        write_trials([ours(10, 2, 5.0), ours(10, 1, 9.0), ours(10, 4, 3.0)])
+        / "cpu_test_results.csv"
+    )
     head, first, second, third = path.read_text().splitlines()
     torn = second[: int(len(second) * keep)]
     path.write_text(f"{head}\n{first}\n{torn}" + (f"\n{third}\n" if appended else ""))
@@ -145,17 +140,17 @@ def test_a_torn_line_costs_only_itself(write: Write, keep: float, appended: bool
         ("Settings (JSON)", "{mode", "not JSON"),
     ],
 )
-def test_unreadable_rows_are_noted(write: Write, column: str, value: str, says: str) -> None:
-    finder = cpu_finder(write([ours(10, 2, 5.0), ours(99, 2, 1.0) | {column: value}]))
+def test_unreadable_rows_are_noted(write_trials: Write, column: str, value: str, says: str) -> None:
+    finder = cpu_finder(write_trials([ours(10, 2, 5.0), ours(99, 2, 1.0) | {column: value}]))
     assert finder.find_best_overall_usecase().stations == 10
     assert len(finder.notes) == 1
     assert "line 3 cannot be used" in finder.notes[0] and says in finder.notes[0]
 
 
-def test_messages_with_line_breaks_and_repeated_headers(write: Write) -> None:
+def test_messages_with_line_breaks_and_repeated_headers(write_trials: Write) -> None:
     rows = [failed(50) | {"Error Message": 'a, "b"\nc'}, ours(10, 2, 5.0)]
     rows.append({name: name for name in CANONICAL_CSV_HEADER})
-    finder = cpu_finder(write(rows))
+    finder = cpu_finder(write_trials(rows))
     assert finder.find_best_overall_usecase().trial.line == 4
     assert finder.notes == ("cpu_test_results.csv, line 5: the header again, left out",)
 
@@ -170,7 +165,7 @@ def read_csv(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     return list(reader.fieldnames or ()), rows
 
 
-def test_files_of_the_finders(write: Write) -> None:
+def test_files_of_the_finders(write_trials: Write) -> None:
     rows = [
         ours(100, 2, 9.0),
         ours(100, 2, 8.0, workers=1),
@@ -179,7 +174,7 @@ def test_files_of_the_finders(write: Write) -> None:
         ours(100, 4, 0.1) | {SUCCESS: 0, "Configuration ID": "failed"},
         ours(40, 2, 0.7, model="PhaseNet/stead"),
     ]
-    optimal, best = write_finder_files(write(rows), "cpu")
+    optimal, best = write_finder_files(write_trials(rows), "cpu")
     header, found = read_csv(optimal)
     assert tuple(header) == CANONICAL_CSV_HEADER
     assert [(row[MODEL], row[STATIONS], row[CPUS], row[TIME]) for row in found] == [
@@ -196,33 +191,35 @@ def test_files_of_the_finders(write: Write) -> None:
     assert json.loads(found[0]["Settings (JSON)"])["workers"] == 4
 
 
-def test_gpu_files_of_the_finders(write: Write) -> None:
+def test_gpu_files_of_the_finders(write_trials: Write) -> None:
     rows = [
         ours(100, 2, 9.0, gpus=(0,), **{LIMIT: 500}),
         ours(100, 2, 8.0, gpus=(0,), workers=1, **{LIMIT: 900}),
         ours(100, 2, 7.0, gpus=(0, 1), **{LIMIT: 500}),
     ]
-    optimal, best = write_finder_files(write(rows, "gpu"), "gpu")
+    optimal, best = write_finder_files(write_trials(rows, "gpu"), "gpu")
     assert len(read_csv(optimal)[1]) == 3
     header, found = read_csv(best)
     assert header[8:10] == [GPUS, LIMIT] and header[15] == "Error Message"
     assert [row[GPUS] for row in found] == ["[0, 1]"]
 
 
-def test_files_without_a_successful_trial_keep_their_headers(write: Write) -> None:
-    optimal, best = write_finder_files(write([failed(10)]), "cpu")
+def test_files_without_a_successful_trial_keep_their_headers(write_trials: Write) -> None:
+    optimal, best = write_finder_files(write_trials([failed(10)]), "cpu")
     assert read_csv(optimal) == (list(CANONICAL_CSV_HEADER), [])
     assert read_csv(best) == (list(BEST_COLUMNS["cpu"]), [])
 
 
-def test_files_of_an_earlier_version_are_kept_readable(write: Write) -> None:
-    optimal, _ = write_finder_files(write([theirs(10, 2, 5.0)], header=PUBLISHED_COLUMNS), "cpu")
+def test_files_of_an_earlier_version_are_kept_readable(write_trials: Write) -> None:
+    optimal, _ = write_finder_files(
+        write_trials([theirs(10, 2, 5.0)], header=PUBLISHED_COLUMNS), "cpu"
+    )
     header, found = read_csv(optimal)
     assert tuple(header) == CANONICAL_CSV_HEADER and found[0]["Stations Used"] == "['AAA', 'BBB']"
 
 
-def test_names_of_the_folder(write: Write, tmp_path: Path) -> None:
-    folder = write([ours(10, 2, 5.0)])
+def test_names_of_the_folder(write_trials: Write, tmp_path: Path) -> None:
+    folder = write_trials([ours(10, 2, 5.0)])
     log = tmp_path / "logs" / "finder.log"
     best = OptimalCPUConfigurationFinder(str(folder), log).find_best_overall_usecase()
     assert log.read_text().endswith(f"- INFO - {best}\n")
@@ -237,8 +234,8 @@ def test_names_of_the_folder(write: Write, tmp_path: Path) -> None:
         OptimalCPUConfigurationFinder(folder, folder).find_best_overall_usecase()
 
 
-def test_an_answer_as_text_json_and_parameters(write: Write) -> None:
-    best = cpu_finder(write(LADDER)).find_best_overall_usecase()
+def test_an_answer_as_text_json_and_parameters(write_trials: Write) -> None:
+    best = cpu_finder(write_trials(LADDER)).find_best_overall_usecase()
     assert str(best).startswith(
         "EQTransformer/original: modelactor, 8 workers, 8 CPUs, torch, batch 64; "
         "100 stations x 10 min took 4 s (3.96 s to 4.04 s), 6,000 MB of memory "
@@ -262,8 +259,8 @@ def test_an_answer_as_text_json_and_parameters(write: Write) -> None:
     }
 
 
-def test_finders_need_nothing_heavy(write: Write) -> None:
-    folder = write(LADDER)
+def test_finders_need_nothing_heavy(write_trials: Write) -> None:
+    folder = write_trials(LADDER)
     program = (
         "import sys; from eqcctpro import OptimalCPUConfigurationFinder as Finder\n"
         f"Finder({str(folder)!r}).find_best_overall_usecase()\n"

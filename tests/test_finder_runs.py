@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,12 @@ from finder_tables import (
     Write,
     cpu_finder,
     ours,
-    write_rows,
 )
 
 from eqcctpro import (
     RunEQCCTPro,
 )
 from eqcctpro.errors import InputError, RuntimeUnavailableError, SettingsError
-
-
-@pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Writes a results file: ``write(rows, mode=..., header=...)``; returns its folder."""
-    return partial(write_rows, tmp_path)
-
 
 BASE = {
     "input_dir": "in",
@@ -40,8 +31,8 @@ BASE = {
 }
 
 
-def test_a_run_takes_the_best_configuration(write: Write) -> None:
-    folder = write([ours(100, 1, 4.0, workers=3, settings={"inter_threads": 1})])
+def test_a_run_takes_the_best_configuration(write_trials: Write) -> None:
+    folder = write_trials([ours(100, 1, 4.0, workers=3, settings={"inter_threads": 1})])
     run = RunEQCCTPro(
         **BASE,
         best_usecase_config=True,
@@ -66,8 +57,10 @@ def test_a_run_takes_the_best_configuration(write: Write) -> None:
     assert run.configuration is not None and run.configuration.seconds == 4.0
 
 
-def test_what_is_overridden_is_logged(write: Write, caplog: pytest.LogCaptureFixture) -> None:
-    folder = write([ours(100, 1, 4.0, mode="local", **{"Machine": "another"})])
+def test_what_is_overridden_is_logged(
+    write_trials: Write, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_trials([ours(100, 1, 4.0, mode="local", **{"Machine": "another"})])
     arguments = {"batch_size": 5, "overlap": 0.5}
     with caplog.at_level(logging.INFO, logger="eqcctpro"):
         run = RunEQCCTPro(
@@ -84,8 +77,8 @@ def test_what_is_overridden_is_logged(write: Write, caplog: pytest.LogCaptureFix
     assert "configuration of a benchmark: EQTransformer/original" in caplog.text
 
 
-def test_a_configuration_can_be_given(write: Write) -> None:
-    best = cpu_finder(write([ours(100, 1, 4.0)])).find_best_overall_usecase()
+def test_a_configuration_can_be_given(write_trials: Write) -> None:
+    best = cpu_finder(write_trials([ours(100, 1, 4.0)])).find_best_overall_usecase()
     run = RunEQCCTPro(**BASE, configuration=best)
     assert run.configuration is best and run.config.workers == 1 and run.overridden == {}
     with pytest.raises(SettingsError, match="exclude each other"):
@@ -94,18 +87,18 @@ def test_a_configuration_can_be_given(write: Write) -> None:
     assert by_parameters.config.workers == run.config.workers
 
 
-def test_cores_that_are_not_here(write: Write, caplog: pytest.LogCaptureFixture) -> None:
-    best = cpu_finder(write([ours(100, 1, 4.0, settings={"cpu_ids": [9999]})]))
+def test_cores_that_are_not_here(write_trials: Write, caplog: pytest.LogCaptureFixture) -> None:
+    best = cpu_finder(write_trials([ours(100, 1, 4.0, settings={"cpu_ids": [9999]})]))
     config = RunEQCCTPro(**BASE, configuration=best.find_best_overall_usecase()).config
     assert config.cpu_ids is not None and len(config.cpu_ids) == 1 and 9999 not in config.cpu_ids
     assert "cores [9999] are not all here" in caplog.text
-    many = cpu_finder(write([ours(100, 10_000, 4.0)])).find_best_overall_usecase()
+    many = cpu_finder(write_trials([ours(100, 10_000, 4.0)])).find_best_overall_usecase()
     with pytest.raises(SettingsError, match="needs 10000 cores"):
         RunEQCCTPro(**BASE, configuration=many)
 
 
-def test_gpus_that_are_not_here(write: Write) -> None:
-    folder = write([ours(100, 1, 4.0, gpus=(98, 99))], "gpu")
+def test_gpus_that_are_not_here(write_trials: Write) -> None:
+    folder = write_trials([ours(100, 1, 4.0, gpus=(98, 99))], "gpu")
     with pytest.raises(RuntimeUnavailableError, match="needs GPU 98, 99"):
         RunEQCCTPro(**BASE, use_gpu=True, best_usecase_config=True, csv_dir=folder)
 
@@ -124,7 +117,7 @@ def test_a_configuration_that_cannot_be_found(given: dict[str, Any], says: str) 
 
 
 def test_a_run_with_the_best_configuration_really_uses_it(
-    write: Write, imported_model: str, labelled: Path, tmp_path: Path
+    write_trials: Write, imported_model: str, labelled: Path, tmp_path: Path
 ) -> None:
     settings = {"batch_size": 7, "runtime": "torch", "threads": 1}
     rows = [
@@ -135,7 +128,7 @@ def test_a_run_with_the_best_configuration_really_uses_it(
         **(BASE | {"input_dir": labelled, "output_dir": tmp_path / "out"}),
         stations2use=2,
         best_usecase_config=True,
-        csv_dir=write(rows),
+        csv_dir=write_trials(rows),
         overview=False,
     )
     result = run.run_eqcctpro()
@@ -149,8 +142,8 @@ def test_a_run_with_the_best_configuration_really_uses_it(
 # ------------------------------------------------------------------------------- the command line
 
 
-def test_command_line(write: Write, cli: Callable[..., Any]) -> None:
-    folder = write(LADDER)
+def test_command_line(write_trials: Write, cli: Callable[..., Any]) -> None:
+    folder = write_trials(LADDER)
     done = cli("optimal", folder)
     assert done.exit_code == 0 and "8 workers" in done.stdout
     for options, cpus in (
@@ -166,10 +159,10 @@ def test_command_line(write: Write, cli: Callable[..., Any]) -> None:
 
 
 def test_command_line_answers_for_each_model_and_prints_notes(
-    write: Write, cli: Callable[..., Any]
+    write_trials: Write, cli: Callable[..., Any]
 ) -> None:
     rows = [ours(100, 2, 5.0), ours(100, 2, 1.0, model="PhaseNet/stead"), ours(9, 1, 1.0)]
-    done = cli("optimal", write([*rows[:2], rows[2] | {SUCCESS: "?"}]))
+    done = cli("optimal", write_trials([*rows[:2], rows[2] | {SUCCESS: "?"}]))
     assert [line.partition(":")[0] for line in done.stdout.splitlines()] == [
         "EQTransformer/original",
         "PhaseNet/stead",
@@ -177,8 +170,8 @@ def test_command_line_answers_for_each_model_and_prints_notes(
     assert "note: cpu_test_results.csv, line 4 cannot be used" in done.stderr
 
 
-def test_command_line_finds_gpu_results(write: Write, cli: Callable[..., Any]) -> None:
-    folder = write([ours(100, 2, 5.0, gpus=(0, 1))], "gpu")
+def test_command_line_finds_gpu_results(write_trials: Write, cli: Callable[..., Any]) -> None:
+    folder = write_trials([ours(100, 2, 5.0, gpus=(0, 1))], "gpu")
     for options in ((), ("--gpus", "0,1", "--stations", 100, "--cpus", 2)):
         assert "GPU 0, 1" in cli("optimal", folder, *options).stdout
 
@@ -194,7 +187,7 @@ def test_command_line_finds_gpu_results(write: Write, cli: Callable[..., Any]) -
     ],
 )
 def test_command_line_errors(
-    write: Write, cli: Callable[..., Any], options: tuple[Any, ...], says: str
+    write_trials: Write, cli: Callable[..., Any], options: tuple[Any, ...], says: str
 ) -> None:
-    done = cli("optimal", write(LADDER), *options)
+    done = cli("optimal", write_trials(LADDER), *options)
     assert done.exit_code in {2, 3} and says in done.stderr
