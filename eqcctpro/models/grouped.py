@@ -13,6 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from eqcctpro.models.polyphase import in_sequence, spread, spread_transposed
+
 __all__ = [
     "GROUP",
     "GroupedConvolution",
@@ -125,8 +127,8 @@ def samples_to_groups(kernel: Kernel, first: int, samples: int) -> GroupedConvol
 
 def groups_to_groups(kernel: Kernel, first: int) -> GroupedConvolution:
     """Convolve every sample of a grouped record; `first` as in `samples_to_groups`."""
-    weight, lowest, highest = _from_groups(kernel, first, range(GROUP))
-    return GroupedConvolution(weight, kernel.bias.repeat(GROUP), -lowest, highest)
+    weight, before, after = spread(kernel.weight, first, GROUP, GROUP)
+    return GroupedConvolution(weight, kernel.bias.repeat(GROUP), before, after)
 
 
 def groups_to_short(kernel: Kernel, first: int, groups: int, outputs: int) -> GroupedConvolution:
@@ -142,8 +144,8 @@ def groups_to_short(kernel: Kernel, first: int, groups: int, outputs: int) -> Gr
     outputs : int
         Samples that come out.
     """
-    weight, lowest, highest = _from_groups(kernel, first, range(1))
-    return GroupedConvolution(weight, kernel.bias, -lowest, outputs + highest - groups)
+    weight, before, after = spread(kernel.weight, first, GROUP, 1)
+    return GroupedConvolution(weight, kernel.bias, before, after + outputs - groups)
 
 
 def short_to_groups(kernel: Kernel, cut: int, inputs: int, groups: int) -> GroupedConvolution:
@@ -159,34 +161,9 @@ def short_to_groups(kernel: Kernel, cut: int, inputs: int, groups: int) -> Group
     groups : int
         Length of what comes out.
     """
-    outputs, channels, length = kernel.weight.shape
-    taps = [
-        (position, tap, (position + cut - tap) // GROUP)
-        for position in range(GROUP)
-        for tap in range(length)
-        if (position + cut - tap) % GROUP == 0
-    ]
-    lowest, highest = min(shift for *_, shift in taps), max(shift for *_, shift in taps)
-    weight = kernel.weight.new_zeros(GROUP, outputs, channels, highest - lowest + 1)
-    for position, tap, shift in taps:
-        weight[position, :, :, shift - lowest] += kernel.weight[:, :, tap]
+    weight, before, after = spread_transposed(kernel.weight, GROUP, cut)
     bias = kernel.bias.repeat(GROUP)
-    return GroupedConvolution(weight.flatten(0, 1), bias, -lowest, groups + highest - inputs)
-
-
-def _from_groups(kernel: Kernel, first: int, positions: range) -> tuple[torch.Tensor, int, int]:
-    """Weights for the samples at some positions of a group, the first and the last shift."""
-    outputs, inputs, length = kernel.weight.shape
-    taps = [
-        (position, tap, *divmod(position + first + tap, GROUP))
-        for position in positions
-        for tap in range(length)
-    ]
-    lowest, highest = min(shift for *_, shift, _ in taps), max(shift for *_, shift, _ in taps)
-    weight = kernel.weight.new_zeros(len(positions), outputs, GROUP, inputs, highest - lowest + 1)
-    for position, tap, shift, sample in taps:
-        weight[position, :, sample, :, shift - lowest] += kernel.weight[:, :, tap]
-    return weight.flatten(2, 3).flatten(0, 1), lowest, highest
+    return GroupedConvolution(weight, bias, before, after + groups - inputs)
 
 
 def real_samples(channels: int, samples: int) -> torch.Tensor:
@@ -214,8 +191,7 @@ def curves_of_groups(x: torch.Tensor, samples: int) -> torch.Tensor:
     torch.Tensor, shape (n, samples, labels)
     """
     # Numbers, where tracing would write down how they are computed.
-    labels, groups = int(x.shape[1]) // GROUP, int(x.shape[2])
+    channels, groups = int(x.shape[1]), int(x.shape[2])
     # Over an axis that is not the last one, which runtimes do vector by vector.
-    curves = torch.softmax(x.reshape(-1, GROUP, labels, groups), dim=2)
-    curves = curves.reshape(-1, GROUP * labels, groups).transpose(1, 2)
-    return curves.reshape(-1, groups * GROUP, labels)[:, :samples]
+    curves = torch.softmax(x.reshape(-1, GROUP, channels // GROUP, groups), dim=2)
+    return in_sequence(curves.reshape(-1, channels, groups), GROUP)[:, :samples]

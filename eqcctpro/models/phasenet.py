@@ -58,6 +58,11 @@ class _Grouped(nn.Module):
         return curves
 
 
+def _shortened(samples: int, down: nn.Conv1d) -> int:
+    """Samples that a convolution with a stride leaves."""
+    return (samples + 2 * int(down.padding[0]) - down.kernel_size[0]) // down.stride[0] + 1
+
+
 class GroupedPhaseNet(_Grouped):
     """``seisbench.models.PhaseNet``; see `_Grouped`."""
 
@@ -65,8 +70,7 @@ class GroupedPhaseNet(_Grouped):
         super().__init__(module)
         groups = groups_in(self.samples)
         same, norm, down, norm_down = module.down_branch[0]
-        padding = down.padding[0]
-        short = (self.samples + 2 * padding - down.kernel_size[0]) // down.stride[0] + 1
+        short = _shortened(self.samples, down)
         up, norm_up, joined, norm_joined = module.up_branch[-1]
         grown = (short - 1) * up.stride[0] + up.kernel_size[0] - sum(_CUT)
         cut = _CUT[0] + (grown - self.samples) // 2
@@ -78,7 +82,7 @@ class GroupedPhaseNet(_Grouped):
         )
         centred = -(same.kernel_size[0] // 2)
         self.same = groups_to_groups(Kernel.of(same, norm), centred)
-        self.down = groups_to_short(Kernel.of(down, norm_down), -padding, groups, short)
+        self.down = groups_to_short(Kernel.of(down, norm_down), -down.padding[0], groups, short)
         self.up = short_to_groups(Kernel.of(up, norm_up), cut, short, groups)
         # A convolution of two records side by side is the sum of two convolutions.
         self.of_skip = groups_to_groups(last.of_inputs(0, channels, biased=True), centred)
@@ -123,13 +127,12 @@ class GroupedPhaseNetLight(_Grouped):
         super().__init__(module)
         groups = groups_in(self.samples)
         down, up = module.conv1.conv, module.up4
-        padding = down.padding[0]
-        short = (self.samples + 2 * padding - down.kernel_size[0]) // down.stride[0] + 1
+        short = _shortened(self.samples, down)
         out = Kernel.of(module.out)
         channels = module.inc.out_channels
 
         self.first = samples_to_groups(Kernel.of(module.inc, module.in_bn), 0, self.samples)
-        self.down = groups_to_short(Kernel.of(down, module.bnd1), -padding, groups, short)
+        self.down = groups_to_short(Kernel.of(down, module.bnd1), -down.padding[0], groups, short)
         self.up = short_to_groups(Kernel.of(up, module.bnu4), up.padding[0], short, groups)
         inputs = out.weight.shape[1]
         self.of_up = groups_to_groups(out.of_inputs(0, inputs - channels, biased=True), 0)

@@ -14,15 +14,25 @@ from typing import Any
 import torch
 from torch import nn
 
-__all__ = ["PolyphaseDecoder", "WideConvolution", "transposed_as_convolution"]
+__all__ = [
+    "PolyphaseDecoder",
+    "WideConvolution",
+    "in_sequence",
+    "spread",
+    "spread_transposed",
+    "transposed_as_convolution",
+]
+
+
+def in_sequence(x: torch.Tensor, phases: int) -> torch.Tensor:
+    """Phases to time: (n, phases * channels, samples) to (n, phases * samples, channels)."""
+    channels, samples = _fixed(x.shape[1]) // phases, _fixed(x.shape[2])
+    return x.transpose(1, 2).reshape(-1, samples * phases, channels)
 
 
 def interleave(x: torch.Tensor, phases: int) -> torch.Tensor:
     """Phases to time: (n, phases * channels, samples) to (n, channels, phases * samples)."""
-    if phases == 1:
-        return x
-    channels, samples = _fixed(x.shape[1]) // phases, _fixed(x.shape[2])
-    return x.transpose(1, 2).reshape(-1, samples * phases, channels).transpose(1, 2)
+    return x if phases == 1 else in_sequence(x, phases).transpose(1, 2)
 
 
 def _fixed(size: int) -> int:
@@ -36,6 +46,74 @@ def deinterleave(x: torch.Tensor, phases: int) -> torch.Tensor:
         return x
     channels, samples = _fixed(x.shape[1]), _fixed(x.shape[2]) // phases
     return x.transpose(1, 2).reshape(-1, samples, phases * channels).transpose(1, 2)
+
+
+def spread(
+    weight: torch.Tensor, first: int, phases: int, positions: int, upsampling: int = 1
+) -> tuple[torch.Tensor, int, int]:
+    """A convolution of samples as one of groups of them, phase by phase.
+
+    Parameters
+    ----------
+    weight : torch.Tensor, shape (outputs, inputs, length)
+    first : int
+        Sample that the first tap falls on, counted from the one that comes out.
+    phases : int
+        Samples in a group of what goes in.
+    positions : int
+        Samples that come out of a group.
+    upsampling : int
+        How often each sample that goes in is repeated first.
+
+    Returns
+    -------
+    wide : torch.Tensor, shape (positions * outputs, phases * inputs, taps)
+    before, after : int
+        Zeros around the record with which as many groups come out as go in.
+    """
+    outputs, inputs, length = weight.shape
+    taps = [
+        (position, tap, *divmod((position + first + tap) // upsampling, phases))
+        for position in range(positions)
+        for tap in range(length)
+    ]
+    before, after = -min(shift for *_, shift, _ in taps), max(shift for *_, shift, _ in taps)
+    wide = weight.new_zeros(positions, outputs, phases, inputs, before + after + 1)
+    for position, tap, shift, phase in taps:
+        wide[position, :, phase, :, before + shift] += weight[:, :, tap]
+    return wide.flatten(2, 3).flatten(0, 1), before, after
+
+
+def spread_transposed(
+    weight: torch.Tensor, phases: int, cut: int = 0
+) -> tuple[torch.Tensor, int, int]:
+    """A transposed convolution, whose stride is a group, as one that yields groups.
+
+    Parameters
+    ----------
+    weight : torch.Tensor, shape (outputs, inputs, length)
+    phases : int
+        Stride, and samples in a group.
+    cut : int
+        Samples cut off at the beginning of what comes out.
+
+    Returns
+    -------
+    wide, before, after
+        As of `spread`.
+    """
+    outputs, inputs, length = weight.shape
+    taps = [
+        (position, tap, (position + cut - tap) // phases)
+        for position in range(phases)
+        for tap in range(length)
+        if (position + cut - tap) % phases == 0
+    ]
+    before, after = -min(shift for *_, shift in taps), max(shift for *_, shift in taps)
+    wide = weight.new_zeros(phases, outputs, inputs, before + after + 1)
+    for position, tap, shift in taps:
+        wide[position, :, :, before + shift] += weight[:, :, tap]
+    return wide.flatten(0, 1), before, after
 
 
 def phased(convolution: nn.Conv1d, phases: int, upsampling: int) -> nn.Conv1d:
@@ -58,18 +136,10 @@ def phased(convolution: nn.Conv1d, phases: int, upsampling: int) -> nn.Conv1d:
     weight = convolution.weight.detach()
     outputs, inputs, length = weight.shape
     after = phases * upsampling
-    padding = length // 2
-    reach = -(-padding // after)
-    wide = torch.zeros(after, outputs, phases, inputs, 2 * reach + 1)
-    for phase_out in range(after):
-        for tap in range(length):
-            # Sample that the tap falls on, counted from the group's first one.
-            sample = (phase_out + tap - padding) // upsampling
-            shift, phase_in = divmod(sample, phases)
-            wide[phase_out, :, phase_in, :, shift + reach] += weight[:, :, tap]
+    wide, reach, _ = spread(weight, -(length // 2), phases, after, upsampling)
     result = nn.Conv1d(phases * inputs, after * outputs, 2 * reach + 1, padding=reach)
     with torch.no_grad():
-        result.weight.copy_(wide.reshape(result.weight.shape))
+        result.weight.copy_(wide)
         bias = torch.zeros(outputs) if convolution.bias is None else convolution.bias
         result.bias.copy_(bias.repeat(after))
     return result.eval()
@@ -162,19 +232,15 @@ class _Transposed(nn.Module):
 
     def __init__(self, transposed: nn.ConvTranspose1d) -> None:
         super().__init__()
-        weight = transposed.weight.detach()
-        inputs, outputs, length = weight.shape
+        weight = transposed.weight.detach().transpose(0, 1)
+        outputs, inputs, length = weight.shape
         self.stride: int = transposed.stride[0]
         self.first: int = transposed.padding[0]
         self.grown: int = length + transposed.output_padding[0] - 2 * self.first - self.stride
-        taps = -(-length // self.stride)
-        wide = torch.zeros(self.stride, outputs, inputs, taps)
-        for tap in range(length):
-            shift, phase = divmod(tap, self.stride)
-            wide[phase, :, :, taps - 1 - shift] = weight[:, :, tap].T
-        self.convolution = nn.Conv1d(inputs, self.stride * outputs, taps, padding=taps - 1)
+        wide, before, _ = spread_transposed(weight, self.stride)
+        self.convolution = nn.Conv1d(inputs, self.stride * outputs, before + 1, padding=before)
         with torch.no_grad():
-            self.convolution.weight.copy_(wide.reshape(self.convolution.weight.shape))
+            self.convolution.weight.copy_(wide)
             bias = torch.zeros(outputs) if transposed.bias is None else transposed.bias
             self.convolution.bias.copy_(bias.repeat(self.stride))
 
