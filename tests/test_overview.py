@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import textwrap
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from eqcctpro.analysis.overview import PHASE_COLOURS, OverviewTrace, draw_overview
+from eqcctpro.analysis.overview import draw_overview
+from eqcctpro.analysis.time_axis import time_ticks
+from eqcctpro.analysis.traces import PHASE_COLOURS, OverviewTrace, columns_of
 from eqcctpro.errors import OutputError
+from eqcctpro.times import parse_utc
 
 START_NS = 1_734_264_000_000_000_000
 SCHEMA = pa.schema(
@@ -155,6 +160,65 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         draw_overview(tmp_path / "nowhere" / "o.png", [trace("A")], picks(), title="A run")
 
 
-def test_importing_it_does_not_import_matplotlib() -> None:
-    code = "import sys, eqcctpro.analysis.overview; sys.exit('matplotlib' in sys.modules)"
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_drawing_does_not_import_matplotlib() -> None:
+    code = """
+        import sys, tempfile, numpy, pyarrow
+        from eqcctpro.analysis.overview import draw_overview
+        from eqcctpro.analysis.traces import OverviewTrace
+        trace = OverviewTrace("XX.A..HHZ", 0, 100.0, numpy.arange(6000), "XX.A")
+        times = pyarrow.timestamp("us")
+        kinds = {"network": "string", "station": "string", "phase": "string", "time": times}
+        kinds["probability"] = "float32"
+        nothing = pyarrow.table({name: pyarrow.array([], kind) for name, kind in kinds.items()})
+        draw_overview(tempfile.mktemp(), [trace], nothing, title="A run")
+        sys.exit("matplotlib" in sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+@pytest.mark.parametrize("rate", [7.3, 100.0, 250.0])
+def test_a_column_holds_its_samples_and_meets_its_neighbours(rate: float) -> None:
+    samples = np.random.default_rng(1).standard_normal(4000)
+    made = trace("A", samples=samples, sampling_rate=rate)
+    first, lowest, highest = columns_of(made, START_NS - 12_345_678_901, 0.9e9)
+    column = np.floor((12.345678901 + np.arange(4000) / rate) / 0.9)
+    groups = [samples[column == number] for number in np.unique(column)]
+    assert first == column[0] and len(lowest) == len(highest) == len(groups)
+    for number, group in enumerate(groups):
+        edges = [(groups[number - 1][-1] + group[0]) / 2] if number else []
+        edges += [(group[-1] + groups[number + 1][0]) / 2] if number + 1 < len(groups) else []
+        assert lowest[number] == min(*group, *edges)
+        assert highest[number] == max(*group, *edges)
+
+
+@pytest.mark.parametrize("rate", [0.3, 1.0, 3.7])
+def test_samples_further_apart_than_columns_are_joined_by_a_line(rate: float) -> None:
+    samples = np.random.default_rng(1).standard_normal(400)
+    made = trace("A", samples=samples, sampling_rate=rate)
+    first, lowest, highest = columns_of(made, START_NS - 12_345_678_901, 0.05e9)
+    times = (first + np.arange(len(lowest))[:, None] + np.linspace(0, 1, 50)) * 0.05
+    line = np.interp((times - 12.345678901) * rate, np.arange(400), samples)[1:-1]
+    # A quarter of a column may be missing at its ends.
+    missing = 0.3 * 0.05 * rate * np.abs(np.diff(samples)).max()
+    np.testing.assert_allclose(lowest[1:-1], line.min(axis=1), atol=missing)
+    np.testing.assert_allclose(highest[1:-1], line.max(axis=1), atol=missing)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        ("2024-12-15T12:00:00", "2024-12-15T12:01:00", ["12:00", "12:00:10", "12:00:20"]),
+        ("2024-12-15T12:00:00", "2024-12-15T12:30:00", ["12:00", "12:05", "12:10"]),
+        ("2024-12-14T22:00:00", "2024-12-15T22:00:00", ["2024-12-15", "03:00", "06:00"]),
+        ("2024-12-14T22:00:00", "2024-12-17T22:00:00", ["2024-12-15", "12:00", "2024-12-16"]),
+        ("2024-12-14T22:00:00", "2025-12-14T22:00:00", ["2025-01-12", "2025-03-03", "2025-04-22"]),
+        ("2024-12-15T12:00:00", "2024-12-15T12:00:00.2", ["12:00", "12:00:00.05", "12:00:00.10"]),
+    ],
+)
+def test_times_are_labelled_where_they_are_round(start: str, end: str, expected: list[str]) -> None:
+    span = parse_utc(start), parse_utc(end)
+    ticks = time_ticks(*span, 10)
+    assert 3 <= len(ticks) <= 10
+    assert all(span[0] <= time <= span[1] for time, _ in ticks)
+    assert len({b - a for (a, _), (b, _) in pairwise(ticks)}) == 1
+    assert [text for _, text in ticks][:3] == expected

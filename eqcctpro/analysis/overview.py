@@ -6,78 +6,38 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from eqcctpro.analysis.raster import Paper, text_width
+from eqcctpro.analysis.time_axis import time_ticks
+from eqcctpro.analysis.traces import PHASE_COLOURS, OverviewTrace, columns_of, trace_range
 from eqcctpro.errors import OutputError
 from eqcctpro.picks.arrow import numbers_of
-from eqcctpro.times import NS_PER_S, format_utc
+from eqcctpro.times import format_utc
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+__all__ = ["draw_overview"]
 
 Float64 = NDArray[np.float64]
 
-__all__ = ["PHASE_COLOURS", "OverviewTrace", "draw_overview", "envelope", "trace_range"]
-
-PHASE_COLOURS = {"P": "#D55E00", "S": "#0072B2"}
-"""Vermillion and blue of Okabe and Ito's palette, told apart with any kind of colour vision."""
-
 _OTHER_COLOUR = "#009E73"
-_TRACE_COLOUR = "#606060"
-_COLUMNS = 1600
-"""Columns of the picture that a long trace is reduced to, a minimum and a maximum in each."""
+_TRACE_GREY, _LINE_GREY = 0x60, 0xE5
 
-_WIDTH_INCHES = 12.0
-_ROW_INCHES = 0.26
-_TOP_INCHES, _BOTTOM_INCHES = 0.45, 0.65
-_LABEL_POINTS = 7.5
-_LETTER_INCHES = 0.603 * _LABEL_POINTS / 72
-"""Letters of Matplotlib's fixed-width font are 0.602 of its size wide."""
-_COMPRESSION = 3
-_TRACE_HEIGHT = 0.36
-_MARK_HEIGHT = 0.48
+# Pixels.
+_WIDTH, _ROW, _TOP, _BOTTOM = 1320, 28, 52, 70
+_LEFT, _RIGHT = 10, 40
+_LABEL, _TITLE, _WORDS = 12, 17, 15
+_THICKNESS = 0.9
+_TRACE_HEIGHT, _MARK_HEIGHT = 0.36 * _ROW, 0.48 * _ROW
+
+_FEWEST_ROWS = 8
+_MOST_TICKS = 10
 _FAINTEST = 0.35
 _CLIP = 1.2
-_PERCENTILE = 99.5
 _DENSE = 30
 """With more picks than this on a row, P keeps to the upper and S to the lower half of it."""
-
-
-_DAY_NS = 86_400 * NS_PER_S
-
-
-@dataclass(frozen=True, slots=True)
-class OverviewTrace:
-    """One row of the picture, or a piece of one: traces with the same label share a row.
-
-    Attributes
-    ----------
-    label : str
-        ``NET.STA.LOC.CHA``, written beside the row.
-    start_ns : int
-        Time of the first sample, UTC, nanoseconds since 1970.
-    sampling_rate : float
-        Hz.
-    samples : ndarray, shape (samples,)
-        In any unit; each row is normalised by itself.
-    station : str
-        ``NET.STA``; picks of that station are drawn on the row.
-    """
-
-    label: str
-    start_ns: int
-    sampling_rate: float
-    samples: NDArray[Any]
-    station: str
-
-    @property
-    def end_ns(self) -> int:
-        """Time just after the last sample."""
-        return self.start_ns + round(self.samples.size / self.sampling_rate * NS_PER_S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +46,35 @@ class _Marks:
 
     times_ns: NDArray[np.int64]
     probability: Float64
+
+
+@dataclass(frozen=True, slots=True)
+class _Axes:
+    """Where times and rows lie on the paper."""
+
+    left: int
+    right: int
+    start_ns: int
+    end_ns: int
+    rows: int
+
+    @property
+    def column_ns(self) -> float:
+        """Time in a column of pixels."""
+        return max(self.end_ns - self.start_ns, 1) / (self.right - self.left)
+
+    @property
+    def bottom(self) -> int:
+        """Below the rows."""
+        return _TOP + _ROW * max(self.rows, _FEWEST_ROWS)
+
+    def middle(self, row: int) -> float:
+        """Height that a row lies at."""
+        return _TOP + _ROW * (row + 0.5)
+
+    def columns(self, times_ns: NDArray[np.int64]) -> NDArray[np.intp]:
+        """Columns that times lie in."""
+        return self.left + ((times_ns - self.start_ns) / self.column_ns).astype(np.intp)
 
 
 def draw_overview(
@@ -128,38 +117,29 @@ def draw_overview(
     path = Path(path_png)
     marks = _marks_by_station(picks)
     rows = _choose_rows(traces, marks, max_traces)
-    # A figure of its own, not pyplot's: no window system and no state shared between threads.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    height = _TOP_INCHES + _BOTTOM_INCHES + _ROW_INCHES * max(len(rows), 8)
-    figure = Figure(figsize=(_WIDTH_INCHES, height))
-    # A layout that is measured by drawing everything once more takes as long as the picture.
-    widest = max((len(row[0].label) for row in rows), default=0)
-    figure.subplots_adjust(
-        left=(0.15 + widest * _LETTER_INCHES) / _WIDTH_INCHES,
-        right=1.0 - 0.35 / _WIDTH_INCHES,
-        bottom=_BOTTOM_INCHES / height,
-        top=1.0 - _TOP_INCHES / height,
+    widest = max((text_width(row[0].label, _LABEL) for row in rows), default=0.0)
+    pieces = [piece for row in rows for piece in row]
+    axes = _Axes(
+        _LEFT + round(widest) + 8,
+        _WIDTH - _RIGHT,
+        min((piece.start_ns for piece in pieces), default=0),
+        max((piece.end_ns for piece in pieces), default=0),
+        len(rows),
     )
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
+    paper = Paper(_WIDTH, axes.bottom + _BOTTOM, [_OTHER_COLOUR, *PHASE_COLOURS.values()])
     if rows:
-        _draw_rows(axes, rows, marks)
+        _draw_times(paper, axes)
+        for level, row in enumerate(rows):
+            _draw_row(paper, axes, level, row)
+            _draw_marks(paper, axes, level, marks.get(row[0].station, {}))
     else:
-        axes.text(0.5, 0.5, "no traces", transform=axes.transAxes, ha="center", va="center")
-        axes.set_axis_off()
+        paper.write(_WIDTH / 2, (_TOP + axes.bottom) / 2, "no traces", _TITLE, "middle")
     stations = len({trace.station for trace in traces})
-    axes.set_title(_heading(title, len(rows), stations), loc="left", fontsize=11)
-    _legend(axes, picks)
+    paper.write(axes.left, _TOP / 2, _heading(title, len(rows), stations), _TITLE)
+    _draw_legend(paper, axes.right, picks)
     try:
-        # What the decoration says must not depend on the machine that drew it.
-        figure.savefig(
-            path,
-            dpi=110,
-            metadata={"Software": "EQCCTPro"},
-            pil_kwargs={"compress_level": _COMPRESSION},
-        )
+        # What the file says of itself must not depend on the machine that drew it.
+        path.write_bytes(paper.png("EQCCTPro"))
     except OSError as error:
         raise OutputError(
             f"cannot write the overview picture {path}: {error.strerror or error}",
@@ -215,140 +195,68 @@ def _first_pick(phases: Mapping[str, _Marks]) -> float:
     return min((float(marks.times_ns.min()) for marks in wanted), default=np.inf)
 
 
-def _draw_rows(
-    axes: Axes, rows: list[list[OverviewTrace]], marks: Mapping[str, Mapping[str, _Marks]]
-) -> None:
-    from matplotlib.collections import LineCollection
-    from matplotlib.lines import Line2D
-
-    start_ns = min(piece.start_ns for row in rows for piece in row)
-    end_ns = max(piece.end_ns for row in rows for piece in row)
-    column_ns = max(1, (end_ns - start_ns) // _COLUMNS)
-    strokes: list[Float64] = []
-    colours: list[tuple[float, ...]] = []
-    for level, row in enumerate(rows):
-        lines = [envelope(piece, column_ns) for piece in row]
-        offset, scale = trace_range(np.concatenate([samples for _, samples in lines]))
-        for days, samples in lines:
-            shape = np.clip((samples - offset) / scale, -_CLIP, _CLIP)
-            height = level - _TRACE_HEIGHT * shape
-            axes.add_line(Line2D(days, height, color=_TRACE_COLOUR, linewidth=0.5, zorder=2))
-        phases = marks.get(row[0].station, {})
-        for phase, found in phases.items():
-            _add_marks(strokes, colours, level, phase, found, dense=_count(phases) > _DENSE)
-    strokes_of_all = LineCollection(strokes, colors=colours, linewidths=1.6, zorder=3)
-    axes.add_collection(strokes_of_all, autolim=False)
-    _decorate(axes, [row[0].label for row in rows], start_ns, end_ns)
+def _draw_row(paper: Paper, axes: _Axes, level: int, row: Sequence[OverviewTrace]) -> None:
+    """Write the label of a station and draw its trace, or its pieces."""
+    lines = [columns_of(piece, axes.start_ns, axes.column_ns) for piece in row]
+    offset, scale = trace_range(np.concatenate([side for _, *both in lines for side in both]))
+    middle = axes.middle(level)
+    for first, *extremes in lines:
+        bottoms, tops = (
+            middle - _TRACE_HEIGHT * np.clip((values - offset) / scale, -_CLIP, _CLIP)
+            for values in extremes
+        )
+        paper.trace(axes.left + first, tops, bottoms, _THICKNESS, _TRACE_GREY)
+    paper.write(axes.left - 5, middle, row[0].label, _LABEL, "right")
 
 
-def _add_marks(
-    strokes: list[Float64],
-    colours: list[tuple[float, ...]],
-    level: int,
-    phase: str,
-    found: _Marks,
-    *,
-    dense: bool,
-) -> None:
-    from matplotlib.colors import to_rgb
-
-    above = below = _MARK_HEIGHT * (0.5 + 0.5 * found.probability)
-    if dense and phase == "P":
-        below = np.zeros_like(above)
-    elif dense and phase == "S":
-        above = np.zeros_like(below)
-    colour = to_rgb(PHASE_COLOURS.get(phase, _OTHER_COLOUR))
-    strength = _FAINTEST + (1.0 - _FAINTEST) * found.probability
-    days = _days(found.times_ns)
-    ends = np.stack([days, level - above, days, level + below], axis=1)
-    strokes.extend(ends.reshape(-1, 2, 2))
-    colours.extend((*colour, alpha) for alpha in strength.tolist())
+def _draw_marks(paper: Paper, axes: _Axes, level: int, phases: Mapping[str, _Marks]) -> None:
+    """Draw the picks of a station."""
+    middle = axes.middle(level)
+    dense = _count(phases) > _DENSE
+    for phase, found in phases.items():
+        above = below = _MARK_HEIGHT * (0.5 + 0.5 * found.probability)
+        if dense and phase == "P":
+            below = np.zeros_like(above)
+        elif dense and phase == "S":
+            above = np.zeros_like(below)
+        shown = (found.times_ns >= axes.start_ns) & (found.times_ns <= axes.end_ns)
+        paper.strokes(
+            PHASE_COLOURS.get(phase, _OTHER_COLOUR),
+            axes.columns(found.times_ns[shown]),
+            np.rint(middle - above[shown]).astype(np.intp),
+            np.rint(middle + below[shown]).astype(np.intp),
+            _FAINTEST + (1.0 - _FAINTEST) * found.probability[shown],
+        )
 
 
-def _decorate(axes: Axes, labels: list[str], start_ns: int, end_ns: int) -> None:
-    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
-
-    locator = AutoDateLocator(minticks=5, maxticks=10)
-    axes.xaxis.set_major_locator(locator)
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator, show_offset=False))
-    axes.set_xlim(start_ns / _DAY_NS, end_ns / _DAY_NS)
-    axes.set_xlabel(
-        f"UTC, from {format_utc(start_ns, 'seconds')} to {format_utc(end_ns, 'seconds')}"
-    )
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.set_yticks(range(len(labels)), labels, fontsize=_LABEL_POINTS, family="monospace")
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="x", color="#E5E5E5", linewidth=0.6, zorder=0)
-    axes.spines[["top", "right", "left"]].set_visible(False)
+def _draw_times(paper: Paper, axes: _Axes) -> None:
+    """Draw the axis of time, below the rows."""
+    bottom = axes.bottom
+    for time_ns, text in time_ticks(axes.start_ns, axes.end_ns, _MOST_TICKS):
+        column = int(axes.columns(np.array(time_ns)))
+        paper.box(column, column + 1, _TOP, bottom, _LINE_GREY)
+        paper.box(column, column + 1, bottom, bottom + 5, 0)
+        paper.write(column, bottom + 16, text, _WORDS, "middle")
+    paper.box(axes.left, axes.right, bottom, bottom + 1, 0)
+    start, end = format_utc(axes.start_ns, "seconds"), format_utc(axes.end_ns, "seconds")
+    middle = (axes.left + axes.right) / 2
+    paper.write(middle, bottom + 44, f"UTC, from {start} to {end}", _WORDS, "middle")
 
 
-def envelope(trace: OverviewTrace, column_ns: int) -> tuple[Float64, Float64]:
-    """Times in days and samples; of a long trace only the extremes within each column."""
-    step_ns = NS_PER_S / trace.sampling_rate
-    width = int(column_ns / step_ns)
-    if width <= 2:
-        samples = np.where(np.isfinite(trace.samples), trace.samples, np.nan)
-        return _days(trace.start_ns + np.arange(samples.size) * step_ns), samples.astype(np.float64)
-    whole = trace.samples.size - trace.samples.size % width
-    parts = [trace.samples[:whole].reshape(-1, width), trace.samples[whole:].reshape(1, -1)]
-    extremes = np.concatenate([_extremes(part) for part in parts if part.size])
-    starts = np.arange(extremes.shape[0]) * width
-    times = np.repeat(trace.start_ns + (starts + 0.5 * width) * step_ns, 2)
-    return _days(times), extremes.ravel()
-
-
-def _extremes(columns: NDArray[Any]) -> Float64:
-    """Smallest and largest finite sample of each column, NaN where there is none."""
-    found = np.stack([columns.min(axis=1), columns.max(axis=1)], axis=1).astype(np.float64)
-    if not np.isfinite(found).all():
-        finite = np.where(np.isfinite(columns), columns, np.nan)
-        found = np.stack([np.fmin.reduce(finite, axis=1), np.fmax.reduce(finite, axis=1)], axis=1)
-    return found.astype(np.float64)
-
-
-def trace_range(samples: Float64) -> tuple[float, float]:
-    """What a row is centred on and divided by; a few outliers must not flatten the rest."""
-    finite = samples[np.isfinite(samples)]
-    if not finite.size:
-        return 0.0, 1.0
-    offset = float(np.median(finite))
-    away = np.abs(finite - offset)
-    return offset, float(np.percentile(away, _PERCENTILE)) or float(away.max()) or 1.0
-
-
-def _days(times_ns: NDArray[Any]) -> Float64:
-    """Matplotlib's dates: days since 1970."""
-    return np.asarray(times_ns, dtype=np.float64) / _DAY_NS
+def _draw_legend(paper: Paper, right: int, picks: pa.Table) -> None:
+    """Write how many picks of each phase there are, from right to left."""
+    counts = Counter(picks["phase"].to_pylist())
+    names = [*PHASE_COLOURS, *sorted(set(counts) - set(PHASE_COLOURS))]
+    x, middle = float(right), _TOP // 2
+    for name in reversed(names):
+        text = f"{name}: {counts[name]:,} {'pick' if counts[name] == 1 else 'picks'}"
+        paper.write(x, middle, text, _WORDS, "right")
+        x -= text_width(text, _WORDS) + 14
+        colour = PHASE_COLOURS.get(name, _OTHER_COLOUR)
+        place = np.array([round(x)]), np.array([middle - 8]), np.array([middle + 8])
+        paper.strokes(colour, *place, np.ones(1), width=3)
+        x -= 26
 
 
 def _heading(title: str, rows: int, stations: int) -> str:
     return title if rows >= stations else f"{title}  ({rows} of {stations} stations)"
-
-
-def _legend(axes: Axes, picks: pa.Table) -> None:
-    from matplotlib.lines import Line2D
-
-    counts = Counter(picks["phase"].to_pylist())
-    names = [*PHASE_COLOURS, *sorted(set(counts) - set(PHASE_COLOURS))]
-    handles = [
-        Line2D(
-            [],
-            [],
-            color=PHASE_COLOURS.get(name, _OTHER_COLOUR),
-            linestyle="none",
-            marker="|",
-            markersize=11,
-            markeredgewidth=2.2,
-            label=f"{name}: {counts[name]:,} {'pick' if counts[name] == 1 else 'picks'}",
-        )
-        for name in names
-    ]
-    axes.legend(
-        handles=handles,
-        loc="lower right",
-        bbox_to_anchor=(1.0, 1.0),
-        ncols=len(handles),
-        frameon=False,
-        fontsize=9,
-        borderaxespad=0.2,
-    )

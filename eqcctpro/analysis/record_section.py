@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from eqcctpro.analysis.data_figures import PHASE_COLOURS, phases
-from eqcctpro.analysis.overview import OverviewTrace, envelope, trace_range
 from eqcctpro.analysis.page import Figure, plain
 from eqcctpro.analysis.run_data import RunData
+from eqcctpro.analysis.traces import OverviewTrace, envelope, trace_range
 from eqcctpro.times import format_utc
 
 __all__ = ["record_section"]

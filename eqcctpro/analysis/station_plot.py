@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from eqcctpro.analysis.curves import station_curves
-from eqcctpro.analysis.overview import PHASE_COLOURS, OverviewTrace, envelope
 from eqcctpro.analysis.run_data import Picks, load_summary, run_config, run_plan
 from eqcctpro.analysis.style import PALETTE, new_figure, tidy
+from eqcctpro.analysis.traces import PHASE_COLOURS, OverviewTrace, envelope
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.models.picker import Picker

@@ -29,7 +29,7 @@ from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.times import format_utc
 
 if TYPE_CHECKING:
-    from eqcctpro.analysis.overview import OverviewTrace
+    from eqcctpro.analysis.traces import OverviewTrace
 
 __all__ = [
     "RunTables",
@@ -146,7 +146,7 @@ def busiest_chunk(plan: Plan, picks: pa.Table) -> str:
 
 def vertical_traces(task: StationTask) -> list[OverviewTrace]:
     """The vertical component of a task, or the first one it has."""
-    from eqcctpro.analysis.overview import OverviewTrace
+    from eqcctpro.analysis.traces import OverviewTrace
     from eqcctpro.errors import InputError
     from eqcctpro.pipeline.prepare import FileCache, load_segments
 

@@ -1,0 +1,131 @@
+"""Traces to be drawn: pieces of waveforms with a label, and what is left of long ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eqcctpro.times import NS_PER_S
+
+__all__ = ["PHASE_COLOURS", "OverviewTrace", "columns_of", "envelope", "trace_range"]
+
+Float64 = NDArray[np.float64]
+
+PHASE_COLOURS = {"P": "#D55E00", "S": "#0072B2"}
+"""Vermillion and blue of Okabe and Ito's palette, told apart with any kind of colour vision."""
+
+_PERCENTILE = 99.5
+_DAY_NS = 86_400 * NS_PER_S
+_POINTS = 4
+"""Points in a column of pixels that samples further apart are interpolated to."""
+
+
+@dataclass(frozen=True, slots=True)
+class OverviewTrace:
+    """One row of a picture, or a piece of one: traces with the same label share a row.
+
+    Attributes
+    ----------
+    label : str
+        ``NET.STA.LOC.CHA``, written beside the row.
+    start_ns : int
+        Time of the first sample, UTC, nanoseconds since 1970.
+    sampling_rate : float
+        Hz.
+    samples : ndarray, shape (samples,)
+        In any unit; each row is normalised by itself.
+    station : str
+        ``NET.STA``; picks of that station are drawn on the row.
+    """
+
+    label: str
+    start_ns: int
+    sampling_rate: float
+    samples: NDArray[Any]
+    station: str
+
+    @property
+    def end_ns(self) -> int:
+        """Time just after the last sample."""
+        return self.start_ns + round(self.samples.size / self.sampling_rate * NS_PER_S)
+
+
+def envelope(trace: OverviewTrace, column_ns: int) -> tuple[Float64, Float64]:
+    """Times in days since 1970 and samples; of a long trace only the extremes of each column."""
+    step_ns = NS_PER_S / trace.sampling_rate
+    width = int(column_ns / step_ns)
+    if width <= 2:
+        samples = np.where(np.isfinite(trace.samples), trace.samples, np.nan)
+        times_ns = trace.start_ns + np.arange(samples.size) * step_ns
+        return times_ns / _DAY_NS, samples.astype(np.float64)
+    whole = trace.samples.size - trace.samples.size % width
+    parts = [trace.samples[:whole].reshape(-1, width), trace.samples[whole:].reshape(1, -1)]
+    extremes = np.concatenate([_extremes(part) for part in parts if part.size])
+    starts = np.arange(extremes.shape[0]) * width
+    times_ns = np.repeat(trace.start_ns + (starts + 0.5 * width) * step_ns, 2)
+    return times_ns / _DAY_NS, extremes.ravel()
+
+
+def _extremes(columns: NDArray[Any]) -> Float64:
+    """Smallest and largest finite sample of each column, NaN where there is none."""
+    found = np.stack([columns.min(axis=1), columns.max(axis=1)], axis=1).astype(np.float64)
+    if not np.isfinite(found).all():
+        finite = np.where(np.isfinite(columns), columns, np.nan)
+        found = np.stack([np.fmin.reduce(finite, axis=1), np.fmax.reduce(finite, axis=1)], axis=1)
+    return found.astype(np.float64)
+
+
+def columns_of(
+    trace: OverviewTrace, start_ns: int, column_ns: float
+) -> tuple[int, Float64, Float64]:
+    """What the line through the samples reaches in each column of a picture.
+
+    Parameters
+    ----------
+    trace : OverviewTrace
+        With at least one sample.
+    start_ns : int
+        Where the first column begins; no later than the trace.
+    column_ns : float
+        Time in a column.
+
+    Returns
+    -------
+    first : int
+        Column that the trace begins in.
+    lowest, highest : ndarray of float64, shape (columns,)
+        NaN where no sample is finite.
+    """
+    samples = trace.samples
+    if not np.isfinite(samples).all():
+        samples = np.where(np.isfinite(samples), samples, np.nan)
+    step = NS_PER_S / trace.sampling_rate / column_ns
+    begin = (trace.start_ns - start_ns) / column_ns
+    if step > 1 / _POINTS:
+        places = np.arange(int((samples.size - 1) * step * _POINTS) + 1) / _POINTS
+        samples = np.interp(places, np.arange(samples.size) * step, samples)
+        step = 1 / _POINTS
+    first = int(begin)
+    columns = np.arange(first, int(begin + (samples.size - 1) * step) + 1)
+    at = np.clip(np.ceil((columns - begin) / step).astype(np.intp), 0, samples.size - 1)
+    lowest = np.fmin.reduceat(samples, at).astype(np.float64)
+    highest = np.fmax.reduceat(samples, at).astype(np.float64)
+    # The line from a column's last sample to the first of the next one is in both.
+    between = (samples[at[1:] - 1].astype(np.float64) + samples[at[1:]]) / 2
+    for side in (slice(1, None), slice(None, -1)):
+        lowest[side] = np.fmin(lowest[side], between)
+        highest[side] = np.fmax(highest[side], between)
+    return first, lowest, highest
+
+
+def trace_range(samples: Float64) -> tuple[float, float]:
+    """What a row is centred on and divided by; a few outliers must not flatten the rest."""
+    finite = samples[np.isfinite(samples)]
+    if not finite.size:
+        return 0.0, 1.0
+    offset = float(np.median(finite))
+    away = np.abs(finite - offset)
+    return offset, float(np.percentile(away, _PERCENTILE)) or float(away.max()) or 1.0
