@@ -13,7 +13,7 @@ import pytest
 
 from eqcctpro.errors import RuntimeUnavailableError, SettingsError
 from eqcctpro.evaluation.baselines import baseline_names, open_baseline
-from eqcctpro.evaluation.floor import measure_floor
+from eqcctpro.evaluation.floor import FloorSubject, measure_floor
 from eqcctpro.evaluation.ours import CommandSubject, SessionSubject
 from eqcctpro.evaluation.rapid_baselines import RAPID_VARIABLE
 from eqcctpro.evaluation.sidebyside import Contender, compare, ratio_table
@@ -216,3 +216,15 @@ def test_floor(few: Path, seisbench_cache: Path) -> None:
     assert all(one.mflop == pytest.approx(10 * floor.window_mflop) for one in floor.forward)
     assert 0 < floor.seconds < 5
     assert any("of peak" in line for line in floor.lines())
+
+
+@pytest.mark.slow
+def test_floor_takes_its_turns_with_others(few: Path, seisbench_cache: Path) -> None:
+    subject = FloorSubject(Workload((few,), ("ACR", "CVS"), "PhaseNetLight/ethz"), threads=1)
+    facts = subject.prepare()
+    outcome = subject.run(few)
+    subject.close()
+    assert facts["runtime"] in {"torch", "onnxruntime", "openvino"}
+    assert (outcome.done, outcome.picks, outcome.error) == (2, {}, "")
+    assert set(outcome.stages) == {"decode", "infer"} <= set(STAGES)
+    assert sum(outcome.stages.values()) == pytest.approx(outcome.seconds)

@@ -9,14 +9,18 @@ from typing import Any
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.evaluation.baselines import baseline_names, open_baseline
+from eqcctpro.evaluation.floor import FloorSubject
 from eqcctpro.evaluation.ours import CommandSubject, SessionSubject
 from eqcctpro.evaluation.sidebyside import Contender
 from eqcctpro.evaluation.subject import Workload
 
-__all__ = ["REFERENCES", "peer_contenders"]
+__all__ = ["FLOOR", "REFERENCES", "peer_contenders"]
 
 #: Whom others are compared with.
 REFERENCES = {"warm": "local", "cold": "eqcctpro pick local"}
+
+#: What no pipeline can beat, among the contenders.
+FLOOR = "floor"
 
 _MODES = ("local", "modelactor", "ripper")
 
@@ -35,7 +39,7 @@ def peer_contenders(
     only: Sequence[str] = (),
     without: Sequence[str] = (),
 ) -> list[Contender]:
-    """All that can pick a workload: our modes first, then the baselines.
+    """The floor, then all that can pick a workload: our modes first, then the baselines.
 
     Parameters
     ----------
@@ -57,7 +61,8 @@ def peer_contenders(
     SettingsError
         A pattern matches no name.
     """
-    contenders = []
+    floor = partial(FloorSubject, workload, threads=threads, device=device)
+    contenders = [Contender(FLOOR, floor)]
     for mode in _MODES:
         where: dict[str, Any] = {"mode": mode, "runtime": runtime, "device": device}
         where |= {"threads": threads} if mode == "local" else {"workers": workers}

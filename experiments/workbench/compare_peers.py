@@ -6,8 +6,9 @@ RECORDS is an archive in EQCCTPro's layout with three-component records of more 
 which a network is made; with `--as-is` it is taken as it is.  Everybody reads miniSEED files
 and writes a file of picks.  Warm: the model is loaded, workers are started; of rapid-seis,
 imports are done.  Cold: a command in a process of its own.  All take turns; ratios are to our
-mode local, warm or cold.  rapid-seis is left out unless it is installed, or the environment
-variable EQCCTPRO_RAPID_PYTHON names an interpreter that has it.
+mode local, warm or cold.  The floor, which decodes and predicts and does nothing else, takes
+its turns too, and is measured in its parts at the end.  rapid-seis is left out unless it is
+installed, or the environment variable EQCCTPRO_RAPID_PYTHON names an interpreter that has it.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", action="append", default=[], help="pattern of names")
     parser.add_argument("--without", action="append", default=[], help="pattern of names")
-    parser.add_argument("--no-floor", action="store_true")
+    parser.add_argument("--no-floor", action="store_true", help="not in its parts")
     parser.add_argument("--json", type=Path, help="also write everything to this file")
     options = parser.parse_args()
     machine = describe_machine()
