@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from eqcctpro.archive.index import PROBE_BYTES
 from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
 from eqcctpro.archive.timechunks import whole_archive
 from eqcctpro.config import PickConfig
@@ -307,10 +308,12 @@ class TestInput:
         calm: Any,
         tmp_path: Path,
         once_planned: list[Callable[[], None]],
+        monkeypatch: pytest.MonkeyPatch,
         kind: str,
         error: str,
         words: str,
     ) -> None:
+        monkeypatch.setattr(session_module, "HELD_BYTES", 0)
         path = sorted(mended.rglob("*.mseed"))[4]
         content, status = path.read_bytes(), path.stat()
 
@@ -339,6 +342,20 @@ class TestInput:
         assert kept.counts["failed"] == 1
         again = run(session, tmp_path, resume="require")
         assert again.counts["failed"] == 0 and results(tmp_path) == calm
+
+    def test_small_files_are_read_once_and_may_vanish_then(
+        self,
+        session: Session,
+        mended: Path,
+        calm: Any,
+        tmp_path: Path,
+        once_planned: list[Callable[[], None]],
+    ) -> None:
+        small = [path for path in mended.rglob("*.mseed") if path.stat().st_size <= PROBE_BYTES]
+        assert small
+        once_planned.append(lambda: [path.unlink() for path in small] and None)
+        result = run(session, tmp_path)
+        assert result.counts["failed"] == 0 and results(tmp_path) == calm
 
 
 class TestIdentity:

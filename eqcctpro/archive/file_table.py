@@ -21,15 +21,24 @@ Int64 = NDArray[np.int64]
 class FileTable(Sequence[IndexedFile]):
     """Files and what is in them; each has at least one channel.
 
+    Parameters
+    ----------
+    hold_bytes : int
+        Of contents that are held.
+
     Attributes
     ----------
+    held : dict of str to bytes
+        What files hold that were read whole to see what is in them, by their paths.
     texts : Texts
         Their codes and folders.
     extent_ends : array of int
         Where the extents of each file end, counted over all.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, hold_bytes: int = 0) -> None:
+        self.held: dict[str, bytes] = {}
+        self._room = hold_bytes
         self.texts = Texts()
         self._folders = array("i")
         # File names, one after the other, and where each ends.
@@ -44,6 +53,9 @@ class FileTable(Sequence[IndexedFile]):
 
     def append(self, file: IndexedFile) -> int:
         """Add a file; returns its number."""
+        if file.content is not None and len(file.content) <= self._room:
+            self.held[file.path] = file.content
+            self._room -= len(file.content)
         head, slash, name = file.path.rpartition("/")
         self._folders.append(self.texts.number(head + slash))
         self._names += name.encode(*ENCODING)

@@ -14,7 +14,10 @@ from eqcctpro.times import parse_chunk_name
 __all__ = ["ArchiveFile", "chunk_files", "expected_miniseed", "has_chunk_folders", "plain_files"]
 
 # Files with these endings are meant to be miniSEED; an unreadable one is a failure.
-MINISEED_SUFFIXES = frozenset({".mseed", ".miniseed", ".ms", ".msd", ".mseed2", ".mseed3", ".seed"})
+_USUAL_SUFFIX = ".mseed"
+MINISEED_SUFFIXES = frozenset(
+    {_USUAL_SUFFIX, ".miniseed", ".ms", ".msd", ".mseed2", ".mseed3", ".seed"}
+)
 
 
 @dataclass(slots=True)  # not frozen: there are many, and each would take twice as long
@@ -123,6 +126,8 @@ def _file(path: str, folder: str, chunk: str) -> ArchiveFile:
 
 def expected_miniseed(path: str) -> bool:
     """Whether a file is meant to be miniSEED, by its ending."""
+    if path.endswith(_USUAL_SUFFIX):
+        return True
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 (hot)
     # Day files of SDS archives end in the day of the year.
     expected = suffix in MINISEED_SUFFIXES or suffix in ("", ".") or suffix[1:].isdigit()

@@ -7,8 +7,8 @@ import re
 import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from pymseed import MiniSEEDError, MS3Record, MS3TraceList, sourceid2nslc
 
@@ -19,6 +19,7 @@ from eqcctpro.times import NS_PER_S
 __all__ = [
     "LONG_GAP_NS",
     "LOWEST_RATE_HZ",
+    "PROBE_BYTES",
     "ChannelExtent",
     "IndexedFile",
     "first_and_last",
@@ -29,8 +30,9 @@ __all__ = [
 
 Code = tuple[str, str, str, str]
 
-# The first record of nearly every file is shorter; longer ones are scanned whole.
-PROBE_BYTES = 8192
+# The first record of nearly every file is shorter, and so are many files with a minute of a
+# channel, which are then read once; files with longer records are scanned whole.
+PROBE_BYTES = 16_384
 
 # A channel that says nothing for so long has two extents: a record with a damaged time would
 # otherwise make the file span centuries.
@@ -47,8 +49,7 @@ MOST_SAMPLES_A_BYTE = 2
 _USUAL_SOURCE = re.compile("FDSN:([^_]*)_([^_]*)_([^_]*)_(.)_(.)_(.)").fullmatch
 
 
-@dataclass(frozen=True, slots=True)
-class ChannelExtent:
+class ChannelExtent(NamedTuple):
     """First and last sample time of one channel in one file, in nanoseconds."""
 
     code: Code
@@ -56,8 +57,7 @@ class ChannelExtent:
     end_ns: int
 
 
-@dataclass(frozen=True, slots=True)
-class IndexedFile:
+class IndexedFile(NamedTuple):
     """A file and what is in it.
 
     Attributes
@@ -70,12 +70,15 @@ class IndexedFile:
     channels : tuple of ChannelExtent
         Several of a channel with gaps of more than a day.  Empty for a file of log or event
         records, which hold no time series, or of channels too slow to be picked.
+    content : bytes or None
+        All of a small file of this machine, which need not be read again.
     """
 
     path: str
     size: int
     mtime_ns: int
     channels: tuple[ChannelExtent, ...]
+    content: bytes | None = None
 
 
 def index_file(path: str | Path) -> IndexedFile:
@@ -97,18 +100,26 @@ def index_file(path: str | Path) -> IndexedFile:
                 raise DecodeError(f"{path} is not a file that holds records", hint="remove it")
             if status.st_size == 0:
                 raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
+            beginning = os.pread(descriptor, PROBE_BYTES, 0)
             quick = first_and_last(
-                lambda start, end: os.pread(descriptor, end - start, start), status.st_size
+                beginning,
+                status.st_size,
+                lambda start, end: os.pread(descriptor, end - start, start),
             )
         finally:
             os.close(descriptor)
-        channels = (quick,) if quick is not None else scan(Path(path).read_bytes(), path)
+        content = beginning if len(beginning) == status.st_size else None
+        if quick is None:
+            everything = Path(path).read_bytes() if content is None else content
+            channels = scan(everything, path)
+        else:
+            channels = (quick,)
     except OSError as error:
         raise DecodeError(
             f"cannot read {path}: {error.strerror or error}",
             hint="check that the file exists and may be read",
         ) from error
-    return IndexedFile(str(path), status.st_size, status.st_mtime_ns, channels)
+    return IndexedFile(str(path), status.st_size, status.st_mtime_ns, channels, content)
 
 
 def _open_without_waiting(path: str | Path) -> int:
@@ -116,18 +127,21 @@ def _open_without_waiting(path: str | Path) -> int:
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
 
-def first_and_last(read: Callable[[int, int], bytes], size: int) -> ChannelExtent | None:
+def first_and_last(
+    beginning: bytes, size: int, read: Callable[[int, int], bytes]
+) -> ChannelExtent | None:
     """What a file holds by its first and its last record, or None when they do not tell.
 
     Parameters
     ----------
-    read : callable
-        Returns the bytes from a start to an end.
+    beginning : bytes
+        Of the file, or all of it.
     size : int
         Of the file.
+    read : callable
+        Returns the bytes from a start to an end.
     """
     try:
-        beginning = read(0, min(PROBE_BYTES, size))
         head = MS3Record.parse(beginning)
         length, rate, source, start = head.reclen, head.samprate, head.sourceid, head.starttime
         if size % length or rate < LOWEST_RATE_HZ:

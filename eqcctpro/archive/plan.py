@@ -6,6 +6,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 from eqcctpro.archive.day_files import DAY_LAYOUTS
 from eqcctpro.archive.file_table import FileTable
@@ -76,8 +77,7 @@ class Plan:
     skipped: dict[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class _Piece:
+class _Piece(NamedTuple):
     """What one file holds of one instrument."""
 
     file: int
@@ -96,10 +96,9 @@ class _Pieces:
         self._texts = texts
         self._numbers = array("q")
 
-    def append(self, piece: _Piece) -> None:
+    def append(self, file: int, chunk: str, folder: str, start_ns: int, end_ns: int) -> None:
         number = self._texts.number
-        self._numbers.extend((piece.file, number(piece.chunk), number(piece.folder)))
-        self._numbers.extend((piece.start_ns, piece.end_ns))
+        self._numbers.extend((file, number(chunk), number(folder), start_ns, end_ns))
 
     @property
     def chunks(self) -> set[str]:
@@ -135,7 +134,7 @@ def make_plan(settings: InputSettings) -> Plan:
     layout: Layout = (
         detect_layout(settings.inputs) if settings.layout == "auto" else settings.layout  # type: ignore[assignment]
     )
-    files = FileTable()
+    files = FileTable(settings.hold_bytes)
     plan = Plan(layout, [], Tasks(TaskTable(files), range(0)), files)
     wanted = Wanted(settings)
     holdings = _index(iter_files(settings.inputs, layout, wanted), plan)
@@ -210,7 +209,7 @@ def _index(files: Iterable[ArchiveFile], plan: Plan) -> Holdings:
             if held is None:
                 held = holdings[key] = _Pieces(texts)
             for start_ns, end_ns in spans:
-                held.append(_Piece(number, file.chunk, file.folder, start_ns, end_ns))
+                held.append(number, file.chunk, file.folder, start_ns, end_ns)
     return {Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
 
 
@@ -222,6 +221,9 @@ def _folder_name(key: Key, pieces: _Pieces) -> str:
 
 def _instruments(indexed: IndexedFile) -> dict[Key, list[tuple[int, int]]]:
     """When there are samples of each instrument in a file; long gaps are left out."""
+    if len(indexed.channels) == 1:  # as in nearly every file
+        code, start_ns, end_ns = indexed.channels[0]
+        return {instrument_key(code): [(start_ns, end_ns)]}
     spans: dict[Key, list[tuple[int, int]]] = {}
     for extent in indexed.channels:
         spans.setdefault(instrument_key(extent.code), []).append((extent.start_ns, extent.end_ns))

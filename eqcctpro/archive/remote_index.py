@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from eqcctpro.archive.files import ArchiveFile
-from eqcctpro.archive.index import IndexedFile, first_and_last, scan
+from eqcctpro.archive.index import PROBE_BYTES, IndexedFile, first_and_last, scan
 from eqcctpro.archive.remote import describe, fetch, read_part
 from eqcctpro.errors import DecodeError, InputError
 
@@ -40,7 +40,8 @@ def _index(file: ArchiveFile) -> IndexedFile | DecodeError:
         if not file.expected:
             # Whatever lies beside the waveforms is not fetched to find out that it is none.
             return DecodeError(f"{address} is not named as miniSEED")
-        quick = first_and_last(lambda start, end: read_part(address, start, end), size)
+        beginning = read_part(address, 0, min(PROBE_BYTES, size))
+        quick = first_and_last(beginning, size, lambda start, end: read_part(address, start, end))
         channels = (quick,) if quick is not None else scan(fetch(address), address)
         return IndexedFile(address, size, stamp, channels)
     except DecodeError as error:

@@ -44,6 +44,8 @@ class InputSettings:
     chunk_major : bool
         Finish a chunk's stations before the next chunk, even if files are then read more
         than once.
+    hold_bytes : int
+        Contents that files of this machine may leave with the plan; see `FileTable.held`.
     storage : mapping or None
         Options of an object store's file system; None leaves those of this process.
     """
@@ -60,10 +62,11 @@ class InputSettings:
     channel_priority: tuple[str, ...] = ()
     context_ns: int = 0
     chunk_major: bool = False
+    hold_bytes: int = 0
     storage: Mapping[str, Any] | None = None
 
     @classmethod
-    def of(cls, config: PickConfig, *, context_ns: int = 0) -> InputSettings:
+    def of(cls, config: PickConfig, *, context_ns: int = 0, hold_bytes: int = 0) -> InputSettings:
         """Those of a run."""
         return cls(
             inputs=config.input,
@@ -78,5 +81,6 @@ class InputSettings:
             channel_priority=config.channel_priority,
             context_ns=context_ns,
             chunk_major=config.concurrent_timechunks is not None,
+            hold_bytes=hold_bytes,
             storage=config.storage,
         )

@@ -113,7 +113,11 @@ class Execution:
     def _source(self, stop: Callable[[], bool]) -> Iterator[BundleResult]:
         journal = self.journal
         results = self.workers.pick(
-            journal.watched(stop), self._settings, open_chunks=self._open_chunks, stop=stop
+            journal.watched(stop),
+            self._settings,
+            open_chunks=self._open_chunks,
+            stop=stop,
+            held=self.plan.files.held,
         )
         if not journal.suspects:
             return results

@@ -48,6 +48,9 @@ __all__ = ["CHANGEABLE", "PickSession"]
 # Python's part of it takes some 20 ms, and with less to do there is less to return.
 MANY_TASKS = 2000
 
+# Contents of small files that planning read whole and picking takes over: a minute of 500 stations.
+HELD_BYTES = 16 * 2**20
+
 #: Settings that may differ between the runs of a session.
 CHANGEABLE = frozenset(
     {
@@ -168,7 +171,13 @@ class PickSession:
             logger.info("weights %s from %s (%s)", part.name, part.weight_path, part.sha256)
         picker, settings = describe(config, weights)
         clock.lap("model")
-        plan = make_plan(InputSettings.of(config, context_ns=settings.context_ns))
+        plan = make_plan(
+            InputSettings.of(
+                config,
+                context_ns=settings.context_ns,
+                hold_bytes=HELD_BYTES if config.mode == "local" else 0,
+            )
+        )
         _log_plan(plan, logger)
         if plan.problems and not keep_going:
             raise InputError(plan.problems[0].message)

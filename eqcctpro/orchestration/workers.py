@@ -61,10 +61,12 @@ class Workers(ABC):
         *,
         open_chunks: int | None = None,
         stop: Callable[[], bool] = never,
+        held: dict[str, bytes] | None = None,
     ) -> Iterator[BundleResult]:
         """Pick station tasks; yields results as they come.
 
-        Once `stop` says so, nothing new is started.
+        Once `stop` says so, nothing new is started.  Contents of files that are `held` already
+        are taken out where they are of use: in this process.
         """
 
     def pick_singly(
@@ -183,13 +185,14 @@ class _Local(Workers):
         *,
         open_chunks: int | None = None,  # noqa: ARG002 (one process works on one at a time)
         stop: Callable[[], bool] = never,  # noqa: ARG002 (the tasks stop coming)
+        held: dict[str, bytes] | None = None,
     ) -> Iterator[BundleResult]:
         pipeline = self._pipeline
         pipeline.settings = settings
         before = dict(pipeline.stages.seconds)
         earlier = bind_to_cores(self._cpu_ids)
         try:
-            for result in pipeline.run(tasks):
+            for result in pipeline.run(tasks, held=held):
                 yield BundleResult([result.record], result.picks, result.detections)
         finally:
             bind_to_cores(earlier)
@@ -301,6 +304,7 @@ class _OnRay(Workers):
         *,
         open_chunks: int | None = None,
         stop: Callable[[], bool] = never,
+        held: dict[str, bytes] | None = None,  # noqa: ARG002 (workers read what they need)
     ) -> Iterator[BundleResult]:
         if self._pool is not None:
             return self._pool.pick(tasks, settings, open_chunks=open_chunks, stop=stop)

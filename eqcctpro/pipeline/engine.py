@@ -106,7 +106,13 @@ class Pipeline:
         self._holds = False
         self._apply_settings()
 
-    def run(self, tasks: Sequence[StationTask], *, more: bool = False) -> Iterator[TaskResult]:
+    def run(
+        self,
+        tasks: Sequence[StationTask],
+        *,
+        more: bool = False,
+        held: dict[str, bytes] | None = None,
+    ) -> Iterator[TaskResult]:
         """Pick station tasks; results come as tasks finish, which may be out of order.
 
         Parameters
@@ -115,6 +121,9 @@ class Pipeline:
         more : bool
             Another run with the same settings follows, of no tasks if need be: windows that
             do not fill a batch wait for its windows, and batches under way stay so.
+        held : dict of str to bytes, optional
+            Contents of files by their paths, as they were when the plan was made; they are
+            taken out.
 
         Yields
         ------
@@ -125,7 +134,7 @@ class Pipeline:
         if not self._holds:
             self.reset()
         self._holds = False  # an error in this run leaves nothing to go on from
-        feeder = Feeder(tasks, self.picker, self.settings)
+        feeder = Feeder(tasks, self.picker, self.settings, held)
         for prepared in feeder:
             self.feed(prepared)
             yield from self.finished()

@@ -38,10 +38,16 @@ class Feeder:
     tasks : sequence of StationTask
     picker : Picker
     settings : PipelineSettings
+    held : dict of str to bytes, optional
+        Contents of files by their paths; they are taken out.
     """
 
     def __init__(
-        self, tasks: Sequence[StationTask], picker: Picker, settings: PipelineSettings
+        self,
+        tasks: Sequence[StationTask],
+        picker: Picker,
+        settings: PipelineSettings,
+        held: dict[str, bytes] | None = None,
     ) -> None:
         self._tasks = tasks
         self._picker = picker
@@ -53,7 +59,8 @@ class Feeder:
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
         self._source = enumerate(tasks)
-        self._cache = FileCache()
+        self._held = {} if held is None else held
+        self._cache = FileCache(self._held)
         self._at: tuple[StationTask, float] | None = None
         self._errand = Errand(self._work)
         self.seconds = {"decode": 0.0, "prepare": 0.0}
@@ -100,7 +107,7 @@ class Feeder:
             hint="check the file system, then resume the run",
         )
         self._at = None
-        self._cache = FileCache()
+        self._cache = FileCache(self._held)
         self._errand = Errand(self._work)
         self._errand.start()
         return Prepared(task, failed_record(task, error))
@@ -146,7 +153,7 @@ class Feeder:
         started = time.perf_counter()
         try:
             decoded = cache.read(task, following, self._settings.context_ns)
-            require_unchanged(task)
+            require_unchanged(task, cache.as_planned)
         except EQCCTProError as error:
             return Prepared(task, failed_record(task, error))
         finally:

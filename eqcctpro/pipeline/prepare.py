@@ -75,14 +75,23 @@ class FileCache:
     A day file that is read in short chunks, or a file that holds many stations, is so
     decoded once; nothing else stays in memory.
 
+    Parameters
+    ----------
+    held : dict of str to bytes, optional
+        Contents of files by their paths, which are not read then; they are taken out.
+
     Attributes
     ----------
     at : str
         The file that was read last, or is being read.
+    as_planned : set of str
+        Files of the last task whose contents were held.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held: dict[str, bytes] | None = None) -> None:
         self.at = ""
+        self.as_planned: set[str] = set()
+        self._held = {} if held is None else held
         self._kept: dict[str, DecodedFile] = {}
         self._fetched = Fetched()
 
@@ -100,12 +109,15 @@ class FileCache:
         span = read_span(task.chunk, context_ns)
         self._fetched.begin(task, following, known=self._kept)
         decoded = []
+        self.as_planned = self._held.keys() & task.files
         for path in task.files:
             content = self._kept.get(path)
             if content is None:
                 self.at = path
                 limits = (None, None) if path in wanted_next else span
-                content = decode_file(path, *limits, self._fetched.take(path))
+                held = self._held.pop(path, None)
+                held = self._fetched.take(path) if held is None else held
+                content = decode_file(path, *limits, held)
             if path in wanted_next:
                 self._kept[path] = content
             decoded.append(content)

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +59,8 @@ class _Aligned:
     segment: Segment
 
 
-def component_rows(components: str, *, flexible: bool = True) -> dict[str, int]:
+@lru_cache(maxsize=16)
+def component_rows(components: str, *, flexible: bool = True) -> Mapping[str, int]:
     """Row of each component letter that a model accepts.
 
     Parameters
@@ -74,7 +77,7 @@ def component_rows(components: str, *, flexible: bool = True) -> dict[str, int]:
                 rows[second] = rows[first]
             elif second in rows:
                 rows[first] = rows[second]
-    return rows
+    return MappingProxyType(rows)
 
 
 def assemble_blocks(

@@ -90,15 +90,22 @@ def merge_segments(segments: Iterable[Segment]) -> list[Segment]:
     Pieces with different sampling rates are never joined.  The result is sorted by
     code and time; pieces that overlap with different samples stay apart.
     """
+    pieces = [segment for segment in segments if len(segment.samples)]
+    if _of_one_each(pieces):
+        return sorted(pieces, key=lambda piece: piece.code)
     groups: dict[tuple[ChannelCode, float], list[Segment]] = {}
-    for segment in segments:
-        if len(segment.samples):
-            groups.setdefault((segment.code, segment.sampling_rate), []).append(segment)
+    for segment in pieces:
+        groups.setdefault((segment.code, segment.sampling_rate), []).append(segment)
     merged: list[Segment] = []
     for key in sorted(groups):
         pieces = sorted(groups[key], key=lambda piece: (piece.start_ns, piece.end_ns))
         merged.extend(pieces if len(pieces) == 1 else _merge_channel(pieces))
     return merged
+
+
+def _of_one_each(segments: Sequence[Segment]) -> bool:
+    """Whether each channel has one segment, as in nearly all records."""
+    return len({segment.code for segment in segments}) == len(segments)
 
 
 def _merge_channel(pieces: Sequence[Segment]) -> list[Segment]:
@@ -140,6 +147,8 @@ def drop_conflicts(segments: Sequence[Segment]) -> tuple[list[Segment], list[Seg
         ``dropped`` holds every piece of a group of overlapping pieces, as SeisBench's
         ``sanitize_mismatching_overlapping_records`` does.
     """
+    if _of_one_each(segments):
+        return list(segments), []
     by_channel: dict[ChannelCode, list[Segment]] = {}
     for segment in segments:
         by_channel.setdefault(segment.code, []).append(segment)
