@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -284,14 +285,15 @@ def test_a_private_ray_is_not_reachable_from_elsewhere_and_has_few_processes(
     )
     with PickSession(config) as session:
         session.open()
-        processes = psutil.Process().children(recursive=True)
-        addresses = {
-            connection.laddr.ip
-            for process in processes
-            for connection in process.net_connections(kind="inet")
-            if connection.status == psutil.CONN_LISTEN
-        }
-        commands = " ".join(word for process in processes for word in process.cmdline())
+        addresses, commands = set(), ""
+        for process in psutil.Process().children(recursive=True):
+            with suppress(psutil.NoSuchProcess):  # one that has just ended
+                commands += " ".join(process.cmdline())
+                addresses |= {
+                    connection.laddr.ip
+                    for connection in process.net_connections(kind="inet")
+                    if connection.status == psutil.CONN_LISTEN
+                }
     assert addresses and all(
         ipaddress.ip_address(address.removeprefix("::ffff:")).is_loopback for address in addresses
     ), addresses
