@@ -24,7 +24,10 @@ _SOURCES = {
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for the network and its picks.")] = Path("demo"),
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", "--out", help="Folder for the network and its picks."),
+    ] = Path("demo"),
     mode: Annotated[str, typer.Option(help="local, modelactor or ripper.")] = "local",
     stations: Annotated[int, typer.Option(min=1, max=999, help="Stations of the network.")] = 12,
     workers: Annotated[int | None, typer.Option(help="Ray workers.")] = None,
@@ -39,7 +42,7 @@ def demo(
 
         typer.echo(f"{stations} made-up stations, two local earthquakes, two minutes at 100 Hz")
         result = make_demo(
-            out, stations=stations, mode=mode, workers=workers, model=model, quiet=quiet
+            output, stations=stations, mode=mode, workers=workers, model=model, quiet=quiet
         )
         _report(result)
         raise typer.Exit(result.run.exit_code)
