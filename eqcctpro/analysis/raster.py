@@ -1,7 +1,7 @@
 """A picture of traces, strokes and words as pixels.
 
-A library for plots draws these few things in half a second, longer than a network of 200
-stations takes to be picked; see ``docs/performance.md``.
+A library for plots takes twice as long for these few things as a network of 200 stations takes
+to be picked; see ``docs/performance.md``.
 """
 
 from __future__ import annotations

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
-from eqcctpro.times import NS_PER_S
+from eqcctpro.times import NS_PER_S, format_utc
 
 __all__ = ["time_ticks"]
 
@@ -16,7 +14,6 @@ _STEPS_NS = (
     *(hours * 3600 * _S for hours in (1, 2, 3, 6, 12)),
     *(days * 10**power * _DAY for power in range(5) for days in (1, 2, 5)),
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def time_ticks(start_ns: int, end_ns: int, at_most: int) -> list[tuple[int, str]]:
@@ -40,12 +37,13 @@ def time_ticks(start_ns: int, end_ns: int, at_most: int) -> list[tuple[int, str]
 
 
 def _label(time_ns: int, step_ns: int) -> str:
-    moment = _EPOCH + timedelta(microseconds=time_ns // 1000)
+    text = format_utc(time_ns)
+    date, clock = text[:10], text[11:19]
     if time_ns % _DAY == 0:
-        return f"{moment:%Y-%m-%d}"
+        return date
     if time_ns % (60 * _S) == 0:
-        return f"{moment:%H:%M}"
+        return clock[:5]
     if step_ns >= _S:
-        return f"{moment:%H:%M:%S}"
+        return clock
     digits = len(str(_S // step_ns - 1))
-    return f"{moment:%H:%M:%S.%f}"[: 9 + digits]
+    return clock + text[19 : 20 + digits]

@@ -55,27 +55,27 @@ class OverviewTrace:
 
 def envelope(trace: OverviewTrace, column_ns: int) -> tuple[Float64, Float64]:
     """Times in days since 1970 and samples; of a long trace only the extremes of each column."""
+    samples = _finite(trace.samples)
     step_ns = NS_PER_S / trace.sampling_rate
     width = int(column_ns / step_ns)
     if width <= 2:
-        samples = np.where(np.isfinite(trace.samples), trace.samples, np.nan)
         times_ns = trace.start_ns + np.arange(samples.size) * step_ns
         return times_ns / _DAY_NS, samples.astype(np.float64)
-    whole = trace.samples.size - trace.samples.size % width
-    parts = [trace.samples[:whole].reshape(-1, width), trace.samples[whole:].reshape(1, -1)]
-    extremes = np.concatenate([_extremes(part) for part in parts if part.size])
-    starts = np.arange(extremes.shape[0]) * width
+    starts = np.arange(0, samples.size, width)
     times_ns = np.repeat(trace.start_ns + (starts + 0.5 * width) * step_ns, 2)
-    return times_ns / _DAY_NS, extremes.ravel()
+    return times_ns / _DAY_NS, np.stack(_extremes(samples, starts), axis=1).ravel()
 
 
-def _extremes(columns: NDArray[Any]) -> Float64:
-    """Smallest and largest finite sample of each column, NaN where there is none."""
-    found = np.stack([columns.min(axis=1), columns.max(axis=1)], axis=1).astype(np.float64)
-    if not np.isfinite(found).all():
-        finite = np.where(np.isfinite(columns), columns, np.nan)
-        found = np.stack([np.fmin.reduce(finite, axis=1), np.fmax.reduce(finite, axis=1)], axis=1)
-    return found.astype(np.float64)
+def _finite(samples: NDArray[Any]) -> NDArray[Any]:
+    """Samples with NaN for those that are no numbers."""
+    finite = np.isfinite(samples)
+    return samples if finite.all() else np.where(finite, samples, np.nan)
+
+
+def _extremes(samples: NDArray[Any], starts: NDArray[np.intp]) -> tuple[Float64, Float64]:
+    """Smallest and largest sample from each start to the next one, NaN where there is none."""
+    lowest, highest = np.fmin.reduceat(samples, starts), np.fmax.reduceat(samples, starts)
+    return lowest.astype(np.float64), highest.astype(np.float64)
 
 
 def columns_of(
@@ -99,9 +99,7 @@ def columns_of(
     lowest, highest : ndarray of float64, shape (columns,)
         NaN where no sample is finite.
     """
-    samples = trace.samples
-    if not np.isfinite(samples).all():
-        samples = np.where(np.isfinite(samples), samples, np.nan)
+    samples = _finite(trace.samples)
     step = NS_PER_S / trace.sampling_rate / column_ns
     begin = (trace.start_ns - start_ns) / column_ns
     if step > 1 / _POINTS:
@@ -111,8 +109,7 @@ def columns_of(
     first = int(begin)
     columns = np.arange(first, int(begin + (samples.size - 1) * step) + 1)
     at = np.clip(np.ceil((columns - begin) / step).astype(np.intp), 0, samples.size - 1)
-    lowest = np.fmin.reduceat(samples, at).astype(np.float64)
-    highest = np.fmax.reduceat(samples, at).astype(np.float64)
+    lowest, highest = _extremes(samples, at)
     # The line from a column's last sample to the first of the next one is in both.
     between = (samples[at[1:] - 1].astype(np.float64) + samples[at[1:]]) / 2
     for side in (slice(1, None), slice(None, -1)):

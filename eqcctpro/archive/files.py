@@ -13,8 +13,8 @@ from eqcctpro.times import parse_chunk_name
 
 __all__ = ["ArchiveFile", "chunk_files", "expected_miniseed", "has_chunk_folders", "plain_files"]
 
-# Files with these endings are meant to be miniSEED; an unreadable one is a failure.
 _USUAL_SUFFIX = ".mseed"
+# Files with these endings are meant to be miniSEED; an unreadable one is a failure.
 MINISEED_SUFFIXES = frozenset(
     {_USUAL_SUFFIX, ".miniseed", ".ms", ".msd", ".mseed2", ".mseed3", ".seed"}
 )
