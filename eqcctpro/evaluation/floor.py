@@ -10,12 +10,13 @@ import math
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +37,7 @@ from eqcctpro.runtimes.slices import available_cores
 __all__ = ["Floor", "FloorSubject", "Timing", "count_mflop", "measure_floor"]
 
 Float32 = NDArray[np.float32]
+T = TypeVar("T")
 
 #: Runtimes that are measured where they are installed.
 _RUNTIMES = ("torch", "onnxruntime", "openvino")
@@ -43,7 +45,7 @@ _RUNTIMES = ("torch", "onnxruntime", "openvino")
 #: Different windows that are held; of more, these are used again and again.
 _HELD_BYTES = 2**30
 
-#: Rounds and windows with which the fastest runtime is found.
+#: Rounds, and windows in each, with which the fastest ways are found.
 _TRIALS, _TRIED = 3, 512
 
 
@@ -228,16 +230,16 @@ class FloorSubject:
         self._runtime: Runtime | None = None
 
     def prepare(self) -> dict[str, Any]:
-        """Read the windows and try the runtimes; see `eqcctpro.evaluation.subject.Subject`."""
+        """Read the windows, and try all ways; see `eqcctpro.evaluation.subject.Subject`."""
         weights, tasks, self._held, self._windows = _read(self._workload)
         self._files, self._tasks = _files(tasks), len(tasks)
         tried = min(self._windows, len(self._held), _TRIED)
         runtimes = _open_runtimes(weights, self._device, None, self._threads)
-        timings = {kind: Timing(kind) for kind in runtimes}
-        for number in range(_TRIALS + 1):
-            for kind, runtime in runtimes.items():
-                _time(timings[kind], number, _forward, runtime, self._held, tried)
-        best = min(timings, key=lambda kind: timings[kind].best)
+        ways = {n: partial(_decode, self._files, n) for n in (1, self._threads)}
+        self._decoding = ways[_fastest(ways)]
+        best = _fastest(
+            {kind: partial(_forward, one, self._held, tried) for kind, one in runtimes.items()}
+        )
         self._runtime = runtimes.pop(best)
         for runtime in runtimes.values():
             runtime.close()
@@ -248,7 +250,7 @@ class FloorSubject:
         """Decode and predict once; nothing is picked."""
         assert self._runtime is not None
         started = time.perf_counter()
-        _decode_some(self._files)
+        self._decoding()
         decoded = time.perf_counter()
         _forward(self._runtime, self._held, self._windows)
         ended = time.perf_counter()
@@ -349,6 +351,15 @@ def _time(
     work(*arguments)
     if number:
         timing.seconds.append((time.perf_counter() - started) * scale)
+
+
+def _fastest(ways: Mapping[T, Callable[[], object]]) -> T:
+    """Which way is the fastest, tried in turns."""
+    timings = {way: Timing(str(way)) for way in ways}
+    for number in range(_TRIALS + 1):
+        for way, work in ways.items():
+            _time(timings[way], number, work)
+    return min(timings, key=lambda way: timings[way].best)
 
 
 def _decode(files: Sequence[str], threads: int) -> None:

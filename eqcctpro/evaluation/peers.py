@@ -14,13 +14,10 @@ from eqcctpro.evaluation.ours import CommandSubject, SessionSubject
 from eqcctpro.evaluation.sidebyside import Contender
 from eqcctpro.evaluation.subject import Workload
 
-__all__ = ["FLOOR", "REFERENCES", "peer_contenders"]
+__all__ = ["REFERENCES", "peer_contenders"]
 
 #: Whom others are compared with.
 REFERENCES = {"warm": "local", "cold": "eqcctpro pick local"}
-
-#: What no pipeline can beat, among the contenders.
-FLOOR = "floor"
 
 _MODES = ("local", "modelactor", "ripper")
 
@@ -62,7 +59,7 @@ def peer_contenders(
         A pattern matches no name.
     """
     floor = partial(FloorSubject, workload, threads=threads, device=device)
-    contenders = [Contender(FLOOR, floor)]
+    contenders = [Contender("floor", floor)]
     for mode in _MODES:
         where: dict[str, Any] = {"mode": mode, "runtime": runtime, "device": device}
         where |= {"threads": threads} if mode == "local" else {"workers": workers}
