@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from eqcctpro.errors import ExportError
+
 __all__ = ["RECURRENCE_OPERATOR", "exportable_lstm"]
 
 #: Name of the operator that stands for a hard-sigmoid recurrence in the traced graph,
@@ -21,6 +23,11 @@ def exportable_lstm(lstm: Any) -> nn.Module:
     """A ``seisbench.models.base.CustomLSTM`` as one operator.
 
     Gates that are sigmoids make it torch's own LSTM, hard sigmoids a recurrence of ours.
+
+    Raises
+    ------
+    ExportError
+        Gates are something else.
     """
     from seisbench.models.base import hard_sigmoid
 
@@ -30,7 +37,7 @@ def exportable_lstm(lstm: Any) -> nn.Module:
         return _HardSigmoidLSTM(cells)
     if gates == {torch.sigmoid}:
         return _plain_lstm(cells)
-    raise NotImplementedError(f"LSTM gates {gates} have no exportable form")
+    raise ExportError(f"LSTM gates {gates} have no exportable form")
 
 
 def _plain_lstm(cells: list[Any]) -> nn.LSTM:
