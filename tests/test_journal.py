@@ -353,7 +353,12 @@ class TestInput:
     ) -> None:
         small = [path for path in mended.rglob("*.mseed") if path.stat().st_size <= PROBE_BYTES]
         assert small
-        once_planned.append(lambda: [path.unlink() for path in small] and None)
+
+        def vanish() -> None:
+            for path in small:
+                path.unlink()
+
+        once_planned.append(vanish)
         result = run(session, tmp_path)
         assert result.counts["failed"] == 0 and results(tmp_path) == calm
 

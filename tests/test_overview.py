@@ -160,9 +160,9 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         draw_overview(tmp_path / "nowhere" / "o.png", [trace("A")], picks(), title="A run")
 
 
-def test_drawing_does_not_import_matplotlib() -> None:
+def test_drawing_does_not_import_matplotlib(tmp_path: Path) -> None:
     code = """
-        import sys, tempfile, numpy, pyarrow
+        import sys, numpy, pyarrow
         from eqcctpro.analysis.overview import draw_overview
         from eqcctpro.analysis.traces import OverviewTrace
         trace = OverviewTrace("XX.A..HHZ", 0, 100.0, numpy.arange(6000), "XX.A")
@@ -170,10 +170,11 @@ def test_drawing_does_not_import_matplotlib() -> None:
         kinds = {"network": "string", "station": "string", "phase": "string", "time": times}
         kinds["probability"] = "float32"
         nothing = pyarrow.table({name: pyarrow.array([], kind) for name, kind in kinds.items()})
-        draw_overview(tempfile.mktemp(), [trace], nothing, title="A run")
+        draw_overview(sys.argv[1], [trace], nothing, title="A run")
         sys.exit("matplotlib" in sys.modules)
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+    command = [sys.executable, "-c", textwrap.dedent(code), str(tmp_path / "o.png")]
+    subprocess.run(command, check=True)
 
 
 @pytest.mark.parametrize("rate", [7.3, 100.0, 250.0])
