@@ -14,10 +14,10 @@ import pytest
 from eqcctpro.errors import RuntimeUnavailableError, SettingsError
 from eqcctpro.evaluation.baselines import baseline_names, open_baseline
 from eqcctpro.evaluation.floor import FloorSubject, measure_floor
-from eqcctpro.evaluation.ours import CommandSubject, SessionSubject
 from eqcctpro.evaluation.rapid_baselines import RAPID_VARIABLE
 from eqcctpro.evaluation.sidebyside import Contender, compare, ratio_table
 from eqcctpro.evaluation.subject import STAGES, Outcome, Subject, Workload
+from eqcctpro.evaluation.subject_process import WorkloadSpec
 from eqcctpro.times import parse_utc
 
 STATIONS = ("ACR", "SB4", "GDXB", "BJOB", "CVS", "DPP")
@@ -171,10 +171,14 @@ def test_rapid_seis(
 @pytest.mark.slow
 def test_side_by_side(few: Path, seisbench_cache: Path, tmp_path: Path) -> None:
     workload = Workload((few,), (), "PhaseNet/original")
+
+    def subject(who: str, **options: Any) -> WorkloadSpec:
+        return WorkloadSpec(who=who, workload=workload, options=options)
+
     contenders = [
-        Contender("ours", _OpenOurs(workload)),
-        Contender("command", _OpenCommand(workload), "cold", 1),
-        Contender("nobody", _OpenNobody(workload)),
+        Contender("ours", subject("session", runtime="onnxruntime", threads=1)),
+        Contender("command", subject("command", runtime="onnxruntime", threads=1), "cold", 1),
+        Contender("nobody", subject("nobody")),
     ]
     ours, command, nobody = compare(contenders, tmp_path, repeats=2)
     assert (len(ours.outcomes), len(command.outcomes), nobody.outcomes) == (2, 1, [])
@@ -184,24 +188,6 @@ def test_side_by_side(few: Path, seisbench_cache: Path, tmp_path: Path) -> None:
     assert "no baseline 'nobody'" in nobody.failure
     table = "\n".join(ratio_table([ours, command, nobody], {"warm": "ours", "cold": "command"}))
     assert table.count("1.00 x") == 2 and "not measured" in table
-
-
-class _OpenOurs:
-    def __init__(self, workload: Workload) -> None:
-        self.workload = workload
-
-    def __call__(self) -> Subject:
-        return SessionSubject.of(self.workload, runtime="onnxruntime", threads=1)
-
-
-class _OpenCommand(_OpenOurs):
-    def __call__(self) -> Subject:
-        return CommandSubject(self.workload, runtime="onnxruntime", threads=1)
-
-
-class _OpenNobody(_OpenOurs):
-    def __call__(self) -> Subject:
-        return open_baseline("nobody", self.workload)
 
 
 @pytest.mark.slow

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
-from functools import partial
 from typing import Any
 
 from eqcctpro.errors import SettingsError
-from eqcctpro.evaluation.baselines import baseline_names, open_baseline
-from eqcctpro.evaluation.floor import FloorSubject
-from eqcctpro.evaluation.ours import CommandSubject, SessionSubject
+from eqcctpro.evaluation.baselines import baseline_names
 from eqcctpro.evaluation.sidebyside import Contender
 from eqcctpro.evaluation.subject import Workload
+from eqcctpro.evaluation.subject_process import WorkloadSpec
 
 __all__ = ["REFERENCES", "peer_contenders"]
 
@@ -58,20 +56,19 @@ def peer_contenders(
     SettingsError
         A pattern matches no name.
     """
-    floor = partial(FloorSubject, workload, threads=threads, device=device)
-    contenders = [Contender("floor", floor)]
+
+    def subject(who: str, **options: Any) -> WorkloadSpec:
+        given = {name: value for name, value in options.items() if value is not None}
+        return WorkloadSpec(who=who, workload=workload, options=given)
+
+    contenders = [Contender("floor", subject("floor", threads=threads, device=device))]
     for mode in _MODES:
         where: dict[str, Any] = {"mode": mode, "runtime": runtime, "device": device}
         where |= {"threads": threads} if mode == "local" else {"workers": workers}
         repeats = cold_repeats if mode == "ripper" else None
         contenders += [
-            Contender(mode, partial(SessionSubject.of, workload, **where), "warm", repeats),
-            Contender(
-                f"eqcctpro pick {mode}",
-                partial(CommandSubject, workload, **where),
-                "cold",
-                cold_repeats,
-            ),
+            Contender(mode, subject("session", **where), "warm", repeats),
+            Contender(f"eqcctpro pick {mode}", subject("command", **where), "cold", cold_repeats),
         ]
     contenders += _baselines(workload, threads, device, cold_repeats)
     for pattern in (*only, *without):
@@ -91,15 +88,17 @@ def _baselines(
 ) -> list[Contender]:
     contenders = []
     for name in baseline_names():
-        open_it = partial(open_baseline, name, workload, threads=threads, device=device)
+        options: dict[str, str | int | None] = {"threads": threads, "device": device}
         slow = "reload" in name or "modelactor" in name
         warm = name.startswith("seisbench") or name.endswith("-warm")
         repeats = cold_repeats if slow or not warm else None
         if name == "seisbench-annotate-merged":
-            contenders += [
-                Contender(f"{name}-{size}", partial(open_it, batch_size=size), "warm", repeats)
-                for size in _ANNOTATE_BATCHES
-            ]
+            for size in _ANNOTATE_BATCHES:
+                sized = WorkloadSpec(
+                    who=name, workload=workload, options={**options, "batch_size": size}
+                )
+                contenders.append(Contender(f"{name}-{size}", sized, "warm", repeats))
         else:
-            contenders.append(Contender(name, open_it, "warm" if warm else "cold", repeats))
+            subject = WorkloadSpec(who=name, workload=workload, options=options)
+            contenders.append(Contender(name, subject, "warm" if warm else "cold", repeats))
     return contenders

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import BaseModel, ConfigDict
+
 from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
+from eqcctpro.child import ChildProcess, Parent
 from eqcctpro.config import PickConfig
 from eqcctpro.evaluation.dispatch_costs import measure_dispatch, measure_planning
 from eqcctpro.evaluation.simulation import RunCosts
@@ -75,7 +76,6 @@ def measure_costs(
         )
         weights = find_run_weights(config)
         _, settings = describe(config, weights)
-        tasks = list(make_plan(InputSettings(config.input, context_ns=settings.context_ns)).tasks)
         dispatch = measure_dispatch(settings, weights)
         plan_task = measure_planning(archive)
         runs = []
@@ -84,14 +84,13 @@ def measure_costs(
             with PickSession(changed) as session:
                 results = [session.run() for _ in range(rounds + 1)]
             first, later = results[0].summary, [result.seconds for result in results[1:]]
-            spec = WorkerSpec(
-                weights,
-                settings,
+            request = _Request(
+                input=config.input,
+                model=model,
                 runtime=first["runtime"],
                 batch_size=first["batch_size"],
-                threads=1,
             )
-            work = _measure_work(spec, tasks, number)
+            work = _measure_work(request, number)
             medians = {
                 name: statistics.median(each[name] for each in later) for name in ("pick", "write")
             }
@@ -128,26 +127,60 @@ class _Work:
     spread: float
 
 
-def _measure_work(spec: WorkerSpec, tasks: Sequence[StationTask], processes: int) -> _Work:
+class _Request(BaseModel):
+    """What a process picks to take the time of it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    input: tuple[Path | str, ...]
+    model: str
+    runtime: str
+    batch_size: int
+
+
+class _Seconds(BaseModel):
+    """Seconds of loading, and of bundles by their size."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    load: float
+    bundles: dict[int, list[float]]
+
+
+def _measure_work(request: _Request, processes: int) -> _Work:
     """Without Ray, in processes that work at the same time."""
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context) as pool:
-        futures = [pool.submit(_pick_bundles, spec, tasks) for _ in range(processes)]
-        found = [future.result() for future in futures]
-    few, many = ([seconds for _, bundles in found for seconds in bundles[size]] for size in BUNDLES)
+    children = [ChildProcess(__name__) for _ in range(processes)]
+    try:
+        for child in children:
+            child.send(request.model_dump_json().encode())
+        found = [_Seconds.model_validate_json(child.receive()) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+    few, many = ([seconds for one in found for seconds in one.bundles[size]] for size in BUNDLES)
     # Medians and quartiles: other programs may use the machine for a moment.
     task = (statistics.median(many) - statistics.median(few)) / (BUNDLES[1] - BUNDLES[0])
     bundle = max(statistics.median(few) - BUNDLES[0] * task, 0.0)
     low, _, high = statistics.quantiles(many, n=4)
     # Of sums of so many stations, taken to be independent.
     spread = (high - low) / 1.35 / BUNDLES[1] ** 0.5 / task
-    return _Work(statistics.mean(load for load, _ in found), bundle, task, spread)
+    return _Work(statistics.mean(one.load for one in found), bundle, task, spread)
 
 
-def _pick_bundles(
-    spec: WorkerSpec, tasks: Sequence[StationTask]
-) -> tuple[float, dict[int, list[float]]]:
-    """Seconds of loading, and of bundles by their size."""
+def _pick_bundles(request: _Request) -> _Seconds:
+    config = PickConfig.checked(
+        input=request.input, output=Path(tempfile.gettempdir()), model=request.model
+    )
+    weights = find_run_weights(config)
+    _, settings = describe(config, weights)
+    tasks = list(make_plan(InputSettings(config.input, context_ns=settings.context_ns)).tasks)
+    spec = WorkerSpec(
+        weights, settings, runtime=request.runtime, batch_size=request.batch_size, threads=1
+    )
+    return _time_bundles(spec, tasks)
+
+
+def _time_bundles(spec: WorkerSpec, tasks: Sequence[StationTask]) -> _Seconds:
     worker = PickWorker(spec)
     load = worker.load()
     worker.pick(tasks[: BUNDLES[1]], more=True)
@@ -157,4 +190,17 @@ def _pick_bundles(
             began = time.perf_counter()
             worker.pick(tasks[begin : begin + size], more=True)
             seconds[size].append(time.perf_counter() - began)
-    return load, seconds
+    return _Seconds(load=load, bundles=seconds)
+
+
+def main() -> None:
+    """The body of a process that works."""
+    parent = Parent()
+    for message in parent.requests():
+        parent.reply(
+            _pick_bundles(_Request.model_validate_json(message)).model_dump_json().encode()
+        )
+
+
+if __name__ == "__main__":
+    main()

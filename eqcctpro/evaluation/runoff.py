@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 from eqcctpro.config import PickConfig
 from eqcctpro.evaluation.configuration import BestConfiguration
-from eqcctpro.evaluation.ours import SessionSubject
 from eqcctpro.evaluation.sidebyside import Contender, compare
+from eqcctpro.evaluation.subject_process import SessionSpec
 from eqcctpro.picks.writers import atomic_file
 
 __all__ = ["Settler", "in_turns", "remembered", "winner"]
@@ -56,7 +55,7 @@ def in_turns(
             formats=("csv",),
             overview=False,
         )
-        contenders.append(Contender(str(number), partial(SessionSubject, run)))
+        contenders.append(Contender(str(number), SessionSpec(config=run)))
     return [
         replace(
             option,

@@ -8,19 +8,16 @@ without using the processor.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
-from eqcctpro.errors import EQCCTProError
-from eqcctpro.evaluation.subject import Outcome, Subject
-from eqcctpro.resources.sampler import ResourceSampler, ResourceUse
+from eqcctpro.child import ChildDiedError
+from eqcctpro.evaluation.subject import Outcome
+from eqcctpro.evaluation.subject_process import SubjectError, SubjectProcess, SubjectSpec
+from eqcctpro.resources.sampler import ResourceUse
 
 __all__ = ["Contender", "Measurement", "compare", "ratio_table"]
 
@@ -32,8 +29,8 @@ class Contender:
     Attributes
     ----------
     name : str
-    open : callable
-        Makes the subject, in the process that will run it: something that can be pickled.
+    subject : SubjectSpec
+        What the process that runs it opens.
     temperature : {"warm", "cold"}
         Whether a run finds everything loaded, or is a command that loads it first.
     repeats : int or None
@@ -41,7 +38,7 @@ class Contender:
     """
 
     name: str
-    open: Callable[[], Subject]
+    subject: SubjectSpec
     temperature: Literal["warm", "cold"] = "warm"
     repeats: int | None = None
 
@@ -130,8 +127,6 @@ def compare(
         In the order of the contenders; those that failed say why.
     """
     hosts = []
-    # Kept bytecode is what users of installed packages have; without it each command compiles.
-    no_bytecode = os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     try:
         for contender in contenders:
             host = _Host(contender, output / contender.name.replace("/", "_").replace(" ", "_"))
@@ -149,8 +144,6 @@ def compare(
     finally:
         for host in hosts:
             host.end()
-        if no_bytecode is not None:
-            os.environ["PYTHONDONTWRITEBYTECODE"] = no_bytecode
     return [host.measurement for host in hosts]
 
 
@@ -159,30 +152,26 @@ class _Host:
 
     def __init__(self, contender: Contender, output: Path) -> None:
         self.measurement = Measurement(contender)
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, contender, output))
-        self._process.start()
-        theirs.close()
+        self._output = output
+        self._process = SubjectProcess(contender.subject, watch=True)
 
-    def ask(self, what: str) -> None:
+    def ask(self, what: Literal["prepare", "run"]) -> None:
         """Let it prepare or run; does nothing once it has failed."""
         measurement = self.measurement
         if measurement.problem:
             return
         try:
-            self._pipe.send(what)
-            kind, value, use = self._pipe.recv()
-        except (EOFError, OSError):
-            measurement.problem = f"its process died in {what}"
+            if what == "prepare":
+                measurement.facts = self._process.prepare()
+            else:
+                measurement.outcomes.append(self._process.run(self._output))
+        except ChildDiedError as error:
+            measurement.problem = f"its process died in {what}: {error}"
             return
-        if kind == "error":
-            measurement.problem = value
-        elif kind == "facts":
-            measurement.facts = value
-        else:
-            measurement.outcomes.append(value)
-        measurement.peak_mb = max(measurement.peak_mb, self._peak_mb(use))
+        except SubjectError as error:
+            measurement.problem = str(error)
+        if self._process.use is not None:
+            measurement.peak_mb = max(measurement.peak_mb, self._peak_mb(self._process.use))
 
     def _peak_mb(self, use: ResourceUse) -> float:
         cold = self.measurement.contender.temperature == "cold"
@@ -190,36 +179,7 @@ class _Host:
 
     def end(self) -> None:
         """Let it release everything and end."""
-        with suppress(OSError):  # if it has died, its measurement says so
-            self._pipe.send("end")
-        self._process.join()
-        self._pipe.close()
-
-
-def _serve(pipe: Connection, contender: Contender, output: Path) -> None:
-    """Prepare, then run whenever told to; watched only while doing so."""
-    output.mkdir(parents=True, exist_ok=True)
-    subject: Subject | None = None
-    try:
-        for asked in iter(pipe.recv, "end"):
-            kind: str = "outcome"
-            value: Any = None
-            with ResourceSampler() as watched:
-                try:
-                    if subject is None:
-                        subject = contender.open()
-                    if asked == "prepare":
-                        kind, value = "facts", subject.prepare()
-                    else:
-                        value = subject.run(output)
-                except EQCCTProError as error:
-                    kind, value = "error", str(error)
-                except Exception as error:  # told to the process that asked, by name
-                    kind, value = "error", f"{type(error).__name__}: {error}"
-            pipe.send((kind, value, watched.use))
-    finally:
-        if subject is not None:
-            subject.close()
+        self._process.end()
 
 
 def ratio_table(measurements: Sequence[Measurement], references: dict[str, str]) -> list[str]:

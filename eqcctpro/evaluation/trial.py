@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from eqcctpro.errors import EQCCTProError
-from eqcctpro.evaluation.grid import TrialSpec
-from eqcctpro.evaluation.subject import Outcome, Subject, Workload
+from eqcctpro.child import ChildDiedError, end_processes
+from eqcctpro.evaluation.grid import COMPUTED, TrialSpec
+from eqcctpro.evaluation.subject import Outcome, Workload
+from eqcctpro.evaluation.subject_process import (
+    SessionSpec,
+    SubjectError,
+    SubjectProcess,
+    SubjectSpec,
+    WorkloadSpec,
+)
 from eqcctpro.places import local_paths
 from eqcctpro.resources.energy import CpuEnergy
 from eqcctpro.resources.sampler import ResourceSampler, ResourceUse
 
-__all__ = ["TrialResult", "open_subject", "run_trial"]
+__all__ = ["TrialResult", "run_trial", "subject_of"]
 
-# Seconds that a trial's process may take to end by itself, with Ray.
-END_S = 30.0
+logger = logging.getLogger("eqcctpro.evaluation")
 
 
 @dataclass
@@ -76,22 +77,14 @@ class TrialResult:
         return [{"kind": kind, **asdict(outcome)} for kind, outcome in runs]
 
 
-def open_subject(spec: TrialSpec, workload: Workload) -> Subject:
+def subject_of(spec: TrialSpec) -> SubjectSpec:
     """What a trial measures: our pipeline, or a baseline."""
+    config = spec.config
     if spec.baseline:
-        from eqcctpro.evaluation.baselines import open_baseline
-
-        config = spec.config
-        return open_baseline(
-            spec.baseline,
-            workload,
-            threads=config.threads,
-            device=config.device,
-            batch_size=config.batch_size,
-        )
-    from eqcctpro.evaluation.ours import SessionSubject
-
-    return SessionSubject(spec.config)
+        options = {name: getattr(config, name) for name in ("threads", "device", "batch_size")}
+        return WorkloadSpec(who=spec.baseline, workload=_workload(spec), options=options)
+    # The log of a sweep is not the log of its trials.
+    return SessionSpec(config=config.model_copy(update={"log_file": None}))
 
 
 def run_trial(
@@ -101,7 +94,6 @@ def run_trial(
     repeats: int,
     warm_ups: int = 1,
     timeout_s: float = 3600.0,
-    opener: Callable[[TrialSpec, Workload], Subject] = open_subject,
 ) -> TrialResult:
     """Measure one configuration.
 
@@ -114,8 +106,6 @@ def run_trial(
         Runs that count, and runs before them that do not.
     timeout_s : float
         After this the trial is ended, and is not a success.
-    opener : callable
-        Makes the subject, in the trial's process.
 
     Returns
     -------
@@ -123,27 +113,24 @@ def run_trial(
         Also of a trial whose process died: that is its error.
     """
     result = TrialResult(spec)
-    context = multiprocessing.get_context("spawn")
-    mine, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, spec, folder, warm_ups, repeats, opener))
     started = time.perf_counter()
-    process.start()
-    theirs.close()
-    energy = CpuEnergy()
+    process = SubjectProcess(subject_of(spec), logger=logger)
     with ResourceSampler(process.pid, gpus=bool(spec.config.gpu_ids)) as sampler:
         try:
-            _listen(mine, result, started, started + timeout_s, energy)
-        except (EOFError, ConnectionResetError):
-            process.join()
-            result.error = f"the trial's process died ({_cause(process.exitcode)})"
+            _measure(process, result, folder, (warm_ups, repeats), started, timeout_s)
+        except ChildDiedError as error:
+            result.error = f"the trial's process died: {error}"
+        except SubjectError as error:
+            result.error = str(error)
         except TimeoutError:
             result.error = f"the trial took longer than {timeout_s:.0f} s and was ended"
         finally:
-            mine.close()
             if result.error or sys.exc_info()[0] is not None:
                 process.kill()
-            process.join(timeout=END_S)
-            _end(sampler.seen)
+            else:
+                process.end()
+            # Ray's own processes outlive a driver that is killed.
+            end_processes([left for left in sampler.seen if left.is_running()])
     result.use = sampler.use
     result.total_s = result.total_s or time.perf_counter() - started
     if not result.error:
@@ -151,59 +138,32 @@ def run_trial(
     return result
 
 
-def _listen(
-    pipe: Connection, result: TrialResult, started: float, until: float, energy: CpuEnergy
-) -> None:
-    """Take down what the trial's process says until it has said everything."""
-    while True:
-        if not pipe.poll(max(until - time.perf_counter(), 0.0)):
-            raise TimeoutError
-        kind, value = pipe.recv()
-        if kind == "ready":
-            result.facts = value
-            result.prepare_s = time.perf_counter() - started
-        elif kind == "warm-up":
-            result.warm_ups.append(value)
-            energy.restart()
-        elif kind == "repeat":
-            result.repeats.append(value)
-            result.cpu_energy_j = energy.joules()
-            result.total_s = time.perf_counter() - started
-        elif kind == "error":
-            result.error = value
-            return
-        else:
-            return
-
-
-def _serve(
-    pipe: Connection,
-    spec: TrialSpec,
+def _measure(
+    process: SubjectProcess,
+    result: TrialResult,
     folder: Path,
-    warm_ups: int,
-    repeats: int,
-    opener: Callable[[TrialSpec, Workload], Subject],
+    times: tuple[int, int],
+    started: float,
+    timeout_s: float,
 ) -> None:
-    """The trial's process."""
-    try:
-        subject = opener(spec, _workload(spec))
-        try:
-            pipe.send(("ready", subject.prepare()))
-            for kind, times in (("warm-up", warm_ups), ("repeat", repeats)):
-                for _ in range(times):
-                    pipe.send((kind, subject.run(folder)))
-        finally:
-            subject.close()
-    except Exception as error:  # told to the process that asked, which records it
-        name = "" if isinstance(error, EQCCTProError) else f"{type(error).__name__}: "
-        pipe.send(("error", f"{name}{error}"))
-    else:
-        pipe.send(("done", None))
+    """Prepare, warm up and run; what is measured is taken down at once."""
+
+    def left() -> float:
+        return started + timeout_s - time.perf_counter()
+
+    energy = CpuEnergy()
+    result.facts = process.prepare(left())
+    result.prepare_s = time.perf_counter() - started
+    for _ in range(times[0]):
+        result.warm_ups.append(process.run(folder, left()))
+        energy.restart()
+    for _ in range(times[1]):
+        result.repeats.append(process.run(folder, left()))
+        result.cpu_energy_j = energy.joules()
+        result.total_s = time.perf_counter() - started
 
 
 def _workload(spec: TrialSpec) -> Workload:
-    from eqcctpro.evaluation.grid import COMPUTED
-
     config = spec.config
     settings = {name: getattr(config, name) for name in COMPUTED if name != "model"}
     return Workload(
@@ -212,18 +172,3 @@ def _workload(spec: TrialSpec) -> Workload:
         config.model,
         {**settings, "layout": config.layout},
     )
-
-
-def _cause(exit_code: int | None) -> str:
-    if exit_code == -9:
-        return "killed, as for want of memory"
-    return f"signal {-exit_code}" if exit_code and exit_code < 0 else f"exit code {exit_code}"
-
-
-def _end(processes: Iterable[psutil.Process]) -> None:
-    """End what a trial left running; Ray's own processes outlive a driver that is killed."""
-    left = [process for process in processes if process.is_running()]
-    for process in left:
-        with suppress(psutil.Error):
-            process.kill()
-    psutil.wait_procs(left, timeout=10)

@@ -1,0 +1,294 @@
+"""Child processes of our own, which never import the main module of a user's program.
+
+A child runs ``python -m MODULE`` with the interpreter of its parent.  Both ends exchange
+messages of bytes over the child's standard input and output.  A child ends with its parent,
+however that ends, and takes everything that it has started along.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+
+from eqcctpro.errors import EQCCTProError
+
+__all__ = ["ChildDiedError", "ChildProcess", "Parent", "end_processes", "exit_words"]
+
+# Frames are a length and so many bytes; an empty one is the last.
+_LENGTH = struct.Struct("<Q")
+_END = b""
+
+#: Longest text that is kept of what a child wrote before it died.
+LAST_WORDS = 300
+
+#: Seconds that an idle child may take to end once it is told to.
+_END_S = 30.0
+
+#: Seconds between two looks at whether the parent is still there.
+_WATCH_S = 1.0
+
+#: Variables of the parent's environment that change how a child starts or what it measures:
+#: start-up code, profilers, tracing, missing bytecode, and a Ray that the parent belongs to.
+_NOT_INHERITED = (
+    *("PYTHONSTARTUP", "PYTHONINSPECT", "PYTHONPROFILEIMPORTTIME", "PYTHONTRACEMALLOC"),
+    *("PYTHONDONTWRITEBYTECODE", "PYTHONDUMPREFS", "PYTHONMALLOCSTATS", "PYTHONDEBUG"),
+    *("COVERAGE_PROCESS_START", "COV_CORE_SOURCE", "COV_CORE_CONFIG", "COV_CORE_DATAFILE"),
+    *("RAY_ADDRESS", "RAY_NAMESPACE", "RAY_JOB_ID"),
+)
+
+# The child finds this very package, wherever the parent has it from, and after everything of
+# its own what else the parent can import.  The working directory is not searched: a user's
+# file there may be called like a module of the standard library.
+_START = """
+import json, runpy, sys
+root, others, module = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
+if root not in sys.path:
+    sys.path.insert(0, root)
+sys.path += [path for path in others if path not in sys.path]
+sys.argv[:] = [module]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+class ChildDiedError(EQCCTProError):
+    """A child process has ended without an answer; the message has its last words."""
+
+
+class ChildProcess:
+    """A child process, seen from its parent.
+
+    Parameters
+    ----------
+    module : str
+        Module of this package whose ``__main__`` part makes a `Parent` and answers.
+
+    Attributes
+    ----------
+    pid : int
+
+    Raises
+    ------
+    EQCCTProError
+        The interpreter cannot be started again.
+    """
+
+    def __init__(self, module: str) -> None:
+        if not sys.executable:
+            raise EQCCTProError(
+                "no process can be started: Python does not know its own executable",
+                hint="run this from a Python interpreter, not from an embedded one",
+            )
+        root = str(Path(__file__).parent.parent)
+        others = json.dumps([path for path in sys.path if path and path != root])
+        environment = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-c", _START, root, others, module],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=environment,
+            # Ctrl-C and what else a terminal sends are for the parent, which decides.
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._requests, self._replies = self._process.stdin, self._process.stdout
+        self.pid = self._process.pid
+
+    def send(self, message: bytes) -> None:
+        """Send a message.
+
+        Raises
+        ------
+        ChildDiedError
+        """
+        try:
+            self._requests.write(_LENGTH.pack(len(message)))
+            self._requests.write(message)
+            self._requests.flush()
+        except OSError:
+            self._died()
+
+    def receive(self, timeout_s: float | None = None) -> bytes:
+        """Wait for the next message.
+
+        Parameters
+        ----------
+        timeout_s : float, optional
+            Seconds to wait; None waits as long as the child lives.
+
+        Raises
+        ------
+        ChildDiedError
+        TimeoutError
+        """
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        length = _LENGTH.unpack(self._read(_LENGTH.size, until))[0]
+        return self._read(length, until)
+
+    def _read(self, length: int, until: float | None) -> bytes:
+        handle, parts = self._replies.fileno(), bytearray()
+        while len(parts) < length:
+            left = None if until is None else max(until - time.monotonic(), 0.0)
+            if not _readable(handle, left):
+                raise TimeoutError
+            part = os.read(handle, min(length - len(parts), 2**20))
+            if not part:
+                self._died()
+            parts += part
+        return bytes(parts)
+
+    def _died(self) -> NoReturn:
+        self._process.wait()
+        raise ChildDiedError(self.last_words())
+
+    def last_words(self) -> str:
+        """How the process ended and the last that it wrote, in one line."""
+        how = exit_words(self._process.wait())
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        fatal = [line for line in lines if line.startswith("Fatal")]
+        said = " ".join((fatal or lines or [""])[-1].split())
+        return (f"{how}: {said}" if said else how)[:LAST_WORDS]
+
+    def end(self, timeout_s: float = _END_S) -> None:
+        """Let a child end by itself when it has answered; one that does not is killed."""
+        try:
+            with suppress(ChildDiedError):
+                self.send(_END)
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """End the child at once, with everything that it has started."""
+        end_processes(_descendants(self.pid) if self._process.poll() is None else [])
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for stream in (self._requests, self._replies, self._errors):
+            with suppress(OSError):  # it died with something unread
+                stream.close()
+
+
+def exit_words(code: int | None) -> str:
+    """An exit code in words."""
+    if code is None or code >= 0:
+        return f"exit code {code}"
+    if code == -signal.SIGKILL:
+        return "killed, as for want of memory"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def end_processes(processes: Sequence[psutil.Process]) -> None:
+    """Kill processes, and wait until they are gone."""
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()
+    psutil.wait_procs(list(processes), timeout=10)
+
+
+def _descendants(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.Error:
+        return []
+
+
+def _readable(handle: int, timeout_s: float | None) -> bool:
+    """Wait until a pipe has something to read, or has ended."""
+    waiting = select.poll()  # unlike select.select, for any number of open files
+    waiting.register(handle, select.POLLIN)
+    return bool(waiting.poll(None if timeout_s is None else timeout_s * 1000))
+
+
+class Parent:
+    """The parent, seen from its child; made once, before anything else.
+
+    Standard output becomes standard error, so that what libraries print is not taken for an
+    answer.  When the parent is gone the child finishes nothing: it ends, with all that it has
+    started.
+    """
+
+    def __init__(self) -> None:
+        self._requests = os.dup(0)
+        self._replies = os.dup(1)
+        os.dup2(2, 1)
+        empty = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(empty, 0)
+        os.close(empty)
+        self._parent = os.getppid()
+        self._lock = threading.Lock()
+        self._busy = threading.Event()
+        self._messages: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, name="parent", daemon=True).start()
+
+    def requests(self) -> Iterator[bytes]:
+        """Messages of the parent, until it has no more."""
+        while True:
+            self._busy.clear()
+            message = self._messages.get()
+            if message is None:
+                return
+            self._busy.set()
+            yield message
+
+    def reply(self, message: bytes) -> None:
+        """Send a message; may be called from any thread."""
+        with self._lock:
+            for part in (_LENGTH.pack(len(message)), message):
+                view = memoryview(part)
+                while view:
+                    view = view[os.write(self._replies, view) :]
+
+    def _listen(self) -> None:
+        """Take messages; end the process when the parent has gone while it works."""
+        while (length := self._take(_LENGTH.size)) is not None:
+            message = self._take(_LENGTH.unpack(length)[0])
+            if message is None:
+                break
+            if message == _END:
+                self._messages.put(None)
+                return  # the parent waits for the end, and kills what takes too long
+            self._busy.set()
+            self._messages.put(message)
+        self._messages.put(None)
+        if not self._busy.is_set():
+            time.sleep(_END_S)  # what is idle can still release what it holds
+        end_processes(_descendants(os.getpid()))
+        os._exit(1)
+
+    def _take(self, length: int) -> bytes | None:
+        """So many bytes; None once the parent is gone."""
+        parts = bytearray()
+        while len(parts) < length:
+            # Other children of the parent may hold its end of the pipe open.
+            if not _readable(self._requests, _WATCH_S):
+                if os.getppid() != self._parent:
+                    return None
+                continue
+            part = os.read(self._requests, min(length - len(parts), 2**20))
+            if not part:
+                return None
+            parts += part
+        return bytes(parts)
