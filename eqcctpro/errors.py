@@ -19,6 +19,7 @@
     +-- WorkerError              a Ray worker or the cluster failed
     |   +-- QuarantinedError     a station killed the workers that picked it
     +-- ResourceError            there is not enough memory, on the machine or on a GPU
+    +-- EvaluationError          no trial of a benchmark succeeded
 
 An error carries the exit code that the command line ends with.
 """
@@ -28,6 +29,7 @@ from __future__ import annotations
 __all__ = [
     "DecodeError",
     "EQCCTProError",
+    "EvaluationError",
     "ExportError",
     "InputChangedError",
     "InputError",
@@ -151,3 +153,9 @@ class ResourceError(EQCCTProError):
     """There is not enough memory, on the machine or on a GPU."""
 
     exit_code = 7
+
+
+class EvaluationError(EQCCTProError):
+    """No trial of a benchmark succeeded."""
+
+    exit_code = 10

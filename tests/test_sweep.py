@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from eqcctpro import EvaluateSystem
-from eqcctpro.errors import InputError, SettingsError
+from eqcctpro.errors import EQCCTProError, EvaluationError, InputError, SettingsError
 from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER, PUBLISHED_COLUMNS
 from eqcctpro.evaluation.grid import TrialSpec, concurrency_steps, station_count_steps
 from eqcctpro.evaluation.store import TrialStore
@@ -187,23 +187,41 @@ class TestRealTrials:
         assert ("[RIPPER MODE]" in row["Comments"]) == (mode == "ripper")
         assert int(row["Num Worker Processes"]) > 3
 
-    def test_a_trial_with_a_failed_station_is_no_success(self, settings: dict[str, Any]) -> None:
+    def test_a_file_that_cannot_be_read_is_named_and_left_out(
+        self, settings: dict[str, Any], capfd: pytest.CaptureFixture[str]
+    ) -> None:
         chunk = next(settings["input_dir"].iterdir())
         (chunk / "DEM01" / "broken.mseed").write_bytes(b"no waveform" * 100)
         settings |= {"station_counts": (6,), "repeats": 1}
         report = EvaluateSystem(**settings).evaluate()
-        assert report.failed == 1
+        assert (report.succeeded, report.failed) == (1, 0)
         assert "broken.mseed" in report.notes[0]
+        assert "broken.mseed" in capfd.readouterr().err
+        assert "broken.mseed" in (settings["output_dir"] / "evaluation.log").read_text()
+        assert rows_of(settings)[0]["Number of Stations Used"] == "6"
+
+    def test_a_damaged_station_among_good_ones(self, settings: dict[str, Any]) -> None:
+        chunk = next(settings["input_dir"].iterdir())
+        for file in (chunk / "DEM02").iterdir():
+            content = bytearray(file.read_bytes())
+            for record in range(0, len(content), 512):
+                content[record + 64 : record + 512] = b"\xff" * 448  # headers stay whole
+            file.write_bytes(content)
+        settings |= {"station_counts": (6,), "repeats": 1}
+        report = EvaluateSystem(**settings).evaluate()
         (row,) = rows_of(settings)
-        assert row["Trial Success"] == "0"
-        assert "broken.mseed" in row["Error Message"]
-        assert row["Station Tasks Failed"] == "1"
-        assert not (settings["csv_dir"] / "optimal_configurations_cpu.csv").exists()
+        assert (report.succeeded, row["Trial Success"], row["Error Message"]) == (1, "1", "")
+        assert row["Station Tasks Failed"] == "1" and row["Station Tasks Done"] == "5"
+        assert "DEM02" in row["Comments"] and "unreadable" in row["Comments"]
 
     @pytest.mark.slow
-    def test_a_model_that_cannot_be_loaded_is_a_row(self, settings: dict[str, Any]) -> None:
-        settings |= {"seisbench_child_model": "nosuchweights", "station_counts": (2,)}
-        assert EvaluateSystem(**settings).evaluate().failed == 1
+    def test_a_model_that_cannot_be_loaded(
+        self, settings: dict[str, Any], capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        settings |= {"seisbench_child_model": "nosuchweights", "station_counts": (2, 4)}
+        with pytest.raises(EQCCTProError, match=r"all 2 trials failed: .*nosuchweights"):
+            EvaluateSystem(**settings).evaluate()
+        assert capfd.readouterr().err.count("FAILED") == 4  # as they fail, and at the end
         assert "nosuchweights" in rows_of(settings)[0]["Error Message"]
 
     def test_nothing_is_written_elsewhere_or_deleted(
@@ -263,17 +281,39 @@ class TestResume:
         Sweep(EvaluateSystem(**{**settings, "P_threshold": 0.5}).config).run(runner=more)
         assert len(more.specs) == 4
 
-    def test_failed_trials_are_run_again_on_request(self, settings: dict[str, Any]) -> None:
+    def test_failed_trials_are_run_again(self, settings: dict[str, Any]) -> None:
         fails = Runner(lambda _: {"error": 'a, "b"\nc', "repeats": []})
-        assert Sweep(EvaluateSystem(**settings).config).run(runner=fails).failed == 2
+        for _ in range(2):
+            with pytest.raises(EvaluationError, match=r'all 2 trials failed: a, "b"\nc \(2 trials'):
+                Sweep(EvaluateSystem(**settings).config).run(runner=fails)
+        assert len(fails.specs) == 4
         assert rows_of(settings)[0]["Error Message"] == 'a, "b" c'
-        same = Runner()
-        assert Sweep(EvaluateSystem(**settings).config).run(runner=same).finished_before == 2
+        left = {**settings, "retry_failed": False}
+        with pytest.raises(EvaluationError, match="all 2 trials failed"):
+            Sweep(EvaluateSystem(**left).config).run(runner=fails)
+        some = Runner(
+            lambda spec: (
+                {"error": "small", "repeats": []} if len(spec.station_set.stations) < 3 else {}
+            )
+        )
+        report = Sweep(EvaluateSystem(**settings).config).run(runner=some)
+        assert (report.succeeded, report.failed) == (1, 1)
+        assert any(line.startswith("FAILED: ") and "small" in line for line in report.conclusion())
+        report = Sweep(EvaluateSystem(**left).config).run(runner=some)
+        assert (report.finished_before, report.failed_before, report.done) == (1, 1, 2)
+        assert ["done before" in one for one in report.skipped] == [False, True]
         retry = Runner()
-        settings["retry_failed"] = True
-        assert Sweep(EvaluateSystem(**settings).config).run(runner=retry).succeeded == 2
-        assert len(rows_of(settings)) == 4
-        assert Sweep(EvaluateSystem(**settings).config).run(runner=same).finished_before == 2
+        assert Sweep(EvaluateSystem(**settings).config).run(runner=retry).succeeded == 1
+        assert len(retry.specs) == 1 and len(rows_of(settings)) == 7
+        assert Sweep(EvaluateSystem(**settings).config).run(runner=retry).finished_before == 2
+
+    def test_the_log_holds_all_sweeps(self, settings: dict[str, Any], tmp_path: Path) -> None:
+        settings |= {"log_filepath": tmp_path / "sweep.log", "repeats": 1}
+        EvaluateSystem(**settings).evaluate(quiet=True)
+        EvaluateSystem(**settings).evaluate(quiet=True)
+        log = (tmp_path / "sweep.log").read_text()
+        assert log.count("2 trials, 2 to run") == log.count("2 trials, 0 to run") == 1
+        assert log.count(" stations/s, ") == 2
 
     def test_the_median_is_in_the_row_and_every_repeat_beside_it(
         self, settings: dict[str, Any]
@@ -388,7 +428,7 @@ class TestCommand:
         result = cli("evaluate", *options)
         assert result.exit_code == 0, result.output
         assert "[2/2, 0 s left]" in result.output
-        assert "2 trials measured" in result.output
+        assert "trials: 2 measured" in result.output
         assert "2 of them done; about 0 s to go" in cli("evaluate", *options).output
 
     def test_wrong_numbers(self, settings: dict[str, Any], cli: Any) -> None:

@@ -11,11 +11,9 @@ from eqcctpro.cli.errors import reporting
 from eqcctpro.errors import SettingsError
 
 if TYPE_CHECKING:
-    from eqcctpro.evaluation.grid import TrialSpec
     from eqcctpro.evaluation.sweep import EvaluationReport
-    from eqcctpro.evaluation.trial import TrialResult
 
-__all__ = ["duration", "evaluate", "names_of", "numbers_of", "trial_line"]
+__all__ = ["evaluate", "names_of", "numbers_of"]
 
 Option = typer.Option
 
@@ -91,8 +89,13 @@ def evaluate(
         float, Option(help="Seconds after which a trial is ended.", rich_help_panel=_HOW)
     ] = 3600.0,
     retry_failed: Annotated[
-        bool, Option("--retry-failed", help="Run failed trials again.", rich_help_panel=_HOW)
-    ] = False,
+        bool,
+        Option(
+            "--retry-failed/--skip-failed",
+            help="Run trials again that failed before.",
+            rich_help_panel=_HOW,
+        ),
+    ] = True,
     quick: Annotated[
         bool,
         Option("--quick", help="A few minutes: up to 50 stations, as many workers as cores."),
@@ -109,6 +112,7 @@ def evaluate(
     the results.
 
     Exit codes: as for `eqcctpro pick`; 10 means that trials failed, and their rows say why.
+    Trials that failed before are run again.
     """
     values: dict[str, Any] = {
         "csv_dir": csv_dir or output,
@@ -146,8 +150,7 @@ def _evaluate(
 ) -> EvaluationReport:
     from eqcctpro.config import PickConfig
     from eqcctpro.evaluation.settings import EvaluationConfig
-    from eqcctpro.evaluation.sweep import Sweep
-    from eqcctpro.orchestration.runlog import run_log
+    from eqcctpro.evaluation.sweep import Sweep, run_sweep
     from eqcctpro.resources.hardware import available_cores
 
     cores = available_cores()
@@ -160,55 +163,14 @@ def _evaluate(
     pick |= {"mode": "modelactor", "device": f"cuda:{gpus}" if gpus else "cpu"}
     pick["cpu_ids"] = tuple(cores)
     config = EvaluationConfig.checked(pick=PickConfig.checked(**pick), **values)
-    sweep = Sweep(config)
-    for note in () if quiet else sweep.report.notes:
-        typer.echo(note, err=True)
-    pending = sweep.pending()
-    if not quiet:
-        seconds = sweep.estimate_s(pending)
-        finished = len(sweep.specs) - len(pending)
-        done = f", {finished} of them done" if finished else ""
-        typer.echo(f"{len(sweep.specs)} trials{done}; about {duration(seconds)} to go")
     if dry_run:
-        for spec in pending:
+        sweep = Sweep(config)
+        for line in [*sweep.report.notes, sweep.outlook()]:
+            typer.echo(line)
+        for spec in sweep.pending():
             typer.echo(f"  {spec.title}")
         return sweep.report
-    with run_log([config.pick.output / "evaluation.log"]):
-        report = sweep.run(on_trial=None if quiet else _show)
-    if not quiet:
-        _conclude(report)
-    return report
-
-
-def _show(spec: TrialSpec, result: TrialResult, report: EvaluationReport) -> None:
-    left = f"{duration(report.seconds_left)} left"
-    typer.echo(f"[{report.done}/{len(report.planned)}, {left}] {trial_line(spec, result)}")
-
-
-def trial_line(spec: TrialSpec, result: TrialResult) -> str:
-    """What a trial measured, in a line."""
-    if not result.success:
-        return f"{spec.title}: FAILED: {result.error}"
-    seconds = result.median().seconds
-    rate = len(spec.station_set.stations) / seconds
-    memory = result.use.peak_pss_mb
-    return f"{spec.title}: {seconds:.2f} s, {rate:.0f} stations/s, {memory:.0f} MB"
-
-
-def _conclude(report: EvaluationReport) -> None:
-    parts = [f"{report.succeeded} trials measured"]
-    parts += [f"{report.finished_before} done before"] if report.finished_before else []
-    parts += [f"{report.merged} left out, as memory caps them"] if report.merged else []
-    parts += [f"{report.failed} failed"] if report.failed else []
-    typer.echo(f"{', '.join(parts)} in {duration(report.seconds)}")
-    typer.echo(report.csv_path)
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return run_sweep(config, show=None if quiet else typer.echo)
 
 
 def names_of(text: str) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eqcctpro.cli.errors import reporting
-from eqcctpro.cli.evaluate import duration, names_of, numbers_of, trial_line
+from eqcctpro.cli.evaluate import names_of, numbers_of
 
 if TYPE_CHECKING:
     from eqcctpro.evaluation.grid import TrialSpec
@@ -71,6 +71,8 @@ def tune(
             pick, modes, runtimes, batch_sizes, workers, cpus, gpus, repeats, stations, deadline
         )
         if not quiet:
+            from eqcctpro.evaluation.sweep import duration
+
             seconds = tuner.sweep.estimate_s(tuner.space)
             typer.echo(
                 f"{len(tuner.space)} configurations; all of them would take about "
@@ -140,6 +142,8 @@ def _worker_counts(cores: int) -> tuple[int, ...]:
 
 
 def _show(spec: TrialSpec, result: TrialResult, report: EvaluationReport) -> None:
+    from eqcctpro.evaluation.sweep import trial_line
+
     typer.echo(f"[{report.succeeded + report.failed}] {trial_line(spec, result)}")
 
 

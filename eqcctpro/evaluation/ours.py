@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import EQCCTProError
+from eqcctpro.errors import DecodeError, EQCCTProError, InputError
 from eqcctpro.evaluation.subject import Outcome, Workload
 from eqcctpro.orchestration.result import SOME_FAILED
 from eqcctpro.orchestration.session import PickSession
@@ -21,6 +21,9 @@ __all__ = ["CommandSubject", "SessionSubject"]
 
 #: What a run writes when it is benchmarked: the file of picks that others write too.
 _RESULTS = {"formats": ("csv",), "overview": False, "journal": False}
+
+#: Errors of station tasks and files that say that the data cannot be read, however they are picked.
+_UNREADABLE = {InputError.__name__, DecodeError.__name__}
 
 
 class SessionSubject:
@@ -149,6 +152,7 @@ def _outcome(seconds: float, summary: Mapping[str, Any]) -> Outcome:
     stages = {stage: parts[stage] for stage in ("plan", "write")} | parts["stages"]
     lost = [f"{one['station']}: {one['reason']}" for one in summary["failed"]]
     lost += [one["message"] for one in summary["files_failed"]]
+    kinds = [one.get("error") for one in (*summary["failed"], *summary["files_failed"])]
     picks = {phase: count for phase, count in summary["picks"].items() if phase != "total"}
     return Outcome(
         seconds,
@@ -158,4 +162,5 @@ def _outcome(seconds: float, summary: Mapping[str, Any]) -> Outcome:
         len(lost),
         picks,
         "; ".join(lost),
+        sum(kind in _UNREADABLE for kind in kinds),
     )

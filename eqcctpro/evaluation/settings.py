@@ -49,7 +49,7 @@ class EvaluationConfig(BaseModel):
     repeats: int = Field(3, ge=1, le=100, description="Runs of a trial that count")
     warm_ups: int = Field(1, ge=0, le=10, description="Runs before them that do not")
     seed: int = Field(0, description="Of the choice of stations")
-    retry_failed: bool = Field(False, description="Run failed trials again")
+    retry_failed: bool = Field(True, description="Run trials again that failed before")
     trial_timeout_s: float = Field(3600.0, gt=0, description="Seconds after which a trial is ended")
 
     @field_validator(

@@ -73,6 +73,7 @@ class StationSets:
         self._roots = [path.absolute() for path in inputs]
         self._files = list_files(inputs, plan.layout)
         self._folder = folder
+        self._unusable = {problem.path for problem in plan.problems}
         tasks: dict[str, list[StationTask]] = defaultdict(list)
         for task in plan.tasks:
             tasks[f"{task.network}.{task.station}"].append(task)
@@ -121,9 +122,10 @@ class StationSets:
     ) -> Iterator[tuple[ArchiveFile, Path]]:
         """Files of the tasks, and the folders that link to them."""
         wanted = {path: f"{task.network}.{task.station}" for task in tasks for path in task.files}
-        # Unusable files of these stations are part of the workload: their failure must show.
         station_folders = {(file.chunk, file.folder) for file in self._files if file.path in wanted}
         for file in self._files:
+            if file.path in self._unusable:
+                continue  # the sweep says so once, not every trial
             name = wanted.get(file.path)
             if file.folder and (file.chunk, file.folder) in station_folders:
                 yield file, folder / file.chunk / file.folder

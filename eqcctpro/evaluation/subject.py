@@ -52,6 +52,9 @@ class Outcome:
         Picks by phase.
     error : str
         What failed first, in words; empty text if nothing did.
+    unreadable : int
+        Station tasks and files among those that failed because the data themselves cannot be
+        read, which is the same in every configuration.
     """
 
     seconds: float
@@ -61,6 +64,7 @@ class Outcome:
     failed: int
     picks: dict[str, int]
     error: str = ""
+    unreadable: int = 0
 
 
 class Subject(Protocol):

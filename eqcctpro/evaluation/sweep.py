@@ -6,12 +6,13 @@ import logging
 import shutil
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from eqcctpro.archive.plan import InputSettings, make_plan
-from eqcctpro.errors import EQCCTProError, SettingsError
+from eqcctpro.errors import EQCCTProError, EvaluationError, SettingsError
 from eqcctpro.evaluation.baselines import baseline_names
 from eqcctpro.evaluation.finder_files import write_finder_files
 from eqcctpro.evaluation.grid import TrialSpec, station_limit, trial_specs
@@ -23,11 +24,12 @@ from eqcctpro.evaluation.store import TrialStore
 from eqcctpro.evaluation.trial import TrialResult, run_trial
 from eqcctpro.orchestration.outputs import package_versions
 from eqcctpro.orchestration.placement import check_gpus
+from eqcctpro.orchestration.runlog import run_log
 from eqcctpro.picks.writers import check_writable
 from eqcctpro.places import local_paths
 from eqcctpro.resources.hardware import read_hardware
 
-__all__ = ["EvaluationReport", "Sweep"]
+__all__ = ["EvaluationReport", "Sweep", "duration", "run_sweep", "trial_line"]
 
 logger = logging.getLogger("eqcctpro.evaluation")
 
@@ -49,13 +51,17 @@ class EvaluationReport:
     ----------
     planned : list of TrialSpec
     finished_before : int
-        Trials that an earlier sweep had finished.
+        Trials that succeeded in an earlier sweep.
+    failed_before : int
+        Trials that failed in an earlier sweep and are not tried again.
     succeeded, failed : int
         Trials of this sweep.
     merged : int
         Trials left out because memory caps them to one that was measured.
+    skipped : list of str
+        Every trial that was not run, and why.
     errors : list of str
-        Why trials failed.
+        Every trial that failed, and why.
     seconds : float
     seconds_left : float
         Estimated, for the trials still to come.
@@ -66,9 +72,11 @@ class EvaluationReport:
 
     planned: list[TrialSpec] = field(repr=False)
     finished_before: int = 0
+    failed_before: int = 0
     succeeded: int = 0
     failed: int = 0
     merged: int = 0
+    skipped: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     seconds: float = 0.0
     seconds_left: float = 0.0
@@ -78,7 +86,22 @@ class EvaluationReport:
     @property
     def done(self) -> int:
         """Trials that need not be run any more."""
-        return self.finished_before + self.succeeded + self.failed + self.merged
+        before = self.finished_before + self.failed_before
+        return before + self.succeeded + self.failed + self.merged
+
+    def conclusion(self) -> list[str]:
+        """What came of the sweep, in lines: counts, failures with reasons, the file."""
+        counts = {
+            "measured": self.succeeded,
+            "done before": self.finished_before,
+            "left out, as memory caps them": self.merged,
+            "failed": self.failed,
+            "skipped, as they failed before": self.failed_before,
+        }
+        said = [f"{count} {what}" for what, count in counts.items() if count]
+        lines = [f"trials: {', '.join(said) or 'none'}; {duration(self.seconds)}"]
+        lines += [f"FAILED: {error}" for error in self.errors]
+        return [*lines, self.csv_path]
 
 
 class Sweep:
@@ -123,15 +146,22 @@ class Sweep:
             )
 
     def pending(self) -> list[TrialSpec]:
-        """Trials that are not finished: failed ones only where they shall be retried."""
-        rows = self.store.rows()
-        over = {
-            row["Configuration ID"]
-            for row in rows
-            if row.get("Configuration ID")
-            and (row["Trial Success"] == "1" or not self.config.retry_failed)
-        }
-        return [spec for spec in self.specs if spec.configuration_id not in over]
+        """Trials to run: those that succeeded are done, those that failed are tried again.
+
+        With ``retry_failed=False`` those that failed count as done too.
+        """
+        before = self._before()
+        retry = self.config.retry_failed
+        done = {name for name, success in before.items() if success or not retry}
+        return [spec for spec in self.specs if spec.configuration_id not in done]
+
+    def _before(self) -> dict[str, bool]:
+        """Trials of earlier sweeps: whether they ever succeeded."""
+        ended: dict[str, bool] = {}
+        for row in self.store.rows():
+            if name := row.get("Configuration ID"):
+                ended[name] = ended.get(name, False) or row["Trial Success"] == "1"
+        return ended
 
     def estimate_s(self, specs: Sequence[TrialSpec]) -> float:
         """Roughly how long trials will take, after trials of the same mode and model."""
@@ -155,18 +185,21 @@ class Sweep:
         ------
         OutputError
             A trial cannot be kept.
+        EvaluationError
+            No trial succeeded, neither now nor before.
         """
         started = time.perf_counter()
         pending = self.pending()
-        self.report.finished_before = len(self.specs) - len(pending)
+        self._count_before(pending)
+        logger.info("%d trials, %d to run", len(self.specs), len(pending))
         caps = self._caps_before()
         for position, spec in enumerate(pending):
             alike = _with_any_workers(spec)
             if alike in caps and caps[alike] < (spec.config.workers or 0):
                 self.report.merged += 1
-                logger.info(
-                    "left out, as memory caps it to %d workers: %s", caps[alike], spec.title
-                )
+                why = f"left out, as memory caps it to {caps[alike]} workers"
+                self.report.skipped.append(f"{spec.title}: {why}")
+                logger.info("%s: %s", spec.title, why)
                 continue
             result = self._measure(spec, runner)
             workers = result.facts.get("workers")
@@ -180,7 +213,44 @@ class Sweep:
         self.report.seconds_left = 0.0
         if any(row.get("Trial Success") == "1" for row in self.store.rows()):
             write_finder_files(self.config.csv_dir, self.config.eval_mode)
+        self._refuse_nothing()
         return self.report
+
+    def _count_before(self, pending: Sequence[TrialSpec]) -> None:
+        """Take down which trials are not run, and why."""
+        before, left = self._before(), {spec.configuration_id for spec in pending}
+        for spec in self.specs:
+            if spec.configuration_id in left:
+                continue
+            success = before[spec.configuration_id]
+            self.report.finished_before += success
+            self.report.failed_before += not success
+            why = "done before" if success else "failed before, and failed ones are not retried"
+            self.report.skipped.append(f"{spec.title}: {why}")
+
+    def _refuse_nothing(self) -> None:
+        """Raise if nothing at all was measured."""
+        report = self.report
+        if report.succeeded or report.finished_before or not self.specs:
+            return
+        reasons = Counter(error.partition(": ")[2] for error in report.errors)
+        said = "; ".join(
+            f"{reason} ({count} trials)" if count > 1 else reason
+            for reason, count in reasons.most_common(3)
+        )
+        failed = report.failed + report.failed_before
+        raise EvaluationError(
+            f"all {failed} trials failed: {said or 'in an earlier sweep'}",
+            hint=f"every row of {report.csv_path} has its reason",
+        )
+
+    def outlook(self) -> str:
+        """How many trials there are, and roughly how long the pending ones take."""
+        pending = self.pending()
+        finished = len(self.specs) - len(pending)
+        done = f", {finished} of them done" if finished else ""
+        to_go = duration(self.estimate_s(pending))
+        return f"{len(self.specs)} trials{done}; about {to_go} to go"
 
     def _caps_before(self) -> dict[str, int]:
         """Workers that memory allowed in trials of earlier sweeps."""
@@ -222,11 +292,74 @@ class Sweep:
         shutil.rmtree(folder, ignore_errors=True)
         if result.success:
             self.report.succeeded += 1
+            logger.info("%s", trial_line(spec, result))
         else:
             self.report.failed += 1
             self.report.errors.append(f"{spec.title}: {result.error}")
             logger.warning("trial failed: %s: %s", spec.title, result.error)
         return result
+
+
+def run_sweep(
+    config: EvaluationConfig,
+    *,
+    on_trial: Listener | None = None,
+    show: Callable[[str], None] | None = None,
+) -> EvaluationReport:
+    """Run a sweep with its log, and show how far it is.
+
+    Parameters
+    ----------
+    config : EvaluationConfig
+    on_trial : callable, optional
+        Told of every trial that is over.
+    show : callable, optional
+        Gets lines for a person: what is wrong with the input, how much there is to do, each
+        trial, and what came of all.
+
+    Raises
+    ------
+    EQCCTProError
+        As `Sweep` and `Sweep.run`.
+    """
+    say = show or (lambda _: None)
+    with run_log([config.pick.log_file or config.pick.output / "evaluation.log"], append=True):
+        sweep = Sweep(config)
+        for note in sweep.report.notes:
+            logger.warning("%s", note)
+            say(note)
+        say(sweep.outlook())
+
+        def listen(spec: TrialSpec, result: TrialResult, report: EvaluationReport) -> None:
+            left = f"{duration(report.seconds_left)} left"
+            say(f"[{report.done}/{len(report.planned)}, {left}] {trial_line(spec, result)}")
+            if on_trial is not None:
+                on_trial(spec, result, report)
+
+        try:
+            return sweep.run(on_trial=listen)
+        finally:
+            for line in sweep.report.conclusion():
+                say(line)
+
+
+def trial_line(spec: TrialSpec, result: TrialResult) -> str:
+    """What a trial measured, in a line."""
+    if not result.success:
+        return f"{spec.title}: FAILED: {result.error}"
+    seconds = result.median().seconds
+    rate = len(spec.station_set.stations) / seconds
+    memory = result.use.peak_pss_mb
+    line = f"{spec.title}: {seconds:.2f} s, {rate:.0f} stations/s, {memory:.0f} MB"
+    unreadable = result.median().unreadable
+    return f"{line}; {unreadable} unreadable" if unreadable else line
+
+
+def duration(seconds: float) -> str:
+    """Seconds in words."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _check_names(config: EvaluationConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,7 @@ class EvaluateSystem:
     seed : int
         Of the choice of stations, which is the same for all configurations.
     retry_failed : bool
-        Run trials again that failed before.
+        Run trials again that failed before; otherwise they are skipped, and the report says so.
     trial_timeout_s : float
         A trial that takes longer is ended, and is not a success.
     exact_resume_match : bool
@@ -152,7 +153,7 @@ class EvaluateSystem:
         repeats: int = 3,
         warm_ups: int = 1,
         seed: int = 0,
-        retry_failed: bool = False,
+        retry_failed: bool = True,
         trial_timeout_s: float = 3600.0,
         exact_resume_match: bool = True,
         bandpass: tuple[float, float] | str | None = None,
@@ -211,44 +212,56 @@ class EvaluateSystem:
             trial_timeout_s=trial_timeout_s,
         )
 
-    def evaluate(self, *, on_trial: Listener | None = None) -> EvaluationReport:
+    def evaluate(
+        self, *, on_trial: Listener | None = None, quiet: bool = False
+    ) -> EvaluationReport:
         """Run every trial that is not done yet.
+
+        Trials run in processes of their own, which do not import the calling program.  The
+        log goes on where an earlier sweep's ended.
 
         Parameters
         ----------
         on_trial : callable, optional
             Told of each trial that is over: its spec, its result and the report so far.
+        quiet : bool
+            Show no progress.  Otherwise there is a line on standard error for each trial, and
+            at the end one for each that failed.
 
         Returns
         -------
         EvaluationReport
-            How many trials succeeded, failed and were there before, and where the rows are.
+            How many trials succeeded, failed and were skipped, which, and where the rows are.
 
         Raises
         ------
+        EvaluationError
+            No trial succeeded, neither now nor before.
         EQCCTProError
-            The input cannot be used, or results cannot be kept.  A trial that fails does not
-            raise: it has a row that says why.
+            The input cannot be used, or results cannot be kept.  As long as a trial succeeds,
+            those that fail do not raise: they have a row that says why.
         """
-        from eqcctpro.evaluation.sweep import Sweep
-        from eqcctpro.orchestration.runlog import run_log
+        from eqcctpro.evaluation.sweep import run_sweep
 
-        log = self.config.pick.log_file or self.config.pick.output / "evaluation.log"
-        with run_log([log]):
-            return Sweep(self.config).run(on_trial=on_trial)
+        return run_sweep(self.config, on_trial=on_trial, show=None if quiet else _to_stderr)
 
-    def evaluate_cpu(self) -> EvaluationReport:
+    def evaluate_cpu(self, *, quiet: bool = False) -> EvaluationReport:
         """`evaluate`, for scripts that call it by EQCCTPro's name."""
-        return self._of_mode("cpu")
+        return self._of_mode("cpu", quiet)
 
-    def evaluate_gpu(self) -> EvaluationReport:
+    def evaluate_gpu(self, *, quiet: bool = False) -> EvaluationReport:
         """`evaluate`, for scripts that call it by EQCCTPro's name."""
-        return self._of_mode("gpu")
+        return self._of_mode("gpu", quiet)
 
-    def _of_mode(self, mode: str) -> EvaluationReport:
+    def _of_mode(self, mode: str, quiet: bool) -> EvaluationReport:
         if self.config.eval_mode != mode:
             raise SettingsError(f"eval_mode is {self.config.eval_mode!r}, not {mode!r}")
-        return self.evaluate()
+        return self.evaluate(quiet=quiet)
+
+
+def _to_stderr(line: str) -> None:
+    """Leave standard output to what the program prints."""
+    print(line, file=sys.stderr, flush=True)
 
 
 def _check(given: Mapping[str, Any]) -> None:

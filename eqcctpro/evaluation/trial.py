@@ -62,7 +62,7 @@ class TrialResult:
 
     @property
     def success(self) -> bool:
-        """Whether all repeats ran and no station failed in any."""
+        """Whether all repeats ran, and nothing failed but stations whose data are damaged."""
         return not self.error and bool(self.repeats)
 
     def median(self) -> Outcome:
@@ -134,8 +134,18 @@ def run_trial(
     result.use = sampler.use
     result.total_s = result.total_s or time.perf_counter() - started
     if not result.error:
-        result.error = next((run.error for run in result.repeats if run.failed or run.error), "")
+        result.error = next((run.error for run in result.repeats if _spoiled(run)), "")
+    if any(run.unreadable for run in result.repeats):
+        run = result.median()
+        said = f"{run.unreadable} station tasks or files are unreadable: {run.error}"
+        result.facts["comments"] = "; ".join(filter(None, (result.facts.get("comments"), said)))
     return result
+
+
+def _spoiled(run: Outcome) -> bool:
+    """Whether a configuration, and not only damaged data, made something fail."""
+    nothing_left = run.failed > 0 and run.done + run.empty == 0
+    return run.failed > run.unreadable or nothing_left
 
 
 def _measure(
