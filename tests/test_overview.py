@@ -155,6 +155,30 @@ def test_the_same_input_gives_the_same_file(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
 
 
+def test_a_run_says_how_many_of_its_stations_the_picture_shows(
+    generated_network: tuple[Path, list[Any]],
+    imported_model: str,
+    pick: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from eqcctpro.analysis.raster import Paper
+    from eqcctpro.orchestration import outputs
+
+    written: list[str] = []
+    write = Paper.write
+
+    def keep(self: Paper, x: float, y: float, text: str, *rest: Any) -> None:
+        written.append(text)
+        write(self, x, y, text, *rest)
+
+    monkeypatch.setattr(Paper, "write", keep)
+    monkeypatch.setattr(outputs, "OVERVIEW_TRACES", 4)
+    pick(generated_network[0], model=imported_model, overview=True)
+    labels = [text for text in written if text.startswith("XX.DEM")]
+    assert len(labels) == 4
+    assert [text for text in written if "(4 of 6 stations, those with the most picks)" in text]
+
+
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="nowhere"):
         draw_overview(tmp_path / "nowhere" / "o.png", [trace("A")], picks(), title="A run")

@@ -84,6 +84,7 @@ def draw_overview(
     *,
     title: str,
     max_traces: int = 60,
+    stations: int | None = None,
 ) -> Path:
     """Draw traces with picks as a PNG.
 
@@ -103,6 +104,9 @@ def draw_overview(
     title : str
     max_traces : int
         Rows drawn at most.
+    stations : int, optional
+        Stations that were picked, where `traces` are of some of them only: the heading says how
+        many of them the picture shows.
 
     Returns
     -------
@@ -134,7 +138,8 @@ def draw_overview(
             _draw_marks(paper, axes, level, marks.get(row[0].station, {}))
     else:
         paper.write(_WIDTH / 2, (_TOP + axes.bottom) / 2, "no traces", _TITLE, "middle")
-    stations = len({trace.station for trace in traces})
+    if stations is None:
+        stations = len({trace.station for trace in traces})
     paper.write(axes.left, _TOP / 2, _heading(title, len(rows), stations), _TITLE)
     _draw_legend(paper, axes.right, picks)
     try:
@@ -259,4 +264,6 @@ def _draw_legend(paper: Paper, right: int, picks: pa.Table) -> None:
 
 
 def _heading(title: str, rows: int, stations: int) -> str:
-    return title if rows >= stations else f"{title}  ({rows} of {stations} stations)"
+    if rows >= stations:
+        return title
+    return f"{title}  ({rows} of {stations} stations, those with the most picks)"

@@ -116,13 +116,27 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
     tasks = [task for task in plan.tasks if task.chunk.name == chunk]
     counts = Counter(zip(picks["network"].to_pylist(), picks["station"].to_pylist(), strict=True))
     tasks.sort(key=lambda task: (-counts[task.network, task.station], task.name))
-    traces = [trace for task in tasks[:OVERVIEW_TRACES] for trace in vertical_traces(task)]
+    stations = list(dict.fromkeys((task.network, task.station) for task in tasks))
+    shown = set(stations[:OVERVIEW_TRACES])
+    traces = [
+        trace
+        for task in tasks
+        if (task.network, task.station) in shown
+        for trace in vertical_traces(task)
+    ]
     if len(plan.chunks) > 1:
         import pyarrow.compute
 
         picks = picks.filter(pyarrow.compute.equal(picks["timechunk"], chunk))
     path = config.output / "overview.png"
-    draw_overview(path, traces, picks, title=f"{model}, {chunk}", max_traces=OVERVIEW_TRACES)
+    draw_overview(
+        path,
+        traces,
+        picks,
+        title=f"{model}, {chunk}",
+        max_traces=OVERVIEW_TRACES,
+        stations=len(stations),
+    )
     return str(path)
 
 
