@@ -240,7 +240,8 @@ class Sweep:
         )
         failed = report.failed + report.failed_before
         raise EvaluationError(
-            f"all {failed} trials failed: {said or 'in an earlier sweep'}",
+            f"{f'all {failed} trials' if failed > 1 else 'the only trial'} failed: "
+            f"{said or 'in an earlier sweep'}",
             hint=f"every row of {report.csv_path} has its reason",
         )
 
