@@ -23,7 +23,14 @@ from eqcctpro.errors import SettingsError
 from eqcctpro.places import Place, as_place
 from eqcctpro.times import parse_utc
 
-__all__ = ["ClusterAddress", "OutputFormat", "PickConfig", "load_config_file", "sentences"]
+__all__ = [
+    "ClusterAddress",
+    "OutputFormat",
+    "PickConfig",
+    "load_config_file",
+    "sentences",
+    "split_names",
+]
 
 OutputFormat = Literal[
     "csv", "parquet", "quakeml", "scml", "pyocto", "gamma", "phasenet", "nonlinloc", "eqcctpro"
@@ -180,9 +187,7 @@ class PickConfig(BaseModel):
     @field_validator("stations", "exclude", "channel_priority", "formats", mode="before")
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(part for part in (item.strip() for item in value.split(",")) if part)
-        return value
+        return split_names(value)
 
     @field_validator("stations", "exclude")
     @classmethod
@@ -296,6 +301,20 @@ class PickConfig(BaseModel):
             return cls(**values)
         except ValidationError as error:
             raise SettingsError("; ".join(sentences(error, cls))) from error
+
+
+def split_names(value: Any) -> Any:
+    """Names from one text with commas or several; what is no text is left to validation."""
+    entries = [value] if isinstance(value, str) else value
+    if not isinstance(entries, (list, tuple)):
+        return value
+    return tuple(
+        part
+        for entry in entries
+        for part in (
+            filter(None, map(str.strip, entry.split(","))) if isinstance(entry, str) else [entry]
+        )
+    )
 
 
 def _listed(entry: str, parameter: str) -> Iterable[str]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 from eqcctpro.analysis.monitor import monitor_figures
 from eqcctpro.analysis.page import Figure, render, seconds_text
 from eqcctpro.analysis.record_section import record_section
-from eqcctpro.analysis.run_data import RunData, load_run, station_of
+from eqcctpro.analysis.run_data import RunData, StationFiles, load_run, station_of
 from eqcctpro.analysis.run_figures import run_figures
 from eqcctpro.config import PickConfig
 from eqcctpro.picks.writers import atomic_file
@@ -45,7 +45,7 @@ _FILES: Final = {
 def write_report(
     folder: Path | str,
     *,
-    stations: Path | str | None = None,
+    stations: StationFiles = None,
     table: pa.Table | None = None,
     output: Path | str | None = None,
 ) -> Path:
@@ -56,7 +56,7 @@ def write_report(
     folder : path
         The run's output folder.  The archive is read again for waveforms and gaps; where it is
         not there any more, the report goes without them.
-    stations : path, optional
+    stations : path or sequence of path, optional
         StationXML or FDSN text with coordinates; by default one in the folders of the
         waveforms or of the results is taken.
     table : pyarrow.Table, optional

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,10 @@ from eqcctpro.errors import EQCCTProError, InputError
 from eqcctpro.picks.reading import read_picks
 from eqcctpro.picks.table import PICK_SCHEMA
 
-__all__ = ["Picks", "RunData", "load_run", "load_summary", "run_config", "run_plan"]
+__all__ = ["Picks", "RunData", "StationFiles", "load_run", "load_summary", "run_config", "run_plan"]
+
+#: One file of coordinates, or several.
+StationFiles = Path | str | Sequence[Path | str] | None
 
 
 @dataclass(frozen=True)
@@ -171,7 +174,7 @@ def run_plan(config: PickConfig, context_ns: int = 0) -> Plan:
 
 
 def load_run(
-    folder: Path | str, *, stations: Path | str | None = None, table: pa.Table | None = None
+    folder: Path | str, *, stations: StationFiles = None, table: pa.Table | None = None
 ) -> RunData:
     """Read a run.
 
@@ -179,8 +182,9 @@ def load_run(
     ----------
     folder : path
         The output folder.
-    stations : path, optional
-        StationXML or FDSN text; by default one beside the waveforms or the results is taken.
+    stations : path or sequence of path, optional
+        StationXML or FDSN text; of a station that several hold, the first counts.  By default
+        one beside the waveforms or the results is taken.
     table : pyarrow.Table, optional
         The picks, when they are at hand.
 
@@ -205,10 +209,12 @@ def load_run(
     except EQCCTProError as error:
         missing.append(f"Waveforms and gaps: {error.message}.")
         folders = [out]
-    path = Path(stations).expanduser() if stations else find_station_file(folders)
+    if stations is None:
+        found = find_station_file(folders)
+        stations = [] if found is None else [found]
     coordinates: Coordinates = {}
-    if path is not None:
-        coordinates = read_coordinates(path)
+    for path in reversed([stations] if isinstance(stations, (str, Path)) else stations):
+        coordinates |= read_coordinates(path)
     return RunData(out, summary, Picks(table), plan, coverage, known, coordinates, tuple(missing))
 
 

@@ -38,22 +38,36 @@ class StationTable:
     elevation_m: list[float]
 
 
-def read_stations(path: str | Path) -> StationTable:
+def read_stations(*paths: str | Path) -> StationTable:
     """Coordinates from StationXML, any other inventory that ObsPy reads, or CSV.
 
     CSV has the columns network, station, latitude, longitude (degrees) and elevation_m; a station
-    may also be written as NET.STA or NET.STA.LOC.
+    may also be written as NET.STA or NET.STA.LOC.  Of a station that several files hold, the first
+    one counts.
 
     Raises
     ------
     InputError
         The file is missing, unreadable, or a coordinate is no number or out of range.
     """
-    file = Path(path)
+    found: dict[str, tuple[float, float, float]] = {}
+    for file in map(Path, paths):
+        _add_file(found, file)
+    places = list(found.values())
+    return StationTable(
+        list(found),
+        [place[0] for place in places],
+        [(place[1] + 180.0) % 360.0 - 180.0 for place in places],
+        [place[2] for place in places],
+    )
+
+
+def _add_file(found: dict[str, tuple[float, float, float]], file: Path) -> None:
     if not file.is_file():
         raise InputError(f"stations: {file} is not there", hint="give StationXML or CSV")
     rows = _table(file) if file.suffix.lower() in {".csv", ".txt"} else _inventory(file)
-    found: dict[str, tuple[float, float, float]] = {}
+    if not rows:
+        raise InputError(f"{file} holds no station")
     for name, latitude, longitude, elevation in rows:
         if not (-90 <= latitude <= 90 and -180 <= longitude <= 360):
             raise InputError(
@@ -62,15 +76,6 @@ def read_stations(path: str | Path) -> StationTable:
             )
         # Epochs and locations of a station differ by meters: the first one serves.
         found.setdefault(name, (latitude, longitude, elevation))
-    if not found:
-        raise InputError(f"{file} holds no station")
-    places = list(found.values())
-    return StationTable(
-        list(found),
-        [place[0] for place in places],
-        [(place[1] + 180.0) % 360.0 - 180.0 for place in places],
-        [place[2] for place in places],
-    )
 
 
 def _inventory(file: Path) -> list[tuple[str, float, float, float]]:

@@ -21,7 +21,8 @@ def associate(
         Path, typer.Argument(metavar="PICKS", help="The folder of a run, or a file of picks.")
     ],
     stations: Annotated[
-        Path, Option(help="StationXML, or CSV: network,station,latitude,longitude,elevation_m.")
+        list[Path],
+        Option(help="StationXML, or CSV: network,station,latitude,longitude,elevation_m."),
     ],
     output: Annotated[
         Path | None,
@@ -96,7 +97,7 @@ def associate(
         }
         settings = AssociationSettings(**{k: v for k, v in given.items() if v is not None})
         table = read_picks(picks)
-        found = run(table, read_stations(stations), settings, install=install)
+        found = run(table, read_stations(*stations), settings, install=install)
         if found.without_coordinates:
             names = found.without_coordinates
             typer.echo(

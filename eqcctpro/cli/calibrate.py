@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.lists import names_of
 from eqcctpro.errors import ModelError, SettingsError
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ _ON_CPU = ("openvino", "onnxruntime", "torch")
 
 def calibrate(
     model: Annotated[
-        list[str] | None, typer.Option(help="Parent/child; may be given several times.")
+        list[str] | None,
+        typer.Option(help="Parent/child; several with commas, or given several times."),
     ] = None,
     runtime: Annotated[
         list[str] | None,
@@ -35,8 +37,8 @@ def calibrate(
     later runs use the measured values instead of published ones.
     """
     with reporting():
-        names = model or _local_models()
-        runtimes = runtime or _runtimes(device)
+        names = names_of(model) or _local_models()
+        runtimes = names_of(runtime) or _runtimes(device)
         typer.echo(
             _line("model", "runtime", "device", "load MB", "peak MB", "window MB", "VRAM MB")
         )

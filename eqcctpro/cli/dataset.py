@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.lists import joined
 from eqcctpro.errors import SettingsError
 
 __all__ = ["dataset_app"]
@@ -116,14 +117,20 @@ def download(
     output: Annotated[Path, Option("-o", "--output", help="Folder that the data are written to.")],
     start: Annotated[str, Option(help="UTC, such as 2024-12-15T12:00:00.", rich_help_panel=_WHAT)],
     end: Annotated[str, Option(help="UTC.", rich_help_panel=_WHAT)],
-    networks: Annotated[str | None, Option(help="Such as TX,4O.", rich_help_panel=_WHAT)] = None,
-    stations: Annotated[str | None, Option(help="Such as PB*,ALPN.", rich_help_panel=_WHAT)] = None,
-    locations: Annotated[
-        str | None, Option(help="Such as 00,--; -- is none.", rich_help_panel=_WHAT)
+    networks: Annotated[
+        list[str] | None, Option(help="Such as TX,4O.", rich_help_panel=_WHAT)
     ] = None,
-    channels: Annotated[str | None, Option(help="Such as HH?,EH?.", rich_help_panel=_WHAT)] = None,
+    stations: Annotated[
+        list[str] | None, Option(help="Such as PB*,ALPN.", rich_help_panel=_WHAT)
+    ] = None,
+    locations: Annotated[
+        list[str] | None, Option(help="Such as 00,--; -- is none.", rich_help_panel=_WHAT)
+    ] = None,
+    channels: Annotated[
+        list[str] | None, Option(help="Such as HH?,EH?.", rich_help_panel=_WHAT)
+    ] = None,
     streams: Annotated[
-        str | None,
+        list[str] | None,
         Option(help="Instead of these: TX.PB35.00.HH?,...", rich_help_panel=_WHAT),
     ] = None,
     host: Annotated[
@@ -172,11 +179,11 @@ def download(
         "output": output,
         "start": start,
         "end": end,
-        "networks": networks,
-        "stations": stations,
-        "locations": locations,
-        "channels": channels,
-        "streams": streams,
+        "networks": joined(networks),
+        "stations": joined(stations),
+        "locations": joined(locations),
+        "channels": joined(channels),
+        "streams": joined(streams),
         "host": host,
         "layout": layout,
         "chunk": chunk,

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eqcctpro.cli.errors import reporting
-from eqcctpro.errors import SettingsError
+from eqcctpro.cli.lists import joined, names_of, numbers_of
 
 if TYPE_CHECKING:
     from eqcctpro.evaluation.sweep import EvaluationReport
 
-__all__ = ["evaluate", "names_of", "numbers_of"]
+__all__ = ["evaluate"]
 
 Option = typer.Option
 
@@ -47,36 +47,49 @@ def evaluate(
         float, Option(help="Minutes that chunks share.", rich_help_panel=_WHAT)
     ] = 0.0,
     station_counts: Annotated[
-        str | None, Option("--stations", help="Such as 10,50,100.", rich_help_panel=_AXES)
+        list[str] | None, Option("--stations", help="Such as 10,50,100.", rich_help_panel=_AXES)
     ] = None,
     modes: Annotated[
-        str, Option("--mode", help="Any of local,modelactor,ripper.", rich_help_panel=_AXES)
-    ] = "local,modelactor,ripper",
-    cpus: Annotated[
-        str | None, Option(help="Numbers of cores; all by default.", rich_help_panel=_AXES)
-    ] = None,
-    gpus: Annotated[
-        str | None, Option(help="GPUs to measure, such as 0,1.", rich_help_panel=_AXES)
-    ] = None,
-    concurrency: Annotated[
-        str,
+        list[str] | None,
         Option(
-            help="Workers, such as 1,2,4; percent for 20 to 100 % of the stations; or max.",
+            "--mode",
+            help="Any of local,modelactor,ripper.",
+            show_default="local,modelactor,ripper",
             rich_help_panel=_AXES,
         ),
-    ] = "percent",
+    ] = None,
+    cpus: Annotated[
+        list[str] | None, Option(help="Numbers of cores; all by default.", rich_help_panel=_AXES)
+    ] = None,
+    gpus: Annotated[
+        list[str] | None, Option(help="GPUs to measure, such as 0,1.", rich_help_panel=_AXES)
+    ] = None,
+    concurrency: Annotated[
+        list[str] | None,
+        Option(
+            help="Workers, such as 1,2,4; percent for 20 to 100 % of the stations; or max.",
+            show_default="percent",
+            rich_help_panel=_AXES,
+        ),
+    ] = None,
     timechunk_concurrency: Annotated[
-        str, Option(help="Time chunks at once, such as 1,2.", rich_help_panel=_AXES)
-    ] = "1",
+        list[str] | None,
+        Option(help="Time chunks at once, such as 1,2.", show_default="1", rich_help_panel=_AXES),
+    ] = None,
     runtimes: Annotated[
-        str,
-        Option("--runtime", help="Any of auto,torch,onnxruntime,openvino.", rich_help_panel=_AXES),
-    ] = "auto",
+        list[str] | None,
+        Option(
+            "--runtime",
+            help="Any of auto,torch,onnxruntime,openvino.",
+            show_default="auto",
+            rich_help_panel=_AXES,
+        ),
+    ] = None,
     batch_sizes: Annotated[
-        str | None, Option("--batch-size", help="Such as 32,64.", rich_help_panel=_AXES)
+        list[str] | None, Option("--batch-size", help="Such as 32,64.", rich_help_panel=_AXES)
     ] = None,
     baselines: Annotated[
-        str | None,
+        list[str] | None,
         Option(
             "--baseline",
             help="Other programs, such as seisbench-classify-merged.",
@@ -116,26 +129,41 @@ def evaluate(
     """
     values: dict[str, Any] = {
         "csv_dir": csv_dir or output,
-        "modes": names_of(modes),
-        "concurrency": concurrency
-        if concurrency in {"percent", "max"}
-        else numbers_of("concurrency", concurrency),
-        "timechunk_concurrency": numbers_of("timechunk_concurrency", timechunk_concurrency),
-        "runtimes": names_of(runtimes),
-        "batch_sizes": numbers_of("batch-size", batch_sizes) if batch_sizes else (None,),
-        "baselines": names_of(baselines or ""),
+        "modes": names_of(modes or "local,modelactor,ripper"),
+        "runtimes": names_of(runtimes or "auto"),
+        "baselines": names_of(baselines),
         "repeats": repeats,
         "seed": seed,
         "trial_timeout_s": timeout,
         "retry_failed": retry_failed,
-        "station_counts": numbers_of("stations", station_counts) if station_counts else None,
         "eval_mode": "gpu" if gpus else "cpu",
     }
     pick: dict[str, Any] = {"input": tuple(inputs), "output": output, "model": model}
     pick |= {"start": start, "end": end, "timechunk": timechunk, "overlap": overlap}
+    numbers = {
+        "concurrency": concurrency,
+        "timechunk_concurrency": timechunk_concurrency or ["1"],
+        "batch_sizes": batch_sizes,
+        "station_counts": station_counts,
+    }
     with reporting():
-        report = _evaluate(pick, values, cpus, gpus, quick=quick, dry_run=dry_run, quiet=quiet)
+        values |= _axes(numbers)
+        report = _evaluate(
+            pick, values, joined(cpus), joined(gpus), quick=quick, dry_run=dry_run, quiet=quiet
+        )
         raise typer.Exit(10 if report.failed else 0)
+
+
+def _axes(given: dict[str, list[str] | None]) -> dict[str, Any]:
+    """Axes of numbers, from the options that give them."""
+    options = {"batch_sizes": "batch-size", "station_counts": "stations"}
+    values: dict[str, Any] = {"batch_sizes": (None,), "station_counts": None}
+    for name, texts in given.items():
+        if name == "concurrency" and (texts or ["percent"]) in (["percent"], ["max"]):
+            values[name] = texts[0] if texts else "percent"
+        elif texts:
+            values[name] = numbers_of(options.get(name, name.replace("_", "-")), texts)
+    return values
 
 
 def _evaluate(
@@ -171,21 +199,3 @@ def _evaluate(
             typer.echo(f"  {spec.title}")
         return sweep.report
     return run_sweep(config, show=None if quiet else typer.echo)
-
-
-def names_of(text: str) -> tuple[str, ...]:
-    """Names in a list with commas."""
-    return tuple(part.strip() for part in text.split(",") if part.strip())
-
-
-def numbers_of(name: str, text: str) -> tuple[int, ...]:
-    """Whole numbers in a list with commas.
-
-    Raises
-    ------
-    SettingsError
-    """
-    try:
-        return tuple(int(part) for part in names_of(text))
-    except ValueError as error:
-        raise SettingsError(f"--{name} {text!r}: not whole numbers", hint="10,50,100") from error

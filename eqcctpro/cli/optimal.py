@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.lists import joined, names_of, numbers_of
 from eqcctpro.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -31,13 +32,13 @@ def optimal(
     mode: Annotated[
         str | None, typer.Option(help="cpu or gpu; by default what the folder holds.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="Parent/child; all by default.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Parent/child; all by default.")] = None,
     stations: Annotated[int | None, typer.Option(help="Stations to pick.", min=1)] = None,
     cpus: Annotated[
         int | None,
         typer.Option(help="CPUs: so many with --stations, otherwise at most so many.", min=1),
     ] = None,
-    gpus: Annotated[str | None, typer.Option(help="GPUs to use, such as 0,1.")] = None,
+    gpus: Annotated[list[str] | None, typer.Option(help="GPUs to use, such as 0,1.")] = None,
     memory_mb: Annotated[
         float | None, typer.Option(help="Fastest within so much memory, MB.", min=1)
     ] = None,
@@ -51,9 +52,9 @@ def optimal(
     Without further options: the fastest at the largest station count, for each model.
     """
     with reporting():
-        finder = _finder(csv_dir, mode, gpus)
-        models: Sequence[str | None] = [model] if model else finder.models or [None]
-        gpu_ids = None if gpus is None else _gpu_ids(gpus)
+        finder = _finder(csv_dir, mode, joined(gpus))
+        models: Sequence[str | None] = names_of(model) or finder.models or [None]
+        gpu_ids = list(numbers_of("gpus", gpus)) or None
         answers = [
             _answer(finder, name, stations, cpus, gpu_ids, memory_mb, deadline) for name in models
         ]
@@ -117,10 +118,3 @@ def _finder(csv_dir: Path, mode: str | None, gpus: str | None) -> Finder:
     if mode == "gpu":
         return OptimalGPUConfigurationFinder(csv_dir)
     raise SettingsError(f"--mode: {mode!r} is neither cpu nor gpu")
-
-
-def _gpu_ids(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError as error:
-        raise SettingsError(f"--gpus: {text!r} is no list such as 0,1") from error

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.lists import device_of, joined
 from eqcctpro.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -89,14 +90,14 @@ def pick(
         ),
     ] = None,
     stations: Annotated[
-        str | None,
+        list[str] | None,
         Option(
             help="Patterns such as 'NC.*,PB35,TX.*.*.HH', or @FILE with one a line.",
             rich_help_panel=_INPUT,
         ),
     ] = None,
     exclude: Annotated[
-        str | None,
+        list[str] | None,
         Option(help="What to leave out of these, in the same way.", rich_help_panel=_INPUT),
     ] = None,
     stations_at_most: Annotated[
@@ -109,7 +110,7 @@ def pick(
         ),
     ] = None,
     channel_priority: Annotated[
-        str | None,
+        list[str] | None,
         Option(
             help="Of each station only the first of these: HH,EH,BH,HN. By default all.",
             rich_help_panel=_INPUT,
@@ -124,7 +125,7 @@ def pick(
         str | None, Option(help="A running Ray cluster to join.", rich_help_panel=_WHERE)
     ] = None,
     device: Annotated[
-        str | None,
+        list[str] | None,
         Option(help="cpu, cuda or cuda:0,1.", show_default="cpu", rich_help_panel=_WHERE),
     ] = None,
     runtime: Annotated[
@@ -207,7 +208,7 @@ def pick(
         ),
     ] = None,
     format_: Annotated[
-        str | None,
+        list[str] | None,
         Option(
             "--format",
             help="Any of csv,parquet,quakeml,scml,pyocto,gamma,phasenet,nonlinloc,eqcctpro.",
@@ -285,6 +286,8 @@ def pick(
     A run that was killed or interrupted goes on where it was when the same command is given
     again. eqcctpro status OUT shows how far it is.
 
+    Options that take a list take commas, or are given several times.
+
     Exit codes: 0 all is well; 2 wrong settings; 3 unusable input; 4 model, weights or
     runtime; 5 results cannot be written; 6 Ray; 7 not enough memory for a single worker; 10 the
     run is complete, but stations or files in it failed (they are listed in summary.json); 130
@@ -302,14 +305,14 @@ def pick(
         "timechunk": timechunk,
         "overlap": overlap,
         "window_grid": window_grid,
-        "stations": stations,
-        "exclude": exclude,
+        "stations": joined(stations),
+        "exclude": joined(exclude),
         "stations_at_most": stations_at_most,
-        "channel_priority": channel_priority,
+        "channel_priority": joined(channel_priority),
         "mode": mode,
         "workers": workers,
         "address": address,
-        "device": device,
+        "device": device_of(device),
         "runtime": runtime,
         "threads": threads,
         "inter_threads": inter_threads,
@@ -323,7 +326,7 @@ def pick(
         "p_threshold": p_threshold,
         "s_threshold": s_threshold,
         "detection_threshold": detection_threshold,
-        "formats": format_,
+        "formats": joined(format_),
         "amplitudes": amplitudes,
         "response": response,
         "annotations": annotations,

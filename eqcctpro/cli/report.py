@@ -15,7 +15,7 @@ __all__ = ["report"]
 def report(
     run: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of a run.")],
     stations: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(help="Coordinates: StationXML, or text of an FDSN station service."),
     ] = None,
     output: Annotated[
@@ -30,4 +30,4 @@ def report(
     with reporting():
         from eqcctpro.analysis.report import write_report
 
-        typer.echo(str(write_report(run, stations=stations, output=output)))
+        typer.echo(str(write_report(run, stations=stations or None, output=output)))

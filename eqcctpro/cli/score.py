@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.lists import names_of
 from eqcctpro.errors import InputError, SettingsError
 
 __all__ = ["score"]
@@ -35,7 +36,7 @@ def score(
         str, typer.Option(help="What a pair shares: station, location or instrument.")
     ] = "station",
     phases: Annotated[
-        str | None, typer.Option(help="Only these, such as P: where labels lack the others.")
+        list[str] | None, typer.Option(help="Only these, such as P: where labels lack the others.")
     ] = None,
     station_hours: Annotated[
         float | None,
@@ -82,7 +83,7 @@ def score(
                 read_picks(picks),
                 read_labels(labels),
                 tolerance_s=0.5 if tolerance is None else tolerance,
-                phases=phases.split(",") if phases else None,
+                phases=names_of(phases) or None,
                 per=per,  # type: ignore[arg-type]
                 station_hours=hours,
                 start=start,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.lists import names_of
 from eqcctpro.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -30,7 +31,9 @@ _Set = Annotated[
     list[str] | None,
     Option("--set", metavar="NAME=VALUE", help="Any setting, such as limits.capacity=64."),
 ]
-_Model = Annotated[list[str] | None, Option(help="Parent/child; several times for several models.")]
+_Model = Annotated[
+    list[str] | None, Option(help="Parent/child; several with commas, or given several times.")
+]
 
 
 @serve_app.callback()
@@ -62,7 +65,7 @@ def serve(
             config,
             set_,
             {
-                "models": model,
+                "models": list(names_of(model)) or None,
                 "http.host": host,
                 "http.port": port,
                 "replicas.count": replicas,
@@ -123,7 +126,10 @@ def build(
         from eqcctpro.serving.manifest import ray_serve_file
 
         given = [*(set_ or ()), "http.listener=proxy"]
-        typer.echo(ray_serve_file(_settings(config, given, {"models": model})), nl=False)
+        typer.echo(
+            ray_serve_file(_settings(config, given, {"models": list(names_of(model)) or None})),
+            nl=False,
+        )
 
 
 @serve_app.command()

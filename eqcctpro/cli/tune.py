@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from eqcctpro.cli.errors import reporting
-from eqcctpro.cli.evaluate import names_of, numbers_of
+from eqcctpro.cli.lists import joined, names_of, numbers_of
 
 if TYPE_CHECKING:
     from eqcctpro.evaluation.grid import TrialSpec
@@ -41,17 +41,22 @@ def tune(
         int | None, Option(help="Stations to be picked; all of INPUT by default.")
     ] = None,
     modes: Annotated[
-        str, Option("--mode", help="Any of local,modelactor,ripper.")
-    ] = "local,modelactor",
-    runtimes: Annotated[
-        str | None, Option("--runtime", help="Any of torch,onnxruntime,openvino.")
+        list[str] | None,
+        Option("--mode", help="Any of local,modelactor,ripper.", show_default="local,modelactor"),
     ] = None,
-    batch_sizes: Annotated[str, Option("--batch-size", help="Sizes to try.")] = _BATCH_SIZES,
+    runtimes: Annotated[
+        list[str] | None, Option("--runtime", help="Any of torch,onnxruntime,openvino.")
+    ] = None,
+    batch_sizes: Annotated[
+        list[str] | None,
+        Option("--batch-size", help="Sizes to try.", show_default=_BATCH_SIZES),
+    ] = None,
     workers: Annotated[
-        str | None, Option(help="Numbers of workers to try; up to twice the cores by default.")
+        list[str] | None,
+        Option(help="Numbers of workers to try; up to twice the cores by default."),
     ] = None,
     cpus: Annotated[int | None, Option(help="Cores to use; all by default.")] = None,
-    gpus: Annotated[str | None, Option(help="GPUs to use, such as 0,1.")] = None,
+    gpus: Annotated[list[str] | None, Option(help="GPUs to use, such as 0,1.")] = None,
     repeats: Annotated[int, Option(help="Runs of each trial.")] = 3,
     dry_run: Annotated[
         bool,
@@ -68,7 +73,16 @@ def tune(
     pick: dict[str, Any] = {"input": tuple(inputs), "output": output, "model": model}
     with reporting():
         tuner = _tuner(
-            pick, modes, runtimes, batch_sizes, workers, cpus, gpus, repeats, stations, deadline
+            pick,
+            names_of(modes or "local,modelactor"),
+            names_of(runtimes),
+            numbers_of("batch-size", batch_sizes or _BATCH_SIZES),
+            numbers_of("workers", workers),
+            cpus,
+            joined(gpus),
+            repeats,
+            stations,
+            deadline,
         )
         if not quiet:
             from eqcctpro.evaluation.sweep import duration
@@ -87,10 +101,10 @@ def tune(
 
 def _tuner(
     pick: dict[str, Any],
-    modes: str,
-    runtimes: str | None,
-    batch_sizes: str,
-    workers: str | None,
+    modes: tuple[str, ...],
+    runtimes: tuple[str, ...],
+    batch_sizes: tuple[int, ...],
+    workers: tuple[int, ...],
     cpus: int | None,
     gpus: str | None,
     repeats: int,
@@ -107,8 +121,7 @@ def _tuner(
 
     cores = available_cores()[:cpus]
     installed = tuple(name for name in _RUNTIMES if find_spec(name) is not None)
-    chosen = names_of(runtimes) if runtimes else ("torch",) if gpus else installed
-    numbers = numbers_of("workers", workers) if workers else _worker_counts(len(cores))
+    chosen = runtimes or (("torch",) if gpus else installed)
     plan = make_plan(InputSettings(pick["input"]))
     there = len({(task.network, task.station) for task in plan.tasks})
     most = min(stations or there, there)
@@ -126,10 +139,10 @@ def _tuner(
         cpu_counts=(len(cores),),
         gpu_counts=(len(numbers_of("gpus", gpus)),) if gpus else (0,),
         station_counts=counts,
-        concurrency=numbers,
-        modes=names_of(modes),
+        concurrency=workers or _worker_counts(len(cores)),
+        modes=modes,
         runtimes=chosen,
-        batch_sizes=numbers_of("batch-size", batch_sizes),
+        batch_sizes=batch_sizes,
         repeats=repeats,
     )
     return Tuner(config, stations=stations, deadline_s=deadline)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from eqcctpro.config import sentences
+from eqcctpro.config import sentences, split_names
 from eqcctpro.errors import SettingsError
 from eqcctpro.times import parse_utc
 
@@ -48,9 +48,7 @@ class DownloadSettings(BaseModel):
     @field_validator("networks", "stations", "locations", "channels", "streams", mode="before")
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(",") if part.strip())
-        return value
+        return split_names(value)
 
     @field_validator("start", "end")
     @classmethod
