@@ -6,8 +6,6 @@ not see; CONTRIBUTING.md lists them.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
 import re
 import subprocess
@@ -15,7 +13,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -105,20 +102,18 @@ def indented_code(page: Path) -> list[int]:
 class Session:
     """Runs the blocks of a page one after the other, in a folder of its own.
 
-    Shell blocks are programs of bash that end at the first failure; Python blocks share their
-    names.
+    Shell blocks are programs of bash that end at the first failure; each Python block is a script
+    of its own, in a process of its own.
 
     Parameters
     ----------
     folder : Path
     environment : mapping
-        For shell blocks; Python blocks see that of this process.
     """
 
     def __init__(self, folder: Path, environment: Mapping[str, str]) -> None:
         self.folder = folder
         self.environment = dict(environment)
-        self.names: dict[str, Any] = {"__name__": "__main__"}
         self.said = ""
 
     def run(self, block: Block) -> None:
@@ -153,12 +148,22 @@ class Session:
         )
 
     def _python(self, block: Block) -> None:
-        # Tracebacks name the page and its line.
-        code = compile("\n" * block.line + block.text, str(ROOT / block.page), "exec")
-        said = io.StringIO()
-        with contextlib.chdir(self.folder), contextlib.redirect_stdout(said):
-            exec(code, self.names)
-        self.said = said.getvalue()
+        # A plain script in a process of its own, as a reader would save and start it.
+        script = self.folder / f"{block.page.stem}_line_{block.line}.py"
+        script.write_text(block.text, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, script.name],
+            cwd=self.folder,
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+        )
+        self.said = done.stdout
+        assert done.returncode == 0, f"{block.where} ended with {done.returncode}:\n{done.stderr}"
 
 
 def lines_not_said(expected: str, said: str) -> list[str]:
