@@ -83,7 +83,7 @@ def analyze(
     OutputError
         The results cannot be written.
     """
-    files = load_trials(csv_or_dir)
+    files = load_trials(csv_or_dir, model)
     return _analyse(files, output_folder(output_dir), model, desired_runtime)
 
 
@@ -107,7 +107,7 @@ def analyze_batch(
     found: list[Analysis] = []
     summary: list[dict[str, Any]] = []
     notes: list[str] = []
-    for file in find_trial_files(root):
+    for file in find_trial_files(root, model):
         chosen = [t for t in file.succeeded if model is None or t in select_models([t], model)]
         if not chosen:
             notes.append(f"{file.path}: no trial to analyse")
@@ -156,7 +156,7 @@ def compare_methods(
         Fewer than two methods were measured.
     """
     folder = output_folder(output_dir)
-    files = find_trial_files(results_root)
+    files = find_trial_files(results_root, model)
     trials = select_models([trial for file in files for trial in file.succeeded], model)
     wanted = [t for t in trials if trial_type_ is None or trial_type(t) == trial_type_]
     table = efficiency_table(wanted)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from eqcctpro.errors import InputError, SettingsError
-from eqcctpro.evaluation.results import EvalMode, Trial, read_results_file
+from eqcctpro.evaluation.results import EvalMode, Trial, no_model, read_results_file
 
 __all__ = [
     "METHODS",
@@ -69,13 +69,19 @@ class TrialFile:
         return sorted({trial.model for trial in self.trials})
 
 
-def load_trials(csv_or_dir: Path | str) -> list[TrialFile]:
+def load_trials(csv_or_dir: Path | str, model: str | None = None) -> list[TrialFile]:
     """Read a file of trials, or the CPU and GPU files of a folder.
+
+    Parameters
+    ----------
+    csv_or_dir : path
+    model : str, optional
+        Of rows that name none, as in files of EQCCTPro before 0.7.
 
     Raises
     ------
     InputError
-        There is none, or it cannot be read.
+        There is none, it cannot be read, or rows name no model and it is not given.
     """
     path = Path(csv_or_dir).expanduser()
     if path.is_dir():
@@ -88,19 +94,20 @@ def load_trials(csv_or_dir: Path | str) -> list[TrialFile]:
         files = [path]
     else:
         raise InputError(f"{path} is not there", hint="name a file or a folder of trials")
-    return [_load(file) for file in files]
+    return [_load(file, model) for file in files]
 
 
-def find_trial_files(root: Path | str) -> list[TrialFile]:
+def find_trial_files(root: Path | str, model: str | None = None) -> list[TrialFile]:
     """Read every file of trials below a folder.
 
     Folders may have EQCCTPro's names, such as ``eval_cpu_eqcct_ripper``, or any others:
-    what a trial was is in its row.
+    what a trial was is in its row.  `model` is as in `load_trials`.
 
     Raises
     ------
     InputError
-        There is no such folder, or no file of trials in it.
+        There is no such folder, no file of trials in it, or rows name no model and it is not
+        given.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
@@ -108,12 +115,14 @@ def find_trial_files(root: Path | str) -> list[TrialFile]:
     files = sorted(folder.rglob(_PATTERN))
     if not files:
         raise InputError(f"{folder} holds no file {_PATTERN}", hint="see --results_root")
-    return [_load(file) for file in files]
+    return [_load(file, model) for file in files]
 
 
-def _load(path: Path) -> TrialFile:
+def _load(path: Path, model: str | None) -> TrialFile:
     mode: EvalMode = "gpu" if path.name.startswith("gpu") else "cpu"
-    results = read_results_file(path, mode)
+    results = read_results_file(path, mode, model=model)
+    if not all(trial.model for trial in results.trials):
+        raise no_model(path, results.trials)
     return TrialFile(path, results.trials, results.notes)
 
 

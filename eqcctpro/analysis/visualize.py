@@ -73,7 +73,7 @@ def visualize(
         The pages cannot be written.
     """
     return _visualize(
-        load_trials(csv_or_dir), output_folder(output_dir), model, threshold, desired_runtime
+        load_trials(csv_or_dir, model), output_folder(output_dir), model, threshold, desired_runtime
     )
 
 
@@ -89,7 +89,7 @@ def visualize_batch(
     root, folder = Path(results_root).expanduser(), output_folder(output_dir)
     pages: list[Path] = []
     notes: list[str] = []
-    for file in find_trial_files(root):
+    for file in find_trial_files(root, model):
         if not any(trial.success and matches_model(trial, model) for trial in file.trials):
             notes.append(f"{file.path}: no trial to draw")
             continue
@@ -120,7 +120,7 @@ def compare(
     InputError
         Fewer than two methods were measured.
     """
-    folder, files = output_folder(output_dir), find_trial_files(results_root)
+    folder, files = output_folder(output_dir), find_trial_files(results_root, model)
     trials = _of_model(files, model)
     wanted = [t for t in trials if trial_type_ is None or trial_type(t) == trial_type_]
     table = efficiency_table(wanted).reset_index(drop=True) if wanted else pd.DataFrame()
@@ -224,7 +224,7 @@ def optimal(
         There is nothing to draw.
     """
     path = Path(source).expanduser()
-    files = load_trials(path) if path.is_file() else find_trial_files(path)
+    files = load_trials(path, model) if path.is_file() else find_trial_files(path, model)
     folder = output_folder(output_dir)
     trials = _of_model(files, model)
     if not trials:

@@ -35,7 +35,8 @@ def analyze(
     ] = Path("results/csv/"),
     compare: Annotated[bool, Option("--compare", help="Compare the modes of one --model.")] = False,
     model: Annotated[
-        str | None, Option(help="PhaseNet/original, phasenet_original, eqcct.")
+        str | None,
+        Option(help="PhaseNet/original, phasenet_original, eqcct; names rows without a model too."),
     ] = None,
     trial_type: Annotated[
         str | None, Option("--trial-type", "--trial_type", help="cpu or gpu; both by default.")
@@ -44,7 +45,7 @@ def analyze(
 ) -> None:
     """Say how efficiently trials used CPUs, workers and memory, with tables and figures.
 
-    Reads files of eqcctpro evaluate, EQCCTPro 0.8.2 and RAPID.
+    Reads files of eqcctpro evaluate, of every version of EQCCTPro, and of RAPID.
     """
     with reporting():
         from eqcctpro.analysis import efficiency

@@ -52,8 +52,10 @@ def optimal(
     Without further options: the fastest at the largest station count, for each model.
     """
     with reporting():
-        finder = _finder(csv_dir, mode, joined(gpus))
-        models: Sequence[str | None] = names_of(model) or finder.models or [None]
+        asked = names_of(model)
+        # Rows that name no model are of the one that is asked for, if it is one.
+        finder = _finder(csv_dir, mode, joined(gpus), asked[0] if len(asked) == 1 else None)
+        models: Sequence[str | None] = asked or finder.models or [None]
         gpu_ids = list(numbers_of("gpus", gpus)) or None
         answers = [
             _answer(finder, name, stations, cpus, gpu_ids, memory_mb, deadline) for name in models
@@ -99,7 +101,7 @@ def _answer(
     return finder.find_fastest_under(memory_mb, gpus, model, stations, cpus=cpus)
 
 
-def _finder(csv_dir: Path, mode: str | None, gpus: str | None) -> Finder:
+def _finder(csv_dir: Path, mode: str | None, gpus: str | None, model: str | None) -> Finder:
     from eqcctpro.evaluation.finders import (
         OptimalCPUConfigurationFinder,
         OptimalGPUConfigurationFinder,
@@ -114,7 +116,7 @@ def _finder(csv_dir: Path, mode: str | None, gpus: str | None) -> Finder:
     if mode == "cpu":
         if gpus:
             raise SettingsError("--gpus needs --mode gpu")
-        return OptimalCPUConfigurationFinder(csv_dir)
+        return OptimalCPUConfigurationFinder(csv_dir, model=model)
     if mode == "gpu":
-        return OptimalGPUConfigurationFinder(csv_dir)
+        return OptimalGPUConfigurationFinder(csv_dir, model=model)
     raise SettingsError(f"--mode: {mode!r} is neither cpu nor gpu")

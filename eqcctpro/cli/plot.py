@@ -28,7 +28,8 @@ def plot(
         Path, Option("-o", "--output-dir", "--output_dir", help="Folder for the pages.")
     ] = Path("visualizations"),
     model: Annotated[
-        str | None, Option(help="PhaseNet/original, phasenet_original, eqcct.")
+        str | None,
+        Option(help="PhaseNet/original, phasenet_original, eqcct; names rows without a model too."),
     ] = None,
     threshold: Annotated[
         float | None, Option(help="Also draw the trials of at most so many seconds.", min=0)
@@ -56,9 +57,9 @@ def plot(
 ) -> None:
     """Draw trials as web pages that work without a network.
 
-    Reads files of eqcctpro evaluate, EQCCTPro 0.8.2 and RAPID. --compare without --trial_type
-    compares ModelActor and Ripper on CPUs and GPUs; --optimal --compare --batch does so with the
-    best configurations of every model that is found.
+    Reads files of eqcctpro evaluate, of every version of EQCCTPro, and of RAPID. --compare without
+    --trial_type compares ModelActor and Ripper on CPUs and GPUs; --optimal --compare --batch does
+    so with the best configurations of every model that is found.
     """
     with reporting():
         if trial_type not in (None, "cpu", "gpu"):

@@ -10,7 +10,14 @@ from typing import ClassVar
 
 from eqcctpro.errors import InputError, OutputError, SettingsError
 from eqcctpro.evaluation.configuration import BestConfiguration
-from eqcctpro.evaluation.results import EvalMode, Trial, model_name, read_results
+from eqcctpro.evaluation.results import (
+    EvalMode,
+    Trial,
+    model_name,
+    named,
+    no_model,
+    read_results,
+)
 from eqcctpro.evaluation.selection import (
     best_overall,
     choose_workload,
@@ -45,6 +52,7 @@ class _Finder:
         log_file_path: PathLike | None = None,
         *,
         eval_sys_results_dir: PathLike | None = None,
+        model: str | None = None,
     ) -> None:
         if results_dir is not None and eval_sys_results_dir is not None:
             raise SettingsError(
@@ -53,7 +61,7 @@ class _Finder:
         folder = results_dir if results_dir is not None else eval_sys_results_dir
         if folder is None:
             raise SettingsError("results_dir must be given")
-        results = read_results(folder, self.eval_mode)
+        results = read_results(folder, self.eval_mode, model=model)
         self.path = results.path
         self.notes = results.notes
         self.models = tuple(dict.fromkeys(trial.model for trial in self._usable(results.trials)))
@@ -178,9 +186,13 @@ class _Finder:
         return usable(trials, gpus=self.eval_mode == "gpu")
 
     def _of(self, model: str | None) -> list[Trial]:
-        """Successful trials of one model."""
-        if not self.models:
-            failed = [trial for trial in self._trials if not trial.success]
+        """Successful trials of one model; where rows name none, they are of the one asked for."""
+        trials = named(self._trials, model)
+        usable_here = self._usable(trials)
+        if not usable_here:
+            if any(trial.success and not trial.model for trial in trials):
+                raise no_model(self.path, trials)
+            failed = [trial for trial in trials if not trial.success]
             first = f": {failed[0].error} ({failed[0].place})" if failed else ""
             raise InputError(
                 f"{self.path} has no successful trial; {len(failed)} failed{first}",
@@ -192,7 +204,7 @@ class _Finder:
                 f"{self.path} has trials of several models: {names}", hint="name one with model="
             )
         wanted = model_name(model or self.models[0]).casefold()
-        found = [t for t in self._usable(self._trials) if t.model.casefold() == wanted]
+        found = [t for t in usable_here if t.model.casefold() == wanted]
         if not found:
             raise SettingsError(
                 f"model: {self.path} has no successful trial of {model}", hint=f"it has {names}"
@@ -246,6 +258,8 @@ class _Finder:
             every.append(
                 f"Measured by {best.trial.layout}: the same settings take another time here"
             )
+        if any(not trial.model and trial.line == best.trial.line for trial in self._trials):
+            every.append(f"The file names no model: taken as measured with {best.model}")
         if self.notes:
             every.append(f"{len(self.notes)} notes on the lines of {self.path.name}: see notes")
         best = replace(best, notes=tuple(every))
@@ -278,6 +292,9 @@ class OptimalCPUConfigurationFinder(_Finder):
         Answers are appended to this file.
     eval_sys_results_dir : path, optional
         EQCCTPro's name for `results_dir`.
+    model : str, optional
+        What was measured in rows that name no model, as in files of EQCCTPro before 0.7; the
+        argument of the same name of each question does that too.
 
     Attributes
     ----------

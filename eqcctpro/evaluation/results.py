@@ -1,6 +1,6 @@
 """What benchmarks measured: the CSV files of a sweep as one table of trials.
 
-Files of this version, of EQCCTPro 0.8.2 (38 columns) and of RAPID (53 columns) are read;
+Files of this version, of EQCCTPro since 0.3 and of RAPID (53 columns) are read;
 `docs/evaluation.md` says how their meanings differ.
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -23,6 +23,8 @@ __all__ = [
     "Results",
     "Trial",
     "model_name",
+    "named",
+    "no_model",
     "read_results",
     "read_results_file",
     "results_path",
@@ -33,15 +35,24 @@ Layout = Literal["ours", "EQCCTPro", "RAPID"]
 
 #: Without these a row says nothing that a finder could use.
 ESSENTIAL: Final = (
-    "Model Used",
     "Number of Stations Used",
     "Number of CPUs Allocated for Ray to Use",
     "Total Run time for Picker (s)",
     "Trial Success",
 )
 
+#: Columns under the names that they had in versions before EQCCTPro 0.7.
+EARLIER_NAMES: Final = {
+    "Number of Stations Running Predictions Concurrently": "Number of Concurrent Station Tasks",
+    "VRAM Used Per Task": "Inference Actor Memory Limit (MB)",
+}
+
 _TRUE, _FALSE = {"1", "1.0", "true"}, {"0", "0.0", "false"}
 _RIPPER = "[RIPPER MODE]"
+#: Columns that are younger than Model Used, and that rows of every later version fill.
+_SINCE_MODELS = ("N ModelActors", "Comments", "Configuration ID")
+_RIPPER_TASKS = "Actual Ripper Concurrent Tasks"
+_BEFORE_ACTORS = "Number of Stations Running Predictions Concurrently"
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,8 @@ class Trial:
     number : int
         Trial Number.
     model : str
-        ``Parent/child``; EQCCTPro's ``eqcct`` is ``EQCCT/original``.
+        ``Parent/child``; EQCCTPro's ``eqcct`` is ``EQCCT/original``.  Empty where the row names
+        none, as before EQCCTPro 0.7: see `named`.
     stations, cpus, workers : int
         `workers` are those that really ran: actors, or Ripper tasks at a time.
     gpus : tuple of int
@@ -143,8 +155,15 @@ def results_path(csv_dir: Path | str, eval_mode: EvalMode) -> Path:
     return Path(csv_dir).expanduser() / f"{eval_mode}_test_results.csv"
 
 
-def read_results(csv_dir: Path | str, eval_mode: EvalMode) -> Results:
+def read_results(csv_dir: Path | str, eval_mode: EvalMode, *, model: str | None = None) -> Results:
     """Read ``cpu_test_results.csv`` or ``gpu_test_results.csv``.
+
+    Parameters
+    ----------
+    csv_dir : path
+    eval_mode : {"cpu", "gpu"}
+    model : str, optional
+        Of the rows that name none.
 
     Raises
     ------
@@ -156,11 +175,11 @@ def read_results(csv_dir: Path | str, eval_mode: EvalMode) -> Results:
         raise InputError(
             f"{path} is not there", hint=f"run EvaluateSystem(eval_mode='{eval_mode}', ...) first"
         )
-    return read_results_file(path, eval_mode)
+    return read_results_file(path, eval_mode, model=model)
 
 
-def read_results_file(path: Path, eval_mode: EvalMode) -> Results:
-    """Read a file of trials, whatever its name.
+def read_results_file(path: Path, eval_mode: EvalMode, *, model: str | None = None) -> Results:
+    """Read a file of trials, whatever its name; parameters as `read_results`.
 
     Raises
     ------
@@ -169,6 +188,8 @@ def read_results_file(path: Path, eval_mode: EvalMode) -> Results:
     """
     file = read_csv_file(path)
     essential = (*ESSENTIAL, "GPUs Used") if eval_mode == "gpu" else ESSENTIAL
+    if "N ModelActors" in file.columns:
+        essential = ("Model Used", *essential)
     missing = [name for name in essential if name not in file.columns]
     if missing:
         raise InputError(
@@ -179,15 +200,50 @@ def read_results_file(path: Path, eval_mode: EvalMode) -> Results:
     trials = []
     for row in file.rows:
         try:
-            trials.append(_trial(row, path, notes))
+            trials.append(_trial(_with_present_names(row), path, notes))
         except ValueError as error:
             notes.append(f"{path.name}, line {row.line} cannot be used: {error}; left out")
-    return Results(path, _latest(trials), tuple(notes))
+    found = _latest(trials)
+    if model is not None and (unnamed := sum(not trial.model for trial in found)):
+        notes.append(f"{path.name}: {unnamed} trials name no model and count as {model}")
+    return Results(path, named(found, model), tuple(notes))
 
 
 def model_name(text: str) -> str:
     """A model as ``Parent/child``."""
     return "EQCCT/original" if text.strip().lower() == "eqcct" else text.strip()
+
+
+def named(trials: Iterable[Trial], model: str | None) -> tuple[Trial, ...]:
+    """Trials, those whose rows name no model as trials of `model`."""
+    if model is None:
+        return tuple(trials)
+    name = model_name(model)
+    return tuple(
+        replace(trial, model=name, cells={**trial.cells, "Model Used": name})
+        if not trial.model
+        else trial
+        for trial in trials
+    )
+
+
+def no_model(path: Path, trials: Iterable[Trial]) -> InputError:
+    """The error for trials whose rows name no model."""
+    lines = [str(trial.line) for trial in trials if not trial.model]
+    which = f"lines {', '.join(lines[:3])}" + (" and others" if len(lines) > 3 else "")
+    return InputError(
+        f"{path}: Model Used is missing in {which}, as in files of EQCCTPro before 0.7",
+        hint="name the model that was measured, such as --model eqcct, in Python model='eqcct'",
+    )
+
+
+def _with_present_names(row: CsvRow) -> CsvRow:
+    """A row with its columns under the names that they have now."""
+    cells = dict(row.cells)
+    for earlier, name in EARLIER_NAMES.items():
+        if earlier in cells and not cells.get(name, "").strip():
+            cells[name] = cells[earlier]
+    return CsvRow(row.line, cells)
 
 
 def _layout(cells: Mapping[str, str]) -> Layout:
@@ -222,10 +278,10 @@ def _trial(row: CsvRow, path: Path, notes: list[str]) -> Trial:
     cpus = _whole(cells, "Number of CPUs Allocated for Ray to Use")
     gpus = _gpus(cells.get("GPUs Used", ""))
     mode = _mode(cells)
-    workers = _workers(cells, mode, cpus, gpus)
+    workers = _workers(cells, mode, cpus, gpus, layout)
     return Trial(
         number=_whole(cells, "Trial Number", row.line - 1),
-        model=_text(cells, "Model Used"),
+        model=_model(cells),
         stations=_whole(cells, "Number of Stations Used"),
         cpus=cpus,
         gpus=gpus,
@@ -284,10 +340,18 @@ def _whole(cells: Mapping[str, str], name: str, default: int | None = None) -> i
     raise ValueError(f"{name} is {cells.get(name, '')!r}")
 
 
-def _text(cells: Mapping[str, str], name: str) -> str:
-    if not cells[name].strip():
-        raise ValueError(f"{name} is empty")
-    return model_name(cells[name])
+def _model(cells: Mapping[str, str]) -> str:
+    """The row's model; empty where rows of its version named none.
+
+    Raises
+    ------
+    ValueError
+        It names none although its version did.
+    """
+    name = model_name(cells.get("Model Used", ""))
+    if not name and any(cells.get(column, "").strip() for column in _SINCE_MODELS):
+        raise ValueError("Model Used is empty")
+    return name
 
 
 def _success(cells: Mapping[str, str]) -> bool:
@@ -323,20 +387,25 @@ def _gpus(text: str) -> tuple[int, ...]:
 def _mode(cells: Mapping[str, str]) -> str:
     if cells.get("Mode", "").strip():
         return cells["Mode"].strip().lower()
-    ripper = _RIPPER in cells.get("Comments", "") or (
-        not _number(cells, "N ModelActors") and _number(cells, "Actual Ripper Concurrent Tasks")
+    ripper = (
+        _RIPPER in cells.get("Comments", "")
+        or (not _number(cells, "N ModelActors") and _number(cells, _RIPPER_TASKS))
+        # Before there were actors, every task loaded the model.
+        or _BEFORE_ACTORS in cells
     )
     return "ripper" if ripper else "modelactor"
 
 
-def _workers(cells: Mapping[str, str], mode: str, cpus: int, gpus: tuple[int, ...]) -> int:
+def _workers(
+    cells: Mapping[str, str], mode: str, cpus: int, gpus: tuple[int, ...], layout: Layout
+) -> int:
     asked = _whole(cells, "Number of Concurrent Station Tasks", 1)
     if mode == "modelactor":
         return _whole(cells, "N ModelActors", asked)
     if mode == "ripper":
-        tasks = _whole(cells, "Actual Ripper Concurrent Tasks", asked)
-        # EQCCTPro records the length of its queue; on the CPU, cores bound what runs.
-        return tasks if gpus else min(tasks, cpus)
+        tasks = _whole(cells, _RIPPER_TASKS, asked)
+        # EQCCTPro and RAPID record the length of a queue; on the CPU, cores bound what runs.
+        return tasks if gpus or layout == "ours" else min(tasks, cpus)
     return 1
 
 

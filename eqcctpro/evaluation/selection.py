@@ -32,11 +32,17 @@ _WORK: Final = (
 
 
 def usable(trials: Iterable[Trial], *, gpus: bool) -> list[Trial]:
-    """Trials that can be an answer: they succeeded, are no baselines, and ran where asked."""
+    """Trials that can be an answer.
+
+    They succeeded, are no baselines, ran where asked, and their model is known.
+    """
     return [
         trial
         for trial in trials
-        if trial.success and trial.mode != "baseline" and bool(trial.gpus) == gpus
+        if trial.success
+        and trial.mode != "baseline"
+        and bool(trial.gpus) == gpus
+        and bool(trial.model)
     ]
 
 
