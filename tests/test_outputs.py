@@ -248,6 +248,48 @@ class TestSummary:
         assert summary["runtime"] == "torch" and summary["mode"] == "local"
         assert summary["settings"]["model"] == "EQTransformer/original"
 
+    def test_defaults_that_applied_are_seisbenchs(self, summary: dict[str, Any]) -> None:
+        """Nothing was set in this run; a methods section needs the numbers nevertheless."""
+        import seisbench.models as sbm
+
+        usual = {name: value for name, (_, value) in sbm.EQTransformer._annotate_args.items()}
+        assert summary["settings"]["p_threshold"] is None
+        applied = summary["applied"]
+        assert applied["thresholds"] == {
+            "P": usual["*_threshold"],
+            "S": usual["*_threshold"],
+            "Detection": usual["detection_threshold"],
+        }
+        told = applied["arguments"]
+        assert told.pop("blinding") == list(usual["blinding"])
+        assert "stride" not in told  # it is for models that predict points
+        assert told == {name: usual[name] for name in told}
+        assert {"overlap", "stacking", "strict", "zerophase_resample"} <= set(told)
+        assert applied["window_samples"] == 6000 and applied["window_step"] == 3000
+        assert (applied["sampling_rate"], applied["component_order"]) == (100.0, "ZNE")
+
+    def test_what_was_set_is_what_applied(
+        self, pick: Any, archive: Path, imported_model: str, cli: Any
+    ) -> None:
+        asked = {"overlap": "0.75", "S_threshold": 0.4, "stacking": "avg"}
+        run = pick(
+            archive / CHUNK / "DEM03",
+            model=imported_model,
+            p_threshold=0.2,
+            bandpass=(2, 20),
+            model_arguments=asked,
+        )
+        applied = run.summary["applied"]
+        assert applied["thresholds"] == {"P": 0.2, "S": 0.4, "Detection": 0.3}
+        assert (applied["arguments"]["overlap"], applied["window_step"]) == (4500, 1500)
+        assert applied["arguments"]["stacking"] == "avg"
+        assert applied["bandpass"] == [2, 20]
+        out = Path(run.paths["summary"]).parent
+        assert cli("report", out).exit_code == 0
+        page = (out / "report.html").read_text()
+        assert "P=0.2, S=0.4, Detection=0.3" in page
+        assert "2 to 20 Hz" in page
+
     def test_seconds_of_each_stage(self, summary: dict[str, Any]) -> None:
         stages = summary["seconds"]["stages"]
         assert {"decode", "prepare", "infer", "pick"} <= set(stages)

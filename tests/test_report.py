@@ -231,6 +231,36 @@ class TestStationPlot:
         low, high = figure.axes[-1].get_xlim()
         assert (high - low) * 86_400 == pytest.approx(10)
 
+    def test_a_station_without_picks_is_shown_where_a_pick_was_closest(
+        self, pick: Any, generated_network: Any, imported_model: str, tmp_path: Path
+    ) -> None:
+        """Nothing reaches the threshold; the picture shows what came closest to it."""
+        source = next(generated_network[0].glob("*/DEM02"))
+        out = tmp_path / "none"
+        settings = {"model": imported_model, "p_threshold": 0.999, "s_threshold": 0.999}
+        result = pick(source, output=out, formats=("csv", "parquet"), **settings)
+        assert result.counts["picks"] == 0
+        figure = plot_station(out, "DEM02")
+        low, high = (value * 86_400 for value in figure.axes[-1].get_xlim())
+        usual = pick(source, model=imported_model).picks
+        best = usual.loc[usual["probability"].idxmax()]
+        assert high - low == pytest.approx(60)
+        assert (low + high) / 2 == pytest.approx(best["time"].timestamp(), abs=0.02)
+        assert f"{best['phase']} {best['probability']:.2f}" in figure.axes[0].get_title(loc="right")
+
+    def test_a_station_that_could_not_be_picked_is_shown_with_the_reason(
+        self, pick: Any, write_mseed: Any, imported_model: str, tmp_path: Path
+    ) -> None:
+        start_ns = 1_734_264_000 * 10**9
+        for component in "ZNE":
+            path = tmp_path / "in" / "ZERO" / f"{component}.mseed"
+            write_mseed(path, f"XX.ZERO..HH{component}", [(start_ns, np.zeros(12_000, "i4"))])
+        pick(tmp_path / "in", output=tmp_path / "out", model=imported_model)
+        figure = plot_station(tmp_path / "out", "ZERO")
+        low, high = (value * 86_400 for value in figure.axes[-1].get_xlim())
+        assert (low + high) / 2 == pytest.approx(start_ns / 1e9 + 60, abs=0.1)
+        assert any("zero" in text.get_text() for text in figure.axes[-1].texts)
+
     @pytest.mark.parametrize(
         ("arguments", "error", "words"),
         [

@@ -19,7 +19,7 @@ __all__ = ["station_curves"]
 
 def station_curves(
     task: StationTask, picker: Picker, runtime: Runtime, settings: PipelineSettings
-) -> tuple[list[Segment], list[BlockCurves]]:
+) -> tuple[list[Segment], list[BlockCurves], str]:
     """Waveforms and curves of one station task.
 
     The pipeline is that of a run.
@@ -29,17 +29,22 @@ def station_curves(
     list of Segment
         As recorded, of every component.
     list of BlockCurves
+    str
+        Why there are no curves, such as that the record is too short; else empty.
 
     Raises
     ------
     InputError
-        The station cannot be picked; the message says why.
+        There are no waveforms; the message says why.
     """
     decoded = FileCache().read(task, None, settings.context_ns)
     segments = load_segments(task, decoded, settings.context_ns, [])
     prepared = prepare(task, decoded, picker, settings)
     if prepared.record is not None:
-        raise InputError(f"{task.name} in {task.chunk.name}: {prepared.record.reason}")
+        reason = prepared.record.reason
+        if not segments:
+            raise InputError(f"{task.name} in {task.chunk.name}: {reason}")
+        return segments, [], reason
     prepared.keep_curves = True
     settings = replace(settings, annotations=None)  # what the run wrote stays as it is
-    return segments, Pipeline(picker, runtime, settings).pick_one(prepared).curves
+    return segments, Pipeline(picker, runtime, settings).pick_one(prepared).curves, ""

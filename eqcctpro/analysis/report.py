@@ -153,6 +153,24 @@ def _text(value: Any) -> str:
     return str(value)
 
 
+def _applied(summary: Mapping[str, Any]) -> dict[str, str | None]:
+    """Thresholds and arguments that applied, whoever set them; for a methods section."""
+    applied = summary.get("applied")
+    if not applied:  # the run is of an earlier version
+        return {}
+    rate, band, filtered = applied["sampling_rate"], applied["bandpass"], applied["filter"]
+    window = f"{applied['window_samples']:,} samples"
+    window += f" at {rate:g} Hz" if rate else ""
+    return {
+        "Thresholds": _text(applied["thresholds"]),
+        "Arguments": _text({name: _text(value) for name, value in applied["arguments"].items()}),
+        "Window": f"{window}, moved by {applied['window_step']:,}, grid {applied['window_grid']}, "
+        f"components {applied['component_order']}",
+        "Band-pass": None if band is None else f"{band[0]:g} to {band[1]:g} Hz",
+        "Filter of the weights": None if filtered is None else str(filtered),
+    }
+
+
 def _done(summary: Mapping[str, Any]) -> dict[str, str]:
     """How it was run, on what."""
     plan, weights = summary.get("plan", {}), summary.get("weights", {})
@@ -171,7 +189,8 @@ def _done(summary: Mapping[str, Any]) -> dict[str, str]:
         "Weights": f"{weights.get('file')} (version {weights.get('version')}, "
         f"{weights.get('source')})",
         "SHA-256": weights.get("sha256"),
-        "Windows": f"{summary.get('windows', 0):,} of {summary.get('samples', 0):,} samples",
+        **_applied(summary),
+        "Picked": f"{summary.get('windows', 0):,} of {summary.get('samples', 0):,} samples",
         "Memory": f"{use['peak_pss_mb']:,.0f} MB at most" if use.get("peak_pss_mb") else None,
         "Processor time": seconds_text(use["cpu_s"]) if use.get("cpu_s") else None,
         "Adaptations": "; ".join(map(str, summary.get("adaptations") or ())) or None,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eqcctpro.analysis.curves import station_curves
 from eqcctpro.analysis.run_data import Picks, load_summary, run_config, run_plan
@@ -60,7 +61,8 @@ def plot_station(
     station : str
         ``NET.STA``, ``STA`` or ``NET.STA.LOC.INSTRUMENT``.
     time : str, optional
-        The middle of what is shown, UTC; by default the run's first pick of the station.
+        The middle of what is shown, UTC; by default the run's first pick of the station, or,
+        where it has none, the highest probability of a phase, or the middle of the data.
     length_s : float, optional
         Seconds shown; 60 by default.
     instrument : str, optional
@@ -89,16 +91,19 @@ def plot_station(
     tasks, picker_and_curves = _tasks(folder, station, instrument)
     picks = _picks(run, tasks[0])
     task, middle_ns = _when(tasks, picks, time)
-    length = length_s or _LENGTH_S
-    start = middle_ns - round(length * (0.5 if time else _BEFORE) * NS_PER_S)
-    end = start + round(length * NS_PER_S)
-    picker, segments, curves, thresholds = picker_and_curves(task)
+    picker, segments, curves, thresholds, reason = picker_and_curves(task)
     traces = [
         OverviewTrace(
             str(segment.code), segment.start_ns, segment.sampling_rate, segment.samples, task.name
         )
         for segment in segments
     ]
+    at_pick = middle_ns is not None and not time
+    if middle_ns is None:
+        middle_ns = _most_likely(curves, picker) or _middle(traces)
+    length = length_s or _LENGTH_S
+    start = middle_ns - round(length * (_BEFORE if at_pick else 0.5) * NS_PER_S)
+    end = start + round(length * NS_PER_S)
     shown = [trace for trace in traces if trace.start_ns < end and trace.end_ns > start]
     if not shown:
         first = min(trace.start_ns for trace in traces)
@@ -107,7 +112,24 @@ def plot_station(
             f"{task.name} has no data around {format_utc(middle_ns, 'seconds')}",
             hint=f"it has from {format_utc(first, 'seconds')} to {format_utc(last, 'seconds')}",
         )
-    return _draw(figure, task, picker, shown, curves, thresholds, picks, start, end)
+    return _draw(figure, task, picker, shown, curves, thresholds, picks, start, end, reason)
+
+
+def _most_likely(curves: Sequence[BlockCurves], picker: Picker) -> int | None:
+    """Time of the highest probability of a phase; None without curves."""
+    best, when = -1.0, None
+    rows = [list(picker.labels).index(phase) for phase in picker.phases]
+    for curve in curves:
+        values = np.nan_to_num(curve.values[rows], nan=-1.0).max(axis=0)
+        if values.size and values.max() > best:
+            best, when = float(values.max()), int(curve.times_ns[values.argmax()])
+    return when
+
+
+def _middle(traces: Sequence[OverviewTrace]) -> int:
+    """The middle of the longest trace."""
+    longest = max(traces, key=lambda trace: trace.end_ns - trace.start_ns)
+    return (longest.start_ns + longest.end_ns) // 2
 
 
 def _tasks(folder: Path, station: str, instrument: str | None) -> tuple[list[StationTask], Any]:
@@ -150,10 +172,10 @@ def _tasks(folder: Path, station: str, instrument: str | None) -> tuple[list[Sta
 
     def curves(
         task: StationTask,
-    ) -> tuple[Picker, list[Segment], list[BlockCurves], dict[str, float]]:
+    ) -> tuple[Picker, list[Segment], list[BlockCurves], dict[str, float], str]:
         _, runtime = open_picker(weights, runtime="torch", threads=config.threads)
-        segments, found = station_curves(task, picker, runtime, settings)
-        return picker, segments, found, settings.thresholds
+        segments, found, reason = station_curves(task, picker, runtime, settings)
+        return picker, segments, found, settings.thresholds, reason
 
     return tasks, curves
 
@@ -189,12 +211,13 @@ def _picks(run: RunResult | Path | str, task: StationTask) -> Picks:
     return Picks(table.filter(mask))
 
 
-def _when(tasks: Sequence[StationTask], picks: Picks, time: str | None) -> tuple[StationTask, int]:
-    """The task to draw, and the time to draw it around."""
+def _when(
+    tasks: Sequence[StationTask], picks: Picks, time: str | None
+) -> tuple[StationTask, int | None]:
+    """The task to draw, and the time to draw it around, if it is known before drawing."""
     if time is None:
         if not len(picks):
-            task = tasks[0]
-            return task, max(task.chunk.own_start_ns, task.chunk.read_start_ns or 0)
+            return tasks[0], None
         moment = int(picks.time_ns.min())
     else:
         moment = parse_utc(time)
@@ -217,6 +240,7 @@ def _draw(
     picks: Picks,
     start: int,
     end: int,
+    reason: str,
 ) -> Figure:
     labels = sorted({trace.label for trace in traces}, key=lambda name: "ZNE12".find(name[-1:]))
     if figure is None:
@@ -230,13 +254,42 @@ def _draw(
         tidy(panel, xlabel="", ylabel="Counts")
         panel.text(0.005, 0.94, label, transform=panel.transAxes, va="top", family="monospace")
     _curves(axes[-1], picker, curves, thresholds, start, end)
+    if reason:
+        place = {"ha": "center", "va": "center", "transform": axes[-1].transAxes}
+        axes[-1].text(0.5, 0.5, f"not picked: {reason}", **place)
     shown = (picks.time_ns >= start) & (picks.time_ns < end)
     for row in np.flatnonzero(shown):
         colour = PHASE_COLOURS.get(str(picks.phase[row]), PALETTE[2])
         for panel in axes:
             panel.axvline(picks.time_ns[row] / _DAY_NS, color=colour, linewidth=1.3, alpha=0.85)
-    _finish(axes, task, picker, picks, shown, start, end)
+    found = _picked(picks, shown) if shown.any() else _highest(curves, picker)
+    _finish(axes, f"{task.name}  {picker.name}", found, start, end, any_picks=bool(shown.any()))
     return figure
+
+
+def _picked(picks: Picks, shown: NDArray[np.bool_]) -> str:
+    """The first picks that are shown, in words."""
+    found = [
+        f"{picks.phase[row]} {format_utc(int(picks.time_ns[row]), 'milliseconds')[11:-1]} "
+        f"({picks.probability[row]:.2f})"
+        for row in np.flatnonzero(shown)[:6]
+    ]
+    more = int(shown.sum()) - len(found)
+    return ", ".join(found) + (f" and {more} more" if more > 0 else "")
+
+
+def _highest(curves: Sequence[BlockCurves], picker: Picker) -> str:
+    """The highest probability of each phase in the whole record, in words."""
+    if not curves:
+        return ""
+    labels = list(picker.labels)
+    values = {
+        phase: max(float(np.nanmax(curve.values[labels.index(phase)])) for curve in curves)
+        for phase in picker.phases
+    }
+    return "no picks here; highest in the record: " + ", ".join(
+        f"{phase} {value:.2f}" for phase, value in values.items()
+    )
 
 
 def _trace(panel: Any, trace: OverviewTrace, start: int, end: int) -> None:
@@ -292,15 +345,7 @@ def _curves(
         panel.legend(frameon=False, fontsize=9, loc="upper right", ncols=4)
 
 
-def _finish(
-    axes: Any,
-    task: StationTask,
-    picker: Picker,
-    picks: Picks,
-    shown: Any,
-    start: int,
-    end: int,
-) -> None:
+def _finish(axes: Any, name: str, found: str, start: int, end: int, *, any_picks: bool) -> None:
     from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
 
     locator = AutoDateLocator(minticks=4, maxticks=9)
@@ -309,17 +354,8 @@ def _finish(
     axes[-1].set_xlim(start / _DAY_NS, end / _DAY_NS)
     axes[-1].set_xlabel(
         f"UTC, from {format_utc(start, 'seconds')}; dotted lines are thresholds"
-        if shown.any()
+        if any_picks
         else f"UTC, from {format_utc(start, 'seconds')}; no picks, dotted lines are thresholds"
     )
-    found = [
-        f"{picks.phase[row]} {format_utc(int(picks.time_ns[row]), 'milliseconds')[11:-1]} "
-        f"({picks.probability[row]:.2f})"
-        for row in np.flatnonzero(shown)[:6]
-    ]
-    more = int(shown.sum()) - len(found)
-    title = f"{task.name}  {picker.name}"
-    axes[0].set_title(title, loc="left", fontsize=11)
-    axes[0].set_title(
-        ", ".join(found) + (f" and {more} more" if more > 0 else ""), loc="right", fontsize=9
-    )
+    axes[0].set_title(name, loc="left", fontsize=11)
+    axes[0].set_title(found, loc="right", fontsize=9)

@@ -39,6 +39,7 @@ class Execution:
     plan : Plan
     workers : Workers
     settings : PipelineSettings
+        What is picked with, no default left open.
     journal : NoJournal, optional
         What is known from before, and where results are kept.
     open_chunks : int, optional
@@ -78,7 +79,7 @@ class Execution:
         self.adaptations: list[str] = []
         self.sampler = ResourceSampler(gpus=gpus, after=watched)
         self._begun = False
-        self._settings = settings
+        self.settings = settings
         self._open_chunks = open_chunks
         self._picks: list[RawPicks] = [restored.findings.picks]
         self._detections: list[RawPicks] = [restored.findings.detections]
@@ -114,14 +115,14 @@ class Execution:
         journal = self.journal
         results = self.workers.pick(
             journal.watched(stop),
-            self._settings,
+            self.settings,
             open_chunks=self._open_chunks,
             stop=stop,
             held=self.plan.files.held,
         )
         if not journal.suspects:
             return results
-        alone = self.workers.pick_singly(journal.suspects, self._settings, stop=stop)
+        alone = self.workers.pick_singly(journal.suspects, self.settings, stop=stop)
         return chain(results, alone)
 
     @property

@@ -372,6 +372,7 @@ def _finish(
     paths["summary"] = str(config.output / "summary.json")
     paths["log"] = str(config.output / "run.log")
     facts = run_facts(config, clock.seconds, weights, run, name, paths)
+    facts["applied"] = run.settings.applied(picker)
     if config.annotations:
         facts["curve_letters"] = curve_channels(picker.labels, "")
     summary = summarise(run.plan, run.records, tables, facts)

@@ -53,6 +53,42 @@ class PipelineSettings:
     annotations: str | None = None
     storage: Mapping[str, Any] | None = None
 
+    def applied(self, picker: Picker) -> dict[str, Any]:
+        """Thresholds and arguments with their values, by the names that SeisBench has for them.
+
+        What does not apply to the model is left out: `stride` where windows are moved by their
+        overlap, `stacking` and `blinding` where windows are not joined.
+        """
+        windows, how = self.windows, self.conditioning
+        joined = windows.picking != "window_peak"
+        arguments = {
+            "overlap": None if picker.output == "point" else windows.overlap,
+            "stride": windows.stride if picker.output == "point" else None,
+            "stacking": windows.stacking if joined and picker.output != "point" else None,
+            "blinding": list(windows.blinding) if joined and picker.output != "point" else None,
+            "strict": self.strict,
+            "flexible_horizontal_components": self.flexible,
+            "zerophase_resample": how.zerophase,
+        }
+        band = how.bandpass
+        return {
+            # Phases first.
+            "thresholds": {
+                name: self.thresholds[name]
+                for name in sorted(self.thresholds, key=lambda name: name not in picker.phases)
+            },
+            "arguments": {name: value for name, value in arguments.items() if value is not None},
+            "window_grid": self.grid,
+            "window_samples": picker.in_samples,
+            "window_step": window_step(picker, windows),
+            "sampling_rate": picker.sampling_rate,
+            "component_order": picker.components,
+            "bandpass": None if band is None else [band.low, band.high],
+            "filter": [how.filter_args, how.filter_kwargs]
+            if how.filter_args or how.filter_kwargs
+            else None,
+        }
+
 
 def resolve_settings(
     picker: Picker,
