@@ -27,7 +27,14 @@ import psutil
 
 from eqcctpro.errors import EQCCTProError
 
-__all__ = ["ChildDiedError", "ChildProcess", "Parent", "end_processes", "exit_words"]
+__all__ = [
+    "ChildDiedError",
+    "ChildProcess",
+    "Parent",
+    "end_processes",
+    "exit_words",
+    "module_command",
+]
 
 # Frames are a length and so many bytes; an empty one is the last.
 _LENGTH = struct.Struct("<Q")
@@ -60,9 +67,27 @@ root, others, module = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
 if root not in sys.path:
     sys.path.insert(0, root)
 sys.path += [path for path in others if path not in sys.path]
-sys.argv[:] = [module]
+sys.argv[:] = [module, *sys.argv[4:]]
 runpy.run_module(module, run_name="__main__", alter_sys=True)
 """
+
+
+def module_command(module: str, *arguments: str) -> list[str]:
+    """The command that runs a module of this package as ``python -m MODULE`` does.
+
+    Raises
+    ------
+    EQCCTProError
+        The interpreter cannot be started again.
+    """
+    if not sys.executable:
+        raise EQCCTProError(
+            "no process can be started: Python does not know its own executable",
+            hint="run this from a Python interpreter, not from an embedded one",
+        )
+    root = str(Path(__file__).parent.parent)
+    others = json.dumps([path for path in sys.path if path and path != root])
+    return [sys.executable, "-P", "-c", _START, root, others, module, *arguments]
 
 
 class ChildDiedError(EQCCTProError):
@@ -88,17 +113,10 @@ class ChildProcess:
     """
 
     def __init__(self, module: str) -> None:
-        if not sys.executable:
-            raise EQCCTProError(
-                "no process can be started: Python does not know its own executable",
-                hint="run this from a Python interpreter, not from an embedded one",
-            )
-        root = str(Path(__file__).parent.parent)
-        others = json.dumps([path for path in sys.path if path and path != root])
         environment = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, root, others, module],
+            module_command(module),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,

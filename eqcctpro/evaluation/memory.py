@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import psutil
 
+from eqcctpro.child import module_command
 from eqcctpro.errors import WorkerError
 from eqcctpro.resources.sampler import process_pss_mb
 
@@ -88,7 +88,7 @@ def watch_pick(
     """
     memory = RunMemory(stations, mode)
     with tempfile.TemporaryDirectory(prefix="eqcctpro-memory-") as folder:
-        command = [sys.executable, "-m", "eqcctpro", "pick", str(archive), "-o", folder]
+        command = module_command("eqcctpro", "pick", str(archive), "-o", folder)
         command += ["--model", model, "--mode", mode, "--no-overview", "-q", *options]
         began = time.perf_counter()
         run = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from eqcctpro.child import module_command
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import DecodeError, EQCCTProError, InputError
 from eqcctpro.evaluation.subject import Outcome, Workload
@@ -112,7 +112,7 @@ class CommandSubject:
         EQCCTProError
             The command ended with an error.
         """
-        command = [sys.executable, "-m", "eqcctpro", "pick", "--quiet"]
+        command = module_command("eqcctpro", "pick", "--quiet")
         command += ["--config", str(self._config_file), "--output", str(output)]
         started = time.perf_counter()
         ended = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,14 +1,12 @@
 """Measures what one worker needs, in a fresh process that does what a worker does.
 
-Run as a module it is that process: a request in JSON comes on standard input, and the
-measurement goes to standard output.
+Run as a module it is that process, which takes requests in JSON and answers with measurements.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -18,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from eqcctpro.child import ChildDiedError, ChildProcess, Parent
 from eqcctpro.errors import EQCCTProError, WorkerError
 from eqcctpro.resources.allocator import return_free_memory
 from eqcctpro.resources.footprints import Footprint
@@ -73,24 +72,21 @@ def measure_footprint(
 def _ask(request: dict[str, Any]) -> dict[str, Any]:
     """The answer of a fresh process."""
     model, runtime = request["model"], request["runtime"]
+    child = ChildProcess(__name__)
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "eqcctpro.orchestration.probe"],
-            input=json.dumps(request),
-            capture_output=True,
-            text=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
+        child.send(json.dumps(request).encode())
+        answer: dict[str, Any] = json.loads(child.receive(_TIMEOUT_S))
+    except TimeoutError as error:
         raise WorkerError(f"measuring {model} took more than {_TIMEOUT_S:.0f} s") from error
-    if done.returncode:
-        said = (done.stderr.strip().splitlines() or ["nothing"])[-1]
+    except ChildDiedError as error:
+        answer = {"error": str(error)}
+    finally:
+        child.kill()
+    if said := answer.get("error"):
         raise WorkerError(
-            f"measuring {model} on {runtime} ended with exit code {done.returncode}: {said}",
+            f"measuring {model} on {runtime} failed: {said}",
             hint="see that eqcctpro doctor picks with this model",
         )
-    answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return answer
 
 
@@ -189,17 +185,16 @@ def _export(request: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _main() -> int:
-    try:
-        # Frameworks print while they load; the last line of standard output is the answer.
-        request = json.loads(sys.stdin.read())
-        answer = _export(request) if "only_export" in request else asdict(_measure(request))
-    except EQCCTProError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    print(json.dumps(answer))
-    return 0
+def _main() -> None:
+    parent = Parent()
+    for message in parent.requests():
+        request = json.loads(message)
+        try:
+            answer = _export(request) if "only_export" in request else asdict(_measure(request))
+        except EQCCTProError as error:
+            answer = {"error": str(error)}
+        parent.reply(json.dumps(answer).encode())
 
 
 if __name__ == "__main__":
-    raise SystemExit(_main())
+    _main()

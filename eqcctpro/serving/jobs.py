@@ -8,7 +8,6 @@ import os
 import secrets
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +18,7 @@ from typing import Any
 
 import msgspec
 
+from eqcctpro.child import module_command
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, SettingsError
 from eqcctpro.journal.status import read_status
@@ -314,7 +314,7 @@ class JobBoard:
     def _run(self, job: _Job) -> None:
         settings = job.folder / "settings.json"
         settings.write_text(json.dumps({**job.request, "overview": False}), encoding="utf-8")
-        command = [sys.executable, "-m", "eqcctpro", "pick", "--config", str(settings)]
+        command = module_command("eqcctpro", "pick", "--config", str(settings))
         command += ["-o", str(job.out), "--quiet"]
         with (job.folder / "log").open("ab") as log:
             job.process = subprocess.Popen(
