@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import signal
+import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -15,6 +19,8 @@ from eqcctpro.cli.convert import convert
 from eqcctpro.cli.dataset import dataset_app
 from eqcctpro.cli.demo import demo
 from eqcctpro.cli.doctor import doctor
+from eqcctpro.cli.ending import end_at_signals, ignore_signals
+from eqcctpro.cli.errors import INTERRUPTED
 from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
@@ -26,6 +32,7 @@ from eqcctpro.cli.serve import serve_app
 from eqcctpro.cli.show import show
 from eqcctpro.cli.status import status
 from eqcctpro.cli.tune import tune
+from eqcctpro.orchestration.interrupt import raise_interrupt
 
 __all__ = ["app", "main"]
 
@@ -76,5 +83,20 @@ def _root(
 
 
 def main() -> None:
-    """Run the command line."""
-    app()
+    """Run the command line, and end the process with its exit code.
+
+    SIGTERM ends a command as Ctrl-C does.  Neither is the end of the process itself, which
+    would leave files half written, and another exit code.
+    """
+    atexit.register(ignore_signals)
+    with suppress(ValueError):  # not the main thread
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, raise_interrupt)
+    code: str | int | None = INTERRUPTED
+    with suppress(KeyboardInterrupt):
+        try:
+            app()
+        except SystemExit as ending:
+            code = ending.code
+        end_at_signals(code)
+    sys.exit(code)

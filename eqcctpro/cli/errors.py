@@ -9,7 +9,7 @@ import typer
 
 from eqcctpro.errors import EQCCTProError
 
-__all__ = ["reporting"]
+__all__ = ["INTERRUPTED", "reporting"]
 
 #: Exit code after Ctrl-C, as shells expect it.
 INTERRUPTED = 130

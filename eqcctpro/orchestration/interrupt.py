@@ -1,14 +1,21 @@
-"""Ctrl-C: once to finish what is under way, twice to stop at once."""
+"""Ctrl-C and SIGTERM: once to finish what is under way, twice to stop at once.
+
+Python handles signals in the main thread only; a run in another thread is left alone by them.
+Handlers that a program has installed itself stay, and so do signals that are ignored, as by
+``nohup``: a run heeds only signals that would end the process.
+"""
 
 from __future__ import annotations
 
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["Interruption", "RunInterrupted"]
+__all__ = ["Interruption", "RunInterrupted", "raise_interrupt", "termination_interrupts"]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -18,14 +25,37 @@ class RunInterrupted(KeyboardInterrupt):
 
     Parameters
     ----------
-    message, hint : str
-        How far it came, and how to go on.
+    message : str
+        How far it came.
+    hint : str, optional
+        How to go on.
     """
 
-    def __init__(self, message: str, *, hint: str) -> None:
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
+
+
+def raise_interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+    """Signal handler that raises KeyboardInterrupt, for signals other than Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def termination_interrupts() -> Iterator[None]:
+    """Have SIGTERM raise KeyboardInterrupt meanwhile, where it would kill the process at once.
+
+    Files that are being written are then removed, workers ended, and the record closed.
+    """
+    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, raise_interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 class Interruption:
@@ -42,8 +72,7 @@ class Interruption:
     """
 
     def __init__(self, *, graceful: bool, quiet: bool) -> None:
-        # Python handles signals in the main thread only.
-        self._active = graceful and threading.current_thread() is threading.main_thread()
+        self._active = graceful and _in_main_thread()
         self._quiet = quiet
         self._asked = False
         self._earlier: dict[int, Any] = {}
@@ -54,7 +83,11 @@ class Interruption:
 
     def __enter__(self) -> Interruption:
         if self._active:
-            self._earlier = {number: signal.signal(number, self._note) for number in SIGNALS}
+            for number in SIGNALS:
+                handler = signal.getsignal(number)
+                if handler in (signal.SIG_DFL, signal.default_int_handler, raise_interrupt):
+                    self._earlier[number] = handler
+                    signal.signal(number, self._note)
         return self
 
     def __exit__(
@@ -64,7 +97,7 @@ class Interruption:
         trace: TracebackType | None,
     ) -> None:
         for number, handler in self._earlier.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+            signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         if self._asked:
@@ -73,3 +106,7 @@ class Interruption:
         if not self._quiet:
             sys.stderr.write("\nfinishing what is under way; once more stops at once\n")
             sys.stderr.flush()
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -18,7 +18,11 @@ from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles
 from eqcctpro.orchestration.execution import Execution, waveforms_mb
 from eqcctpro.orchestration.facts import run_facts, run_id
-from eqcctpro.orchestration.interrupt import Interruption, RunInterrupted
+from eqcctpro.orchestration.interrupt import (
+    Interruption,
+    RunInterrupted,
+    termination_interrupts,
+)
 from eqcctpro.orchestration.keeping import NoJournal, open_journal
 from eqcctpro.orchestration.model_choice import describe, expected_windows, find_run_weights
 from eqcctpro.orchestration.outputs import (
@@ -135,7 +139,15 @@ class PickSession:
             A change needs other workers.
         EQCCTProError
             As in `run_picking`.
+        KeyboardInterrupt
+            Ctrl-C or SIGTERM; the same command goes on.
         """
+        with termination_interrupts():
+            return self._logged(changes, quiet=quiet, keep_going=keep_going, last=last)
+
+    def _logged(
+        self, changes: Mapping[str, Any], *, quiet: bool, keep_going: bool, last: bool
+    ) -> RunResult:
         self.config = _changed(self.config, changes)
         config, clock = self.config, _Clock()
         check_writable(config.output)
@@ -199,7 +211,7 @@ class PickSession:
         self._watched = run.sampler
         journal.begin(workers)
         try:
-            self._pick(run, logger, quiet=quiet, keep_going=keep_going)
+            asked = self._pick(run, logger, quiet=quiet, keep_going=keep_going)
             clock.lap("pick")
             journal.settle()  # what cannot be recorded is said before results are written
             name = run_id(config, weights, plan.tasks)
@@ -211,16 +223,23 @@ class PickSession:
                 result = _finish(config, clock, logger, weights, picker, run, name, tables)
                 if ended is not None:
                     ended.result()
-            journal.finish(result.counts["failed"])
+            # Half of what this does would be worth nothing.
+            with Interruption(graceful=True, quiet=True) as late:
+                journal.finish(result.counts["failed"])
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             journal.end("interrupted" if interrupted else f"{type(error).__name__}: {error}")
+            if interrupted and run.complete:
+                raise _interrupted_writing(config) from None
             raise
+        if asked or late():  # whoever runs one after the other must not go on
+            raise RunInterrupted(f"interrupted; the results in {config.output} are complete")
         return result
 
     def _pick(
         self, run: Execution, logger: logging.Logger, *, quiet: bool, keep_going: bool
-    ) -> None:
+    ) -> bool:
+        """Pick everything; returns whether it was to stop when all had ended."""
         plan, already = run.plan, len(run.records)
         with (
             Progress(len(plan.tasks), quiet=quiet, already=already) as progress,
@@ -239,6 +258,7 @@ class PickSession:
                 hint="the same command goes on from there; "
                 f"eqcctpro status {self.config.output} shows how far it is",
             )
+        return interruption()
 
     def _end(self, run: Execution) -> None:
         """End the workers after the last sample of what they take."""
@@ -302,6 +322,15 @@ class PickSession:
             )
             self._waveforms_mb = needed
         return self._workers
+
+
+def _interrupted_writing(config: PickConfig) -> RunInterrupted:
+    return RunInterrupted(
+        "interrupted while the results were written: all station tasks are picked",
+        hint="the same command writes them"
+        if config.journal
+        else "without a journal the same command picks everything again",
+    )
 
 
 def _changed(config: PickConfig, changes: Mapping[str, Any]) -> PickConfig:

@@ -10,6 +10,7 @@ import numpy as np
 
 from eqcctpro.errors import ExportError, RuntimeUnavailableError
 from eqcctpro.runtimes.base import Float32, Runtime
+from eqcctpro.runtimes.signal_stack import own_signal_stack
 from eqcctpro.runtimes.slices import (
     available_cores,
     halving_sizes,
@@ -59,6 +60,7 @@ class OpenVinoRuntime(Runtime):
     kind: ClassVar[str] = "openvino"
     ahead = 2
 
+    @own_signal_stack()
     def __init__(
         self,
         path: Path,
