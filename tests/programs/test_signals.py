@@ -127,7 +127,7 @@ def test_ctrl_c_in_a_program_of_ones_own_is_a_keyboard_interrupt(
         text=True,
         start_new_session=True,
     )
-    said = signalled(run, signal.SIGINT, output / "picks.csv", 0.0)
+    said = signalled(run, signal.SIGINT, output / "detections.parquet", 0.1)
     assert run.returncode == 0, said
     assert "caught interrupted while the results were written" in said
     assert "done 0" in said
