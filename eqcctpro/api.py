@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from inspect import signature
 from pathlib import Path
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
     from eqcctpro.orchestration.result import RunResult
 
 __all__ = ["RunEQCCTPro"]
+
+logger = logging.getLogger("eqcctpro")
+
+#: Lines on what was not picked; the summary has the others.
+_MOST_SAID = 20
 
 PathLike = str | Path
 
@@ -255,6 +261,9 @@ class RunEQCCTPro:
     def run_eqcctpro(self, *, quiet: bool = True) -> RunResult:
         """Pick, and write the results to `output_dir`.
 
+        What was not picked is logged as a warning, which Python prints on standard error
+        unless the program sets up logging of its own.
+
         Parameters
         ----------
         quiet : bool
@@ -273,7 +282,14 @@ class RunEQCCTPro:
         """
         from eqcctpro.orchestration.run import run_picking
 
-        return run_picking(self.config, quiet=quiet)
+        result = run_picking(self.config, quiet=quiet)
+        problems = result.problems
+        for line in problems[:_MOST_SAID]:
+            logger.warning("%s", line)
+        if len(problems) > _MOST_SAID:
+            more = len(problems) - _MOST_SAID
+            logger.warning("and %d more, see %s", more, result.paths["summary"])
+        return result
 
 
 def _mode(given: Mapping[str, Any]) -> str:

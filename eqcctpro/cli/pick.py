@@ -400,12 +400,8 @@ def _name_and_value(
 def _report(result: RunResult) -> None:
     """The outcome in a few lines, failures first."""
     summary = result.summary
-    for file in summary["files_failed"]:
-        typer.echo(f"unusable file: {file['message']}", err=True)
-    for item in summary["failed"]:
-        typer.echo(f"failed: {item['station']} {item['timechunk']}: {item['reason']}", err=True)
-    for item in summary["empty"]:
-        typer.echo(f"empty: {item['station']} {item['timechunk']}: {item['reason']}", err=True)
+    for line in result.problems:
+        typer.echo(line, err=True)
     counts, picks = summary["tasks"], dict(summary["picks"])
     total = picks.pop("total")
     phases = ", ".join(f"{number} {phase}" for phase, number in picks.items())

@@ -69,6 +69,18 @@ class RunResult:
         return dict(self.summary["paths"])
 
     @property
+    def problems(self) -> list[str]:
+        """What was not picked, and why: a line for each file and station task."""
+        summary = self.summary
+        lines = [f"unusable file: {file['message']}" for file in summary["files_failed"]]
+        for status in ("failed", "empty"):
+            lines += [
+                f"{status}: {item['station']} {item['timechunk']}: {item['reason']}"
+                for item in summary[status]
+            ]
+        return lines
+
+    @property
     def exit_code(self) -> int:
         """0 if nothing failed, else 10."""
         counts = self.counts

@@ -121,3 +121,17 @@ def _family_at_work(pid: int, folder: Path, *, on_ray: bool) -> list[psutil.Proc
             return family
         time.sleep(0.1)
     raise AssertionError("no trial has begun")
+
+
+def test_what_is_not_picked_is_said(folder: Path) -> None:
+    (chunk,) = (folder / "archive").iterdir()
+    (chunk / "DEM01" / "broken.mseed").write_bytes(b"no waveform" * 100)
+    for path in (chunk / "DEM02").iterdir():
+        path.write_bytes(path.read_bytes()[:512])
+    job = JOB.partition("report =")[0] + "\nsay(counts=result.counts)\n"
+    ended = as_script(job, folder)
+    counts = ended.result["counts"]
+    assert (counts["files_failed"], counts["empty"] + counts["failed"]) == (1, 1)
+    assert counts["done"] == 5
+    assert "broken.mseed" in ended.err
+    assert "DEM02" in ended.err
