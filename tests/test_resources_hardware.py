@@ -216,7 +216,9 @@ class TestGpus:
 
     def test_memory_of_processes(self, driver: Any) -> None:
         driver()
-        assert process_vram_mb({10, 11}) == {0: 150.0}
+        held = process_vram_mb({10, 11})
+        assert {gpu: sum(each.values()) for gpu, each in held.items()} == {0: 150.0}
+        assert set(held[0]) == {10, 11}
 
     def test_activity_where_a_card_counts_no_energy(self, driver: Any) -> None:
         driver()

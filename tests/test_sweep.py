@@ -163,10 +163,14 @@ class TestRealTrials:
                 float(row[f"Total {name} (s)"]) for name in ("Run time for Picker", "Trial Time")
             )
             assert float(row["Picker Time Min (s)"]) <= median <= float(row["Picker Time Max (s)"])
-            assert total > median + float(row["Actor Creation Time (s)"])
+            assert total > median + float(row["Start Time (s)"])
+            assert row["Actor Creation Time (s)"] == row["Avg Model Load Time (s)"] == ""
+            assert 0 < float(row["Model Load Time (s)"]) <= float(row["Start Time (s)"])
+            assert row["Comments"] == "" and row["Num Worker Processes"] == "0"
             stages = [float(row[f"{s} Time (s)"]) for s in ("Plan", "Inference", "Pick", "Write")]
             assert 0 < sum(stages) <= median
-            assert 50 < float(row["Peak RAM (MB)"]) < 1000
+            assert 50 < float(row["Peak PSS (MB)"]) <= float(row["Process Tree RAM (MB)"]) < 1000
+            assert 50 < float(row["Peak RAM (MB)"]) <= float(row["Process Tree RAM (MB)"])
             assert json.loads(row["Settings (JSON)"])["runtime"] == row["Runtime"] == "openvino"
             assert int(row["P Picks"]) >= int(row["Number of Stations Used"])
         lines = (settings["csv_dir"] / "cpu_test_repeats.jsonl").read_text().splitlines()
@@ -184,8 +188,24 @@ class TestRealTrials:
         assert row["Mode"] == mode
         assert row["Number of Concurrent Station Tasks"] == "2"
         assert row["N ModelActors"] == ("2" if mode == "modelactor" else "0")
-        assert ("[RIPPER MODE]" in row["Comments"]) == (mode == "ripper")
-        assert int(row["Num Worker Processes"]) > 3
+        ripper = mode == "ripper"
+        assert row["Actual Ripper Concurrent Tasks"] == ("2" if ripper else "")
+        assert row["Comments"] == ("[RIPPER MODE] Task-based approach (no ModelActors)" * ripper)
+        # Actors are created once and Ripper tasks load the model: each has one of the times.
+        created, loaded = row["Actor Creation Time (s)"], row["Avg Model Load Time (s)"]
+        assert (created == "", loaded == "") == (ripper, not ripper)
+        assert float(created or loaded) > 0.05
+        assert 0.05 < float(row["Model Load Time (s)"]) < float(row["Total Trial Time (s)"])
+        # Ray's own processes are no workers.
+        assert 2 <= int(row["Num Worker Processes"]) < int(row["Processes"]) - 2
+        tree, request = (
+            float(row[f"{name} RAM (MB)"]) for name in ("Process Tree", "Total Requested")
+        )
+        assert request == pytest.approx(2 * (float(row["Requested RAM per Actor (MB)"]) + 256))
+        assert float(row["RAM Overhead (MB)"]) == pytest.approx(tree - request, abs=1)
+        assert float(row["RAM Utilization (%)"]) == pytest.approx(100 * tree / request, rel=1e-3)
+        # What is planned covers the driver and Ray too.
+        assert 20 < float(row["PSS Utilization (%)"]) < 110
 
     def test_a_file_that_cannot_be_read_is_named_and_left_out(
         self, settings: dict[str, Any], capfd: pytest.CaptureFixture[str]
@@ -212,7 +232,7 @@ class TestRealTrials:
         (row,) = rows_of(settings)
         assert (report.succeeded, row["Trial Success"], row["Error Message"]) == (1, "1", "")
         assert row["Station Tasks Failed"] == "1" and row["Station Tasks Done"] == "5"
-        assert "DEM02" in row["Comments"] and "unreadable" in row["Comments"]
+        assert "DEM02" in row["Notes"] and "unreadable" in row["Notes"] and row["Comments"] == ""
 
     @pytest.mark.slow
     def test_a_model_that_cannot_be_loaded(

@@ -1,8 +1,8 @@
 """The columns of ``cpu_test_results.csv`` and ``gpu_test_results.csv``.
 
-The first 38 are those of EQCCTPro 0.8.2, in its order and with its meaning, so that scripts
+The first 38 are those of EQCCTPro 0.8.2, in its order and with its definitions, so that scripts
 that read its files keep reading ours; the rest are ours.  `docs/evaluation.md` has a line on
-each.
+each of ours, and on each of the others that is measured in another way.
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ OUR_COLUMNS: Final[tuple[str, ...]] = (
     "Cell ID",
     "Mode",
     "Baseline",
+    "Workers",
     "Runtime",
     "Device",
     "Batch Size",
@@ -70,6 +71,9 @@ OUR_COLUMNS: Final[tuple[str, ...]] = (
     "Picker Time Min (s)",
     "Picker Time Max (s)",
     "Picker Time Spread (%)",
+    # what comes before the first run
+    "Start Time (s)",
+    "Model Load Time (s)",
     # where the time of the median repeat went
     "Plan Time (s)",
     "Decode Time (s)",
@@ -79,6 +83,12 @@ OUR_COLUMNS: Final[tuple[str, ...]] = (
     "Write Time (s)",
     "Warm-up Time (s)",
     "CPU Time (s)",
+    # memory of all processes, pages that they share counted once
+    "Peak PSS (MB)",
+    "PSS Growth (MB)",
+    "Planned RAM (MB)",
+    "PSS Utilization (%)",
+    "Processes",
     # what came out
     "Station Tasks Done",
     "Station Tasks Empty",
@@ -86,6 +96,7 @@ OUR_COLUMNS: Final[tuple[str, ...]] = (
     "P Picks",
     "S Picks",
     "Stations per Second",
+    "Notes",
     # energy, where a counter can be read
     "GPU Energy (J)",
     "CPU Energy (J)",

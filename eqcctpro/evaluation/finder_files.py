@@ -11,13 +11,11 @@ from typing import Any, Final
 
 from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER
 from eqcctpro.evaluation.configuration import BestConfiguration
-from eqcctpro.evaluation.results import EvalMode, Trial, read_results
+from eqcctpro.evaluation.results import CONCURRENCY, EvalMode, Trial, read_results
 from eqcctpro.evaluation.selection import best_overall, usable
 from eqcctpro.picks.writers import atomic_file
 
 __all__ = ["BEST_COLUMNS", "write_finder_files"]
-
-_CONCURRENCY = "Number of Concurrent Station Tasks"
 
 _FIRST: Final = (
     "Trial Number",
@@ -26,7 +24,7 @@ _FIRST: Final = (
     "Concurrent Timechunks Used",
     "Length of Timechunk (min)",
     "Total Waveform Analysis Timespace (min)",
-    f"{_CONCURRENCY} per Timechunk",
+    f"{CONCURRENCY} per Timechunk",
     "Number of CPUs Allocated for Ray to Use",
 )
 _GPU: Final = ("GPUs Used", "Inference Actor Memory Limit (MB)")
@@ -41,6 +39,7 @@ _LAST: Final = (
 _OURS: Final = (
     "Mode",
     "N ModelActors",
+    "Workers",
     "Runtime",
     "Device",
     "Batch Size",
@@ -52,6 +51,7 @@ _OURS: Final = (
     "Total Trial Time (s)",
     "Stations per Second",
     "Peak RAM (MB)",
+    "Peak PSS (MB)",
     "Process Tree VRAM (MB)",
     "Runner-up Trial Number",
     "Margin (%)",
@@ -133,7 +133,7 @@ def _best_cells(best: BestConfiguration) -> dict[str, str]:
     other, margin = best.runner_up, best.margin_percent
     return {
         **best.trial.cells,
-        f"{_CONCURRENCY} per Timechunk": best.trial.cells.get(_CONCURRENCY, ""),
+        f"{CONCURRENCY} per Timechunk": best.trial.cells.get(CONCURRENCY, ""),
         "Mode": best.mode,
         "Settings (JSON)": json.dumps(best.pick_settings(), sort_keys=True),
         "Stations per Second": f"{best.stations_per_second:.4g}",

@@ -60,6 +60,9 @@ class TrialSpec:
         parts = [config.model, what, f"{len(self.station_set.stations)} stations"]
         if config.workers is not None:
             parts.append(f"{config.workers} workers")
+        if (chunks := self.station_set.timechunks) > 1:
+            at_once = config.concurrent_timechunks
+            parts.append(f"{chunks} time chunks" + (f", {at_once} at once" if at_once else ""))
         parts.append(f"{len(config.cpu_ids or ())} CPUs")
         if config.gpu_ids:
             parts.append(f"{len(config.gpu_ids)} GPUs")

@@ -49,17 +49,21 @@ class SessionSubject:
         workers = self._session.open()
         placement, plan = workers.placement, workers.placement.plan
         config = self._config
+        ram, vram = (None, None) if plan is None else plan.published_request_mb()
         return {
             "runtime": workers.runtime,
             "device": config.device,
             "batch_size": workers.batch_size,
             "workers": placement.workers,
             "threads": placement.threads,
-            "actor_creation_s": workers.load_s,
+            "start_s": workers.load_s,
             "model_load_s": workers.model_load_s,
-            "requested_ram_mb": None if plan is None else plan.ram_per_worker_mb,
-            "requested_vram_mb": placement.vram_limit(0),
-            "comments": "; ".join([f"mode {config.mode}, session", *placement.limits]),
+            "requested_workers": None if plan is None else plan.requested,
+            "requested_ram_mb": ram,
+            "requested_vram_mb": config.vram_mb or vram,
+            "planned_ram_mb": None if plan is None else plan.planned_ram_mb,
+            "vram_limit_mb": placement.vram_limit(0),
+            "limits": list(placement.limits),
         }
 
     def run(self, output: Path) -> Outcome:
@@ -101,7 +105,7 @@ class CommandSubject:
             "batch_size": config.batch_size,
             "workers": config.workers,
             "threads": config.threads,
-            "comments": f"mode {config.mode}, a command for each run",
+            "notes": "a command for each run",
         }
 
     def run(self, output: Path) -> Outcome:
@@ -163,4 +167,5 @@ def _outcome(seconds: float, summary: Mapping[str, Any]) -> Outcome:
         picks,
         "; ".join(lost),
         sum(kind in _UNREADABLE for kind in kinds),
+        stages["load"] / loads if (loads := summary["model_loads"]) else None,
     )

@@ -165,7 +165,7 @@ class RapidSubject:
             "batch_size": self._batch_size,
             "workers": self._threads if one_each else 1,
             "threads": 1 if one_each else self._threads,
-            "comments": f"rapid-seis {versions['rapid-seis']} {self._strategy}, "
+            "notes": f"rapid-seis {versions['rapid-seis']} {self._strategy}, "
             + ("imports loaded" if self._warm else "a process for each run"),
             "versions": versions,
         }

@@ -18,6 +18,7 @@ from eqcctpro.errors import InputError
 from eqcctpro.evaluation.csvrows import CsvRow, read_csv_file
 
 __all__ = [
+    "CONCURRENCY",
     "EvalMode",
     "Layout",
     "Results",
@@ -33,6 +34,9 @@ __all__ = [
 EvalMode = Literal["cpu", "gpu"]
 Layout = Literal["ours", "EQCCTPro", "RAPID"]
 
+#: How many stations were asked to be picked at a time.
+CONCURRENCY: Final = "Number of Concurrent Station Tasks"
+
 #: Without these a row says nothing that a finder could use.
 ESSENTIAL: Final = (
     "Number of Stations Used",
@@ -43,7 +47,7 @@ ESSENTIAL: Final = (
 
 #: Columns under the names that they had in versions before EQCCTPro 0.7.
 EARLIER_NAMES: Final = {
-    "Number of Stations Running Predictions Concurrently": "Number of Concurrent Station Tasks",
+    "Number of Stations Running Predictions Concurrently": CONCURRENCY,
     "VRAM Used Per Task": "Inference Actor Memory Limit (MB)",
 }
 
@@ -52,7 +56,7 @@ _RIPPER = "[RIPPER MODE]"
 #: Columns that are younger than Model Used, and that rows of every later version fill.
 _SINCE_MODELS = ("N ModelActors", "Comments", "Configuration ID")
 _RIPPER_TASKS = "Actual Ripper Concurrent Tasks"
-_BEFORE_ACTORS = "Number of Stations Running Predictions Concurrently"
+_BEFORE_ACTORS = next(name for name, now in EARLIER_NAMES.items() if now == CONCURRENCY)
 
 
 @dataclass(frozen=True)
@@ -399,7 +403,9 @@ def _mode(cells: Mapping[str, str]) -> str:
 def _workers(
     cells: Mapping[str, str], mode: str, cpus: int, gpus: tuple[int, ...], layout: Layout
 ) -> int:
-    asked = _whole(cells, "Number of Concurrent Station Tasks", 1)
+    if _number(cells, "Workers"):
+        return _whole(cells, "Workers")
+    asked = _whole(cells, CONCURRENCY, 1)
     if mode == "modelactor":
         return _whole(cells, "N ModelActors", asked)
     if mode == "ripper":
@@ -434,6 +440,9 @@ def _settings(
 
 def _peak_ram(cells: Mapping[str, str], layout: Layout) -> float | None:
     """Highest memory of all processes together, MB."""
+    if pss := _number(cells, "Peak PSS (MB)"):
+        return pss
+    # Before there was that column, our Peak RAM had it; RAPID's has a sum over processes.
     known = [_number(cells, "Peak RAM (MB)")]
     if layout == "EQCCTPro":
         # Its peak is that of the driver alone; its sum over processes was taken afterwards.

@@ -105,7 +105,7 @@ class SeisbenchSubject:
             "workers": 1,
             "threads": torch.get_num_threads(),
             "model_load_s": time.perf_counter() - started,
-            "comments": self._comments(),
+            "notes": self._comments(),
             "versions": {name: version(name) for name in ("seisbench", "torch", "obspy")},
         }
 

@@ -55,6 +55,8 @@ class Outcome:
     unreadable : int
         Station tasks and files among those that failed because the data themselves cannot be
         read, which is the same in every configuration.
+    load_s : float or None
+        Mean seconds in which a task loaded the model, where tasks do: in mode ripper.
     """
 
     seconds: float
@@ -65,6 +67,7 @@ class Outcome:
     picks: dict[str, int]
     error: str = ""
     unreadable: int = 0
+    load_s: float | None = None
 
 
 class Subject(Protocol):
@@ -73,9 +76,11 @@ class Subject(Protocol):
     def prepare(self) -> dict[str, Any]:
         """Load everything that later runs share; returns facts about what will run.
 
-        Of these, the canonical files know ``runtime``, ``batch_size``, ``workers``,
-        ``threads``, ``actor_creation_s``, ``model_load_s``, ``requested_ram_mb``,
-        ``requested_vram_mb``, ``comments`` and ``versions``.
+        Of these, the canonical files know ``runtime``, ``batch_size``, ``workers``, ``threads``;
+        ``start_s`` until everything was ready, and ``model_load_s``, a worker's part of it;
+        ``requested_workers``, ``requested_ram_mb`` and ``requested_vram_mb`` of a worker,
+        ``planned_ram_mb`` of all processes, ``vram_limit_mb``; ``limits``, why there are fewer
+        workers or threads than were asked for; and ``notes``.
         """
         ...
 

@@ -17,6 +17,7 @@ from eqcctpro.evaluation.baselines import baseline_names
 from eqcctpro.evaluation.finder_files import write_finder_files
 from eqcctpro.evaluation.grid import TrialSpec, station_limit, trial_specs
 from eqcctpro.evaluation.machine import describe_machine
+from eqcctpro.evaluation.results import CONCURRENCY
 from eqcctpro.evaluation.rows import trial_row
 from eqcctpro.evaluation.settings import EvaluationConfig
 from eqcctpro.evaluation.station_sets import StationSets
@@ -256,7 +257,7 @@ class Sweep:
     def _caps_before(self) -> dict[str, int]:
         """Workers that memory allowed in trials of earlier sweeps."""
         workers = {
-            row["Configuration ID"]: int(row["Number of Concurrent Station Tasks"])
+            row["Configuration ID"]: int(row.get("Workers") or row[CONCURRENCY])
             for row in self.store.rows()
             if row.get("Configuration ID") and row["Trial Success"] == "1"
         }
@@ -288,7 +289,8 @@ class Sweep:
             warm_ups=self.config.warm_ups,
             timeout_s=self.config.trial_timeout_s,
         )
-        self.store.append(trial_row(self.config, result, self.environment), result.lines())
+        row = trial_row(result, self.environment, seed=self.config.seed)
+        self.store.append(row, result.lines())
         # Picks of trials are all alike; what was measured is kept elsewhere.
         shutil.rmtree(folder, ignore_errors=True)
         if result.success:

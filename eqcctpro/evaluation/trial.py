@@ -138,7 +138,7 @@ def run_trial(
     if any(run.unreadable for run in result.repeats):
         run = result.median()
         said = f"{run.unreadable} station tasks or files are unreadable: {run.error}"
-        result.facts["comments"] = "; ".join(filter(None, (result.facts.get("comments"), said)))
+        result.facts["notes"] = "; ".join(filter(None, (result.facts.get("notes"), said)))
     return result
 
 

@@ -53,6 +53,8 @@ class Execution:
     ----------
     records : TaskRecords
     stages : StageSeconds
+    model_loads : int
+        Tasks that loaded the model, in mode ripper.
     adaptations : list of str
         What was changed on the way to go on with less memory.
     sampler : ResourceSampler
@@ -76,6 +78,7 @@ class Execution:
         restored = self.journal.hand_over()
         self.records = TaskRecords(len(plan.tasks), restored.records.values())
         self.stages = StageSeconds()
+        self.model_loads = 0
         self.adaptations: list[str] = []
         self.sampler = ResourceSampler(gpus=gpus, after=watched)
         self._begun = False
@@ -103,6 +106,7 @@ class Execution:
                 _collect(self._picks, bundle.picks)
                 _collect(self._detections, bundle.detections)
                 self.stages.add(bundle.seconds)
+                self.model_loads += "load" in bundle.seconds
                 self.adaptations += bundle.adaptations
                 yield bundle
 

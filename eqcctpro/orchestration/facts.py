@@ -49,6 +49,7 @@ def run_facts(
             "source": weights.source,
         },
         "seconds": {**seconds, "stages": run.stages.seconds},
+        "model_loads": run.model_loads,
         "settings": config.model_dump(mode="json"),
         "paths": paths,
     }

@@ -111,7 +111,7 @@ class _Stages:
             return 0.0
         own = process_vram_mb({os.getpid()})
         if own:
-            return max(own.values())
+            return max(sum(held.values()) for held in own.values())
         # In a container the driver may know this process by another number.
         now = {gpu.index: gpu.used_mb for gpu in read_gpus()[0]}
         return max((now[index] - self._before.get(index, 0.0) for index in now), default=0.0)

@@ -7,7 +7,7 @@ All memory is in MB of 2**20 bytes.  Buffers, headrooms and factors are those of
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from eqcctpro.errors import ResourceError
@@ -91,6 +91,8 @@ class WorkerPlan:
         The part of it that CUDA takes for itself.
     vram_pool_mb : tuple of float
         What all workers on each GPU may take.
+    overhead_mb : float
+        What everything that is no worker is expected to take: the driver and Ray.
     footprint : str
         Where the expectation comes from.
     sentences : tuple of str
@@ -112,8 +114,29 @@ class WorkerPlan:
     vram_limit_mb: tuple[float, ...] = ()
     vram_context_mb: float = 0.0
     vram_pool_mb: tuple[float, ...] = ()
+    overhead_mb: float = 0.0
     footprint: str = ""
     sentences: tuple[str, ...] = ()
+
+    @property
+    def planned_ram_mb(self) -> float:
+        """What the whole run is expected to take at most: workers, driver and Ray."""
+        return self.workers * self.ram_per_worker_mb + self.overhead_mb
+
+    def published_request_mb(self) -> tuple[float, float | None]:
+        """Memory and GPU memory of a worker as EQCCTPro 0.8.2 counts them: with its buffers.
+
+        A plan after published footprints has them already, but for the one process of mode local;
+        EQCCTPro's Ripper tasks have a factor in place of the buffer on GPUs.
+        """
+        published = self.footprint == "published"
+        ram = self.ram_per_worker_mb
+        if not published or self.mode == "local":
+            ram += RAM_BUFFER_MB
+        if not self.gpu_ids:
+            return ram, None
+        buffered = published or self.mode == "ripper"
+        return ram, self.vram_per_worker_mb + (0.0 if buffered else VRAM_BUFFER_MB)
 
     def require_room(self) -> None:
         """Refuse a plan without room for a single worker.
@@ -179,7 +202,8 @@ def plan_workers(
         chosen = _chosen(hardware, gpu_ids)
         if isinstance(chosen, str):
             return WorkerPlan(mode, requested, 0, 0, host.each, host.pool, sentences=(chosen,))
-        return _on_gpus(chosen, host, footprint, settings, mode, requested, batch_size)
+        plan = _on_gpus(chosen, host, footprint, settings, mode, requested, batch_size)
+        return replace(plan, overhead_mb=overhead_mb)
     workers = min(requested, host.capacity)
     return WorkerPlan(
         mode=mode,
@@ -188,6 +212,7 @@ def plan_workers(
         in_flight=workers,
         ram_per_worker_mb=host.each,
         ram_pool_mb=host.pool,
+        overhead_mb=overhead_mb,
         footprint=footprint.source,
         sentences=_capped(mode, requested, workers, "RAM", host.pool, host.each),
     )

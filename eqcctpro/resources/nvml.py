@@ -81,8 +81,8 @@ def read_gpus(environment: Mapping[str, str] | None = None) -> tuple[tuple[Gpu, 
     return gpus, "" if gpus else "no GPU is visible"
 
 
-def process_vram_mb(pids: Collection[int]) -> dict[int, float]:
-    """MB of GPU memory that processes hold, by the GPU's number.
+def process_vram_mb(pids: Collection[int]) -> dict[int, dict[int, float]]:
+    """MB of GPU memory that processes hold, by the GPU's number and the process's.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def process_vram_mb(pids: Collection[int]) -> dict[int, float]:
         Processes as this machine numbers them; inside a container the driver may number
         them otherwise, and then nothing is found.
     """
-    used: dict[int, float] = {}
+    used: dict[int, dict[int, float]] = {}
     with _session() as nvml:
         if isinstance(nvml, str):
             return used
@@ -98,7 +98,9 @@ def process_vram_mb(pids: Collection[int]) -> dict[int, float]:
             for index, handle in _visible(nvml, None):
                 for process in nvml.nvmlDeviceGetComputeRunningProcesses(handle):
                     if process.pid in pids and process.usedGpuMemory:
-                        used[index] = used.get(index, 0.0) + process.usedGpuMemory / _MB
+                        held = used.setdefault(index, {})
+                        mb = process.usedGpuMemory / _MB
+                        held[process.pid] = held.get(process.pid, 0.0) + mb
         except nvml.NVMLError:
             return used
     return used

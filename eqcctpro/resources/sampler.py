@@ -36,6 +36,9 @@ _GROWN = 1.01
 #: Moments that a history keeps; when there are more, every second one goes.
 _MOMENTS = 600
 
+#: Processes of Ray that have titles as workers have them.
+_RAY_AGENTS = (b"ray::DashboardAgent", b"ray::RuntimeEnvAgent")
+
 _PAGE = os.sysconf("SC_PAGE_SIZE") if hasattr(os, "sysconf") else 4096
 
 
@@ -113,10 +116,16 @@ class ResourceUse:
     ----------
     peak_pss_mb, peak_rss_mb : float
         Highest sums over the tree; PSS counts shared pages once, RSS in every process.
-    start_pss_mb : float
-        PSS when watching began.
+    start_pss_mb, start_rss_mb : float
+        The sums when watching began.
+    root_rss_mb : float
+        Highest resident memory of the root process alone.
     processes : int
         Most processes at a time.
+    ray_workers : int
+        Most Ray worker processes at a time: actors, tasks, and idle ones.
+    gpu_processes : int
+        Most processes at a time that held GPU memory.
     cpu_s : float
         Processor time of all processes, children that ended included.
     seconds : float
@@ -135,7 +144,11 @@ class ResourceUse:
     peak_pss_mb: float = 0.0
     peak_rss_mb: float = 0.0
     start_pss_mb: float = 0.0
+    start_rss_mb: float = 0.0
+    root_rss_mb: float = 0.0
     processes: int = 0
+    ray_workers: int = 0
+    gpu_processes: int = 0
     cpu_s: float = 0.0
     seconds: float = 0.0
     peak_vram_mb: dict[int, float] = field(default_factory=dict)
@@ -253,6 +266,7 @@ class ResourceSampler:
         if not self._rss_at_pss / _GROWN <= rss <= self._rss_at_pss * _GROWN:
             self._read_pss(tree, rss)
         self.use.start_pss_mb = self.use.peak_pss_mb = self._pss_mb
+        self.use.start_rss_mb = rss / MB
         self._activity_before = gpu_activity() if self._gpus else []
 
     def _conclude(self) -> None:
@@ -285,8 +299,12 @@ class ResourceSampler:
             self.seen.update(self._tree)
             # A process's own time goes to its parent when it ends and is waited for.
             self._cpu.update(_cpu_seconds(self._tree))
-        rss = sum(map(_rss, self._tree))
+            workers = sum(map(_is_ray_worker, self._tree[1:]))
+            self.use.ray_workers = max(self.use.ray_workers, workers)
+        each = [_rss(process) for process in self._tree]
+        rss = sum(each)
         use = self.use
+        use.root_rss_mb = max(use.root_rss_mb, next(iter(each), 0) / MB)
         use.processes = max(use.processes, len(self._tree))
         use.peak_rss_mb = max(use.peak_rss_mb, rss / MB)
         if rss > self._rss_at_pss * _GROWN:
@@ -308,7 +326,9 @@ class ResourceSampler:
         """What the GPUs do at the moment."""
         moment: dict[str, float] = {}
         held = process_vram_mb({process.pid for process in self._tree})
-        for index, value in held.items():
+        holders = {pid for processes in held.values() for pid in processes}
+        self.use.gpu_processes = max(self.use.gpu_processes, len(holders))
+        for index, value in ((index, sum(each.values())) for index, each in held.items()):
             self.use.peak_vram_mb[index] = max(self.use.peak_vram_mb.get(index, 0.0), value)
             moment[f"gpu{index}_mb"] = value
         for item in gpu_activity():
@@ -316,6 +336,17 @@ class ResourceSampler:
                 self._utilisation.setdefault(item.index, []).append(item.utilisation)
                 moment[f"gpu{item.index}_percent"] = item.utilisation
         return moment
+
+
+def _is_ray_worker(process: psutil.Process) -> bool:
+    """Whether Ray calls a process a worker: one that runs an actor or tasks, or is idle."""
+    try:
+        line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    # Ray renames a worker once it is ready; the raylet's own arguments hold the script's name too.
+    starting = any(part.endswith(b"default_worker.py") for part in line.split(b"\0")[1:3])
+    return starting or (line.startswith(b"ray::") and not line.startswith(_RAY_AGENTS))
 
 
 def _cpu_seconds(processes: list[psutil.Process]) -> dict[int, float]:
