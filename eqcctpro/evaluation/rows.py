@@ -179,7 +179,7 @@ def _times(result: TrialResult) -> dict[str, Any]:
     seconds, median = [run.seconds for run in result.repeats], result.median()
     stages, load_s = median.stages, median.load_s
     # Tasks load the model where they do; then no worker has loaded it before.
-    loading = {} if load_s is None else {"Model Load Time (s)": load_s}
+    loading: dict[str, Any] = {} if load_s is None else {"Model Load Time (s)": load_s}
     if _mode(result) == "ripper":
         loading["Avg Model Load Time (s)"] = load_s
     return loading | {
