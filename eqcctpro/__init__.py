@@ -15,6 +15,10 @@ The public API::
     BestConfiguration
                   their answer, which RunEQCCTPro can run
     EQCCTProError and its kinds, in eqcctpro.errors
+    SettingsWarning
+                  a Python warning: settings that have no effect in this run
+    EQCCTMSeedRunner
+                  RunEQCCTPro under its name of 2025, deprecated
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from eqcctpro.analysis.station_plot import plot_station
     from eqcctpro.api import RunEQCCTPro
     from eqcctpro.config import PickConfig
-    from eqcctpro.errors import EQCCTProError
+    from eqcctpro.errors import EQCCTProError, SettingsWarning
     from eqcctpro.evaluation.configuration import BestConfiguration
     from eqcctpro.evaluation.finders import (
         OptimalCPUConfigurationFinder,
@@ -36,9 +40,11 @@ if TYPE_CHECKING:
     from eqcctpro.orchestration.result import RunResult
     from eqcctpro.orchestration.run import run_picking
     from eqcctpro.orchestration.session import PickSession
+    from eqcctpro.seed_runner import EQCCTMSeedRunner
 
 __all__ = [
     "BestConfiguration",
+    "EQCCTMSeedRunner",
     "EQCCTProError",
     "EvaluateSystem",
     "OptimalCPUConfigurationFinder",
@@ -47,6 +53,7 @@ __all__ = [
     "PickSession",
     "RunEQCCTPro",
     "RunResult",
+    "SettingsWarning",
     "__version__",
     "plot_station",
     "run_picking",
@@ -57,6 +64,7 @@ __version__ = "1.0.0.dev0"
 # Loaded when first asked for, so that importing the package costs nothing.
 _HOMES = {
     "BestConfiguration": "eqcctpro.evaluation.configuration",
+    "EQCCTMSeedRunner": "eqcctpro.seed_runner",
     "EQCCTProError": "eqcctpro.errors",
     "EvaluateSystem": "eqcctpro.evaluation.system",
     "OptimalCPUConfigurationFinder": "eqcctpro.evaluation.finders",
@@ -65,6 +73,7 @@ _HOMES = {
     "RunEQCCTPro": "eqcctpro.api",
     "RunResult": "eqcctpro.orchestration.result",
     "PickSession": "eqcctpro.orchestration.session",
+    "SettingsWarning": "eqcctpro.errors",
     "plot_station": "eqcctpro.analysis.station_plot",
     "run_picking": "eqcctpro.orchestration.run",
 }

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
+from eqcctpro.notices import one_warning, without_effect
 from eqcctpro.parameters import device_of, model_name, require
+from eqcctpro.resources.hardware import require_cores
 
 if TYPE_CHECKING:
     from eqcctpro.evaluation.configuration import BestConfiguration
@@ -25,12 +27,21 @@ _MOST_SAID = 20
 
 PathLike = str | Path
 
+# Parameters that are called as the fields of `PickConfig` are.
+_SAME_NAMES = (
+    *("window_grid", "runtime", "batch_size", "max_vram_mb", "vram_mb", "bandpass"),
+    *("gpu_vram_safety_cap", "cudnn_headroom", "ram_safety_cap", "overview", "report"),
+    *("journal", "resume", "retry_failed", "item_timeout", "address"),
+)
+
 
 class RunEQCCTPro:
     """One picking run over an archive of time-chunk and station folders.
 
-    Every parameter is checked here, before any work starts; one that cannot be
-    honoured raises and says why.
+    Every parameter is checked here, before any work starts, and so is the model as far as it
+    is on this machine.  What contradicts the request raises and says why.  What has no effect in
+    this run, such as a limit of GPU memory on the CPU, or a threshold of detections for a model
+    without any, is accepted and named by one `eqcctpro.SettingsWarning`.
 
     Parameters
     ----------
@@ -50,11 +61,11 @@ class RunEQCCTPro:
     intra_threads : int
         Threads of each worker.  With ``mode="local"``, 1 stands for one on each core.
     inter_threads : int
-        Operators that TensorFlow executes at a time.  Only 1 with the other runtimes,
+        Operators that TensorFlow executes at a time.  No effect with the other runtimes,
         which execute one operator after the other.
     P_threshold, S_threshold, Detection_threshold : float, optional
         Probabilities in 0..1.  None takes the defaults of the weights: 0.001 for P and
-        0.02 for S with EQCCT.
+        0.02 for S with EQCCT.  No effect for what the model does not yield.
     specific_stations : str, optional
         Station folders or codes, separated by commas; patterns are allowed.
     stations2use : int, optional
@@ -62,6 +73,7 @@ class RunEQCCTPro:
     csv_dir, best_usecase_config : path, bool
         Run as the benchmark in `csv_dir` found best for the model: mode, workers, threads,
         batch size, runtime, cores and GPUs are taken from it, whatever is given here.
+        `csv_dir` alone has no effect.
     vram_mb : float, optional
         GPU memory of each worker, MB; by default what its model needs, see
         ``docs/resources.md``.  It is a limit: a worker that meets it takes smaller batches.
@@ -70,7 +82,9 @@ class RunEQCCTPro:
     cudnn_headroom : float
         Share of the workers' GPU memory that is left for workspaces, at most 0.80.
     selected_gpus : list of int, optional
-        CUDA devices; the first one by default.
+        CUDA devices.  By default all that CUDA shows to this process, one worker on each unless
+        more are asked for; the first one with ``mode="local"``, which uses one.  The three
+        parameters above and this one have no effect without `use_gpu`.
     ram_safety_cap : float
         Share of the available memory that workers may fill, at most 0.98.
     cpu_id_list : list of int, optional
@@ -89,8 +103,8 @@ class RunEQCCTPro:
     ripper : bool
         One Ray task per bundle of stations instead of persistent actors.
     ripper_ignore_cpu_ram_cap, ignore_cpu_ram_cap : bool
-        Start all workers that are asked for, whatever the memory; the first one only with
-        `ripper`.
+        Start all workers that are asked for, whatever the memory; the first one has an effect
+        with `ripper` only.
     mode : {"local", "modelactor", "ripper"}, optional
         ``"local"`` runs in this process; by default ``"ripper"`` with `ripper`, else
         ``"modelactor"``.
@@ -126,6 +140,9 @@ class RunEQCCTPro:
     ------
     SettingsError
         A parameter is wrong, or cannot be honoured.
+    UnknownModelError, WeightsNotFoundError, WeightsError
+        There is no such model or file of weights, or it is damaged.  Weights that are to be
+        downloaded are looked for when the run starts.
     InputError
         There is no benchmark in `csv_dir`, or nothing in it succeeded.
     RuntimeUnavailableError
@@ -199,64 +216,27 @@ class RunEQCCTPro:
         configuration: BestConfiguration | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
+        self.configuration: BestConfiguration | None = None
+        self.overridden: dict[str, Any] = {}
+        with one_warning():
+            self.config = self._configured(given)
+
+    def _configured(self, given: Mapping[str, Any]) -> PickConfig:
+        """The settings of a run from the parameters, checked with all that can be checked now."""
+        from eqcctpro.orchestration.model_choice import check_model
+
         require(given, "input_dir", "output_dir")
         self.configuration = _find_configuration(given)
-        self.overridden: dict[str, Any] = {}
         _refuse_impossible(given)
-        mode = _mode(given)
-        on_ray = mode != "local"
-        ignore_cap = ignore_cpu_ram_cap or ripper_ignore_cpu_ram_cap
-        one_by_default = on_ray or runtime == "tensorflow"
-        timed = start_time is not None and end_time is not None
-        values: dict[str, Any] = dict(
-            input=input_dir,
-            output=output_dir,
-            log_file=log_filepath,
-            model=model_name(given),
-            p_model=p_model_filepath,
-            s_model=s_model_filepath,
-            start=start_time,
-            end=end_time,
-            timechunk=timechunk_dt if timed else None,
-            overlap=waveform_overlap if timed else 0.0,
-            window_grid=window_grid,
-            stations=specific_stations or (),
-            stations_at_most=stations2use,
-            mode=mode,
-            workers=number_of_concurrent_station_predictions if on_ray else None,
-            concurrent_timechunks=number_of_concurrent_timechunk_predictions if on_ray else None,
-            device=device_of(use_gpu, selected_gpus),
-            runtime=runtime,
-            batch_size=batch_size,
-            threads=intra_threads if intra_threads != 1 or one_by_default else None,
-            inter_threads=None if inter_threads == 1 else inter_threads,
-            vram_mb=vram_mb,
-            max_vram_mb=max_vram_mb,
-            gpu_vram_safety_cap=gpu_vram_safety_cap,
-            cudnn_headroom=cudnn_headroom,
-            cpu_ids=None if cpu_id_list is None else tuple(cpu_id_list),
-            ram_safety_cap=ram_safety_cap,
-            ignore_ram_cap=ignore_cap,
-            ray_temp_dir=tmp_dir,
-            p_threshold=P_threshold,
-            s_threshold=S_threshold,
-            detection_threshold=Detection_threshold,
-            bandpass=bandpass,
-            model_arguments=dict(model_arguments or {}),
-            formats=tuple(formats),
-            overview=overview,
-            report=report,
-            journal=journal,
-            resume=resume,
-            retry_failed=retry_failed,
-            item_timeout=item_timeout,
-            address=address,
-        )
+        values = _settings(given)
         if self.configuration is not None:
             from eqcctpro.evaluation.applying import take_configuration
 
             values, self.overridden = take_configuration(self.configuration, values, _stated(given))
-        self.config = PickConfig.checked(**values)
+        config = PickConfig.checked(**values)
+        if config.address is None:
+            require_cores(config.cpu_ids, "cpu_id_list")
+        return check_model(config)
 
     def run_eqcctpro(self, *, quiet: bool = True) -> RunResult:
         """Pick, and write the results to `output_dir`.
@@ -292,12 +272,57 @@ class RunEQCCTPro:
         return result
 
 
+def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `PickConfig` from parameters."""
+    mode = _mode(given)
+    on_ray = mode != "local"
+    threads, runtime = given["intra_threads"], given["runtime"]
+    one_by_default = on_ray or runtime == "tensorflow"
+    timed = given["start_time"] is not None and given["end_time"] is not None
+    cores = given["cpu_id_list"]
+    return {name: given[name] for name in _SAME_NAMES} | dict(
+        input=given["input_dir"],
+        output=given["output_dir"],
+        log_file=given["log_filepath"],
+        model=model_name(given),
+        p_model=given["p_model_filepath"],
+        s_model=given["s_model_filepath"],
+        start=given["start_time"],
+        end=given["end_time"],
+        timechunk=given["timechunk_dt"] if timed else None,
+        overlap=given["waveform_overlap"] if timed else 0.0,
+        stations=given["specific_stations"] or (),
+        stations_at_most=given["stations2use"],
+        mode=mode,
+        workers=given["number_of_concurrent_station_predictions"] if on_ray else None,
+        concurrent_timechunks=given["number_of_concurrent_timechunk_predictions"]
+        if on_ray
+        else None,
+        device=device_of(
+            given["use_gpu"],
+            given["selected_gpus"],
+            several=on_ray and given["address"] is None,
+        ),
+        threads=threads if threads != 1 or one_by_default else None,
+        inter_threads=None if given["inter_threads"] == 1 else given["inter_threads"],
+        cpu_ids=None if cores is None else tuple(cores),
+        ignore_ram_cap=given["ignore_cpu_ram_cap"]
+        or (given["ripper_ignore_cpu_ram_cap"] and mode == "ripper"),
+        ray_temp_dir=given["tmp_dir"],
+        p_threshold=given["P_threshold"],
+        s_threshold=given["S_threshold"],
+        detection_threshold=given["Detection_threshold"],
+        model_arguments=dict(given["model_arguments"] or {}),
+        formats=tuple(given["formats"]),
+    )
+
+
 def _mode(given: Mapping[str, Any]) -> str:
     return str(given["mode"] or ("ripper" if given["ripper"] else "modelactor"))
 
 
 def _refuse_impossible(given: Mapping[str, Any]) -> None:
-    """Refuse what would otherwise be ignored."""
+    """Refuse what contradicts the request."""
     mode, stated = _mode(given), _stated(given)
     if mode == "local":
         for name in (
@@ -307,11 +332,15 @@ def _refuse_impossible(given: Mapping[str, Any]) -> None:
         ):
             if name in stated:
                 raise SettingsError(f"{name} applies to the modes modelactor and ripper")
-    for name in ("ripper", "ripper_ignore_cpu_ram_cap"):
-        if given[name] and mode != "ripper":
-            raise SettingsError(
-                f"{name} is set and the mode is {mode}", hint="mode='ripper', or leave it out"
-            )
+    if given["ripper"] and mode != "ripper":
+        raise SettingsError(
+            f"ripper is set and the mode is {mode}", hint="mode='ripper', or leave it out"
+        )
+    if given["ripper_ignore_cpu_ram_cap"] and mode != "ripper":
+        without_effect(
+            "ripper_ignore_cpu_ram_cap=True",
+            f"the mode is {mode}; ignore_cpu_ram_cap is for every mode",
+        )
     if (given["start_time"] is None) != (given["end_time"] is None):
         raise SettingsError("start_time and end_time belong together: give both, or neither")
     if given["start_time"] is None and (given["timechunk_dt"], given["waveform_overlap"]) != (1, 0):
@@ -331,13 +360,15 @@ def _stated(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _find_configuration(given: Mapping[str, Any]) -> BestConfiguration | None:
     """The configuration that a benchmark found and this run is to take."""
-    if given["best_usecase_config"] != (given["csv_dir"] is not None):
+    if not given["best_usecase_config"]:
+        if given["csv_dir"] is not None:
+            without_effect(f"csv_dir={str(given['csv_dir'])!r}", "best_usecase_config is not set")
+        return given["configuration"]
+    if given["csv_dir"] is None:
         raise SettingsError(
-            "best_usecase_config=True and csv_dir belong together: give both, or neither",
+            "best_usecase_config=True needs csv_dir",
             hint="csv_dir is the folder that EvaluateSystem wrote its CSV files to",
         )
-    if not given["best_usecase_config"]:
-        return given["configuration"]
     if given["configuration"] is not None:
         raise SettingsError("best_usecase_config and configuration exclude each other")
     from eqcctpro.evaluation import finders

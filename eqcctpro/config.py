@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from eqcctpro.errors import SettingsError
+from eqcctpro.notices import one_warning, without_effect
 from eqcctpro.places import Place, as_place
 from eqcctpro.times import parse_utc
 
@@ -52,6 +53,15 @@ Threshold = Field(
     default=None, gt=0, lt=1, description="Least probability; None takes the weights' own"
 )
 
+
+#: Settings of GPU memory, which say nothing to a run on the CPU.
+GPU_SETTINGS = ("vram_mb", "max_vram_mb", "gpu_vram_safety_cap", "cudnn_headroom")
+
+#: Arguments of SeisBench's ``annotate`` and ``classify`` that do not change picks.
+_NO_MATTER = {
+    "copy": "waveforms are always left as they are",
+    "parallelism": "workers and threads say how much is done at once",
+}
 
 # Names of a store's options that would put a secret into the files of a run.
 _SECRET = ("key", "secret", "token", "password", "credential")
@@ -173,6 +183,18 @@ class PickConfig(BaseModel):
         rest = {name: value for name, value in arguments.items() if name != "batch_size"}
         return {**values, "model_arguments": rest, "batch_size": arguments["batch_size"]}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _arguments_that_matter(cls, values: Any) -> Any:
+        arguments = values.get("model_arguments") or {}
+        if not isinstance(arguments, Mapping) or not _NO_MATTER.keys() & arguments.keys():
+            return values
+        for name, reason in _NO_MATTER.items():
+            if name in arguments:
+                without_effect(f"{name}={arguments[name]}", reason)
+        rest = {name: value for name, value in arguments.items() if name not in _NO_MATTER}
+        return {**values, "model_arguments": rest}
+
     @field_validator("input", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
@@ -268,16 +290,42 @@ class PickConfig(BaseModel):
             self.runtime not in ("auto", "openvino") or self.device != "cpu"
         ):
             raise ValueError(f"precision: {self.precision} needs the runtime openvino and a CPU")
-        if self.runtime != "tensorflow" and self.inter_threads not in (None, 1):
-            raise ValueError(
-                f"inter_threads: only 1 with the runtime {self.runtime}, which executes one "
-                "operator after the other; tensorflow takes more"
-            )
-        if not self.gpu_ids:
-            for name in ("vram_mb", "max_vram_mb", "gpu_vram_safety_cap", "cudnn_headroom"):
-                if getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name}: this run uses no GPU")
         return self
+
+    @model_validator(mode="after")
+    def _with_effect(self) -> PickConfig:
+        """Put settings that cannot have an effect back to their defaults, and say so."""
+        if self.runtime != "tensorflow" and self.inter_threads not in (None, 1):
+            self._leave_out(
+                "inter_threads",
+                f"the runtime {self.runtime} executes one operator after the other; "
+                "tensorflow takes more",
+            )
+        for name in () if self.gpu_ids else GPU_SETTINGS:
+            if getattr(self, name) != type(self).model_fields[name].default:
+                self._leave_out(name, "this run uses no GPU")
+        return self
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        value = getattr(self, name)
+        shown = f"{value:g}" if isinstance(value, float) else value
+        without_effect(f"{name}={shown}", reason)
+        self.__dict__[name] = type(self).model_fields[name].default
+        self.model_fields_set.discard(name)
+
+    def without(self, name: str, reason: str) -> PickConfig:
+        """The same settings less one that has no effect, which is said.
+
+        Parameters
+        ----------
+        name : str
+            A field.
+        reason : str
+            Why it has none.
+        """
+        copy = self.model_copy()
+        copy._leave_out(name, reason)
+        return copy
 
     @property
     def start_ns(self) -> int | None:
@@ -296,9 +344,13 @@ class PickConfig(BaseModel):
 
     @classmethod
     def checked(cls, **values: Any) -> PickConfig:
-        """Validate, and report everything that is wrong in one `SettingsError`."""
+        """Validate, and report everything that is wrong in one `SettingsError`.
+
+        Settings that have no effect are left out, and named by one `SettingsWarning`.
+        """
         try:
-            return cls(**values)
+            with one_warning():
+                return cls(**values)
         except ValidationError as error:
             raise SettingsError("; ".join(sentences(error, cls))) from error
 

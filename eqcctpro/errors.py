@@ -21,7 +21,8 @@
     +-- ResourceError            there is not enough memory, on the machine or on a GPU
     +-- EvaluationError          no trial of a benchmark succeeded
 
-An error carries the exit code that the command line ends with.
+An error carries the exit code that the command line ends with.  `SettingsWarning` is no error:
+Python's `warnings` give it where a setting has no effect.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ __all__ = [
     "ResumeError",
     "RuntimeUnavailableError",
     "SettingsError",
+    "SettingsWarning",
     "UnknownModelError",
     "WeightsError",
     "WeightsNotFoundError",
@@ -83,6 +85,10 @@ class SettingsError(EQCCTProError, ValueError):
     """A parameter, command-line option or configuration file is wrong."""
 
     exit_code = 2
+
+
+class SettingsWarning(UserWarning):
+    """Settings that were accepted and have no effect in this run, with the reasons."""
 
 
 class ResumeError(SettingsError):

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from eqcctpro.errors import SettingsError
+from eqcctpro.notices import without_effect
 
 __all__ = ["device_of", "model_name", "require"]
 
@@ -33,19 +34,31 @@ def model_name(given: Mapping[str, Any]) -> str:
     raise SettingsError(f"model_type: {kind!r} is not known", hint="use 'seisbench' or 'eqcct'")
 
 
-def device_of(use_gpu: bool, selected_gpus: Sequence[int] | None) -> str:
+def device_of(use_gpu: bool, selected_gpus: Sequence[int] | None, *, several: bool = True) -> str:
     """``cpu`` or ``cuda:0,1``.
 
-    Raises
-    ------
-    SettingsError
-        GPUs are named although none shall be used.
+    Parameters
+    ----------
+    use_gpu : bool
+    selected_gpus : sequence of int or None
+        CUDA devices; None, or none, takes those that CUDA shows to this process, as EQCCTPro
+        does.
+    several : bool
+        Whether more than one can be used.
     """
     if not use_gpu:
         if selected_gpus:
-            raise SettingsError("selected_gpus needs use_gpu=True")
+            without_effect(f"selected_gpus={list(selected_gpus)}", "this run uses no GPU")
         return "cpu"
-    return "cuda:" + ",".join(str(gpu) for gpu in selected_gpus or (0,))
+    gpus = list(selected_gpus or _visible_gpus())
+    return "cuda:" + ",".join(str(gpu) for gpu in (gpus if several or selected_gpus else gpus[:1]))
+
+
+def _visible_gpus() -> Sequence[int]:
+    """Numbers of all GPUs; of the first one where none is seen, which the run will say."""
+    from eqcctpro.resources.nvml import read_gpus
+
+    return [gpu.index for gpu in read_gpus()[0]] or [0]
 
 
 def require(given: Mapping[str, Any], *names: str) -> None:

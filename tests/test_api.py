@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ import pytest
 
 import eqcctpro
 from eqcctpro import RunEQCCTPro
-from eqcctpro.errors import SettingsError
+from eqcctpro.errors import SettingsError, UnknownModelError, WeightsNotFoundError
+from eqcctpro.resources.nvml import Gpu
 
 HEAVY = [
     "torch",
@@ -175,12 +177,7 @@ def test_parameter_reaches_the_settings(given: dict[str, Any], expected: dict[st
         ({"number_of_concurrent_station_predictions": 0}, "workers"),
         ({"number_of_concurrent_timechunk_predictions": 0}, "concurrent_timechunks"),
         ({"intra_threads": 0}, "threads"),
-        ({"inter_threads": 2}, "inter_threads"),
         ({"ram_safety_cap": 0.99}, "ram_safety_cap"),
-        ({"vram_mb": 2000}, "vram_mb"),
-        ({"gpu_vram_safety_cap": 0.5}, "gpu_vram_safety_cap"),
-        ({"cudnn_headroom": 0.5}, "cudnn_headroom"),
-        ({"selected_gpus": [0]}, "selected_gpus"),
         ({"stations2use": 0}, "stations_at_most"),
         ({"start_time": "2024-12-15 12:00:00"}, "end_time"),
         ({"end_time": "2024-12-15 12:00:00"}, "start_time"),
@@ -213,13 +210,174 @@ def test_parameter_reaches_the_settings(given: dict[str, Any], expected: dict[st
         ({"mode": "local", "tmp_dir": "/tmp"}, "tmp_dir"),
         ({"mode": "local", "number_of_concurrent_timechunk_predictions": 2}, "timechunk_pred"),
         ({"mode": "local", "ripper": True}, "ripper is set and the mode is local"),
-        ({"ripper_ignore_cpu_ram_cap": True}, "ripper_ignore_cpu_ram_cap is set"),
     ],
 )
 def test_wrong_parameter_is_named_before_any_work(given: dict[str, Any], names: str) -> None:
     with pytest.raises(SettingsError, match=names) as caught:
         RunEQCCTPro(**(SEISBENCH | given))
     assert caught.value.exit_code == 2
+
+
+GPU = "this run uses no GPU"
+PHASENET = {"seisbench_parent_model": "PhaseNet"}
+
+
+@pytest.mark.parametrize(
+    ("given", "words", "settled"),
+    [
+        ({"vram_mb": 2000}, f"vram_mb=2000 has no effect: {GPU}", {"vram_mb": None}),
+        ({"max_vram_mb": 2000}, f"max_vram_mb=2000 has no effect: {GPU}", {"max_vram_mb": None}),
+        ({"cudnn_headroom": 0.5}, "cudnn_headroom=0.5", {"cudnn_headroom": 0.25}),
+        ({"gpu_vram_safety_cap": 0.5}, "gpu_vram_safety_cap=0.5", {"gpu_vram_safety_cap": 0.95}),
+        ({"selected_gpus": [0, 1]}, r"selected_gpus=\[0, 1\] has no effect", {"device": "cpu"}),
+        ({"inter_threads": 4}, "inter_threads=4 has no effect", {"inter_threads": None}),
+        ({"csv_dir": "csv"}, "csv_dir='csv' has no effect", {"mode": "modelactor"}),
+        (
+            {"ripper_ignore_cpu_ram_cap": True},
+            "ripper_ignore_cpu_ram_cap=True has no effect: the mode is modelactor",
+            {"ignore_ram_cap": False},
+        ),
+        (
+            {"model_arguments": {"copy": True, "parallelism": 4, "overlap": 0.5}},
+            "copy=True has no effect.*parallelism=4 has no effect",
+            {"model_arguments": {"overlap": 0.5}},
+        ),
+        (
+            PHASENET | {"Detection_threshold": 0.3},
+            "detection_threshold=0.3 has no effect: PhaseNet/original yields no detections",
+            {"detection_threshold": None},
+        ),
+        (
+            PHASENET | {"Detection_threshold": 0.3, "vram_mb": 2500, "cudnn_headroom": 0.2},
+            "vram_mb=2500.*cudnn_headroom=0.2.*detection_threshold=0.3",
+            {"detection_threshold": None, "vram_mb": None},
+        ),
+    ],
+)
+def test_what_has_no_effect_is_accepted_and_said_once(
+    seisbench_cache: Path, given: dict[str, Any], words: str, settled: dict[str, Any]
+) -> None:
+    assert seisbench_cache.is_dir()  # PhaseNet is there
+    with pytest.warns(eqcctpro.SettingsWarning, match=words) as caught:
+        found = RunEQCCTPro(**(SEISBENCH | given)).config
+    (warning,) = caught
+    assert Path(warning.filename) == Path(__file__)
+    assert {name: getattr(found, name) for name in settled} == settled
+
+
+def test_the_command_line_says_what_has_no_effect(
+    cli: Callable[..., Any], seisbench_cache: Path, labelled: Path, tmp_path: Path
+) -> None:
+    assert seisbench_cache.is_dir()
+    source = next(labelled.glob("*/*"))
+    options = ("--model", "PhaseNet/original", "--runtime", "torch", "--no-overview")
+    options += ("--detection-threshold", "0.3", "--vram-mb", "2500", "--set", "copy=True")
+    loud = cli("pick", source, "-o", tmp_path / "loud", *options)
+    assert loud.exit_code == 0, loud.stderr
+    for words in (
+        f"vram_mb=2500 has no effect: {GPU}",
+        "copy=True has no effect",
+        "warning: detection_threshold=0.3 has no effect: PhaseNet/original yields no detections",
+    ):
+        assert loud.stderr.count(words) == 1, words
+    quiet = cli("pick", source, "-o", tmp_path / "quiet", "-q", *options)
+    assert (quiet.exit_code, quiet.stderr) == (0, "")
+
+
+def test_what_equals_the_defaults_is_no_warning() -> None:
+    given = {
+        "vram_mb": None,
+        "gpu_vram_safety_cap": 0.95,
+        "cudnn_headroom": 0.25,
+        "inter_threads": 1,
+        "selected_gpus": [],
+        "Detection_threshold": 0.3,
+        "P_threshold": 0.001,
+        "S_threshold": 0.02,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        RunEQCCTPro(**(SEISBENCH | given))
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "words"),
+    [
+        ({"seisbench_parent_model": "PhaseNett"}, UnknownModelError, "PhaseNett"),
+        ({"seisbench_child_model": "./mine.pt"}, WeightsNotFoundError, "mine.pt"),
+        ({"seisbench_child_model": "a b"}, WeightsNotFoundError, "a b"),
+        ({"cpu_id_list": [0, 9999]}, SettingsError, r"cpu_id_list: cores \[9999\]"),
+        ({"best_usecase_config": True}, SettingsError, "needs csv_dir"),
+    ],
+)
+def test_model_cores_and_files_are_checked_before_the_run(
+    given: dict[str, Any], kind: type[Exception], words: str
+) -> None:
+    with pytest.raises(kind, match=words):
+        RunEQCCTPro(**(SEISBENCH | given))
+
+
+def test_missing_weight_file_is_named_before_the_run() -> None:
+    with pytest.raises(WeightsNotFoundError, match="nowhere"):
+        RunEQCCTPro(input_dir="in", output_dir="out", p_model_filepath="nowhere.h5")
+
+
+def test_the_model_is_checked_without_torch(seisbench_cache: Path) -> None:
+    code = f"""
+import warnings
+from eqcctpro import RunEQCCTPro
+warnings.simplefilter("ignore")
+config = RunEQCCTPro(**{SEISBENCH | PHASENET | {"Detection_threshold": 0.3}!r}).config
+assert config.detection_threshold is None
+"""
+    assert seisbench_cache.is_dir()
+    loaded = {name.partition(".")[0] for name in modules_after(code)}
+    assert not loaded & {"torch", "seisbench", "obspy", "tensorflow", "ray"}
+
+
+@pytest.mark.parametrize("gpus", [(), (0,), (0, 2)])
+def test_gpus_are_all_that_are_visible_unless_named(
+    gpus: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = tuple(Gpu(index, "GPU", str(index), 8e4, 8e4, 0.0) for index in gpus)
+    monkeypatch.setattr("eqcctpro.resources.nvml.read_gpus", lambda: (there, ""))
+    numbers = ",".join(map(str, gpus or (0,)))
+    assert settings(use_gpu=True)["device"] == f"cuda:{numbers}"
+    assert settings(use_gpu=True, selected_gpus=[])["device"] == f"cuda:{numbers}"
+    assert settings(use_gpu=True, mode="local")["device"] == "cuda:0"
+    assert settings(use_gpu=True, selected_gpus=[1])["device"] == "cuda:1"
+
+
+def test_what_classes_yield_is_what_their_models_say() -> None:
+    import seisbench.models as sbm
+
+    from eqcctpro.models.known_curves import known_curves
+    from eqcctpro.models.weights import WeightFiles
+
+    made = {
+        name: getattr(sbm, name)()
+        for name in ("CRED", "EQCCTP", "EQCCTS", "EQTransformer", "GPD", "OBSTransformer")
+    }
+    made |= {name: getattr(sbm, name)() for name in ("LFEDetect", "PhaseNet", "PhaseNetLight")}
+    made["GPD"] = sbm.GPD(phases=["P", "S", "N"])
+    for name, model in made.items():
+        weights = WeightFiles(name, "mine", Path("none"), None, "1", name, "path")
+        labels = [str(label) for label in model.labels or model.phases]
+        phases = {label for label in labels if label in {"P", "S"}}
+        assert known_curves(weights) == (phases, "Detection" in labels), name
+
+
+def test_a_threshold_without_effect_changes_no_pick(
+    seisbench_cache: Path, labelled: Path, pick: Callable[..., Any]
+) -> None:
+    """PhaseNet picks the same with and without EQCCTPro's Detection_threshold."""
+    assert seisbench_cache.is_dir()
+    source = next(labelled.glob("*/*"))
+    plain = pick(source, model="PhaseNet/original")
+    with pytest.warns(eqcctpro.SettingsWarning, match="yields no detections"):
+        given = pick(source, model="PhaseNet/original", detection_threshold=0.3)
+    assert given.summary["settings"]["detection_threshold"] is None
+    assert list(given.picks["time"]) == list(plain.picks["time"]) != []
 
 
 def test_all_that_is_wrong_is_said_at_once() -> None:

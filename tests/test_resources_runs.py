@@ -19,7 +19,7 @@ import psutil
 import pytest
 
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import ResourceError, SettingsError
+from eqcctpro.errors import ResourceError, SettingsError, SettingsWarning
 from eqcctpro.orchestration.dispatch import MemoryDeaths
 from eqcctpro.orchestration.placement import place_workers
 from eqcctpro.resources.hardware import BUDGET_VARIABLE, Gpu, Hardware
@@ -252,9 +252,11 @@ class TestPlacement:
         [{"vram_mb": 1000}, {"max_vram_mb": 1000}, {"gpu_vram_safety_cap": 0.5},
          {"cudnn_headroom": 0.5}],
     )  # fmt: skip
-    def test_settings_of_gpus_need_one(self, settings: dict[str, float]) -> None:
-        with pytest.raises(SettingsError, match=f"{next(iter(settings))}: this run uses no GPU"):
-            configured(**settings)
+    def test_settings_of_gpus_have_no_effect_without_one(self, settings: dict[str, float]) -> None:
+        (name,) = settings
+        with pytest.warns(SettingsWarning, match=f"{name}=.* has no effect: this run uses no GPU"):
+            config = configured(**settings)
+        assert getattr(config, name) == PickConfig.model_fields[name].default
 
     @pytest.mark.parametrize(
         "settings",

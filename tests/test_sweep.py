@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,9 +22,17 @@ import psutil
 import pytest
 
 from eqcctpro import EvaluateSystem
-from eqcctpro.errors import EQCCTProError, EvaluationError, InputError, SettingsError
+from eqcctpro.errors import (
+    EQCCTProError,
+    EvaluationError,
+    InputError,
+    SettingsError,
+    SettingsWarning,
+    UnknownModelError,
+    WeightsNotFoundError,
+)
 from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER, PUBLISHED_COLUMNS
-from eqcctpro.evaluation.grid import TrialSpec, concurrency_steps, station_count_steps
+from eqcctpro.evaluation.grid import TrialSpec, concurrency_steps, published_station_counts
 from eqcctpro.evaluation.store import TrialStore
 from eqcctpro.evaluation.sweep import Sweep
 from eqcctpro.evaluation.trial import TrialResult, run_trial
@@ -74,17 +83,134 @@ class Runner:
 
 
 class TestPlan:
-    def test_station_counts_are_eqcctpros_and_end_with_the_largest(self) -> None:
-        assert station_count_steps(1, 28, 1) == (1, 5, 10, 15, 20, 25, 28)
-        assert station_count_steps(50, 230, 25)[-2:] == (225, 230)
-        assert station_count_steps(1, 1, 1) == (1,)
+    @pytest.mark.parametrize(
+        ("most", "start", "step", "counts"),
+        [
+            # As EQCCTPro 0.8.2's generate_station_list answers.
+            (28, 1, 1, (10, 15, 20, 25, 26, 27, 28)),
+            (30, 1, 1, (10, 15, 20, 25, 30)),
+            (12, 1, 1, (10, 11, 12)),
+            (10, 1, 1, (10,)),
+            (7, 1, 1, (7,)),
+            (7, 3, 2, (7,)),
+            (1, 1, 1, (1,)),
+            (230, 50, 25, (50, 75, 100, 125, 150, 175, 200, 225)),
+            (12, 1, 5, (1, 6, 11)),
+        ],
+    )
+    def test_station_counts_are_those_of_eqcctpro(
+        self, settings: dict[str, Any], most: int, start: int, step: int, counts: tuple[int, ...]
+    ) -> None:
+        assert published_station_counts(most, start, step) == counts
+        del settings["station_counts"]
+        steps = {"starting_amount_of_stations": start, "station_list_step_size": step}
+        config = EvaluateSystem(**settings, stations2use=most, **steps).config
+        assert config.station_counts == counts
+
+    def test_station_counts_without_a_largest_one(self, settings: dict[str, Any]) -> None:
+        del settings["station_counts"]
+        assert EvaluateSystem(**settings).config.station_counts == tuple(range(10, 101, 5))
+        config = EvaluateSystem(
+            **settings, starting_amount_of_stations=20, station_list_step_size=30
+        ).config
+        assert config.station_counts == (20, 50, 80)
+        # All that there are, where the input holds fewer.
+        assert [len(one.station_set.stations) for one in Sweep(config).specs] == [6]
 
     def test_concurrency_steps(self) -> None:
         assert concurrency_steps(10, "percent") == (2, 4, 6, 8, 10)
+        assert concurrency_steps(10, "percent", 5) == (5, 6, 8, 10)
+        assert concurrency_steps(4, "percent", 5) == (4,)
         assert concurrency_steps(2, "percent") == (1, 2)
         assert concurrency_steps(12, "max") == (12,)
         assert concurrency_steps(3, (1, 2, 8)) == (1, 2)
         assert concurrency_steps(3, (5,)) == (3,)
+        assert concurrency_steps(5, "percent", 1, 3) == (1, 4, 5)
+        assert concurrency_steps(12, "percent", 2, 5) == (2, 7, 12)
+
+    @pytest.mark.parametrize(
+        ("given", "workers"),
+        [
+            ({}, [1, 2, 3, 4, 5]),
+            ({"min_conc_stations": 3}, [3, 4, 5]),
+            ({"conc_station_tasks_step_size": 3}, [1, 4, 5]),
+            ({"conc_station_tasks_step_size": 2, "min_conc_stations": 2}, [2, 4, 5]),
+            ({"conc_station_tasks_max_only": True}, [5]),
+            ({"concurrency_values": (2,)}, [2]),
+        ],
+    )
+    def test_stations_at_once(
+        self, settings: dict[str, Any], given: dict[str, Any], workers: list[int]
+    ) -> None:
+        settings |= {"modes": ("modelactor",), "station_counts": (5,)}
+        specs = Sweep(EvaluateSystem(**settings, **given).config).specs
+        assert [spec.config.workers for spec in specs] == workers
+
+    def test_the_memory_cap_of_ripper_is_that_of_no_other_mode(
+        self, settings: dict[str, Any]
+    ) -> None:
+        settings |= {"station_counts": (2,), "concurrency_values": (1,)}
+        both = {"modes": ("modelactor", "ripper"), "ripper_ignore_cpu_ram_cap": True}
+        specs = Sweep(EvaluateSystem(**(settings | both)).config).specs
+        assert {spec.config.mode: spec.config.ignore_ram_cap for spec in specs} == {
+            "modelactor": False,
+            "ripper": True,
+        }
+        alone = {"modes": None, "ripper_ignore_cpu_ram_cap": True}
+        with pytest.warns(SettingsWarning, match="no Ripper tasks"):
+            config = EvaluateSystem(**(settings | alone)).config
+        assert [spec.config.ignore_ram_cap for spec in Sweep(config).specs] == [False]
+        every = {"modes": None, "ignore_cpu_ram_cap": True}
+        specs = Sweep(EvaluateSystem(**(settings | every)).config).specs
+        assert [spec.config.ignore_ram_cap for spec in specs] == [True]
+
+    def test_what_has_no_effect_is_one_warning(self, settings: dict[str, Any]) -> None:
+        given = {
+            "selected_gpus": [0],
+            "max_vram_mb": 48000,
+            "cudnn_headroom": 0.3,
+            "inter_threads": 2,
+            "stations2use": 3,
+            "concurrency_values": (1,),
+            "min_conc_stations": 2,
+            "conc_station_tasks_max_only": True,
+            "model_arguments": {"copy": False},
+        }
+        with pytest.warns(SettingsWarning) as caught:
+            evaluation = EvaluateSystem(**settings, **given)
+        (warning,) = caught
+        for name in (*(set(given) - {"concurrency_values", "model_arguments"}), "copy"):
+            assert f"{name}=" in str(warning.message), name
+        assert warning.filename == __file__
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            Sweep(evaluation.config)  # and it is not said again
+
+    def test_a_trial_with_tensorflow_keeps_its_operators_at_a_time(
+        self, settings: dict[str, Any]
+    ) -> None:
+        settings |= {"runtimes": ("openvino", "tensorflow"), "station_counts": (2,)}
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            specs = Sweep(EvaluateSystem(**settings, inter_threads=2).config).specs
+        assert {spec.config.runtime: spec.config.inter_threads for spec in specs} == {
+            "openvino": None,
+            "tensorflow": 2,
+        }
+
+    def test_a_wrong_model_is_refused_before_any_trial(self, settings: dict[str, Any]) -> None:
+        with pytest.raises(UnknownModelError, match="PhaseNot"):
+            EvaluateSystem(**(settings | {"seisbench_parent_model": "PhaseNot"}))
+        with pytest.raises(WeightsNotFoundError, match="no weight file"):
+            EvaluateSystem(**(settings | {"seisbench_child_model": "./none.pt"}))
+        absent = EvaluateSystem(**(settings | {"seisbench_child_model": "not_there"}))
+        with pytest.raises(WeightsNotFoundError, match="not_there"):
+            absent.evaluate(quiet=True)
+        assert not (settings["csv_dir"] / "cpu_test_results.csv").exists()
+
+    def test_one_folder_serves_as_both(self, settings: dict[str, Any]) -> None:
+        del settings["output_dir"]
+        assert EvaluateSystem(**settings).config.pick.output == settings["csv_dir"]
 
     def test_all_configurations_of_a_cell_pick_the_same_stations(
         self, settings: dict[str, Any]
@@ -137,6 +263,13 @@ class TestPlan:
             ({"min_cpu_amount": 999}, "min_cpu_amount"),
             ({"start_time": "2024-12-15 12:00:00"}, "start_time and end_time"),
             ({"baselines": ("excel",)}, "excel"),
+            ({"cpu_id_list": [0, 9999]}, r"cores \[9999\] are not available"),
+            ({"min_conc_stations": 0}, "min_conc_stations"),
+            ({"output_dir": None, "csv_dir": None}, "output_dir must be given"),
+            (
+                {"station_counts": None, "starting_amount_of_stations": 200},
+                "starting_amount_of_stations: 200 of at most 100",
+            ),
         ],
     )
     def test_wrong_settings_are_refused_before_anything_runs(
@@ -473,5 +606,5 @@ def test_settings_error_names_the_input(settings: dict[str, Any], tmp_path: Path
     shutil.rmtree(settings["input_dir"])
     with pytest.raises(InputError, match="does not exist"):
         EvaluateSystem(**settings).evaluate()
-    with pytest.raises(SettingsError, match="selected_gpus"):
-        EvaluateSystem(**settings, selected_gpus=[0])
+    with pytest.raises(SettingsError, match="start_time and end_time"):
+        EvaluateSystem(**settings, start_time="2024-12-15 12:00:00")

@@ -41,6 +41,7 @@ app = typer.Typer(
     help="P and S arrivals from the waveforms of whole seismic networks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(pick)
 app.command()(status)

@@ -1,13 +1,15 @@
-"""How the command line reports errors."""
+"""How the command line reports errors and warnings."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 
-from eqcctpro.errors import EQCCTProError
+from eqcctpro.errors import EQCCTProError, SettingsWarning
 
 __all__ = ["INTERRUPTED", "reporting"]
 
@@ -16,10 +18,17 @@ INTERRUPTED = 130
 
 
 @contextmanager
-def reporting() -> Iterator[None]:
-    """Print an expected error and its hint to standard error, and end with its exit code."""
+def reporting(*, warn: bool = True) -> Iterator[None]:
+    """Print an expected error and its hint to standard error, and end with its exit code.
+
+    Parameters
+    ----------
+    warn : bool
+        Print warnings about settings, too.
+    """
     try:
-        yield
+        with _shown_warnings(warn):
+            yield
     except EQCCTProError as error:
         typer.echo(f"error: {error.message}", err=True)
         if error.hint is not None:
@@ -30,3 +39,19 @@ def reporting() -> Iterator[None]:
         if hint := getattr(error, "hint", None):
             typer.echo(f"hint: {hint}", err=True)
         raise typer.Exit(INTERRUPTED) from error
+
+
+@contextmanager
+def _shown_warnings(warn: bool) -> Iterator[None]:
+    with warnings.catch_warnings():
+        usual = warnings.showwarning
+
+        def show(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
+            if issubclass(category, SettingsWarning):
+                typer.echo(f"warning: {message}", err=True)
+            else:
+                usual(message, category, *rest, **named)
+
+        warnings.showwarning = show
+        warnings.simplefilter("always" if warn else "ignore", SettingsWarning)
+        yield

@@ -146,7 +146,7 @@ def evaluate(
         "batch_sizes": batch_sizes,
         "station_counts": station_counts,
     }
-    with reporting():
+    with reporting(warn=not quiet):
         values |= _axes(numbers)
         report = _evaluate(
             pick, values, joined(cpus), joined(gpus), quick=quick, dry_run=dry_run, quiet=quiet

@@ -337,7 +337,7 @@ def pick(
         "journal": journal,
         "item_timeout": item_timeout,
     }
-    with reporting():
+    with reporting(warn=not quiet):
         if resume and fresh:
             raise SettingsError("--resume and --fresh exclude each other")
         options["storage"] = _storage(storage)

@@ -71,7 +71,7 @@ def tune(
     it.  Exit code 11 means that the deadline is missed; others are as for `eqcctpro pick`.
     """
     pick: dict[str, Any] = {"input": tuple(inputs), "output": output, "model": model}
-    with reporting():
+    with reporting(warn=not quiet):
         tuner = _tuner(
             pick,
             names_of(modes or "local,modelactor"),

@@ -11,13 +11,14 @@ from typing import Any
 from eqcctpro.config import PickConfig
 from eqcctpro.evaluation.settings import PERCENT_STEPS, EvaluationConfig
 from eqcctpro.evaluation.station_sets import StationSet
+from eqcctpro.notices import gathered
 from eqcctpro.places import local_paths
 
 __all__ = [
     "COMPUTED",
     "TrialSpec",
     "concurrency_steps",
-    "station_count_steps",
+    "published_station_counts",
     "station_limit",
     "trial_specs",
 ]
@@ -73,26 +74,51 @@ class TrialSpec:
         return ", ".join(parts)
 
 
-def station_count_steps(start: int, most: int, step: int) -> tuple[int, ...]:
-    """EQCCTPro's station counts, with the largest one always among them.
+def published_station_counts(most: int, start: int = 1, step: int = 1) -> tuple[int, ...]:
+    """EQCCTPro 0.8.2's station counts up to a number of stations.
 
-    Start 1 and step 1 give 1, 5, 10, 15 ... and not every number, as one trial for each
-    number of stations would take days.
+    Parameters
+    ----------
+    most : int
+        ``stations2use``.
+    start, step : int
+        ``starting_amount_of_stations`` and ``station_list_step_size``.
+
+    Returns
+    -------
+    tuple of int
+        Below ten stations all of them and nothing else.  With start 1 and step 1 the multiples
+        of five from 10 on, and then every number from the last of them to `most`; else every
+        step from `start` on, which may leave out `most`.
     """
-    if start == 1 and step == 1:
-        counts = [1, *range(5, most, 5)]
-    else:
-        counts = list(range(start, most, step))
-    return tuple(dict.fromkeys([*(count for count in counts if count < most), most]))
+    if most < 10:
+        return (most,)
+    if start == step == 1:
+        last = most - most % 5
+        return (*range(10, last, 5), *range(last, most + 1))
+    return tuple(range(start, most + 1, step))
 
 
 def concurrency_steps(
-    stations: int, wanted: tuple[int, ...] | str, least: int = 1
+    stations: int, wanted: tuple[int, ...] | str, least: int = 1, step: int | None = None
 ) -> tuple[int, ...]:
-    """How many stations are picked at once, for a number of stations."""
-    if wanted == "max":
-        return (stations,)
-    if wanted == "percent":
+    """How many stations are picked at once, for a number of stations.
+
+    Parameters
+    ----------
+    stations : int
+    wanted : tuple of int or {"percent", "max"}
+    least : int
+        Least number of ``"percent"`` and of `step`; of fewer stations all.
+    step : int, optional
+        In place of `wanted`: from `least` on by this step, and all.
+    """
+    least = min(least, stations)
+    if step is not None:
+        steps = [*range(least, stations, step), stations]
+    elif wanted == "max":
+        steps = [stations]
+    elif wanted == "percent":
         steps = [max(round(stations * percent / 100), least) for percent in PERCENT_STEPS]
     else:
         steps = [int(value) for value in wanted if int(value) <= stations] or [stations]
@@ -137,6 +163,8 @@ def _combinations(
             for mode in config.modes:
                 if mode == "local" and gpus > 1:
                     continue  # one process uses one GPU
+                free = config.ripper_ignores_ram_cap and mode == "ripper"
+                memory = {"ignore_ram_cap": True} if free else {}
                 for concurrent in _concurrent(config, mode, stations, timechunks):
                     for runtime in config.runtimes:
                         for batch_size in config.batch_sizes:
@@ -144,6 +172,7 @@ def _combinations(
                                 {
                                     **common,
                                     **concurrent,
+                                    **memory,
                                     "mode": mode,
                                     "runtime": runtime,
                                     "batch_size": batch_size,
@@ -162,7 +191,9 @@ def _concurrent(
     for chunks in config.timechunk_concurrency:
         if chunks > timechunks and chunks > min(config.timechunk_concurrency):
             continue
-        for workers in concurrency_steps(stations, config.concurrency):
+        for workers in concurrency_steps(
+            stations, config.concurrency, config.min_concurrency, config.concurrency_step
+        ):
             yield {"workers": workers, "concurrent_timechunks": min(chunks, timechunks)}
 
 
@@ -178,18 +209,19 @@ def _spec(
     environment: dict[str, Any],
 ) -> TrialSpec:
     base = {name: getattr(config.pick, name) for name in config.pick.model_fields_set}
-    run = PickConfig.checked(
-        **{
-            **base,
-            **changes,
-            "input": (chosen.folder,),
-            "layout": chosen.layout,
-            "stations": chosen.stations if chosen.shared_files else (),
-            "stations_at_most": None,
-            "formats": ("csv",),
-            "overview": False,
-        }
-    )
+    with gathered():  # a setting that only some trials heed was no mistake
+        run = PickConfig.checked(
+            **{
+                **base,
+                **changes,
+                "input": (chosen.folder,),
+                "layout": chosen.layout,
+                "stations": chosen.stations if chosen.shared_files else (),
+                "stations_at_most": None,
+                "formats": ("csv",),
+                "overview": False,
+            }
+        )
     settings = run.model_dump(mode="json", exclude=set(_WHERE_ONLY))
     # Trials keep the names that they had before there were these settings.
     settings = {k: v for k, v in settings.items() if v or k not in _LATER}

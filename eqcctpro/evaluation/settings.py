@@ -38,6 +38,13 @@ class EvaluationConfig(BaseModel):
     concurrency: tuple[int, ...] | Literal["percent", "max"] = Field(
         "percent", description="Workers; percent takes 20 to 100 % of the stations, max all"
     )
+    concurrency_step: int | None = Field(
+        None, ge=1, description="Instead: workers from the least on by this step, and all stations"
+    )
+    min_concurrency: int = Field(1, ge=1, description="Least workers of percent and of the step")
+    ripper_ignores_ram_cap: bool = Field(
+        False, description="Ripper trials start all workers that are asked for"
+    )
     timechunk_concurrency: tuple[int, ...] = Field((1,), description="Time chunks at once")
     modes: tuple[Mode, ...] = Field(("modelactor",), description="Modes to compare")
     runtimes: tuple[Runtime, ...] = Field(("auto",), description="Runtimes to compare")

@@ -23,6 +23,8 @@ from eqcctpro.evaluation.settings import EvaluationConfig
 from eqcctpro.evaluation.station_sets import StationSets
 from eqcctpro.evaluation.store import TrialStore
 from eqcctpro.evaluation.trial import TrialResult, run_trial
+from eqcctpro.notices import one_warning
+from eqcctpro.orchestration.model_choice import prepare_model
 from eqcctpro.orchestration.outputs import package_versions
 from eqcctpro.orchestration.placement import check_gpus
 from eqcctpro.orchestration.runlog import run_log
@@ -123,9 +125,10 @@ class Sweep:
     """
 
     def __init__(self, config: EvaluationConfig) -> None:
-        self.config = config
-        pick = config.pick
         _check_names(config)
+        with one_warning():
+            config = config.model_copy(update={"pick": prepare_model(config.pick)})
+        self.config, pick = config, config.pick
         if pick.gpu_ids:
             check_gpus(pick, read_hardware())
         check_writable(pick.output)

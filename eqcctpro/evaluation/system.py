@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
-from eqcctpro.evaluation.grid import station_count_steps
+from eqcctpro.evaluation.grid import published_station_counts
 from eqcctpro.evaluation.settings import EvaluationConfig
+from eqcctpro.notices import one_warning, without_effect
 from eqcctpro.parameters import device_of, model_name
-from eqcctpro.resources.hardware import available_cores
+from eqcctpro.resources.hardware import available_cores, require_cores
 
 if TYPE_CHECKING:
     from eqcctpro.evaluation.sweep import EvaluationReport, Listener
@@ -21,8 +23,8 @@ __all__ = ["EvaluateSystem"]
 
 PathLike = str | Path
 
-# EQCCTPro's station counts where none are given: 10, 15 ... 100.
-_USUAL_STATIONS = tuple(range(10, 101, 5))
+# EQCCTPro's largest number of stations, where none is given.
+_MOST_STATIONS = 100
 
 
 class EvaluateSystem:
@@ -37,25 +39,32 @@ class EvaluateSystem:
     eval_mode : {"cpu", "gpu"}
     input_dir : path
         The archive; it is only read.
-    output_dir : path
-        Where trials work: everything is written below it and `csv_dir`.
+    output_dir : path, optional
+        Where trials work: everything is written below it and `csv_dir`; `csv_dir` by default.
     log_filepath : path, optional
         The log of the sweep.
     csv_dir : path, optional
         Where results are kept; `output_dir` by default.
     stations2use : int, optional
-        The most stations of a trial.  Without it 10, 15 ... 100, as far as there are so many.
+        The most stations of a trial, 100 by default.
     starting_amount_of_stations, station_list_step_size : int
-        First number of stations, and the step up to `stations2use`.
+        First number of stations, and the step up to `stations2use`: EQCCTPro 0.8.2's numbers.
+        From 1 by 1 it takes 10, 15 ... and every number from the last multiple of five on, but
+        without `stations2use` only 10, 15 ... 100; otherwise the numbers as given, which need
+        not reach `stations2use`; below ten stations only `stations2use`.  Numbers that the
+        input lacks are replaced by all stations.
+    station_counts : sequence of int, optional
+        Our own parameter: these numbers of stations, instead of the three above.
     cpu_id_list : list of int, optional
         Cores to use; all by default.
     min_cpu_amount, cpu_test_step_size : int
         Trials use the first `min_cpu_amount` cores, then a step more, up to all of them.
     min_gpu_amount : int
         Trials use the first so many of `selected_gpus`, then one more each, up to all.
-    conc_station_tasks_step_size : int
-        Step of the number of stations that are picked at once, from `min_conc_stations` up to
-        all; 0 takes 20, 40, 60, 80 and 100 % of the stations.
+    conc_station_tasks_step_size, min_conc_stations : int
+        Step of the number of stations that are picked at once, from `min_conc_stations` on, and
+        always all; 0 takes 20, 40, 60, 80 and 100 % of the stations, but not fewer than
+        `min_conc_stations`.
     conc_station_tasks_max_only : bool
         Only pick all stations at once.
     concurrency_values : sequence of int, optional
@@ -64,6 +73,8 @@ class EvaluateSystem:
         Step of the number of time chunks that are worked on at once; 0 takes only one.
     ripper : bool
         Measure Ripper tasks instead of persistent actors.
+    ripper_ignore_cpu_ram_cap : bool
+        Ripper trials start all workers that are asked for, whatever the memory.
     modes : sequence of {"local", "modelactor", "ripper"}, optional
         Overrides `ripper`.
     runtimes, batch_sizes : sequence, optional
@@ -89,7 +100,7 @@ class EvaluateSystem:
         As in `eqcctpro.RunEQCCTPro`.
     tmp_dir, model_type, seisbench_parent_model, seisbench_child_model
         As in `eqcctpro.RunEQCCTPro`.
-    ripper_ignore_cpu_ram_cap, ignore_cpu_ram_cap, bandpass, model_arguments
+    ignore_cpu_ram_cap, bandpass, model_arguments
         As in `eqcctpro.RunEQCCTPro`.
 
     Attributes
@@ -100,13 +111,21 @@ class EvaluateSystem:
     ------
     SettingsError
         A parameter cannot be honoured.
+    UnknownModelError, WeightsNotFoundError, WeightsError
+        There is no such model or file of weights, or it is damaged.  Weights that are to be
+        downloaded are looked for by `evaluate`, before the first trial.
+
+    Warns
+    -----
+    SettingsWarning
+        Parameters have no effect, as in `eqcctpro.RunEQCCTPro`.
     """
 
     def __init__(
         self,
         eval_mode: str,
         input_dir: PathLike,
-        output_dir: PathLike,
+        output_dir: PathLike | None = None,
         log_filepath: PathLike | None = None,
         csv_dir: PathLike | None = None,
         p_model_filepath: PathLike | None = None,
@@ -160,57 +179,23 @@ class EvaluateSystem:
         model_arguments: Mapping[str, Any] | None = None,
     ) -> None:
         given = {name: value for name, value in locals().items() if name != "self"}
-        _check(given)
-        timed = start_time is not None and end_time is not None
-        cores = tuple(cpu_id_list) if cpu_id_list is not None else tuple(available_cores())
-        gpus = eval_mode.lower() == "gpu"
-        pick = PickConfig.checked(
-            input=input_dir,
-            output=output_dir,
-            log_file=log_filepath,
-            model=model_name(given),
-            p_model=p_model_filepath,
-            s_model=s_model_filepath,
-            start=start_time,
-            end=end_time,
-            timechunk=timechunk_dt if timed else None,
-            overlap=waveform_overlap if timed else 0.0,
-            mode="modelactor",
-            device=device_of(gpus, selected_gpus),
-            threads=intra_threads,
-            inter_threads=None if inter_threads == 1 else inter_threads,
-            max_vram_mb=max_vram_mb,
-            gpu_vram_safety_cap=gpu_vram_safety_cap,
-            cudnn_headroom=cudnn_headroom,
-            cpu_ids=cores,
-            ram_safety_cap=ram_safety_cap,
-            ignore_ram_cap=ignore_cpu_ram_cap or ripper_ignore_cpu_ram_cap,
-            ray_temp_dir=tmp_dir,
-            p_threshold=P_threshold,
-            s_threshold=S_threshold,
-            detection_threshold=Detection_threshold,
-            bandpass=bandpass,
-            model_arguments=dict(model_arguments or {}),
-        )
-        self.config = EvaluationConfig.checked(
-            pick=pick,
-            eval_mode=eval_mode.lower(),
-            csv_dir=csv_dir or output_dir,
-            cpu_counts=_steps(min_cpu_amount, len(cores), cpu_test_step_size),
-            gpu_counts=_steps(min_gpu_amount, len(pick.gpu_ids), 1) if gpus else (0,),
-            station_counts=station_counts or _station_counts(given),
-            concurrency=_concurrency(given),
-            timechunk_concurrency=_timechunks(given),
-            modes=modes or (("ripper",) if ripper else ("modelactor",)),
-            runtimes=runtimes,
-            batch_sizes=batch_sizes,
-            baselines=baselines,
-            repeats=repeats,
-            warm_ups=warm_ups,
-            seed=seed,
-            retry_failed=retry_failed,
-            trial_timeout_s=trial_timeout_s,
-        )
+        with one_warning():
+            _check(given)
+            pick = _picked(given)
+            self.config = EvaluationConfig.checked(
+                pick=pick,
+                eval_mode=eval_mode.lower(),
+                csv_dir=csv_dir or output_dir,
+                **_axes(given, pick),
+                runtimes=runtimes,
+                batch_sizes=batch_sizes,
+                baselines=baselines,
+                repeats=repeats,
+                warm_ups=warm_ups,
+                seed=seed,
+                retry_failed=retry_failed,
+                trial_timeout_s=trial_timeout_s,
+            )
 
     def evaluate(
         self, *, on_trial: Listener | None = None, quiet: bool = False
@@ -267,45 +252,132 @@ def _to_stderr(line: str) -> None:
 def _check(given: Mapping[str, Any]) -> None:
     if str(given["eval_mode"]).lower() not in {"cpu", "gpu"}:
         raise SettingsError(f"eval_mode: {given['eval_mode']!r} is not known", hint="cpu or gpu")
+    if given["output_dir"] is None and given["csv_dir"] is None:
+        raise SettingsError(
+            "output_dir must be given", hint="or csv_dir, which then serves as both"
+        )
     if not given["exact_resume_match"]:
         raise SettingsError(
             "exact_resume_match=False cannot be honoured: it would skip trials that nobody ran"
         )
     if (given["start_time"] is None) != (given["end_time"] is None):
         raise SettingsError("start_time and end_time belong together: give both, or neither")
-    for name in ("cpu_test_step_size", "station_list_step_size", "starting_amount_of_stations"):
+    at_least_one = ("cpu_test_step_size", "station_list_step_size", "starting_amount_of_stations")
+    for name in (*at_least_one, "min_conc_stations"):
         if given[name] < 1:
             raise SettingsError(f"{name}: {given[name]} is not 1 or more")
+    if given["stations2use"] is not None and given["stations2use"] < 1:
+        raise SettingsError(f"stations2use: {given['stations2use']} is not 1 or more")
     for name in ("conc_station_tasks_step_size", "conc_timechunk_tasks_step_size"):
         if given[name] < 0:
             raise SettingsError(f"{name}: {given[name]} is negative")
 
 
-def _steps(first: int, last: int, step: int) -> tuple[int, ...]:
+def _picked(given: Mapping[str, Any]) -> PickConfig:
+    """What every trial picks: fields of `PickConfig` from parameters, checked."""
+    from eqcctpro.orchestration.model_choice import check_model
+
+    timed = given["start_time"] is not None and given["end_time"] is not None
+    cores = given["cpu_id_list"]
+    require_cores(cores, "cpu_id_list")
+    same = ("max_vram_mb", "gpu_vram_safety_cap", "cudnn_headroom", "ram_safety_cap", "bandpass")
+    values: dict[str, Any] = {name: given[name] for name in same} | dict(
+        input=given["input_dir"],
+        output=given["output_dir"] or given["csv_dir"],
+        log_file=given["log_filepath"],
+        model=model_name(given),
+        p_model=given["p_model_filepath"],
+        s_model=given["s_model_filepath"],
+        start=given["start_time"],
+        end=given["end_time"],
+        timechunk=given["timechunk_dt"] if timed else None,
+        overlap=given["waveform_overlap"] if timed else 0.0,
+        mode="modelactor",
+        # An axis; here it says whether `inter_threads` has an effect in any trial.
+        runtime="tensorflow" if "tensorflow" in given["runtimes"] else "auto",
+        device=device_of(given["eval_mode"].lower() == "gpu", given["selected_gpus"]),
+        threads=given["intra_threads"],
+        inter_threads=None if given["inter_threads"] == 1 else given["inter_threads"],
+        cpu_ids=tuple(available_cores() if cores is None else cores),
+        ignore_ram_cap=given["ignore_cpu_ram_cap"],
+        ray_temp_dir=given["tmp_dir"],
+        p_threshold=given["P_threshold"],
+        s_threshold=given["S_threshold"],
+        detection_threshold=given["Detection_threshold"],
+        model_arguments=dict(given["model_arguments"] or {}),
+    )
+    return check_model(PickConfig.checked(**values))
+
+
+def _axes(given: Mapping[str, Any], pick: PickConfig) -> dict[str, Any]:
+    """Fields of `EvaluationConfig` that span the trials."""
+    modes = given["modes"] or (("ripper",) if given["ripper"] else ("modelactor",))
+    if given["ripper"] and "ripper" not in modes:
+        without_effect("ripper=True", "modes names what is measured")
+    free = given["ripper_ignore_cpu_ram_cap"]
+    if free and "ripper" not in modes:
+        without_effect(
+            "ripper_ignore_cpu_ram_cap=True",
+            "no Ripper tasks are measured; ignore_cpu_ram_cap is for every mode",
+        )
+    cores, gpus = len(pick.cpu_ids or ()), len(pick.gpu_ids)
+    return {
+        "modes": modes,
+        "cpu_counts": _steps("min_cpu_amount", given, cores, given["cpu_test_step_size"]),
+        "gpu_counts": _steps("min_gpu_amount", given, gpus, 1) if gpus else (0,),
+        "station_counts": _station_counts(given),
+        **_concurrency(given),
+        "timechunk_concurrency": _timechunks(given),
+        "ripper_ignores_ram_cap": bool(free),
+    }
+
+
+def _steps(name: str, given: Mapping[str, Any], last: int, step: int) -> tuple[int, ...]:
     """From the first number to the last one, which is always among them."""
+    first = given[name]
     if not 1 <= first <= last:
-        raise SettingsError(f"min_cpu_amount or min_gpu_amount: {first} of {last} that there are")
+        raise SettingsError(f"{name}: {first} of {last} that there are")
     return tuple(dict.fromkeys([*range(first, last, step), last]))
 
 
 def _station_counts(given: Mapping[str, Any]) -> tuple[int, ...]:
-    most = given["stations2use"]
-    if most is None:
-        return _USUAL_STATIONS
-    first = min(given["starting_amount_of_stations"], most)
-    return station_count_steps(first, most, given["station_list_step_size"])
+    """Those that are named, or EQCCTPro's."""
+    names = ("stations2use", "starting_amount_of_stations", "station_list_step_size")
+    most, start, step = (given[name] for name in names)
+    if given["station_counts"]:
+        _unused(given, names, "station_counts names the numbers of stations")
+        return tuple(given["station_counts"])
+    if most is None and start == step == 1:
+        return tuple(range(10, _MOST_STATIONS + 1, 5))
+    counts = published_station_counts(most or _MOST_STATIONS, start, step)
+    if not counts:
+        raise SettingsError(
+            f"starting_amount_of_stations: {start} of at most {most or _MOST_STATIONS}",
+            hint="stations2use is the largest number",
+        )
+    return counts
 
 
-def _concurrency(given: Mapping[str, Any]) -> Any:
+def _concurrency(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Fields of `EvaluationConfig` that say how many stations are picked at once."""
+    least, step = given["min_conc_stations"], given["conc_station_tasks_step_size"]
+    steps = ("min_conc_stations", "conc_station_tasks_step_size")
     if given["concurrency_values"] is not None:
-        return tuple(given["concurrency_values"])
+        reason = "concurrency_values names the numbers"
+        _unused(given, (*steps, "conc_station_tasks_max_only"), reason)
+        return {"concurrency": tuple(given["concurrency_values"])}
     if given["conc_station_tasks_max_only"]:
-        return "max"
-    step = given["conc_station_tasks_step_size"]
-    if step == 0:
-        return "percent"
-    most = max(given["station_counts"] or _station_counts(given))
-    return tuple(range(given["min_conc_stations"], most + 1, step))
+        _unused(given, steps, "conc_station_tasks_max_only is set")
+        return {"concurrency": "max"}
+    return {"concurrency": "percent", "min_concurrency": least, "concurrency_step": step or None}
+
+
+def _unused(given: Mapping[str, Any], names: Sequence[str], reason: str) -> None:
+    """Say of parameters that were given that they have no effect."""
+    defaults = signature(EvaluateSystem).parameters
+    for name in names:
+        if given[name] != defaults[name].default:
+            without_effect(f"{name}={given[name]}", reason)
 
 
 def _timechunks(given: Mapping[str, Any]) -> tuple[int, ...]:

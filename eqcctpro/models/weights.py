@@ -41,6 +41,7 @@ __all__ = [
     "class_of_file",
     "find_weights",
     "list_local",
+    "may_be_fetched",
     "split_name",
 ]
 
@@ -131,6 +132,15 @@ def check_child(child: str) -> str:
             hint="names have letters, digits and _ . + -; paths must exist",
         )
     return child
+
+
+def may_be_fetched(parent: str, child: str) -> bool:
+    """Whether weights that are not here may be downloaded: they are no path."""
+    return (
+        _CLASS_NAME.fullmatch(parent) is not None
+        and _CHILD_NAME.fullmatch(child) is not None
+        and not _looks_like_path(child)
+    )
 
 
 def find_weights(parent: str, child: str, *, fetch: bool = True) -> WeightFiles:

@@ -6,21 +6,37 @@ from dataclasses import replace
 
 from eqcctpro.archive.plan import Plan
 from eqcctpro.config import PickConfig
+from eqcctpro.errors import WeightsNotFoundError
+from eqcctpro.models.known_curves import known_curves
 from eqcctpro.models.locations import COMPOSED_CLASSES
 from eqcctpro.models.picker import Picker
-from eqcctpro.models.weights import WeightFiles, find_weights, split_name
+from eqcctpro.models.weights import WeightFiles, find_weights, may_be_fetched, split_name
 from eqcctpro.pipeline.annotations import CURVE_FOLDER
 from eqcctpro.pipeline.settings import PipelineSettings, resolve_settings
 from eqcctpro.windows.placement import window_step
 
-__all__ = ["describe", "expected_windows", "find_run_weights"]
+__all__ = [
+    "check_model",
+    "describe",
+    "expected_windows",
+    "find_run_weights",
+    "fit_to_model",
+    "prepare_model",
+]
 
 
-def find_run_weights(config: PickConfig) -> WeightFiles:
-    """The weight files that a configuration names."""
+def find_run_weights(config: PickConfig, *, fetch: bool = True) -> WeightFiles:
+    """The weight files that a configuration names.
+
+    Parameters
+    ----------
+    config : PickConfig
+    fetch : bool
+        Whether they may be downloaded.
+    """
     parent, child = split_name(config.model)
     if parent not in COMPOSED_CLASSES:
-        return find_weights(parent, child)
+        return find_weights(parent, child, fetch=fetch)
     from eqcctpro.models.eqcct import find_eqcct
 
     return find_eqcct(
@@ -28,14 +44,101 @@ def find_run_weights(config: PickConfig) -> WeightFiles:
         p_model=config.p_model,
         s_model=config.s_model,
         variant=config.model_arguments.get("variant", "eqcctpro"),
+        fetch=fetch,
     )
 
 
-def describe(config: PickConfig, weights: WeightFiles) -> tuple[Picker, PipelineSettings]:
-    """The model that a configuration names, and the settings of its pipeline."""
+def check_model(config: PickConfig) -> PickConfig:
+    """Find out before a run what is wrong with its model, without torch and without a network.
+
+    Weights that are not on this machine yet, and a class that is known too little, are left to
+    the run.
+
+    Returns
+    -------
+    PickConfig
+        Without thresholds of what the model does not yield, with a `SettingsWarning`.
+
+    Raises
+    ------
+    UnknownModelError, WeightsNotFoundError, WeightsError
+        There is no such class or file, or it is damaged.
+    SettingsError
+        An argument is wrong.
+    """
+    try:
+        weights = find_run_weights(config, fetch=False)
+    except WeightsNotFoundError:
+        named = [path for path in (config.p_model, config.s_model) if path is not None]
+        if not named and may_be_fetched(*split_name(config.model)):
+            return config
+        raise
+    curves = known_curves(weights)
+    return config if curves is None else _without_thresholds(config, weights.name, *curves)
+
+
+def prepare_model(config: PickConfig) -> PickConfig:
+    """Find, fetch and load a run's model once, to learn what is wrong with it before any work.
+
+    Returns
+    -------
+    PickConfig
+        As `fit_to_model` returns it.
+
+    Raises
+    ------
+    ModelError
+        There are no such weights, or they cannot be used.
+    SettingsError
+        A threshold or argument does not fit the model.
+    """
     from eqcctpro.runtimes.select import load_picker
 
+    weights = find_run_weights(config)
     picker = load_picker(weights)
+    config = fit_to_model(config, picker)
+    describe(config, weights, picker)
+    return config
+
+
+def fit_to_model(config: PickConfig, picker: Picker) -> PickConfig:
+    """The settings without thresholds of what the model does not yield, with a warning."""
+    initials = frozenset(phase[:1].upper() for phase in picker.phases)
+    return _without_thresholds(config, picker.name, initials, picker.detection_label is not None)
+
+
+def _without_thresholds(
+    config: PickConfig, name: str, phases: frozenset[str], detects: bool
+) -> PickConfig:
+    for initial in ("P", "S"):
+        field = f"{initial.lower()}_threshold"
+        if initial not in phases and getattr(config, field) is not None:
+            config = config.without(field, f"{name} yields no {initial} picks")
+    if not detects and config.detection_threshold is not None:
+        config = config.without("detection_threshold", f"{name} yields no detections")
+    return config
+
+
+def describe(
+    config: PickConfig, weights: WeightFiles, picker: Picker | None = None
+) -> tuple[Picker, PipelineSettings]:
+    """The model that a configuration names, and the settings of its pipeline.
+
+    Parameters
+    ----------
+    config : PickConfig
+    weights : WeightFiles
+    picker : Picker, optional
+        The model, where it was described before.
+
+    Raises
+    ------
+    SettingsError
+        A threshold or argument does not fit the model.
+    """
+    from eqcctpro.runtimes.select import load_picker
+
+    picker = picker or load_picker(weights)
     arguments = dict(config.model_arguments)
     if weights.variant:
         arguments.pop("variant", None)

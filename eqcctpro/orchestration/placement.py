@@ -16,7 +16,7 @@ from eqcctpro.resources.footprints import (
     save_footprints,
     worst_footprint,
 )
-from eqcctpro.resources.hardware import Hardware, available_cores, read_hardware, usable_cores
+from eqcctpro.resources.hardware import Hardware, read_hardware, require_cores, usable_cores
 
 __all__ = [
     "Placement",
@@ -127,7 +127,7 @@ def place_workers(
     ResourceError
         There is not enough memory for a single worker.
     """
-    _check_cores(config)
+    require_cores(config.cpu_ids)
     cores = len(set(config.cpu_ids)) if config.cpu_ids else usable_cores()
     gpus = config.gpu_ids
     requested = 1 if config.mode == "local" else config.workers or len(gpus) or cores
@@ -156,13 +156,6 @@ def place_workers(
         vram_limits_mb=_vram_limits(plan, slots),
         plan=plan,
     )
-
-
-def _check_cores(config: PickConfig) -> None:
-    mine = available_cores()
-    strange = sorted(set(config.cpu_ids or ()) - set(mine))
-    if strange:
-        raise SettingsError(f"cpu_ids: cores {strange} are not available", hint=f"there are {mine}")
 
 
 def _memory_plan(

@@ -16,6 +16,7 @@ from eqcctpro.errors import EQCCTProError, InputError, SettingsError
 from eqcctpro.journal.folder import RunFolder
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles
+from eqcctpro.notices import one_warning
 from eqcctpro.orchestration.execution import Execution, waveforms_mb
 from eqcctpro.orchestration.facts import run_facts, run_id
 from eqcctpro.orchestration.interrupt import (
@@ -24,7 +25,12 @@ from eqcctpro.orchestration.interrupt import (
     termination_interrupts,
 )
 from eqcctpro.orchestration.keeping import NoJournal, open_journal
-from eqcctpro.orchestration.model_choice import describe, expected_windows, find_run_weights
+from eqcctpro.orchestration.model_choice import (
+    describe,
+    expected_windows,
+    find_run_weights,
+    fit_to_model,
+)
 from eqcctpro.orchestration.outputs import (
     RunTables,
     draw_run,
@@ -45,7 +51,7 @@ from eqcctpro.pipeline.annotations import curve_channels
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.resources.allocator import return_free_memory
 from eqcctpro.resources.sampler import ResourceSampler
-from eqcctpro.runtimes.select import windows_of_session
+from eqcctpro.runtimes.select import load_picker, windows_of_session
 
 __all__ = ["CHANGEABLE", "PickSession"]
 
@@ -181,7 +187,8 @@ class PickSession:
         weights = self._find_weights()
         for part in weights.single_files if first else ():
             logger.info("weights %s from %s (%s)", part.name, part.weight_path, part.sha256)
-        picker, settings = describe(config, weights)
+        picker, settings = self._described(weights)
+        config = self.config
         clock.lap("model")
         plan = make_plan(
             InputSettings.of(
@@ -273,9 +280,16 @@ class PickSession:
         EQCCTProError
             As in `run_picking`.
         """
-        picker, settings = describe(self.config, self._find_weights())
+        picker, settings = self._described(self._find_weights())
         plan = make_plan(InputSettings.of(self.config, context_ns=settings.context_ns))
         return self._ready(plan, picker, settings, NoJournal(plan.tasks), stay=True)
+
+    def _described(self, weights: WeightFiles) -> tuple[Picker, PipelineSettings]:
+        """The model and its settings, without thresholds of what it does not yield."""
+        picker = load_picker(weights)
+        with one_warning():
+            self.config = fit_to_model(self.config, picker)
+        return describe(self.config, weights, picker)
 
     def _find_weights(self) -> WeightFiles:
         if self._weights is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ __all__ = [
     "available_cores",
     "memory_kills",
     "read_hardware",
+    "require_cores",
     "usable_cores",
 ]
 
@@ -93,6 +95,27 @@ def available_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def require_cores(cpu_ids: Sequence[int] | None, name: str = "cpu_ids") -> None:
+    """Refuse cores that this process may not use.
+
+    Parameters
+    ----------
+    cpu_ids : sequence of int or None
+    name : str
+        What the user called them.
+
+    Raises
+    ------
+    SettingsError
+    """
+    mine = available_cores()
+    if strange := sorted(set(cpu_ids or ()) - set(mine)):
+        raise SettingsError(
+            f"{name}: cores {strange} are not available",
+            hint=f"this process may use {mine}; without {name} it uses all of them",
+        )
 
 
 def usable_cores() -> int:

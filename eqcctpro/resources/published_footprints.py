@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-__all__ = ["RIPPER_FACTORS", "published_footprint", "ripper_factor"]
+__all__ = ["RIPPER_FACTORS", "published_footprint", "published_tables", "ripper_factor"]
 
 
 class _Row(NamedTuple):
@@ -60,6 +60,14 @@ _CONTEXT_MB = 450.0
 def ripper_factor(parent: str) -> float:
     """Factor for the GPU memory of a model's class while it is loaded."""
     return RIPPER_FACTORS.get(parent.lower(), _OTHER_FACTOR)
+
+
+def published_tables() -> tuple[dict[tuple[str, str], float], ...]:
+    """GPU memory, memory beside a GPU and memory without one, MB, by class and weights."""
+    rows = {tuple(name.split("/")): row for name, row in _TABLE.items()}
+    return tuple(
+        {(k[0], k[1]): float(row[column]) for k, row in rows.items()} for column in range(3)
+    )
 
 
 def published_footprint(model: str, device: Literal["cpu", "cuda"]) -> dict[str, float] | None:

@@ -18,6 +18,9 @@ from urllib.parse import urlsplit
 
 
 def main() -> None:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(__doc__)
+        return
     url, body, media_type, clients, requests = sys.argv[1:6]
     parts = urlsplit(url)
     content = Path(body).read_bytes()

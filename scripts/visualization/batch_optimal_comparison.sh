@@ -6,6 +6,13 @@
 # Without MODEL, all of them; otherwise only these, such as eqcct or phasenet_original.
 set -euo pipefail
 
+case "${1:-}" in
+-h | --help)
+    sed -n 's/^# \{0,1\}//p' "${BASH_SOURCE[0]}" | tail -n +2
+    exit 0
+    ;;
+esac
+
 root="${1:-results/trials/}"
 out="${2:-visualizations/optimal_comparisons/}"
 shift $(($# < 2 ? $# : 2))

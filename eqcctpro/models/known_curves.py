@@ -1,0 +1,54 @@
+"""What a model yields, as far as that is known without torch."""
+
+from __future__ import annotations
+
+from eqcctpro.models.export import find_export
+from eqcctpro.models.locations import PICKER_CLASSES
+from eqcctpro.models.weight_store import read_metadata
+from eqcctpro.models.weights import WeightFiles
+
+__all__ = ["known_curves"]
+
+#: Phases that classes yield, by their first letter, where not both P and S.
+_PHASES = {"CRED": "", "EQCCTP": "P", "EQCCTS": "S"}
+
+#: Classes with a curve of detections.
+_DETECTING = frozenset({"CRED", "EQTransformer", "OBSTransformer"})
+
+
+def known_curves(files: WeightFiles) -> tuple[frozenset[str], bool] | None:
+    """The phases that a model yields, and whether it yields detections.
+
+    Parameters
+    ----------
+    files : WeightFiles
+
+    Returns
+    -------
+    tuple or None
+        First letters of the phases, in upper case, and whether there is a curve of detections;
+        None where that is not known before the weights are loaded.
+    """
+    if files.parts:
+        return frozenset("PS"), False
+    export = find_export(files)
+    if export is not None:
+        picker = export.picker
+        initials = frozenset(phase[:1].upper() for phase in picker.phases)
+        return initials, picker.detection_label is not None
+    if files.parent not in PICKER_CLASSES:
+        return None
+    arguments = {} if files.metadata_path is None else read_metadata(files.metadata_path)
+    stated = arguments.get("model_args")
+    if isinstance(stated, dict) and "labels" in stated:
+        return None  # curves of one's own
+    if isinstance(stated, dict) and "phases" in stated:
+        return _of_phases(files.parent, stated["phases"])
+    return frozenset(_PHASES.get(files.parent, "PS")), files.parent in _DETECTING
+
+
+def _of_phases(parent: str, phases: object) -> tuple[frozenset[str], bool] | None:
+    if not isinstance(phases, (str, list)):
+        return None
+    initials = {str(phase)[:1].upper() for phase in phases} & {"P", "S"}
+    return frozenset(initials), parent in _DETECTING
