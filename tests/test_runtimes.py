@@ -137,17 +137,6 @@ def test_nans_stay_in_their_window(small: Runtime) -> None:
     np.testing.assert_allclose(after, clean[:3], atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS[1:])
-def test_dead_channels_are_zeros_in_exports(light: WeightFiles, kind: str) -> None:
-    """What is left of a constant after its rounded mean is no signal."""
-    runtime = open_picker(light, runtime=kind, threads=1)[1]
-    windows = trial_windows(3, 3001)[:6]
-    windows[:, 1] = 0
-    expected = runtime.predict(windows).copy()
-    windows[:, 1] = np.float32([0.1, 12.3, 337.37442, -1e4 / 3, 1e6 / 7, 3])[:, None]
-    np.testing.assert_allclose(runtime.predict(windows), expected, atol=2e-6)
-
-
 def test_close_twice(light: WeightFiles) -> None:
     for kind in KINDS:
         runtime = open_picker(light, runtime=kind, threads=1)[1]

@@ -249,6 +249,26 @@ def test_curves_have_their_peaks_where_the_picks_are(
         assert row[index] == pytest.approx(pick["probability"], abs=2e-6)
 
 
+def test_constant_components_yield_no_picks(
+    client: PickClient, pick: Any, imported_model: str, write_mseed: Any, tmp_path: Path
+) -> None:
+    """As in a run with torch, to which rounding would be a signal."""
+    onset = np.exp(-np.arange(6000) / 200) * np.sin(np.arange(6000) / 3)
+    live = np.random.default_rng(3).normal(0, 20, (2, 12000))
+    live[:, 6000:] += 900 * onset
+    for dtype, constant in ((np.float32, 34.641132), (np.float64, -1e6 / 7), (np.int32, 8388607)):
+        folder = tmp_path / np.dtype(dtype).name
+        live[0, :6000] = constant
+        for component, row in zip("ZNE", (*live, np.full(12000, constant)), strict=True):
+            code = f"XX.DEAD..HH{component}"
+            samples = row.astype(dtype)
+            write_mseed(folder / f"{code}.mseed", code, [(1_700_000_000 * 10**9, samples)])
+        table = pick(folder, model=imported_model, runtime="torch", p_threshold=0.02).table
+        content = b"".join(path.read_bytes() for path in sorted(folder.glob("*.mseed")))
+        found = client.pick(content, p_threshold=0.02)["picks"]
+        same(plain(found), plain(table.to_pylist()))
+
+
 def test_thresholds_of_a_request_count_for_it_alone(
     client: PickClient, stations: dict[str, bytes]
 ) -> None:

@@ -10,7 +10,34 @@ from torch import nn
 if TYPE_CHECKING:
     from seisbench.models import WaveformModel
 
-__all__ = ["CurveModule"]
+__all__ = ["RESOLUTION", "CurveModule", "varying"]
+
+#: A component whose samples differ by no more than this share of the largest of them is constant:
+#: two steps of float32, about what rounding of the mean leaves over.
+RESOLUTION = 2.0**-22
+
+
+def varying(windows: torch.Tensor) -> torch.Tensor:
+    """One for each component of a window that varies, zero for one that is constant.
+
+    Constant to the resolution of the samples: what is left after the mean is taken off is
+    rounding, and dividing it by its own size would make it a signal that looks like noise and
+    differs between runtimes.  Extremes are exact, whatever the runtime, and the factor is a
+    power of two, so that all runtimes decide alike.
+
+    Parameters
+    ----------
+    windows : torch.Tensor of float32, shape (n, components, in_samples)
+        Counts.
+
+    Returns
+    -------
+    torch.Tensor of float32, shape (n, components, 1)
+        Zero also for a component that holds NaN or infinity, which it makes NaN.
+    """
+    highest, lowest = windows.amax(dim=-1, keepdim=True), windows.amin(dim=-1, keepdim=True)
+    largest = torch.maximum(highest.abs(), lowest.abs())
+    return (highest - lowest > RESOLUTION * largest).to(windows.dtype)
 
 
 class CurveModule(nn.Module):
@@ -29,10 +56,29 @@ class CurveModule(nn.Module):
         super().__init__()
         self.module = module
         self.arguments: dict[str, Any] = {**module.default_args, "blinding": (0, 0)}
+        self.removes_mean = self._removes_mean()
+
+    def _removes_mean(self) -> bool:
+        """Whether the model's normalisation makes a constant component zero."""
+        shape = (1, len(self.module.component_order), int(self.module.in_samples or 100))
+        # The mean of ones is one, without rounding.
+        return not bool(self._prepared(torch.ones(shape))[0].any())
+
+    def _prepared(self, windows: torch.Tensor) -> tuple[torch.Tensor, Any]:
+        """Windows as SeisBench hands them to the network, and what it keeps of them."""
+        prepared = self.module.annotate_batch_pre(windows, argdict=self.arguments)
+        return prepared if isinstance(prepared, tuple) else (prepared, None)
+
+    def centred(self, windows: torch.Tensor) -> torch.Tensor:
+        """Windows with constant components zero, where the model takes the mean off."""
+        return windows * varying(windows) if self.removes_mean else windows
 
     @torch.no_grad()
     def forward(self, windows: torch.Tensor) -> torch.Tensor:
         """Normalise and predict.
+
+        A component that is constant within its window (see :func:`varying`) is zero after
+        normalisation.
 
         Parameters
         ----------
@@ -44,10 +90,7 @@ class CurveModule(nn.Module):
         torch.Tensor of float32, shape (n, out_samples, labels)
             Probabilities; ``out_samples`` is 1 for models that yield one value per label.
         """
-        prepared = self.module.annotate_batch_pre(windows, argdict=self.arguments)
-        piggyback = None
-        if isinstance(prepared, tuple):
-            prepared, piggyback = prepared
+        prepared, piggyback = self._prepared(self.centred(windows))
         raw = self.module(prepared)
         if type(self.module).__name__ == "BasicPhaseAE":
             # Its annotate_batch_post blinds samples that cannot be asked back.

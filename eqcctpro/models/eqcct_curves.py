@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from eqcctpro.models.curves import varying
 from eqcctpro.models.eqcct import IN_SAMPLES, branch_state
 
 if TYPE_CHECKING:
     from eqcctpro.models.weights import WeightFiles
 
 __all__ = ["EqcctCurves", "load_eqcct"]
-
-#: A component that varies by less than this share of its offset is constant: float32
-#: resolves no more.
-_RESOLUTION = 1e-6
 
 #: Samples at either end of a window that SeisBench tapers.
 _TAPER = 6
@@ -70,7 +67,7 @@ class EqcctCurves(nn.Module):
         # What rounding left of the mean goes with a second one.
         centred = centred - centred.mean(dim=-1, keepdim=True)
         deviation = (centred * centred).mean(dim=-1, keepdim=True).sqrt()
-        varies = (deviation > _RESOLUTION * mean.abs()).to(windows.dtype)
+        varies = varying(windows)
         if self.variant == "eqcctpro":
             return centred * (varies / (deviation + (1 - varies)))
         # SeisBench's deviation is over all components, with one degree of freedom less.

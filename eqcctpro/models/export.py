@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Export", "cached_export", "export_key", "export_onnx", "find_export", "trial_windows"]
 
 #: Part of every key.  Raise it whenever the exported graph or a file's content changes.
-FORMAT = 5
+FORMAT = 6
 
 #: Largest difference of a probability between torch and an exported graph.
 TOLERANCE = 1e-5

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from eqcctpro.models.curves import CurveModule
+from eqcctpro.models.curves import CurveModule, varying
 from eqcctpro.models.lstm import exportable_lstm
 from eqcctpro.models.phasenet import GroupedPhaseNet, GroupedPhaseNetLight
 from eqcctpro.models.polyphase import (
@@ -68,14 +68,14 @@ def exportable(module: WaveformModel | EqcctCurves) -> nn.Module:
 class _TwiceCentred(CurveModule):
     """Takes the mean off before the model does so once more.
 
-    A component that is constant, as a dead channel is, must become exactly zero: what the
-    rounding of one mean leaves over is blown up by the normalisation, and runtimes round
-    differently.  The rest of rounding goes with the second mean.
+    What the rounding of one mean leaves over depends on the runtime, and goes with the second.
     """
 
-    def forward(self, windows: torch.Tensor) -> torch.Tensor:
-        curves: torch.Tensor = super().forward(windows - windows.mean(dim=-1, keepdim=True))
-        return curves
+    def centred(self, windows: torch.Tensor) -> torch.Tensor:
+        """Windows without their mean, where the model takes it off, and without constants."""
+        if not self.removes_mean:
+            return windows
+        return (windows - windows.mean(dim=-1, keepdim=True)) * varying(windows)
 
 
 def _replace_layers(module: nn.Module) -> None:

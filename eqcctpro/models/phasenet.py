@@ -44,7 +44,8 @@ class _Grouped(nn.Module):
     def __init__(self, module: Any) -> None:
         super().__init__()
         self.module = module
-        self.samples = int(module.in_samples)
+        self.samples = self.in_samples = int(module.in_samples)
+        self.component_order = module.component_order
         self.default_args = module.default_args
         self.output_type = module.output_type
 

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 __all__ = ["TensorFlowRuntime"]
 
-#: A component that varies by less than this share of its offset is constant.
-_RESOLUTION = 1e-6
+#: `eqcctpro.models.curves.RESOLUTION`, which is not imported: that takes torch.
+_RESOLUTION = 2.0**-22
 _TAPER = 6
 
 _log = logging.getLogger("eqcctpro")
@@ -195,7 +195,10 @@ def _normalised(tf: Any, windows: Any, variant: str) -> Any:
     centred = windows - mean
     centred -= tf.reduce_mean(centred, axis=-1, keepdims=True)
     deviation = tf.sqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True))
-    varies = tf.cast(deviation > _RESOLUTION * tf.abs(mean), tf.float32)
+    highest = tf.reduce_max(windows, axis=-1, keepdims=True)
+    lowest = tf.reduce_min(windows, axis=-1, keepdims=True)
+    largest = tf.maximum(tf.abs(highest), tf.abs(lowest))
+    varies = tf.cast(highest - lowest > _RESOLUTION * largest, tf.float32)
     if variant == "eqcctpro":
         scaled = centred * (varies / (deviation + (1 - varies)))
     else:
