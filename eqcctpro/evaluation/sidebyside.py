@@ -9,6 +9,7 @@ without using the processor.
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -58,6 +59,10 @@ class Measurement:
         Highest proportional set size of its processes in MB of 2**20 bytes; loading
         included, and for a command without the process that starts it.  Pages of libraries
         that other contenders have loaded too count in part.
+    prepare_s : float
+        Until it was ready.
+    use : ResourceUse
+        Of its process and the children of that, while they were at work.
     problem : str
         Why it was not measured; empty text if it was.
     """
@@ -66,6 +71,8 @@ class Measurement:
     facts: dict[str, Any] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     peak_mb: float = 0.0
+    prepare_s: float = 0.0
+    use: ResourceUse = field(default_factory=ResourceUse)
     problem: str = ""
 
     @property
@@ -162,7 +169,9 @@ class _Host:
             return
         try:
             if what == "prepare":
+                started = time.perf_counter()
                 measurement.facts = self._process.prepare()
+                measurement.prepare_s = time.perf_counter() - started
             else:
                 measurement.outcomes.append(self._process.run(self._output))
         except ChildDiedError as error:
@@ -172,6 +181,7 @@ class _Host:
             measurement.problem = str(error)
         if self._process.use is not None:
             measurement.peak_mb = max(measurement.peak_mb, self._peak_mb(self._process.use))
+            measurement.use = measurement.use.and_then(self._process.use)
 
     def _peak_mb(self, use: ResourceUse) -> float:
         cold = self.measurement.contender.temperature == "cold"

@@ -36,6 +36,8 @@ class TrialStore:
     csv_dir : Path
         Created if it is not there.
     eval_mode : {"cpu", "gpu"}
+    name : str, optional
+        Of the files, in place of the usual ones: ``name.csv`` and ``name.jsonl``.
 
     Attributes
     ----------
@@ -50,7 +52,9 @@ class TrialStore:
         The folder cannot be written.
     """
 
-    def __init__(self, csv_dir: Path, eval_mode: Literal["cpu", "gpu"]) -> None:
+    def __init__(
+        self, csv_dir: Path, eval_mode: Literal["cpu", "gpu"], *, name: str | None = None
+    ) -> None:
         try:
             csv_dir.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -58,8 +62,8 @@ class TrialStore:
                 f"csv_dir: {csv_dir} cannot be made: {error.strerror or error}",
                 hint="choose another folder, or change its permissions",
             ) from error
-        self.path = results_path(csv_dir, eval_mode)
-        self.repeats_path = csv_dir / f"{eval_mode}_test_repeats.jsonl"
+        self.path = results_path(csv_dir, eval_mode) if name is None else csv_dir / f"{name}.csv"
+        self.repeats_path = csv_dir / f"{name or f'{eval_mode}_test_repeats'}.jsonl"
         self._lock = FileLock(str(self.path) + ".lock", timeout=LOCK_SECONDS)
 
     def rows(self) -> list[dict[str, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -155,6 +155,30 @@ class ResourceUse:
     gpu_utilisation: dict[int, float] = field(default_factory=dict)
     gpu_energy_j: dict[int, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
+
+    def and_then(self, later: ResourceUse) -> ResourceUse:
+        """What the same tree took in this time and a later one, without the history."""
+        first = self if self.seconds else replace(later, seconds=0.0, cpu_s=0.0, gpu_energy_j={})
+        joined = {
+            item.name: max(getattr(first, item.name), getattr(later, item.name))
+            for item in fields(self)
+            if isinstance(getattr(self, item.name), int | float)
+        }
+        joined |= {"start_pss_mb": first.start_pss_mb, "start_rss_mb": first.start_rss_mb}
+        joined |= {"cpu_s": first.cpu_s + later.cpu_s, "seconds": first.seconds + later.seconds}
+        energy = {
+            gpu: first.gpu_energy_j.get(gpu, 0.0) + joules
+            for gpu, joules in later.gpu_energy_j.items()
+        }
+        vram = {
+            gpu: max(first.peak_vram_mb.get(gpu, 0.0), mb) for gpu, mb in later.peak_vram_mb.items()
+        }
+        return ResourceUse(
+            **joined,
+            peak_vram_mb=first.peak_vram_mb | vram,
+            gpu_utilisation=later.gpu_utilisation,
+            gpu_energy_j=first.gpu_energy_j | energy,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         """For a JSON file, rounded; without the history."""

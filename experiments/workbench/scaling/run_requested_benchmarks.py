@@ -1,40 +1,46 @@
 """How do SeisBench's and rapid-seis's ways to pick grow with the number of stations?
 
-    python experiments/workbench/scaling/run_requested_benchmarks.py RECORDS OUTPUT
+    python experiments/workbench/scaling/run_requested_benchmarks.py RECORDS OUTPUT --model MODEL
 
 RECORDS is an archive in EQCCTPro's layout with three-component records of more than 75 s, of
 which networks are made.  The raw serial way (`seisbench-classify-stations`), the same with the
 model loaded for every station, and the merged ways are measured by default; `--baseline` names
-others, `--ours` adds our modes.  All take turns.  OUTPUT gets scaling.jsonl with every repeat
-and scaling.csv with the medians; both are added to, and what they hold is not measured again.
+others, `--ours` adds our modes.  All take turns.  OUTPUT gets scaling.csv, with the columns of
+`eqcctpro evaluate`, so that `eqcctpro analyze` and `plot` read it, and scaling.jsonl with every
+repeat; both are added to, and what they hold is not measured again.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
+import hashlib
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eqcctpro.archive.plan import InputSettings, make_plan
+from eqcctpro.config import PickConfig
+from eqcctpro.evaluation.grid import TrialSpec
 from eqcctpro.evaluation.machine import describe_machine
 from eqcctpro.evaluation.peers import peer_contenders
+from eqcctpro.evaluation.rows import trial_row
 from eqcctpro.evaluation.sidebyside import Contender, Measurement, compare
-from eqcctpro.evaluation.subject import STAGES, Workload
+from eqcctpro.evaluation.station_sets import StationSet, StationSets
+from eqcctpro.evaluation.store import TrialStore
+from eqcctpro.evaluation.subject import Workload
+from eqcctpro.evaluation.trial import TrialResult
+from eqcctpro.orchestration.outputs import package_versions
+from eqcctpro.resources.hardware import available_cores
 from eqcctpro.synthetic.tiling import tile_network
 
 STATIONS = (1, 50, 100, 200, 228)
-COLUMNS = (
-    *("model", "stations", "name", "temperature", "threads", "batch_size", "device", "repeats"),
-    *("median_s", "min_s", "max_s", "stations_per_s", "peak_mb"),
-    *(f"{stage}_s" for stage in STAGES),
-    *("done", "empty", "failed", "P", "S", "failure", "machine"),
-)
+MODES = ("local", "modelactor", "ripper")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("records", type=Path)
     parser.add_argument("output", type=Path)
@@ -45,76 +51,91 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
-    names = options.baseline or ["seisbench-*"]
-    names += ["local", "modelactor", "ripper"] if options.ours else []
-    options.output.mkdir(parents=True, exist_ok=True)
-    known = measured_before(options.output / "scaling.jsonl")
+    options = parser.parse_args(arguments)
+    store = TrialStore(options.output, "cpu" if options.device == "cpu" else "gpu", name="scaling")
     for model in options.model:
         for stations in options.stations or STATIONS:
-            with tempfile.TemporaryDirectory() as scratch:
-                network = tile_network(options.records, Path(scratch) / "net", stations=stations)
-                contenders: list[Contender] = [
-                    one
-                    for one in peer_contenders(
-                        Workload((network,), (), model),
-                        threads=options.threads,
-                        device=options.device,
-                        cold_repeats=options.repeats,
-                        only=names,
-                    )
-                    if (model, stations, one.name) not in known
-                ]
-                print(f"{model}, {stations} stations", file=sys.stderr, flush=True)
-                results = compare(contenders, Path(scratch) / "out", repeats=options.repeats)
-            for one in results:
-                write(options.output, one, model, stations)
+            print(f"{model}, {stations} stations", file=sys.stderr, flush=True)
+            measure(options, store, model, stations)
 
 
-def measured_before(path: Path) -> set[tuple[str, int, str]]:
-    """What a file of results holds, without what failed."""
-    if not path.exists():
-        return set()
-    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {(row["model"], row["stations"], row["name"]) for row in rows if not row["failure"]}
+def measure(options: argparse.Namespace, store: TrialStore, model: str, stations: int) -> None:
+    """Measure what is not in the store yet on one network, and keep it."""
+    environment = {"machine": describe_machine(), "versions": package_versions()}
+    names = options.baseline or ["seisbench-*"]
+    names += MODES if options.ours else ()
+    with tempfile.TemporaryDirectory() as scratch:
+        network = tile_network(options.records, Path(scratch) / "net", stations=stations)
+        chosen = StationSets(
+            (network,),
+            make_plan(InputSettings.of(PickConfig(input=network, output=Path(scratch)))),
+            Path(scratch) / "sets",
+            seed=0,
+        ).choose(stations)
+        contenders = peer_contenders(
+            Workload((network,), (), model),
+            threads=options.threads,
+            device=options.device,
+            cold_repeats=options.repeats,
+            only=names,
+        )
+        specs = {one.name: spec_of(one, chosen, options, model, environment) for one in contenders}
+        done = {row["Configuration ID"] for row in store.rows() if row["Trial Success"] == "1"}
+        results = compare(
+            [one for one in contenders if specs[one.name].configuration_id not in done],
+            Path(scratch) / "out",
+            repeats=options.repeats,
+        )
+    for one in results:
+        result = result_of(one, specs[one.contender.name])
+        store.append(trial_row(result, environment, seed=0), result.lines())
+        speed = "not measured" if one.typical is None else f"{one.median:8.3f} s"
+        name = one.contender.name
+        print(f"{model:34s} {stations:5d} {name:34s} {speed}  {one.failure}", flush=True)
 
 
-def write(folder: Path, one: Measurement, model: str, stations: int) -> None:
-    about = {"model": model, "stations": stations, "machine": describe_machine()}
-    with (folder / "scaling.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps({**about, **one.row()}) + "\n")
-    row = about | csv_row(one, stations)
-    path = folder / "scaling.csv"
-    new = not path.exists()
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
-    speed = "not measured" if one.typical is None else f"{one.median:8.3f} s"
-    print(f"{model:34s} {stations:5d} {one.contender.name:34s} {speed}  {one.failure}", flush=True)
+def spec_of(
+    contender: Contender,
+    chosen: StationSet,
+    options: argparse.Namespace,
+    model: str,
+    environment: dict[str, Any],
+) -> TrialSpec:
+    """What a contender is among the trials of a sweep: one of our modes, or a baseline."""
+    mode = contender.name if contender.name in MODES else "local"
+    config = PickConfig(
+        input=chosen.folder,
+        output=Path("scaling"),
+        model=model,
+        mode=mode,
+        device=options.device,
+        cpu_ids=tuple(available_cores()),
+        threads=options.threads if mode == "local" else None,
+    )
+    cell = [model, list(chosen.stations), str(options.records.resolve())]
+    everything = [*cell, contender.name, options.threads, options.device, environment]
+    baseline = "" if contender.name in MODES else contender.name
+    return TrialSpec(config, chosen, baseline, digest(everything), digest(cell))
 
 
-def csv_row(one: Measurement, stations: int) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "name": one.contender.name,
-        "temperature": one.contender.temperature,
-        **{key: one.facts.get(key, "") for key in ("threads", "batch_size", "device")},
-        "repeats": len(one.outcomes),
-        "peak_mb": round(one.peak_mb, 1),
-        "failure": one.failure,
-    }
-    if one.typical is not None:
-        row |= {
-            "median_s": one.median,
-            "min_s": min(one.seconds),
-            "max_s": max(one.seconds),
-            "stations_per_s": stations / one.median,
-            **{f"{stage}_s": seconds for stage, seconds in one.typical.stages.items()},
-            **{key: getattr(one.typical, key) for key in ("done", "empty", "failed")},
-            **{phase: one.typical.picks.get(phase, 0) for phase in ("P", "S")},
-        }
-    return row
+def digest(content: list[Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def result_of(one: Measurement, spec: TrialSpec) -> TrialResult:
+    """A measurement as the result of a trial."""
+    facts = dict(one.facts)
+    if one.contender.temperature == "cold":
+        facts["notes"] = "; ".join(filter(None, ("cold: each run loads all", facts.get("notes"))))
+    return TrialResult(
+        spec,
+        facts,
+        repeats=one.outcomes,
+        total_s=one.prepare_s + sum(one.seconds),
+        prepare_s=one.prepare_s,
+        use=one.use,
+        error=one.failure,
+    )
 
 
 if __name__ == "__main__":
