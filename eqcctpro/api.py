@@ -113,8 +113,9 @@ class RunEQCCTPro:
     journal : bool
         Record what is done, so that a killed run goes on where it was.
     resume : {"auto", "require", "never"}
-        Whether an unfinished run in `output_dir` is gone on with; ``"never"`` discards it.
-        See ``docs/faults.md``.
+        Whether an unfinished run in `output_dir` is gone on with; ``"never"`` discards it, or
+        the results of a finished run, which are otherwise replaced by those of the same settings
+        only.  See ``docs/faults.md``.
     retry_failed : bool
         On going on, pick again what failed.
     item_timeout : float, optional

@@ -342,6 +342,19 @@ class PickConfig(BaseModel):
         """CUDA devices that `device` names; empty on the CPU."""
         return _device_indices(self.device)
 
+    def absolute(self) -> PickConfig:
+        """The same settings with absolute paths, which mean the same in every folder."""
+        changes: dict[str, Any] = {
+            name: value.absolute()
+            for name in ("output", "p_model", "s_model", "response", "log_file", "ray_temp_dir")
+            if isinstance(value := getattr(self, name), Path)
+        }
+        changes["input"] = tuple(
+            place.absolute() if isinstance(place, Path) else place for place in self.input
+        )
+        changes["model"] = _absolute_model(self.model)
+        return self.model_copy(update=changes)
+
     @classmethod
     def checked(cls, **values: Any) -> PickConfig:
         """Validate, and report everything that is wrong in one `SettingsError`.
@@ -353,6 +366,16 @@ class PickConfig(BaseModel):
                 return cls(**values)
         except ValidationError as error:
             raise SettingsError("; ".join(sentences(error, cls))) from error
+
+
+def _absolute_model(model: str) -> str:
+    """``Class/path`` or a path, with the path absolute; names of weights have no slash."""
+    parent, _, child = model.partition("/")
+    if Path(model).exists():
+        return str(Path(model).absolute())
+    if "/" in child or Path(child).suffix == ".pt":
+        return f"{parent}/{Path(child).absolute()}"
+    return model
 
 
 def split_names(value: Any) -> Any:

@@ -5,6 +5,7 @@
     EQCCTProError
     +-- SettingsError            a parameter, option or configuration file is wrong
     |   +-- ResumeError          an unfinished run is in the way, or cannot be gone on with
+    |       +-- ReplaceError     a finished run with other settings would be replaced
     +-- InputError               an archive, folder, file or waveform cannot be used
     |   +-- DecodeError          a file is not readable as miniSEED
     |   +-- InputChangedError    a file changed or vanished while the run went on
@@ -38,6 +39,7 @@ __all__ = [
     "ModelError",
     "OutputError",
     "QuarantinedError",
+    "ReplaceError",
     "ResourceError",
     "ResumeError",
     "RuntimeUnavailableError",
@@ -93,6 +95,10 @@ class SettingsWarning(UserWarning):
 
 class ResumeError(SettingsError):
     """An unfinished run is in the way, or differs from the one that was asked for."""
+
+
+class ReplaceError(ResumeError):
+    """The results of a finished run would be replaced by those of other settings."""
 
 
 class InputError(EQCCTProError):

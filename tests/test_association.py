@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import struct
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 import pytest
 
 from eqcctpro.association import AssociationSettings, associate, read_stations
@@ -101,6 +103,29 @@ class TestWithoutPyOcto:
         with pytest.raises(SettingsError):
             AssociationSettings(**wrong)
 
+    @pytest.mark.parametrize(
+        ("stations", "picks", "each"),
+        [(1, 4, 2), (3, 4, 2), (4, 6, 3), (5, 8, 3), (6, 10, 3), (400, 10, 3)],
+    )
+    def test_an_event_of_a_small_network_has_fewer_picks(
+        self, stations: int, picks: int, each: int
+    ) -> None:
+        found = AssociationSettings().for_stations(stations)
+        assert found.n_picks == picks
+        assert (found.n_p, found.n_s, found.n_p_and_s) == (each, each, each)
+        assert AssociationSettings(n_picks=2, n_s=0).for_stations(stations).n_picks == 2
+        assert AssociationSettings(n_picks=2, n_s=0).for_stations(stations).n_s == 0
+
+    def test_more_picks_than_there_can_be_are_refused(self, network: Path) -> None:
+        """And that before PyOcto is asked for, let alone installed."""
+        with pytest.raises(SettingsError, match=r"n_picks: .* 10, and 4 stations .* give 8"):
+            AssociationSettings(n_picks=10).for_stations(4)
+        picks = of_four(read_picks(network / "arrivals.csv"))
+        with pytest.raises(SettingsError, match="n_p_and_s"):
+            associate(
+                picks, read_stations(network / "stations.csv"), AssociationSettings(n_p_and_s=5)
+            )
+
     def test_it_is_not_installed_when_not_wanted(
         self, network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -173,9 +198,29 @@ class TestWithoutPyOcto:
             assert [row["event"] for row in csv.DictReader(file)] == ["0", "0", "0", "1", "1"]
 
 
+def of_four(picks: pa.Table) -> pa.Table:
+    """Picks at the first four stations."""
+    names = sorted(set(picks["station"].to_pylist()))[:4]
+    return picks.filter(pa.compute.is_in(picks["station"], pa.array(names)))
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("pyocto_python")
 class TestWithPyOcto:
+    def test_four_stations_have_events(self, network: Path, tmp_path: Path, cli: Any) -> None:
+        """Eight picks are all that four stations give; ten were wanted of each event."""
+        picks = of_four(read_picks(network / "arrivals.csv"))
+        write_picks(picks, tmp_path / "picks.csv", "csv")
+        stations = ["--stations", network / "stations.csv"]
+        run = cli("associate", tmp_path / "picks.csv", *stations)
+        assert run.exit_code == 0, run.output
+        said = run.output.splitlines()
+        assert said[0] == "an event has at least 6 picks: 3 P, 3 S, and both at 3 of 4 stations"
+        with (tmp_path / "event_picks.csv").open(newline="") as file:
+            events = Counter(row["event"] for row in csv.DictReader(file))
+        assert sorted(events.values()) == [8, 8, 8]
+        assert said[1].startswith("3 events of 24 picks")
+
     def test_from_waveforms_to_events(
         self, network: Path, imported_model: str, tmp_path: Path, cli: Any
     ) -> None:

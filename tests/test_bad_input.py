@@ -364,7 +364,8 @@ class TestSettings:
         settings = summary()["settings"]
         assert code == 0 and settings["stations"] == ["DEM01"]
         assert settings["p_threshold"] == 0.88
-        run(network, "--config", tmp_path / name, "--p-threshold", "0.3", "--set", "overlap=0.5")
+        given = ["--p-threshold", "0.3", "--set", "overlap=0.5", "--fresh"]
+        run(network, "--config", tmp_path / name, *given)
         settings = summary()["settings"]
         assert settings["p_threshold"] == 0.3
         assert settings["model_arguments"]["overlap"] == "0.5"

@@ -37,12 +37,18 @@ class Association:
         The pick table that was given.
     without_coordinates : list of str
         Stations whose picks were left out.
+    settings : AssociationSettings
+        What applied; the numbers of picks are those for `stations`.
+    stations : int
+        Stations with coordinates and picks.
     """
 
     events: pa.Table
     assignments: pa.Table
     picks: pa.Table = field(repr=False)
     without_coordinates: list[str]
+    settings: AssociationSettings = field(default_factory=AssociationSettings)
+    stations: int = 0
 
 
 def associate(
@@ -60,6 +66,7 @@ def associate(
         Rows of `eqcctpro.picks.table.PICK_SCHEMA`; P and S take part.
     stations : StationTable
     settings : AssociationSettings, optional
+        Numbers of picks that are left open depend on how many stations have picks.
     install : bool
         Let PyOcto be installed in an environment of its own if it is not here.
 
@@ -67,12 +74,13 @@ def associate(
     ------
     InputError
         No pick is at a station with coordinates.
+    SettingsError
+        More picks of an event are wanted than the stations can give.
     RuntimeUnavailableError
         PyOcto is not here and cannot be installed.
     EQCCTProError
         PyOcto failed.
     """
-    settings = settings or AssociationSettings()
     names = pc.binary_join_element_wise(picks["network"], picks["station"], ".")
     where = pc.index_in(names, pa.array(stations.names))
     phase = pc.utf8_upper(pc.utf8_slice_codeunits(picks["phase"], 0, 1))
@@ -86,6 +94,8 @@ def associate(
             f"{', '.join(unknown[:5]) or 'none'}",
         )
     kept = pa.array(rows)
+    count = len(pc.unique(where.take(kept)))
+    settings = (settings or AssociationSettings()).for_stations(count)
     times = picks["time"].cast(pa.timestamp("us")).cast(pa.int64()).take(kept).to_numpy()
     output = _run_pyocto(
         {
@@ -100,7 +110,8 @@ def associate(
         settings,
         python_with_pyocto(install=install),
     )
-    return _association(output, picks, rows, sorted(unknown))
+    events, assignments = _tables(output, picks, rows)
+    return Association(events, assignments, picks, sorted(unknown), settings, count)
 
 
 def _run_pyocto(
@@ -131,12 +142,10 @@ def _run_pyocto(
             return {name: output[name] for name in output.files}
 
 
-def _association(
-    output: dict[str, NDArray[np.generic]],
-    picks: pa.Table,
-    rows: NDArray[np.int64],
-    unknown: list[str],
-) -> Association:
+def _tables(
+    output: dict[str, NDArray[np.generic]], picks: pa.Table, rows: NDArray[np.int64]
+) -> tuple[pa.Table, pa.Table]:
+    """Events, and the picks that belong to them."""
     order = np.argsort(output["time"], kind="stable")
     rank = {int(output["idx"][old]): new for new, old in enumerate(order.tolist())}
     event = np.array([rank[int(number)] for number in output["event"]], np.int64)
@@ -171,4 +180,4 @@ def _association(
         }
     )
     assignments = pa.table({"event": event, "pick": pick, "residual_s": residual})
-    return Association(events, assignments, picks, unknown)
+    return events, assignments

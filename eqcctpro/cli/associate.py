@@ -51,12 +51,14 @@ def associate(
         float | None, Option(help="Farthest station, km (150).", rich_help_panel=_EARTH)
     ] = None,
     n_picks: Annotated[
-        int | None, Option(help="Least picks (10).", rich_help_panel=_EVENTS)
+        int | None,
+        Option(help="Least picks (10, or 2 for each station but one).", rich_help_panel=_EVENTS),
     ] = None,
-    n_p: Annotated[int | None, Option(help="Least P (3).", rich_help_panel=_EVENTS)] = None,
-    n_s: Annotated[int | None, Option(help="Least S (3).", rich_help_panel=_EVENTS)] = None,
+    n_p: Annotated[int | None, Option(help="Least P (3, or 2).", rich_help_panel=_EVENTS)] = None,
+    n_s: Annotated[int | None, Option(help="Least S (3, or 2).", rich_help_panel=_EVENTS)] = None,
     n_p_and_s: Annotated[
-        int | None, Option(help="Least stations with both (3).", rich_help_panel=_EVENTS)
+        int | None,
+        Option(help="Least stations with both (3, or 2).", rich_help_panel=_EVENTS),
     ] = None,
     threads: Annotated[int | None, Option(help="By default all cores.")] = None,
     agency: Annotated[str, Option(help="Agency, for QuakeML.")] = "",
@@ -107,6 +109,11 @@ def associate(
             )
         folder = output or (picks if picks.is_dir() else picks.parent)
         paths = write_association(found, folder, ExportOptions(agency=agency))
+        typer.echo(
+            f"an event has at least {found.settings.n_picks} picks: {found.settings.n_p} P, "
+            f"{found.settings.n_s} S, and both at {found.settings.n_p_and_s} of "
+            f"{found.stations} stations"
+        )
         typer.echo(
             f"{found.events.num_rows} events of {found.assignments.num_rows} picks; "
             f"{table.num_rows} picks were given"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.pick import as_given
 
 if TYPE_CHECKING:
     from eqcctpro.demo import DemoResult, PhaseScore
@@ -44,11 +45,11 @@ def demo(
         result = make_demo(
             output, stations=stations, mode=mode, workers=workers, model=model, quiet=quiet
         )
-        _report(result)
+        _report(result, output)
         raise typer.Exit(result.run.exit_code)
 
 
-def _report(result: DemoResult) -> None:
+def _report(result: DemoResult, folder: Path) -> None:
     for reason in result.passed_over:
         typer.echo(f"passed over {reason}", err=True)
     weights, summary = result.weights, result.run.summary
@@ -68,7 +69,7 @@ def _report(result: DemoResult) -> None:
     typer.echo("")
     for label, kind in (("picks", "picks_csv"), ("picture", "overview"), ("summary", "summary")):
         if kind in result.run.paths:
-            typer.echo(f"{label + ':':<9}{result.run.paths[kind]}")
+            typer.echo(f"{label + ':':<9}{as_given(result.run.paths[kind], folder)}")
 
 
 def _row(phase: PhaseScore) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,12 +11,12 @@ import typer
 
 from eqcctpro.cli.errors import reporting
 from eqcctpro.cli.lists import device_of, joined
-from eqcctpro.errors import SettingsError
+from eqcctpro.errors import ReplaceError, SettingsError
 
 if TYPE_CHECKING:
     from eqcctpro.orchestration.result import RunResult
 
-__all__ = ["pick"]
+__all__ = ["as_given", "pick"]
 
 _INPUT, _MODEL, _WHERE, _PICKS = "Input", "Model", "Where it runs", "Results"
 
@@ -248,7 +249,7 @@ def pick(
         bool, Option("--resume", help="Insist on going on with the unfinished run in OUT.")
     ] = False,
     fresh: Annotated[
-        bool, Option("--fresh", help="Discard what an earlier run left in OUT.")
+        bool, Option("--fresh", help="Discard all that an earlier run left in OUT.")
     ] = False,
     retry_failed: Annotated[
         bool | None,
@@ -284,7 +285,8 @@ def pick(
     overview.png, and detections.csv and detections.parquet where the model yields detections.
 
     A run that was killed or interrupted goes on where it was when the same command is given
-    again. eqcctpro status OUT shows how far it is.
+    again. eqcctpro status OUT shows how far it is. The results of a finished run are replaced by
+    those of the same settings only; for others a terminal is asked, and --fresh discards them.
 
     Options that take a list take commas, or are given several times.
 
@@ -341,9 +343,9 @@ def pick(
         if resume and fresh:
             raise SettingsError("--resume and --fresh exclude each other")
         options["storage"] = _storage(storage)
-        result = _run(options, bandpass, set_ or [], config, keep_going, quiet, verbose)
+        result, folder = _run(options, bandpass, set_ or [], config, keep_going, quiet, verbose)
         if not quiet:
-            _report(result)
+            _report(result, folder)
         raise typer.Exit(result.exit_code)
 
 
@@ -355,7 +357,8 @@ def _run(
     keep_going: bool,
     quiet: bool,
     verbose: bool,
-) -> RunResult:
+) -> tuple[RunResult, Path]:
+    """The result, and the output folder as it was given."""
     from eqcctpro.config import PickConfig, load_config_file
     from eqcctpro.orchestration.run import run_picking
 
@@ -373,7 +376,17 @@ def _run(
             raise SettingsError(f"{name} is missing", hint=f"eqcctpro pick INPUT -o OUT; add {how}")
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
-    return run_picking(PickConfig.checked(**settings), quiet=quiet, keep_going=keep_going)
+    asked = PickConfig.checked(**settings)
+    try:
+        result = run_picking(asked, quiet=quiet, keep_going=keep_going)
+    except ReplaceError as error:
+        if quiet or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise
+        if not typer.confirm(f"{error.message}. Discard them and pick anew?", err=True):
+            raise
+        asked = asked.model_copy(update={"resume": "never"})
+        result = run_picking(asked, quiet=quiet, keep_going=keep_going)
+    return result, asked.output
 
 
 def _resume(resume: bool, fresh: bool) -> str | None:
@@ -397,8 +410,8 @@ def _name_and_value(
     return name.strip(), value.strip()
 
 
-def _report(result: RunResult) -> None:
-    """The outcome in a few lines, failures first."""
+def _report(result: RunResult, folder: Path) -> None:
+    """The outcome in a few lines, failures first; `folder` is the output folder as given."""
     summary = result.summary
     for line in result.problems:
         typer.echo(line, err=True)
@@ -423,4 +436,9 @@ def _report(result: RunResult) -> None:
         "summary",
     ):
         if kind in summary["paths"]:
-            typer.echo(summary["paths"][kind])
+            typer.echo(as_given(summary["paths"][kind], folder))
+
+
+def as_given(path: str, folder: Path) -> str:
+    """A path below an absolute folder, as one below the folder as it was given."""
+    return str(folder / Path(path).relative_to(folder.absolute()))

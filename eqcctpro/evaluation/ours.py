@@ -20,7 +20,7 @@ from eqcctpro.orchestration.session import PickSession
 __all__ = ["CommandSubject", "SessionSubject"]
 
 #: What a run writes when it is benchmarked: the file of picks that others write too.
-_RESULTS = {"formats": ("csv",), "overview": False, "journal": False}
+_RESULTS = {"formats": ("csv",), "overview": False, "journal": False, "resume": "never"}
 
 #: Errors of station tasks and files that say that the data cannot be read, however they are picked.
 _UNREADABLE = {InputError.__name__, DecodeError.__name__}

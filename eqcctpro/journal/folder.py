@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
@@ -24,6 +25,12 @@ RESULTS = (
     *("detections.csv", "detections.parquet", "amplitudes.csv"),
     *("summary.json", "overview.png", "report.html"),
 )
+# What other commands may have written beside the picks, by the file that tells whose it is.
+DERIVED = {
+    "event_picks.csv": ("events.csv", "events.quakeml", "events.scml", "events.obs"),
+    "score.json": ("stations.csv", "curve.csv", "matches.csv"),
+    "parity.json": ("stations.csv",),
+}
 
 
 class RunFolder:
@@ -132,19 +139,27 @@ class RunFolder:
                 shutil.rmtree(self.folder, ignore_errors=True)
 
     def discard(self) -> None:
-        """Remove the record and everything that a run writes, and nothing else."""
-        if self.has_journal:
-            store = JournalStore(self.journal, writable=False)
-            try:
-                folders = store.station_folders()
-            finally:
-                store.close()
-            self._discard_station_results(folders)
+        """Remove the record and everything that a run writes, and nothing else.
+
+        What `show`, `associate`, `score` and `convert` have made of the picks goes too, where it
+        is in the same folder under the name that they give it.
+        """
         with writing(self.output):
+            self._discard_station_results()
             for name in _result_names():
                 (self.output / name).unlink(missing_ok=True)
             self._discard_curves()
+            self._discard_derived()
         self.forget()
+
+    def _discard_derived(self) -> None:
+        for sign, names in DERIVED.items():
+            if (self.output / sign).exists():
+                for name in (sign, *names):
+                    (self.output / name).unlink(missing_ok=True)
+        for kind in ("png", "pdf", "svg"):
+            for path in self.output.glob(f"show_*.{kind}"):
+                path.unlink(missing_ok=True)
 
     def _discard_curves(self) -> None:
         from eqcctpro.pipeline.annotations import CURVE_FOLDER
@@ -154,13 +169,31 @@ class RunFolder:
             path.unlink(missing_ok=True)
         _remove_empty(*folder.glob("*/"), folder)
 
-    def _discard_station_results(self, folders: list[tuple[str, str]]) -> None:
+    def _discard_station_results(self) -> None:
         from eqcctpro.picks.eqcctpro_folders import station_file
 
-        for chunk, folder in folders:
-            path = station_file(self.output, chunk, folder)
+        if self.has_journal:
+            store = JournalStore(self.journal, writable=False)
+            try:
+                folders = store.station_folders()
+            finally:
+                store.close()
+            paths = [station_file(self.output, chunk, folder) for chunk, folder in folders]
+        elif self._wrote_station_folders():
+            paths = list(self.output.glob(f"*/*_outputs/{STATION_RESULT}"))
+        else:
+            paths = []
+        for path in paths:
             path.unlink(missing_ok=True)
             _remove_empty(path.parent, path.parent.parent)
+
+    def _wrote_station_folders(self) -> bool:
+        """Whether a finished run says that EQCCTPro's folders here are its own."""
+        try:
+            summary = json.loads((self.output / "summary.json").read_text(encoding="utf-8"))
+            return "station_folders" in summary["paths"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
 
 def _remove_empty(*folders: Path) -> None:

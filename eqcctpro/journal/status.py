@@ -46,6 +46,8 @@ class RunStatus:
     attempts : list of Attempt
         Empty when nothing is recorded: in a run's first second, or once it has finished
         without failures and its summary says it all.
+    folder : str or None
+        That the last attempt was started in, which relative paths of its command refer to.
     """
 
     output: Path
@@ -60,13 +62,16 @@ class RunStatus:
     rate: float | None
     seconds_left: float | None
     attempts: list[Attempt]
+    folder: str | None = None
 
     @property
     def advice(self) -> str | None:
         """What to do next; None if there is nothing to do."""
         if self.state in ("dead", "interrupted"):
             command = f": {self.attempts[-1].command}" if self.attempts else ""
-            return f"run the same command again, and it goes on{command}"
+            elsewhere = self.folder is not None and self.folder != str(Path.cwd())
+            where = f" in {self.folder}" if elsewhere else ""
+            return f"run the same command again{where}, and it goes on{command}"
         if self.state == "finished" and self.failures:
             return "the same command with --resume picks again what failed"
         return None
@@ -89,6 +94,7 @@ class RunStatus:
                 name: None if last is None else getattr(last, name)
                 for name in ("pid", "host", "mode", "command")
             },
+            "folder": self.folder,
             "advice": self.advice,
             "failures": self.failures,
         }
@@ -130,6 +136,7 @@ def read_status(output: Path) -> RunStatus:
         rate,
         left,
         attempts,
+        facts.get("folder"),
     )
 
 

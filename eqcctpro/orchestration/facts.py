@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from eqcctpro.archive.plan import Tasks
@@ -50,8 +51,9 @@ def run_facts(
         },
         "seconds": {**seconds, "stages": run.stages.seconds},
         "model_loads": run.model_loads,
-        "settings": config.model_dump(mode="json"),
-        "paths": paths,
+        # Absolute, for commands that are given in another folder.
+        "settings": config.absolute().model_dump(mode="json"),
+        "paths": {kind: str(Path(path).absolute()) for kind, path in paths.items()},
     }
 
 

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -284,6 +285,7 @@ def open_journal(
         "cut": {name: config.model_dump(mode="json", include={name})[name] for name in CUT},
         "versions": {k: v for k, v in package_versions().items() if k in DECISIVE},
         "items": len(ids),
+        "folder": str(Path.cwd()),
         "skipped": plan.skipped,
         "files_unusable": len(plan.problems),
     }

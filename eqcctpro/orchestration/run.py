@@ -23,6 +23,9 @@ def run_picking(config: PickConfig, *, quiet: bool = True, keep_going: bool = Tr
 
     Raises
     ------
+    ReplaceError
+        The output folder holds the results of a finished run with other settings;
+        ``resume="never"`` replaces them.
     EQCCTProError
         The run cannot start, a worker cannot be kept alive, or results cannot be written.
         A station that fails does not raise: it is in the summary.

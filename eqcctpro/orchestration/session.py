@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 from eqcctpro import errors
@@ -16,9 +17,10 @@ from eqcctpro.errors import EQCCTProError, InputError, SettingsError
 from eqcctpro.journal.folder import RunFolder
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles
-from eqcctpro.notices import one_warning
+from eqcctpro.notices import gathered, one_warning
 from eqcctpro.orchestration.execution import Execution, waveforms_mb
 from eqcctpro.orchestration.facts import run_facts, run_id
+from eqcctpro.orchestration.finished import finished_run, require_same_settings
 from eqcctpro.orchestration.interrupt import (
     Interruption,
     RunInterrupted,
@@ -107,6 +109,7 @@ class PickSession:
     def __init__(self, config: PickConfig) -> None:
         self.config = config
         self._weights: WeightFiles | None = None
+        self._weights_logged = False
         self._workers: Workers | None = None
         self._waveforms_mb = 0.0
         self._watched: ResourceSampler | None = None
@@ -143,6 +146,9 @@ class PickSession:
         ------
         SettingsError
             A change needs other workers.
+        ReplaceError
+            The folder holds the results of a finished run with other settings;
+            ``resume="never"`` replaces them.
         EQCCTProError
             As in `run_picking`.
         KeyboardInterrupt
@@ -161,6 +167,8 @@ class PickSession:
         folder = RunFolder(config.output)
         with folder.held() if config.journal else nullcontext():
             goes_on = config.resume != "never" and folder.unfinished()
+            if config.resume == "auto" and not goes_on:
+                self._keep_finished(config)
             with run_log(logs, append=goes_on) as logger:
                 try:
                     return self._run(
@@ -183,10 +191,10 @@ class PickSession:
         last: bool,
     ) -> RunResult:
         config = self.config
-        first = self._weights is None
         weights = self._find_weights()
-        for part in weights.single_files if first else ():
+        for part in () if self._weights_logged else weights.single_files:
             logger.info("weights %s from %s (%s)", part.name, part.weight_path, part.sha256)
+        self._weights_logged = True
         picker, settings = self._described(weights)
         config = self.config
         clock.lap("model")
@@ -266,6 +274,16 @@ class PickSession:
                 f"eqcctpro status {self.config.output} shows how far it is",
             )
         return interruption()
+
+    def _keep_finished(self, config: PickConfig) -> None:
+        """Refuse to replace what a finished run with other settings has left."""
+        summary = finished_run(config.output)
+        if summary is not None:
+            weights = self._find_weights()
+            picker = load_picker(weights)
+            with gathered():  # the run says it
+                config = fit_to_model(config, picker)
+            require_same_settings(summary, config, weights, *describe(config, weights, picker))
 
     def _end(self, run: Execution) -> None:
         """End the workers after the last sample of what they take."""
@@ -421,7 +439,7 @@ def _finish(
     summary = summarise(run.plan, run.records, tables, facts)
     write_summary(config.output / "summary.json", summary)
     if config.report and (page := report_run(config, tables, logger)) is not None:
-        summary["paths"]["report"] = page
+        summary["paths"]["report"] = str(Path(page).absolute())
         write_summary(config.output / "summary.json", summary)
     logger.info("done %(done)d, empty %(empty)d, failed %(failed)d", summary["tasks"])
     logger.info("%d picks in %s", len(tables.picks), config.output)

@@ -21,6 +21,16 @@ SHOWN = frozenset({"text", "toml", "yaml", "json", "csv", "xml", "dockerfile", "
 MARKS = frozenset({"not run", "slow", "needs", "exit code", "file", "output"})
 SECONDS, SECONDS_IF_SLOW = 180, 1800
 
+# Pages show one way to pick after the other, all of them into OUT; results of other settings are
+# not replaced, and so OUT is empty for each.  What goes on with a run finds it there.
+_EMPTY_OUT = """eqcctpro() {
+if [ "${1:-}" = pick ] && [[ " $* " == *" -o OUT "* && " $* " != *" --resume "* ]]; then
+rm -rf OUT
+fi
+command eqcctpro "$@"
+}
+"""
+
 _FENCE = re.compile(r"^( *)(`{3,}|~{3,}) *([\w+-]*)")
 _MARK = re.compile(r"^ *<!-- (" + "|".join(sorted(MARKS)) + r")(?:: (.*?))? -->$")
 _NUMBER = re.compile(r"\d+(?:\.\d+)?")
@@ -130,7 +140,7 @@ class Session:
 
     def _shell(self, block: Block) -> None:
         done = subprocess.run(
-            ["bash", "-eu", "-o", "pipefail", "-c", block.text],
+            ["bash", "-eu", "-o", "pipefail", "-c", _EMPTY_OUT + block.text],
             cwd=self.folder,
             env=self.environment,
             stdin=subprocess.DEVNULL,
