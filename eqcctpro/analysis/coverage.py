@@ -8,9 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from pymseed import MiniSEEDError, MS3TraceList, sourceid2nslc
+from pymseed import MiniSEEDError, MS3TraceList
 
 from eqcctpro.archive.index import IndexedFile
+from eqcctpro.archive.untidy import trace_code, with_placeholders
+from eqcctpro.codes import Code
 from eqcctpro.places import is_address
 
 __all__ = ["Coverage", "measure_coverage"]
@@ -79,12 +81,14 @@ def _indexed(file: IndexedFile) -> Iterable[tuple[str, Span]]:
 
 def _scanned(path: Path) -> Iterable[tuple[str, Span]]:
     traces = MS3TraceList()
+    names: dict[Code, Code] = {}
     # What is damaged is among the files that failed.
     with suppress(MiniSEEDError, ValueError, OSError):
-        traces.add_file(str(path), skip_not_data=True)
+        content, names = with_placeholders(path.read_bytes())
+        traces.add_buffer(content, skip_not_data=True)
     for trace in traces:
         try:
-            network, station, *_ = sourceid2nslc(trace.sourceid)
+            network, station, *_ = trace_code(trace, names)
         except ValueError:
             continue
         for piece in trace:

@@ -14,10 +14,11 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 
 from eqcctpro.archive.files import ArchiveFile
-from eqcctpro.archive.index import ChannelExtent, Code
+from eqcctpro.archive.index import ChannelExtent
 from eqcctpro.archive.selection import Wanted
 from eqcctpro.archive.timechunks import DAY_NS
 from eqcctpro.archive.trees import TreeFile, folder_names, walk_tree
+from eqcctpro.codes import Code
 from eqcctpro.places import Place, is_address
 
 __all__ = ["DAY_LAYOUTS", "DayLayout", "is_sds", "layout_of_bucket", "list_day_files"]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from pymseed import MiniSEEDError, MS3Record, MS3TraceList, sourceid2nslc
+from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 
 from eqcctpro.archive.salvage import whole_records
+from eqcctpro.archive.untidy import trace_code, with_placeholders
+from eqcctpro.codes import Code, record_code, source_bytes
 from eqcctpro.errors import DecodeError
 from eqcctpro.times import NS_PER_S
 
@@ -28,8 +29,6 @@ __all__ = [
     "scan",
 ]
 
-Code = tuple[str, str, str, str]
-
 # The first record of nearly every file is shorter, and so are many files with a minute of a
 # channel, which are then read once; files with longer records are scanned whole.
 PROBE_BYTES = 16_384
@@ -44,9 +43,6 @@ LOWEST_RATE_HZ = 1.0
 
 # No encoding of miniSEED holds more samples in a byte (Steim-2: seven in four).
 MOST_SAMPLES_A_BYTE = 2
-
-# FDSN source identifiers of channels with three letters; the library takes three times as long.
-_USUAL_SOURCE = re.compile("FDSN:([^_]*)_([^_]*)_([^_]*)_(.)_(.)_(.)").fullmatch
 
 
 class ChannelExtent(NamedTuple):
@@ -143,29 +139,21 @@ def first_and_last(
     """
     try:
         head = MS3Record.parse(beginning)
-        length, rate, source, start = head.reclen, head.samprate, head.sourceid, head.starttime
+        length, rate, start = head.reclen, head.samprate, head.starttime
         if size % length or rate < LOWEST_RATE_HZ:
             return None
         whole = len(beginning) == size
         last = beginning[-length:] if whole else read(size - length, size)
         tail = MS3Record.parse(last)
         tail_start = tail.starttime
-        if tail.sourceid != source or tail_start < start:
+        if source_bytes(last) != source_bytes(beginning) or tail_start < start:
             return None
         span = round((tail.samplecnt - 1) * 1e9 / rate)
         if tail_start - start > size * MOST_SAMPLES_A_BYTE / rate * NS_PER_S + LONG_GAP_NS:
             return None
-        return ChannelExtent(_code(source), start, tail_start + max(span, 0))
+        return ChannelExtent(record_code(beginning), start, tail_start + max(span, 0))
     except (MiniSEEDError, ValueError):
         return None
-
-
-def _code(source: str) -> Code:
-    usual = _USUAL_SOURCE(source)
-    if usual is None:
-        network, station, location, channel = sourceid2nslc(source)
-        return network, station, location, channel
-    return usual[1], usual[2], usual[3], usual[4] + usual[5] + usual[6]
 
 
 def scan(content: bytes, path: str | Path) -> tuple[ChannelExtent, ...]:
@@ -176,6 +164,7 @@ def scan(content: bytes, path: str | Path) -> tuple[ChannelExtent, ...]:
     DecodeError
         It holds no miniSEED record.
     """
+    content, names = with_placeholders(content)
     traces = MS3TraceList()
     try:
         traces.add_buffer(content, skip_not_data=True)
@@ -189,13 +178,13 @@ def scan(content: bytes, path: str | Path) -> tuple[ChannelExtent, ...]:
         raise DecodeError(
             f"{path} is not readable as miniSEED", hint="only miniSEED 2 and 3 can be picked"
         )
-    return tuple(sorted(_extents(traces), key=lambda extent: (extent.code, extent.start_ns)))
+    return tuple(sorted(_extents(traces, names), key=lambda extent: (extent.code, extent.start_ns)))
 
 
-def _extents(traces: MS3TraceList) -> Iterable[ChannelExtent]:
+def _extents(traces: MS3TraceList, names: dict[Code, Code]) -> Iterable[ChannelExtent]:
     for trace in traces:
         try:
-            code = _code(trace.sourceid)
+            code = trace_code(trace, names)
         except ValueError:
             continue
         pieces = sorted((p.starttime, p.endtime) for p in trace if p.samprate >= LOWEST_RATE_HZ)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from eqcctpro.archive.day_files import DAY_LAYOUTS
 from eqcctpro.archive.file_table import FileTable
 from eqcctpro.archive.files import ArchiveFile
-from eqcctpro.archive.index import LONG_GAP_NS, Code, IndexedFile, index_file, joined_spans
+from eqcctpro.archive.index import LONG_GAP_NS, IndexedFile, index_file, joined_spans
 from eqcctpro.archive.layouts import Layout, detect_layout, iter_files
 from eqcctpro.archive.remote import use_storage_options
 from eqcctpro.archive.remote_index import index_remote_files
@@ -35,6 +35,7 @@ from eqcctpro.archive.timechunks import (
     read_span,
     whole_archive,
 )
+from eqcctpro.codes import Code, instrument_of
 from eqcctpro.errors import DecodeError, InputError, SettingsError
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
@@ -233,7 +234,7 @@ def _instruments(indexed: IndexedFile) -> dict[Key, list[tuple[int, int]]]:
 def instrument_key(code: Code) -> Key:
     """Network, station, location, and band and instrument code of a channel."""
     network, station, location, channel = code
-    return network, station, location, channel[:-1]
+    return network, station, location, instrument_of(channel)
 
 
 def _why_nothing(plan: Plan) -> str:

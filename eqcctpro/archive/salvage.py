@@ -7,7 +7,13 @@ from collections.abc import Iterator
 
 from pymseed import MiniSEEDError, MS3Record
 
-__all__ = ["control_bytes", "incomplete_bytes", "whole_records"]
+__all__ = [
+    "EXPONENT_AT",
+    "control_bytes",
+    "incomplete_bytes",
+    "usual_record_length",
+    "whole_records",
+]
 
 # How records begin (SEED 2.4, chapter 8; miniSEED 3): a number of six digits, a letter for the
 # quality and a filler, or a mark.  Records usually lie at multiples of 64 bytes, but not behind
@@ -17,7 +23,7 @@ _START = re.compile(rb"[0-9 \x00]{6}[DRQM][ \x00]|MS\x03")
 _CONTROL = re.compile(rb"[0-9 \x00]{6}[VAST][ *]")
 _CONTROL_BYTES = 256
 # Where in a record of miniSEED 2 the power of two of its length usually stands.
-_EXPONENT = 54
+EXPONENT_AT = 54
 _MOST_EXPONENT = 32
 
 
@@ -41,7 +47,7 @@ def whole_records(content: bytes) -> Iterator[bytes]:
 
 def incomplete_bytes(content: bytes) -> int:
     """Bytes that fill no record, in a file that decodes without an error."""
-    length = _usual_record_length(content)
+    length = usual_record_length(content)
     if length and len(content) % length == 0:
         return 0
     try:
@@ -54,12 +60,12 @@ def incomplete_bytes(content: bytes) -> int:
     return len(content) - sum(len(record) for record in whole_records(content))
 
 
-def _usual_record_length(content: bytes) -> int:
+def usual_record_length(content: bytes) -> int:
     """Length of the first record, if it is one of miniSEED 2 as nearly all are; else 0."""
     # Blockette 1000 comes first, in the byte order of the header (SEED 2.4, chapter 8).
     big, little = content[48:50] == b"\x03\xe8", content[48:50] == b"\xe8\x03"
-    usual = len(content) > _EXPONENT and _START.match(content) and (big or little)
-    return 1 << content[_EXPONENT] if usual and content[_EXPONENT] < _MOST_EXPONENT else 0
+    usual = len(content) > EXPONENT_AT and _START.match(content) and (big or little)
+    return 1 << content[EXPONENT_AT] if usual and content[EXPONENT_AT] < _MOST_EXPONENT else 0
 
 
 def _record_length(rest: memoryview) -> int | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.archive.file_table import FileTable
 from eqcctpro.archive.timechunks import Timechunk
+from eqcctpro.codes import instrument_of
 
 __all__ = ["Heading", "StationTask", "TaskTable", "Tasks"]
 
@@ -204,7 +205,7 @@ class TaskTable:
         known = {self._texts[number]: number for number in np.unique(instruments).tolist()}
         of_channel = np.full(int(channels.max(initial=0)) + 1, -1)
         for number in np.unique(channels).tolist():
-            of_channel[number] = known.get(self._texts[number][:-1], -1)
+            of_channel[number] = known.get(instrument_of(self._texts[number]), -1)
         return of_channel[channels] == instruments
 
     def owned(self, rows: NDArray[np.int64]) -> Int64:

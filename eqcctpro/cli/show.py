@@ -35,6 +35,7 @@ def show(
     with reporting():
         from eqcctpro.analysis.station_plot import plot_station
         from eqcctpro.analysis.style import save_png
+        from eqcctpro.codes import safe_name
 
         figure = None
         if window:
@@ -45,7 +46,7 @@ def show(
                     "--window: there is no display here", hint="leave it out to write a picture"
                 )
             figure = plt.figure(figsize=(11.0, 7.0), layout="constrained")
-        path = output or run / f"show_{station}.png"
+        path = output or run / f"show_{safe_name(station)}.png"
         if path.suffix.lower() not in {".png", ".pdf", ".svg"}:
             raise SettingsError(f"--output: {path} is neither .png, .pdf nor .svg")
         figure = plot_station(

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pymseed import MiniSEEDError, MS3Record, sourceid2nslc
+from pymseed import MiniSEEDError, MS3Record
 
 from eqcctpro.archive.salvage import incomplete_bytes
+from eqcctpro.codes import Code, record_code
 from eqcctpro.times import NS_PER_S, format_utc
 
 __all__ = ["Gap", "Record", "find_gaps", "read_records", "what_is_wrong"]
-
-Code = tuple[str, str, str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +79,9 @@ def read_records(content: bytes) -> list[Record]:
         rate = float(head.samprate)
         if rate <= 0 or head.samplecnt <= 0 or body in records:
             continue
-        network, station, location, channel = sourceid2nslc(head.sourceid)
         interval = NS_PER_S / rate
         last = head.starttime + round((head.samplecnt - 1) * interval)
-        code = (network, station, location, channel)
-        records[body] = Record(body, code, head.starttime, last, interval)
+        records[body] = Record(body, record_code(body), head.starttime, last, interval)
     return list(records.values())
 
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from eqcctpro.archive.timechunks import DAY_NS
+from eqcctpro.codes import file_name, safe_name
 from eqcctpro.download.arrived import Record, read_records
 from eqcctpro.download.asking import Request
 from eqcctpro.picks.writers import atomic_file
@@ -30,7 +31,7 @@ def write_chunk(output: Path, request: Request, records: Iterable[Record]) -> di
     start, _, end = request.chunk.name.partition("_")
     written = {}
     for code, own in _by_channel(records).items():
-        name = f"{request.chunk.name}/{code[1]}/{'.'.join(code)}__{start}__{end}.mseed"
+        name = f"{request.chunk.name}/{safe_name(code[1])}/{file_name(*code)}__{start}__{end}.mseed"
         written[name] = _write(output / name, own)
     return written
 
@@ -71,10 +72,10 @@ def _by_channel(records: Iterable[Record]) -> dict[tuple[str, str, str, str], li
 
 
 def _sds_name(code: Sequence[str], day: int) -> str:
-    network, station, location, channel = code
+    network, station, _, channel = map(file_name, code)
     moment = datetime.fromtimestamp(day * DAY_NS // NS_PER_S, UTC)
     year, number = f"{moment:%Y}", f"{moment:%j}"
-    name = f"{network}.{station}.{location}.{channel}.D.{year}.{number}"
+    name = f"{file_name(*code)}.D.{year}.{number}"
     return f"{year}/{network}/{station}/{channel}.D/{name}"
 
 

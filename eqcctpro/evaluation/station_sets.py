@@ -12,6 +12,7 @@ from eqcctpro.archive.files import ArchiveFile
 from eqcctpro.archive.layouts import Layout, list_files
 from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.archive.timechunks import MINUTE_NS
+from eqcctpro.codes import safe_name
 from eqcctpro.errors import SettingsError
 from eqcctpro.times import parse_chunk_name
 
@@ -132,7 +133,7 @@ class StationSets:
             elif name is not None and self._plan.layout == "sds":
                 yield file, folder / self._below_root(Path(file.path).absolute()).parent
             elif name is not None:
-                yield file, folder / file.chunk / name
+                yield file, folder / file.chunk / safe_name(name)
 
     def _below_root(self, path: Path) -> Path:
         """A path from the first folder of the archive on, which means something in SDS."""

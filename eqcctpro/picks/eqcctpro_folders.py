@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.codes import safe_name
 from eqcctpro.picks.table import PICK_SCHEMA
 from eqcctpro.picks.writers import atomic_file
 
@@ -79,7 +80,7 @@ def write_eqcctpro_folders(
         ]
         # Rows of one chunk at a time: as Python objects they take far more than in the table.
         rows = table.take(rows_of[chunk]).to_pylist() if chunk in rows_of else []
-        paths.extend(_write_chunk(rows, stations, output / _safe(chunk)))
+        paths.extend(_write_chunk(rows, stations, output / safe_name(chunk)))
     return paths
 
 
@@ -97,7 +98,7 @@ def write_folders_of_picks(batches: Iterable[pa.RecordBatch], output: Path) -> l
     for chunk, indices in _by_chunk(table):
         rows = table.take(indices).to_pylist()
         stations = [_Station(codes, codes[1]) for codes in sorted({_codes(row) for row in rows})]
-        paths.extend(_write_chunk(rows, stations, output / _safe(chunk or "picks")))
+        paths.extend(_write_chunk(rows, stations, output / safe_name(chunk or "picks")))
     return paths
 
 
@@ -131,7 +132,7 @@ def _write_chunk(rows: Iterable[Row], stations: Iterable[_Station], output: Path
         picks.setdefault(_codes(row), []).append(row)
     folders: dict[Path, list[list[str]]] = {}
     for station in stations:
-        folder = output / f"{_safe(station.folder)}_outputs"
+        folder = output / f"{safe_name(station.folder)}_outputs"
         folders.setdefault(folder, []).extend(_rows(station, picks.get(station.codes, [])))
     paths = []
     for folder, lines in folders.items():
@@ -175,10 +176,4 @@ def _cells(row: Row | None) -> list[str]:
 
 def station_file(output: Path, chunk: str, folder: str) -> Path:
     """Where the rows of a station folder go; always below `output`."""
-    return output / _safe(chunk) / f"{_safe(folder)}_outputs" / "X_prediction_results.csv"
-
-
-def _safe(name: str) -> str:
-    """A name that stays inside its folder whatever codes the records hold."""
-    kept = "".join(c if c.isalnum() or c in "-_" else "_" for c in name)
-    return kept or "_"
+    return output / safe_name(chunk) / f"{safe_name(folder)}_outputs" / "X_prediction_results.csv"

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pymseed import DataEncoding, MS3TraceList, nslc2sourceid
+from pymseed import DataEncoding, MiniSEEDError
 
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.codes import channel_of, file_name, safe_name
+from eqcctpro.errors import OutputError
 from eqcctpro.picks.writers import atomic_file
 from eqcctpro.pipeline.records import BlockCurves
 from eqcctpro.times import NS_PER_S
+from eqcctpro.waveform.encode import Series, encode_series
 
 __all__ = ["CURVE_FOLDER", "curve_channels", "curve_file", "write_curves"]
 
@@ -47,12 +50,13 @@ def curve_channels(labels: Sequence[str], instrument: str) -> dict[str, str]:
             if one.isalnum() and one not in _COMPONENTS and one not in codes.values()
         )
         codes[label] = letter
-    return {label: instrument + letter for label, letter in codes.items()}
+    return {label: channel_of(instrument, letter) for label, letter in codes.items()}
 
 
 def curve_file(folder: str, task: StationTask) -> Path:
-    """The file of a station task's curves."""
-    return Path(folder, task.chunk.name, f"{task.name}.mseed")
+    """The file of a station task's curves; always below `folder`."""
+    name = file_name(task.network, task.station, task.location, task.instrument)
+    return Path(folder, safe_name(task.chunk.name), f"{name}.mseed")
 
 
 def write_curves(
@@ -65,28 +69,37 @@ def write_curves(
     Raises
     ------
     OutputError
-        The file cannot be written.
+        The file cannot be written, or miniSEED has no place for the codes.
     """
-    traces = MS3TraceList()
+    with atomic_file(path, sync=False) as file:
+        try:
+            for record in encode_series(
+                _series(task, labels, pieces), DataEncoding.FLOAT32, RECORD_BYTES
+            ):
+                file.write(record)
+        except (MiniSEEDError, ValueError) as error:
+            raise OutputError(
+                f"{task.name}: its curves cannot be written as miniSEED: {error}",
+                hint="its codes or times do not fit; pick it without curves",
+            ) from error
+
+
+def _series(
+    task: StationTask, labels: Sequence[str], pieces: Sequence[BlockCurves]
+) -> Iterator[Series]:
     codes = curve_channels(labels, task.instrument)
     for piece in pieces:
         first, last = _owned(piece, task)
         for label, values in zip(labels, piece.values, strict=True):
-            source = nslc2sourceid(task.network, task.station, task.location, codes[label])
+            code = (task.network, task.station, task.location, codes[label])
             for start, end in _known(values[first:last]):
                 begin = first + start
-                traces.add_data(
-                    source,
-                    np.ascontiguousarray(values[begin : first + end], dtype=np.float32),
-                    "f",
+                yield Series(
+                    code,
+                    piece.start_ns + round(begin * piece.interval_ns),
                     NS_PER_S / piece.interval_ns,
-                    starttime=piece.start_ns + round(begin * piece.interval_ns),
+                    np.asarray(values[begin : first + end], dtype=np.float32),
                 )
-    with atomic_file(path, sync=False) as file:
-        for record in traces.generate(
-            max_record_length=RECORD_BYTES, encoding=DataEncoding.FLOAT32, format_version=2
-        ):
-            file.write(record)
 
 
 def _owned(piece: BlockCurves, task: StationTask) -> tuple[int, int]:

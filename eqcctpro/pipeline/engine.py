@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.archive.remote import use_storage_options
+from eqcctpro.errors import OutputError
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.trigger import CurveTriggers, find_triggers_on
@@ -26,7 +27,7 @@ from eqcctpro.pipeline.findings import (
     findings_of,
     picked_labels,
 )
-from eqcctpro.pipeline.prepare import Prepared
+from eqcctpro.pipeline.prepare import Prepared, failed_record
 from eqcctpro.pipeline.records import BlockCurves, StageSeconds, TaskRecord, TaskResult
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.runtimes.base import Runtime
@@ -343,13 +344,19 @@ class Pipeline:
         for block, finding in zip(blocks, findings, strict=True):
             _keep(block.owner, finding)
             if block.owner.missing_blocks == 0:
-                self._write_curves(block.owner)
-                self._finished.append(_finish(block.owner))
+                self._finished.append(self._end(block.owner))
 
-    def _write_curves(self, owner: _OpenTask) -> None:
-        folder, task = self.settings.annotations, owner.prepared.task
+    def _end(self, owner: _OpenTask) -> TaskResult:
+        """The result of a task; one whose curves cannot be written has failed, and no other."""
+        folder, prepared = self.settings.annotations, owner.prepared
         if folder is not None:
-            write_curves(curve_file(folder, task), task, self.picker.labels, owner.curves)
+            path = curve_file(folder, prepared.task)
+            try:
+                write_curves(path, prepared.task, self.picker.labels, owner.curves)
+            except OutputError as error:
+                notes = tuple(prepared.notes)
+                return TaskResult(failed_record(prepared.task, error, notes))
+        return _finish(owner)
 
 
 def _runs(claims: Sequence[tuple[_OpenBlock, int]]) -> Iterator[tuple[list[_OpenBlock], int]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from eqcctpro.archive.plan import InputSettings, make_plan
+from eqcctpro.codes import file_name
 from eqcctpro.errors import InputError, OutputError
 from eqcctpro.picks.writers import atomic_file
 from eqcctpro.pipeline.prepare import FileCache, load_segments
@@ -131,7 +132,7 @@ def _write(sources: list[list[Segment]], output: Path, stations: int, seconds: f
         folder.mkdir(parents=True, exist_ok=True)
         for segment in sources[number % len(sources)]:
             code = ChannelCode(NETWORK, station, "", segment.code.channel)
-            name = f"{code}__{chunk.name.replace('_', '__')}.mseed"
+            name = f"{file_name(*code)}__{chunk.name.replace('_', '__')}.mseed"
             moved = replace(segment, code=code, start_ns=START_NS, anchor_ns=None)
             encode_file(folder / name, [moved])
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
-from pymseed import MiniSEEDError, MS3Record, MS3TraceList, sourceid2nslc
+from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 from pymseed.logging import clear_error_messages, get_error_messages
 
 from eqcctpro.archive.index import LOWEST_RATE_HZ
 from eqcctpro.archive.salvage import control_bytes, incomplete_bytes, whole_records
+from eqcctpro.archive.untidy import trace_code, with_placeholders
+from eqcctpro.codes import Code
 from eqcctpro.errors import DecodeError
 from eqcctpro.times import NS_PER_S, format_utc
 from eqcctpro.waveform.segments import ChannelCode, Segment
@@ -35,11 +36,6 @@ class DecodedFile:
 
     segments: list[Segment]
     warnings: list[str] = field(default_factory=list)
-
-
-@lru_cache(maxsize=4096)
-def _channel_code(sourceid: str) -> ChannelCode:
-    return ChannelCode(*sourceid2nslc(sourceid))
 
 
 def decode_file(
@@ -88,6 +84,7 @@ def decode_records(
     if not content:
         raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
     warnings: list[str] = []
+    content, names = with_placeholders(content)
     span = (_time_text(start_ns), _time_text(end_ns))
     traces, lost, details = _unpack(content, span)
     if lost == len(content):
@@ -101,7 +98,9 @@ def decode_records(
             f"({_one_line(details)})"
         )
     cut = start_ns is not None or end_ns is not None
-    segments = _collect(traces, path, warnings, _record_starts(content) if cut else {})
+    segments = _collect(
+        traces, names, path, warnings, _record_starts(content, names) if cut else {}
+    )
     if not segments and not warnings and not cut:
         raise DecodeError(
             f"{path} holds no miniSEED record", hint="only miniSEED 2 and 3 can be picked"
@@ -151,35 +150,32 @@ def _add(traces: MS3TraceList, content: bytes, span: tuple[str | None, str | Non
     traces.add_buffer(content, unpack_data=True, starttime=start, endtime=end)
 
 
-def _record_starts(content: bytes) -> dict[str, list[tuple[int, int]]]:
+def _record_starts(content: bytes, names: dict[Code, Code]) -> dict[Code, list[tuple[int, int]]]:
     """Start and end of every continuous record, from the headers alone."""
     traces = MS3TraceList()
     # What cannot be read has been reported when it was decoded.
     with suppress(MiniSEEDError, ValueError):
         traces.add_buffer(content, skip_not_data=True)
-    spans: dict[str, list[tuple[int, int]]] = {}
+    spans: dict[Code, list[tuple[int, int]]] = {}
     for trace in traces:
-        with suppress(UnicodeDecodeError):  # reported when it was decoded
-            spans[trace.sourceid] = [(piece.starttime, piece.endtime) for piece in trace]
+        with suppress(ValueError):  # reported when it was decoded
+            spans[trace_code(trace, names)] = [(piece.starttime, piece.endtime) for piece in trace]
     return spans
 
 
 def _collect(
     traces: MS3TraceList,
+    names: dict[Code, Code],
     path: str | Path,
     warnings: list[str],
-    spans: dict[str, list[tuple[int, int]]],
+    spans: dict[Code, list[tuple[int, int]]],
 ) -> list[Segment]:
     segments: list[Segment] = []
     for trace_id in traces:
         try:
-            source = trace_id.sourceid
-            code = _channel_code(source)
-        except UnicodeDecodeError:
-            warnings.append(f"{path}: records whose codes are no letters were left out")
-            continue
-        except ValueError:
-            warnings.append(f"{path}: source identifier {source!r} is not understood")
+            code = ChannelCode(*trace_code(trace_id, names))
+        except ValueError as error:
+            warnings.append(f"{path}: records left out: {error}")
             continue
         for piece in trace_id:
             rate = float(piece.samprate)
@@ -193,7 +189,7 @@ def _collect(
                 )
                 continue
             start = piece.starttime
-            whole = [s for s, end in spans.get(source, ()) if s <= start <= end]
+            whole = [s for s, end in spans.get(code, ()) if s <= start <= end]
             samples = piece.take_np_datasamples()
             segments.append(Segment(code, start, rate, samples, min(whole, default=None)))
     return segments

@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from pymseed import DataEncoding, MS3TraceList, nslc2sourceid
+from numpy.typing import NDArray
+from pymseed import DataEncoding, MS3TraceList
 
+from eqcctpro.codes import HEADER_FIELDS, Code, header_of_code, is_tidy, source_of_code
 from eqcctpro.waveform.segments import Segment
 
-__all__ = ["encode", "encode_file"]
+__all__ = ["Series", "encode", "encode_file", "encode_series"]
 
 # The record length that archives and real-time links use most.
 RECORD_BYTES = 512
 
-_RECORDS: dict[str, Any] = {
-    "max_record_length": RECORD_BYTES,
-    "encoding": DataEncoding.STEIM2,
-    "format_version": 2,
-}
+
+class Series(NamedTuple):
+    """Samples of one channel without a gap, as they are written.
+
+    Attributes
+    ----------
+    code : tuple of str
+        Network, station, location and channel.
+    start_ns : int
+        Time of the first sample, nanoseconds since 1970 UTC.
+    sampling_rate : float
+        Hz.
+    samples : ndarray of int32 or float32, shape (n,)
+    """
+
+    code: Code
+    start_ns: int
+    sampling_rate: float
+    samples: NDArray[Any]
 
 
 def encode_file(path: Path, segments: Iterable[Segment]) -> None:
-    """Write segments of 32-bit integer counts as miniSEED 2 with Steim-2 compression.
+    """Write segments of 32-bit integer counts as miniSEED with Steim-2 compression.
 
     Raises
     ------
@@ -33,7 +49,7 @@ def encode_file(path: Path, segments: Iterable[Segment]) -> None:
     OSError
         The file cannot be written.
     """
-    _traces(segments).to_file(path, overwrite=True, **_RECORDS)
+    path.write_bytes(encode(segments))
 
 
 def encode(segments: Iterable[Segment]) -> bytes:
@@ -44,17 +60,54 @@ def encode(segments: Iterable[Segment]) -> bytes:
     pymseed.MiniSEEDError
         Samples differ by more than Steim-2 can hold.
     """
-    return b"".join(_traces(segments).generate(**_RECORDS))
+    counts = (
+        Series(s.code, s.start_ns, s.sampling_rate, np.asarray(s.samples, dtype=np.int32))
+        for s in segments
+    )
+    return b"".join(encode_series(counts, DataEncoding.STEIM2, RECORD_BYTES))
 
 
-def _traces(segments: Iterable[Segment]) -> MS3TraceList:
-    traces = MS3TraceList()
-    for segment in segments:
-        traces.add_data(
-            nslc2sourceid(*segment.code),
-            np.ascontiguousarray(segment.samples, dtype=np.int32),
-            "i",
-            segment.sampling_rate,
-            starttime=segment.start_ns,
+def encode_series(
+    series: Iterable[Series], encoding: DataEncoding, record_bytes: int
+) -> Iterator[bytes]:
+    """Records of miniSEED 2, or of miniSEED 3 for codes that miniSEED 2 has no room for.
+
+    Parameters
+    ----------
+    series : iterable of Series
+    encoding : pymseed.DataEncoding
+    record_bytes : int
+        Length of the records; of miniSEED 3 the greatest one.
+
+    Raises
+    ------
+    pymseed.MiniSEEDError, ValueError
+        The codes fit neither, or the encoding cannot hold the samples.
+    """
+    traces = {2: MS3TraceList(), 3: MS3TraceList()}
+    # Codes that libmseed would change are put into the headers afterwards.
+    headers: dict[bytes, bytes] = {}
+    for one in series:
+        header, source = header_of_code(one.code), source_of_code(one.code)
+        if header is not None and not is_tidy(header):
+            number = list(headers.values()).index(header) if header in headers.values() else None
+            station = f"~{len(headers) if number is None else number:04X}"
+            headers[f"{station}~~HHZ~~".encode()] = header
+            source = f"FDSN:~~_{station}_~~_H_H_Z"
+        traces[3 if header is None else 2].add_data(
+            source,
+            np.ascontiguousarray(one.samples),
+            one.samples.dtype.kind,
+            one.sampling_rate,
+            starttime=one.start_ns,
         )
-    return traces
+    for version, members in traces.items():
+        for record in members.generate(
+            max_record_length=record_bytes, encoding=encoding, format_version=version
+        ):
+            header = headers.get(record[HEADER_FIELDS]) if headers and version == 2 else None
+            yield record if header is None else _with_fields(record, header)
+
+
+def _with_fields(record: bytes, fields: bytes) -> bytes:
+    return record[: HEADER_FIELDS.start] + fields + record[HEADER_FIELDS.stop :]

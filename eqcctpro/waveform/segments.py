@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from eqcctpro.codes import component_of, instrument_of
+
 __all__ = ["ChannelCode", "Segment", "drop_conflicts", "merge_segments", "split_at_nan", "trim"]
 
 # ObsPy's Stream._cleanup: pieces misaligned by less than this share of a sample join.
@@ -33,12 +35,12 @@ class ChannelCode(NamedTuple):
     @property
     def instrument(self) -> str:
         """Band and instrument code: the channel code without its component."""
-        return self.channel[:-1]
+        return instrument_of(self.channel)
 
     @property
     def component(self) -> str:
         """The last letter of the channel code, or an empty string."""
-        return self.channel[-1:]
+        return component_of(self.channel)
 
     def __str__(self) -> str:
         return ".".join(self)
