@@ -191,7 +191,7 @@ def safe_name(name: str) -> str:
 def file_name(*codes: str) -> str:
     """Codes as the name of a file, separated by dots."""
     name = ".".join(safe_name(code).replace(".", "~2E") if code else "" for code in codes)
-    return f"~{name}" if name.startswith(".") else name
+    return f"~{name}" if not name or name.startswith(".") else name
 
 
 def _is_extended(channel: str) -> bool:

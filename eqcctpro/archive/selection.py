@@ -204,11 +204,10 @@ def _matching(
 
 
 def _normal(pattern: str) -> str:
-    """A pattern in capitals, as names are written: ``--`` is no location, ``HH?`` is ``HH``."""
+    """A pattern in capitals, as names are written: ``HH?`` is ``HH``."""
     parts = pattern.upper().split(".")
     if len(parts) != 4:
         return pattern.upper()
-    parts[2] = "" if parts[2] == "--" else parts[2]
     channel = parts[3]
     letters = re.findall(r"\[[^]]*\]|.", channel)
     if len(letters) == 3 and "*" not in letters:
@@ -234,14 +233,12 @@ def _by_name(instruments: Iterable[Instrument]) -> dict[str, list[Instrument]]:
 def _names(instrument: Instrument) -> tuple[str, ...]:
     """What a pattern may say of an instrument, in capitals."""
     network, station, location, band = instrument.key
-    names = (
-        instrument.folder,
-        station,
-        f"{network}.{station}",
-        f"{network}_{station}",
-        f"{network}.{station}.{location}",
-        f"{network}.{station}.{location}.{band}",
-    )
+    names = [instrument.folder, station, f"{network}.{station}", f"{network}_{station}"]
+    # An empty location is also written as --, which some records really hold.
+    for place in {location, location or "--"}:
+        name = f"{network}.{station}.{place}"
+        # Of channels with one or two letters the component may be a question mark, too.
+        names += [name, f"{name}.{band}", f"{name}.{band}?"]
     return tuple(name.upper() for name in names)
 
 

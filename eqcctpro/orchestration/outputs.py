@@ -18,13 +18,14 @@ import pyarrow as pa
 from eqcctpro.archive.coverage import station_hours
 from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import QuarantinedError
+from eqcctpro.errors import OutputError, QuarantinedError
 from eqcctpro.orchestration.task_records import TaskRecords
 from eqcctpro.picks.eqcctpro_folders import write_eqcctpro_folders
 from eqcctpro.picks.formats import FORMATS, write_picks
 from eqcctpro.picks.table import PickRows
 from eqcctpro.picks.writers import atomic_file, write_csv, write_parquet
 from eqcctpro.pipeline.annotations import CURVE_FOLDER
+from eqcctpro.pipeline.prepare import failed_record
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.times import format_utc
 
@@ -102,7 +103,11 @@ def write_tables(
         paths["annotations"] = str(config.output / CURVE_FOLDER)
     if "eqcctpro" in config.formats:
         ended = [tasks[index] for index in records.ended("done", "empty")]
-        write_eqcctpro_folders(tables.picks.table, ended, config.output)
+
+        def fail(task: StationTask, error: OutputError) -> None:
+            records.add([failed_record(task, error, records[task.index].notes)])
+
+        write_eqcctpro_folders(tables.picks.table, ended, config.output, fail)
         paths["station_folders"] = str(config.output)
     return paths
 

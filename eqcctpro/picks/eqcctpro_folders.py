@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.codes import safe_name
+from eqcctpro.errors import OutputError
 from eqcctpro.picks.table import PICK_SCHEMA
 from eqcctpro.picks.writers import atomic_file
 
@@ -51,7 +52,10 @@ Row = dict[str, Any]
 
 
 def write_eqcctpro_folders(
-    table: pa.Table, tasks: Sequence[StationTask], output: Path
+    table: pa.Table,
+    tasks: Sequence[StationTask],
+    output: Path,
+    failed: Callable[[StationTask, OutputError], None] | None = None,
 ) -> list[Path]:
     """Write one file for every station folder of every chunk.
 
@@ -62,11 +66,18 @@ def write_eqcctpro_folders(
     tasks : sequence of StationTask
         All tasks that did not fail; a station without picks gets a blank row.
     output : Path
+    failed : callable, optional
+        Told of each task whose file cannot be written; the others are written.
 
     Returns
     -------
     list of Path
         The files.
+
+    Raises
+    ------
+    OutputError
+        A file cannot be written, and `failed` is not given.
     """
     rows_of = dict(_by_chunk(table))
     by_chunk: dict[str, list[StationTask]] = {}
@@ -75,12 +86,14 @@ def write_eqcctpro_folders(
     paths = []
     for chunk, members in by_chunk.items():
         stations = [
-            _Station((task.network, task.station, task.location, task.instrument), task.folder)
+            _Station(
+                (task.network, task.station, task.location, task.instrument), task.folder, task
+            )
             for task in members
         ]
         # Rows of one chunk at a time: as Python objects they take far more than in the table.
         rows = table.take(rows_of[chunk]).to_pylist() if chunk in rows_of else []
-        paths.extend(_write_chunk(rows, stations, output / safe_name(chunk)))
+        paths.extend(_write_chunk(rows, stations, output / safe_name(chunk), failed))
     return paths
 
 
@@ -120,32 +133,49 @@ class _Station:
 
     codes: tuple[str, ...]
     folder: str
+    task: StationTask | None = None
 
 
 def _codes(row: Row) -> tuple[str, ...]:
     return tuple(row[name] or "" for name in ("network", "station", "location", "channel"))
 
 
-def _write_chunk(rows: Iterable[Row], stations: Iterable[_Station], output: Path) -> list[Path]:
+def _write_chunk(
+    rows: Iterable[Row],
+    stations: Iterable[_Station],
+    output: Path,
+    failed: Callable[[StationTask, OutputError], None] | None = None,
+) -> list[Path]:
     picks: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
         picks.setdefault(_codes(row), []).append(row)
-    folders: dict[Path, list[list[str]]] = {}
+    folders: dict[str, list[_Station]] = {}
     for station in stations:
-        folder = output / f"{safe_name(station.folder)}_outputs"
-        folders.setdefault(folder, []).extend(_rows(station, picks.get(station.codes, [])))
+        folders.setdefault(station.folder, []).append(station)
     paths = []
-    for folder, lines in folders.items():
-        path = folder / "X_prediction_results.csv"
-        # Thousands of small files: waiting for each would take longer than picking them.
-        with atomic_file(path, sync=False) as file:
-            text = io.StringIO(newline="")
-            writer = csv.writer(text, lineterminator="\n")
-            writer.writerow(EQCCTPRO_COLUMNS)
-            writer.writerows(lines)
-            file.write(text.getvalue().encode())
-        paths.append(path)
+    for folder, members in folders.items():
+        path = output / f"{safe_name(folder)}_outputs" / "X_prediction_results.csv"
+        lines = [row for one in members for row in _rows(one, picks.get(one.codes, []))]
+        try:
+            _write_station(path, lines)
+        except OutputError as error:
+            if failed is None:
+                raise
+            for task in (one.task for one in members if one.task is not None):
+                failed(task, error)
+        else:
+            paths.append(path)
     return paths
+
+
+def _write_station(path: Path, lines: Iterable[list[str]]) -> None:
+    # Thousands of small files: waiting for each would take longer than picking them.
+    with atomic_file(path, sync=False) as file:
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(EQCCTPRO_COLUMNS)
+        writer.writerows(lines)
+        file.write(text.getvalue().encode())
 
 
 def _rows(station: _Station, picks: Sequence[Row]) -> Iterable[list[str]]:
