@@ -126,12 +126,12 @@ class Sweep:
 
     def __init__(self, config: EvaluationConfig) -> None:
         _check_names(config)
+        if config.pick.gpu_ids:
+            check_gpus(config.pick, read_hardware())
+        check_writable(config.pick.output)
         with one_warning():
             config = config.model_copy(update={"pick": prepare_model(config.pick)})
         self.config, pick = config, config.pick
-        if pick.gpu_ids:
-            check_gpus(pick, read_hardware())
-        check_writable(pick.output)
         self.store = TrialStore(config.csv_dir, config.eval_mode)
         plan = make_plan(InputSettings.of(pick))
         self.environment = {"machine": describe_machine(), "versions": package_versions()}
