@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from eqcctpro.analysis.station_plot import plot_station
     from eqcctpro.api import RunEQCCTPro
     from eqcctpro.config import PickConfig
-    from eqcctpro.errors import EQCCTProError, SettingsWarning
+    from eqcctpro.errors import EQCCTProError
     from eqcctpro.evaluation.configuration import BestConfiguration
     from eqcctpro.evaluation.finders import (
         OptimalCPUConfigurationFinder,
         OptimalGPUConfigurationFinder,
     )
     from eqcctpro.evaluation.system import EvaluateSystem
+    from eqcctpro.notices import SettingsWarning
     from eqcctpro.orchestration.result import RunResult
     from eqcctpro.orchestration.run import run_picking
     from eqcctpro.orchestration.session import PickSession
@@ -73,7 +74,7 @@ _HOMES = {
     "RunEQCCTPro": "eqcctpro.api",
     "RunResult": "eqcctpro.orchestration.result",
     "PickSession": "eqcctpro.orchestration.session",
-    "SettingsWarning": "eqcctpro.errors",
+    "SettingsWarning": "eqcctpro.notices",
     "plot_station": "eqcctpro.analysis.station_plot",
     "run_picking": "eqcctpro.orchestration.run",
 }

@@ -22,8 +22,7 @@
     +-- ResourceError            there is not enough memory, on the machine or on a GPU
     +-- EvaluationError          no trial of a benchmark succeeded
 
-An error carries the exit code that the command line ends with.  `SettingsWarning` is no error:
-Python's `warnings` give it where a setting has no effect.
+An error carries the exit code that the command line ends with.
 """
 
 from __future__ import annotations
@@ -44,7 +43,6 @@ __all__ = [
     "ResumeError",
     "RuntimeUnavailableError",
     "SettingsError",
-    "SettingsWarning",
     "UnknownModelError",
     "WeightsError",
     "WeightsNotFoundError",
@@ -87,10 +85,6 @@ class SettingsError(EQCCTProError, ValueError):
     """A parameter, command-line option or configuration file is wrong."""
 
     exit_code = 2
-
-
-class SettingsWarning(UserWarning):
-    """Settings that were accepted and have no effect in this run, with the reasons."""
 
 
 class ResumeError(SettingsError):

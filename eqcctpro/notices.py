@@ -13,14 +13,16 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
 
-from eqcctpro.errors import SettingsWarning
-
-__all__ = ["gathered", "one_warning", "warn_user", "without_effect"]
+__all__ = ["SettingsWarning", "gathered", "one_warning", "warn_user", "without_effect"]
 
 #: Modules between a user's line and a warning.
 _NOT_THE_USERS = ("eqcctpro", "pydantic", "contextlib")
 
 _notes: ContextVar[list[str] | None] = ContextVar("eqcctpro_notes", default=None)
+
+
+class SettingsWarning(UserWarning):
+    """Settings that were accepted and have no effect in this run, with the reasons."""
 
 
 def without_effect(setting: str, reason: str) -> None:

@@ -19,7 +19,8 @@ import psutil
 import pytest
 
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import ResourceError, SettingsError, SettingsWarning
+from eqcctpro.errors import ResourceError, SettingsError
+from eqcctpro.notices import SettingsWarning
 from eqcctpro.orchestration.dispatch import MemoryDeaths
 from eqcctpro.orchestration.placement import place_workers
 from eqcctpro.resources.hardware import BUDGET_VARIABLE, Gpu, Hardware

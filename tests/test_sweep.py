@@ -21,13 +21,12 @@ from typing import Any
 import psutil
 import pytest
 
-from eqcctpro import EvaluateSystem
+from eqcctpro import EvaluateSystem, SettingsWarning
 from eqcctpro.errors import (
     EQCCTProError,
     EvaluationError,
     InputError,
     SettingsError,
-    SettingsWarning,
     UnknownModelError,
     WeightsNotFoundError,
 )

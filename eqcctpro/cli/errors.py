@@ -9,7 +9,8 @@ from typing import Any
 
 import typer
 
-from eqcctpro.errors import EQCCTProError, SettingsWarning
+from eqcctpro.errors import EQCCTProError
+from eqcctpro.notices import SettingsWarning
 
 __all__ = ["INTERRUPTED", "reporting"]
 

@@ -141,7 +141,7 @@ def pick(
         int | None, Option(help="Threads of each worker.", rich_help_panel=_WHERE)
     ] = None,
     inter_threads: Annotated[
-        int | None, Option(help="TensorFlow's operators at a time.", rich_help_panel=_WHERE)
+        int | None, Option(help="Operators at a time, of TensorFlow only.", rich_help_panel=_WHERE)
     ] = None,
     vram_mb: Annotated[
         float | None,
