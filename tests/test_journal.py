@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from eqcctpro.archive.index import PROBE_BYTES
@@ -75,8 +76,9 @@ def mended(archive: Path) -> Iterator[Path]:
             os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def results(output: Path) -> dict[str, bytes]:
-    return {name: (output / name).read_bytes() for name in RESULTS}
+def results(output: Path) -> dict[str, Any]:
+    tasks = pq.read_table(output / "tasks.parquet").drop_columns(["seconds"]).to_pylist()
+    return {"tasks": tasks, **{name: (output / name).read_bytes() for name in RESULTS}}
 
 
 def run(session: Session, output: Path, **changes: Any) -> Any:
@@ -209,6 +211,7 @@ class TestGoingOn:
             *RESULTS,
             "run.log",
             "summary.json",
+            "tasks.parquet",
         }
 
     def test_only_one_run_at_a_time(self, session: Session, tmp_path: Path) -> None:

@@ -151,7 +151,10 @@ class TestPickTable:
     ) -> None:
         pick(archive, model=imported_model, stations="DEM01", formats="parquet", output=tmp_path)
         written = {path.name for path in tmp_path.iterdir()}
-        assert written == {"picks.parquet", "detections.parquet", "summary.json", "run.log"}
+        assert written == {
+            *("picks.parquet", "detections.parquet"),
+            *("tasks.parquet", "summary.json", "run.log"),
+        }
 
     def test_the_same_run_gives_the_same_bytes_and_leaves_nothing_else(
         self, pick: Any, archive: Path, imported_model: str, tmp_path: Path
@@ -162,7 +165,7 @@ class TestPickTable:
             texts.append((tmp_path / "picks.csv").read_bytes())
         assert texts[0] == texts[1]
         assert {path.name for path in tmp_path.iterdir()} == (
-            {"picks.csv", "detections.csv", "summary.json", "run.log"}
+            {"picks.csv", "detections.csv", "tasks.parquet", "summary.json", "run.log"}
         )
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from reported import run_with_report
 
@@ -20,6 +22,7 @@ from eqcctpro.analysis.monitor import monitor_figures
 from eqcctpro.analysis.report import write_report
 from eqcctpro.archive.index import index_file
 from eqcctpro.errors import InputError, SettingsError
+from eqcctpro.pipeline.task_table import TASK_SCHEMA
 
 FDSN_TEXT = """#Network|Station|Latitude|Longitude|Elevation|SiteName|StartTime|EndTime
 XX|DEM01|31.5|-104.25|900.0|Somewhere|2020-01-01T00:00:00|
@@ -85,12 +88,16 @@ def test_names_cannot_become_markup(run_folder: Path, tmp_path: Path) -> None:
     path = out / "summary.json"
     summary = json.loads(path.read_text())
     evil = "</script><img src=x onerror=alert(1)>"
-    failure = {"station": f"XX.{evil}..HH", "timechunk": evil, "reason": evil, "error": "E"}
-    summary["failed"].append(failure)
+    tasks = pq.read_table(out / "tasks.parquet").to_pylist()
+    failure = {"station": evil, "timechunk": evil, "status": "failed", "reason": evil}
+    tasks[0] |= failure
+    tasks[1] |= {"notes": [evil]}
+    pq.write_table(pa.Table.from_pylist(tasks, TASK_SCHEMA), out / "tasks.parquet")
     summary["model"] = evil
     path.write_text(json.dumps(summary))
     text = write_report(out).read_text()
     assert evil not in text and "<img" not in text
+    assert text.count("&lt;img src=x") >= 4
     assert "&lt;img src=x" in text
 
 
@@ -108,8 +115,6 @@ def test_a_report_without_the_archive_says_so(run_folder: Path, tmp_path: Path) 
 def test_two_thousand_stations_make_a_page_that_is_no_larger_than_it_must(
     run_folder: Path, tmp_path: Path
 ) -> None:
-    import pyarrow as pa
-
     from eqcctpro.picks.reading import read_picks
 
     out = Path(shutil.copytree(run_folder, tmp_path / "out"))
@@ -123,8 +128,9 @@ def test_two_thousand_stations_make_a_page_that_is_no_larger_than_it_must(
     )
     summary["picks"] = {"total": many.num_rows}
     (out / "summary.json").write_text(json.dumps(summary))
+    (out / "tasks.parquet").unlink()  # as of a run of a version that wrote none
     page = write_report(out, table=many)
-    assert len(embedded(page, "rows")) == 2000 + len(summary["failed"] + summary["empty"])
+    assert len(embedded(page, "rows")) == 2000 + len(summary["notes"])
     assert page.stat().st_size < 9e6
 
 

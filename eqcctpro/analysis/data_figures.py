@@ -116,7 +116,7 @@ def map_figure(data: RunData) -> Figure | None:
     }
     if not places:
         return None
-    failed = {item["station"].rsplit(".", 2)[0] for item in data.summary.get("failed", ())}
+    failed = {item["station"].rsplit(".", 2)[0] for item in data.told if item["status"] == "failed"}
     most = max((pick_count(data.picks, name) for name in places), default=0) or 1
     groups: dict[str, list[str]] = {"with picks": [], "without picks": [], "failed": []}
     for name in list(places)[:_MAP_LIMIT]:

@@ -36,6 +36,7 @@ _FILES: Final = {
     "detections_csv": "Detections (CSV)",
     "detections_parquet": "Detections (Parquet)",
     "overview": "Overview picture",
+    "tasks": "Station tasks (Parquet)",
     "summary": "Summary (JSON)",
     "log": "Log",
     "station_folders": "Results of each station",
@@ -104,8 +105,8 @@ def _values(
         "station_count": len(data.stations),
         "asked": _asked(summary),
         "done": _done(summary),
-        "problems": _problems(summary),
-        "notes": _notes(summary),
+        "problems": _problems(data),
+        "notes": _notes(data),
         "missing": data.missing,
         "files": _files(data, where),
         "figures": figures,
@@ -201,13 +202,13 @@ def _done(summary: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in lines.items() if value}
 
 
-def _problems(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _problems(data: RunData) -> list[dict[str, Any]]:
     """What failed or was empty, by reason, the most frequent first."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for status in ("failed", "empty"):
-        for item in summary.get(status, ()):
-            found[status, item["reason"]].append(f"{item['station']} {item['timechunk']}")
-    for item in summary.get("files_failed", ()):
+    for item in data.told:
+        if item["status"] != "done":
+            found[item["status"], item["reason"]].append(f"{item['station']} {item['timechunk']}")
+    for item in data.summary.get("files_failed", ()):
         found["failed", _without(item["message"], item["file"])].append(item["file"])
     return _listed(found)
 
@@ -217,9 +218,9 @@ def _without(message: str, path: str) -> str:
     return message.replace(path, "file").strip()
 
 
-def _notes(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _notes(data: RunData) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for item in summary.get("notes", ()):
+    for item in data.told:
         for note in item["notes"]:
             found["note", note].append(f"{item['station']} {item['timechunk']}")
     return _listed(found)[:_MOST_NAMED]
@@ -271,14 +272,17 @@ def _size(count: float) -> str:
 
 def _rows(data: RunData) -> list[dict[str, Any]]:
     """A row for each station: how its tasks ended, its picks and its data."""
-    ended = {
-        status: Counter(station_of(item["station"]) for item in data.summary.get(status, ()))
+    of_status = {
+        status: [item for item in data.told if item["status"] == status]
         for status in ("failed", "empty")
     }
+    ended = {
+        status: Counter(station_of(item["station"]) for item in items)
+        for status, items in of_status.items()
+    }
     reasons: dict[str, str] = {}
-    for status in ("failed", "empty"):
-        for item in data.summary.get(status, ()):
-            reasons.setdefault(station_of(item["station"]), item["reason"])
+    for item in (*of_status["failed"], *of_status["empty"]):
+        reasons.setdefault(station_of(item["station"]), item["reason"])
     tasks: Counter[str] = Counter()
     if data.plan is not None:
         tasks.update(f"{task.network}.{task.station}" for task in data.plan.tasks)

@@ -21,6 +21,7 @@ from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, InputError
 from eqcctpro.picks.reading import read_picks
 from eqcctpro.picks.table import PICK_SCHEMA
+from eqcctpro.pipeline.task_table import read_tasks
 
 __all__ = ["Picks", "RunData", "StationFiles", "load_run", "load_summary", "run_config", "run_plan"]
 
@@ -108,9 +109,30 @@ class RunData:
         names = set(self.coverage) | set(self.picks.station.tolist())
         if self.plan is not None:
             names = {f"{task.network}.{task.station}" for task in self.plan.tasks}
-        for kind in ("empty", "failed"):
-            names |= {station_of(item["station"]) for item in self.summary.get(kind, ())}
+        names |= {station_of(item["station"]) for item in self.told}
         return sorted(names)
+
+    @cached_property
+    def told(self) -> list[dict[str, Any]]:
+        """Station tasks that are empty or failed, or that there is a note on.
+
+        Each with station, timechunk, status, reason and notes; from ``tasks.parquet``, and
+        from the summary where the run is of a version before it.
+        """
+        table = read_tasks(self.folder)
+        if table is None:
+            return _told_by_summary(self.summary)
+        columns = ["network", "station", "location", "channel", "timechunk", "status", "reason"]
+        rows = table.select([*columns, "notes"]).to_pylist()
+        return [
+            {
+                "station": ".".join(row[name] for name in columns[:4]),
+                **{name: row[name] for name in columns[4:]},
+                "notes": row["notes"],
+            }
+            for row in rows
+            if row["status"] != "done" or row["notes"]
+        ]
 
     @property
     def span_ns(self) -> tuple[int, int] | None:
@@ -119,6 +141,16 @@ class RunData:
         if not ends:
             ends = self.picks.time_ns.tolist()
         return (min(ends), max(ends)) if ends else None
+
+
+def _told_by_summary(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    told = [
+        {**item, "status": status, "notes": []}
+        for status in ("empty", "failed")
+        for item in summary.get(status, ())
+    ]
+    noted = summary.get("notes", ())
+    return told + [{**item, "status": "done", "reason": ""} for item in noted]
 
 
 def station_of(name: str) -> str:

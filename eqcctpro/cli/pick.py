@@ -433,6 +433,7 @@ def _report(result: RunResult, folder: Path) -> None:
         "detections_parquet",
         "overview",
         "report",
+        "tasks",
         "summary",
     ):
         if kind in summary["paths"]:

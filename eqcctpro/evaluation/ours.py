@@ -156,16 +156,17 @@ def _outcome(seconds: float, summary: Mapping[str, Any]) -> Outcome:
     stages = {stage: parts[stage] for stage in ("plan", "write")} | parts["stages"]
     lost = [f"{one['station']}: {one['reason']}" for one in summary["failed"]]
     lost += [one["message"] for one in summary["files_failed"]]
-    kinds = [one.get("error") for one in (*summary["failed"], *summary["files_failed"])]
+    errors = [summary["reasons"][kind] for kind in ("failed", "files_failed")]
+    n_lost = tasks["failed"] + summary["plan"]["files_unusable"]
     picks = {phase: count for phase, count in summary["picks"].items() if phase != "total"}
     return Outcome(
         seconds,
         stages,
         tasks["done"],
         tasks["empty"],
-        len(lost),
+        n_lost,
         picks,
         "; ".join(lost),
-        sum(kind in _UNREADABLE for kind in kinds),
+        sum(counts.get(kind, 0) for counts in errors for kind in _UNREADABLE),
         stages["load"] / loads if (loads := summary["model_loads"]) else None,
     )

@@ -23,7 +23,7 @@ FOLDER = ".eqcctpro"
 STATION_RESULT = "X_prediction_results.csv"
 RESULTS = (
     *("detections.csv", "detections.parquet", "amplitudes.csv"),
-    *("summary.json", "overview.png", "report.html"),
+    *("summary.json", "tasks.parquet", "overview.png", "report.html"),
 )
 # What other commands may have written beside the picks, by the file that tells whose it is.
 DERIVED = {

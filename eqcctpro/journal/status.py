@@ -15,6 +15,8 @@ from eqcctpro.journal.store import WAITING, Attempt, JournalStore
 
 __all__ = ["RunStatus", "read_status"]
 
+CODES = ("network", "station", "location", "channel")
+
 State = Literal["running", "dead", "interrupted", "finished"]
 
 
@@ -160,6 +162,25 @@ def _without_record(folder: RunFolder) -> RunStatus:
     return _bare(folder.output, "finished", counts, summary)
 
 
+def _failures(output: Path, summary: dict[str, Any]) -> list[dict[str, str]]:
+    """Station tasks that failed: of those the summary lists only the first ones."""
+    if not summary.get("failed"):
+        return []
+    from eqcctpro.pipeline.task_table import read_tasks
+
+    table = read_tasks(output)
+    if table is None:
+        return list(summary["failed"])
+    return [
+        {
+            "station": ".".join(row[name] for name in CODES),
+            **{name: row[name] for name in ("timechunk", "status", "error", "reason")},
+        }
+        for row in table.to_pylist()
+        if row["status"] == "failed"
+    ]
+
+
 def _bare(output: Path, state: State, counts: dict[str, int], summary: dict[str, Any]) -> RunStatus:
     return RunStatus(
         output,
@@ -170,7 +191,7 @@ def _bare(output: Path, state: State, counts: dict[str, int], summary: dict[str,
         summary.get("quarantined", 0),
         summary.get("skipped", {}),
         summary.get("plan", {}).get("files_unusable", 0),
-        summary.get("failed", []),
+        _failures(output, summary),
         None,
         None,
         [],

@@ -20,7 +20,8 @@ from eqcctpro.pipeline.records import TaskRecord
 
 __all__ = ["WAITING", "Attempt", "Item", "JournalStore"]
 
-FORMAT = 1
+FORMAT = 2
+WITHOUT_PROBABILITIES = 1
 WAITING = "waiting"
 
 _SCHEMA = """
@@ -35,7 +36,8 @@ CREATE TABLE files (
 CREATE TABLE items (
     key INTEGER PRIMARY KEY, id BLOB NOT NULL, name TEXT NOT NULL, chunk TEXT NOT NULL,
     folder TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'waiting', error TEXT, reason TEXT,
-    notes TEXT, windows INTEGER, samples INTEGER, outside INTEGER, part INTEGER,
+    notes TEXT, windows INTEGER, samples INTEGER, outside INTEGER,
+    highest_p REAL, highest_s REAL, seconds REAL, part INTEGER,
     deaths INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE parts (number INTEGER PRIMARY KEY, file TEXT NOT NULL, crc32 INTEGER NOT NULL);
@@ -112,7 +114,9 @@ class JournalStore:
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {FORMAT}")
         self._empty = version == 0 and not writable  # its first moment was its last
-        if version not in (0, FORMAT):
+        # Of one of an earlier version everything but the probabilities can be read.
+        self._measured = version != WITHOUT_PROBABILITIES
+        if version not in (0, FORMAT) and (writable or self._measured):
             self.close()
             raise OutputError(
                 f"{path} is a record of format {version}, not {FORMAT}",
@@ -230,7 +234,8 @@ class JournalStore:
     def records(self) -> Iterator[tuple[TaskRecord, int | None]]:
         """What became of the station tasks that ended, under their keys, and their parts."""
         query = (
-            "SELECT key, status, reason, error, notes, windows, samples, outside, part "
+            "SELECT key, status, reason, error, notes, windows, samples, outside, "
+            f"{'highest_p, highest_s, seconds' if self._measured else 'NULL, NULL, 0.0'}, part "
             "FROM items WHERE status != 'waiting'"
         )
         with self._errors():
@@ -242,11 +247,13 @@ class JournalStore:
         """Note what became of station tasks; ``record.task`` is their key."""
         self._db.executemany(
             "UPDATE items SET status = ?, reason = ?, error = ?, notes = ?, windows = ?, "
-            "samples = ?, outside = ?, part = ? WHERE key = ?",
+            "samples = ?, outside = ?, highest_p = ?, highest_s = ?, seconds = ?, part = ? "
+            "WHERE key = ?",
             (
                 (
                     *(r.status, r.reason, r.error, json.dumps(r.notes) if r.notes else None),
-                    *(r.n_windows, r.n_samples, r.n_outside, part, r.task),
+                    *(r.n_windows, r.n_samples, r.n_outside),
+                    *(r.highest_p, r.highest_s, r.seconds, part, r.task),
                 )
                 for r in records
             ),

@@ -6,17 +6,17 @@ import json
 import logging
 import platform
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
 from eqcctpro.archive.coverage import station_hours
-from eqcctpro.archive.plan import Plan, StationTask
+from eqcctpro.archive.plan import Plan, StationTask, Tasks
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import OutputError, QuarantinedError
 from eqcctpro.orchestration.task_records import TaskRecords
@@ -27,6 +27,7 @@ from eqcctpro.picks.writers import atomic_file, write_csv, write_parquet
 from eqcctpro.pipeline.annotations import CURVE_FOLDER
 from eqcctpro.pipeline.prepare import failed_record
 from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.pipeline.task_table import TASKS_FILE, task_table
 from eqcctpro.times import format_utc
 
 if TYPE_CHECKING:
@@ -50,9 +51,14 @@ PACKAGES = (
     # Of TensorFlow one of two packages is installed, where any is.
     *("tensorflow", "tensorflow-cpu", "keras"),
 )
+_ENDED = ("empty", "failed")
+_Item = TypeVar("_Item")
 OVERVIEW_TRACES = 60
-# Notes of more tasks than this are only counted in the summary.
-MOST_LISTED = 1000
+# Tasks and files that the summary lists of each reason; tasks.parquet has all tasks.
+MOST_LISTED = 100
+# Reasons that the summary counts and lists, the most frequent first.
+MOST_REASONS = 20
+OTHERS = "other reasons"
 
 
 @dataclass(frozen=True)
@@ -74,7 +80,7 @@ class RunTables:
 def write_tables(
     config: PickConfig,
     tables: RunTables,
-    tasks: Sequence[StationTask],
+    tasks: Tasks,
     records: TaskRecords,
 ) -> dict[str, str]:
     """Write the files that the configuration asks for; returns their paths by kind."""
@@ -85,6 +91,10 @@ def write_tables(
                 path = config.output / f"{kind}.{name}"
                 write(rows, path)
                 paths[f"{kind}_{name}"] = str(path)
+    paths["tasks"] = str(config.output / TASKS_FILE)
+    detections = tables.detections.per_task if tables.detections is not None else {}
+    table = task_table(tasks.headings(), records, tables.picks.per_task, detections)
+    write_parquet(table, config.output / TASKS_FILE)
     measured: pa.Table | None = None
     if config.amplitudes:
         from eqcctpro.amplitudes import measure_amplitudes, write_amplitudes
@@ -200,6 +210,10 @@ def summarise(
     balance says so.
     """
     statuses, totals, told = records.counts(), records.totals(), records.with_texts()
+    reasons = {
+        **{s: _counted(_kind(record) for record in told if record.status == s) for s in _ENDED},
+        "files_failed": _counted(problem.error for problem in plan.problems),
+    }
     instruments = Counter(task.instrument for task in plan.tasks.headings())
     return {
         **facts,
@@ -222,10 +236,11 @@ def summarise(
         "picks_outside_span": totals["n_outside"],
         "windows": totals["n_windows"],
         "samples": totals["n_samples"],
-        "empty": _listed(plan, told, "empty"),
-        "failed": _listed(plan, told, "failed"),
+        "reasons": reasons,
+        **{status: _listed(plan, told, status, reasons[status]) for status in _ENDED},
         "files_failed": [
-            {"file": p.path, "error": p.error, "message": p.message} for p in plan.problems
+            {"file": p.path, "error": p.error, "message": p.message}
+            for p in _first_of_each(plan.problems, lambda p: p.error, reasons["files_failed"])
         ],
         "files_ignored": plan.ignored[:MOST_LISTED],
         "notes": _notes(plan, told),
@@ -234,15 +249,44 @@ def summarise(
     }
 
 
-def _listed(plan: Plan, told: Sequence[TaskRecord], status: str) -> list[dict[str, str]]:
+def _kind(record: TaskRecord) -> str:
+    """What many tasks have in common: the class of an error, or a reason without its numbers."""
+    return record.error or record.reason.partition(":")[0]
+
+
+def _counted(kinds: Iterable[str]) -> dict[str, int]:
+    """How often there is each reason, the most frequent first; rare ones are counted together."""
+    counts = Counter(kinds).most_common()
+    counted = dict(counts[:MOST_REASONS])
+    if more := sum(count for _, count in counts[MOST_REASONS:]):
+        counted[OTHERS] = more
+    return counted
+
+
+def _first_of_each(
+    items: Iterable[_Item], kind_of: Callable[[_Item], str], kinds: Collection[str]
+) -> Iterator[_Item]:
+    """The first hundred of each kind."""
+    seen: Counter[str] = Counter()
+    for item in items:
+        kind = kind_of(item)
+        seen[kind] += 1
+        if kind in kinds and seen[kind] <= MOST_LISTED:
+            yield item
+
+
+def _listed(
+    plan: Plan, told: Sequence[TaskRecord], status: str, kinds: Collection[str]
+) -> list[dict[str, str]]:
+    mine = [record for record in told if record.status == status]
+    records = list(_first_of_each(mine, _kind, kinds))
+    tasks = plan.tasks.headings(record.task for record in records)
     listed = []
-    for record in told:
-        if record.status == status:
-            task = plan.tasks[record.task]
-            entry = {"station": task.name, "timechunk": task.chunk.name, "reason": record.reason}
-            if record.error:
-                entry["error"] = record.error
-            listed.append(entry)
+    for task, record in zip(tasks, records, strict=True):
+        entry = {"station": task.name, "timechunk": task.chunk.name, "reason": record.reason}
+        if record.error:
+            entry["error"] = record.error
+        listed.append(entry)
     return listed
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -59,6 +60,16 @@ class RunResult:
         }
 
     @property
+    def tasks(self) -> pa.Table:
+        """A row for each station task, with how it ended and its highest probabilities.
+
+        The content of ``tasks.parquet``, see `eqcctpro.pipeline.task_table.TASK_SCHEMA`.
+        """
+        from eqcctpro.pipeline.task_table import read_tasks
+
+        return read_tasks(Path(self.summary["paths"]["tasks"]).parent)
+
+    @property
     def seconds(self) -> dict[str, float]:
         """Wall-clock seconds per part of the run, and seconds per stage over all workers."""
         return dict(self.summary["seconds"])
@@ -70,14 +81,21 @@ class RunResult:
 
     @property
     def problems(self) -> list[str]:
-        """What was not picked, and why: a line for each file and station task."""
+        """What was not picked, and why: a line for each file and station task.
+
+        Of each reason the first hundred; `tasks` has all.
+        """
         summary = self.summary
         lines = [f"unusable file: {file['message']}" for file in summary["files_failed"]]
+        if more := summary["plan"]["files_unusable"] - len(lines):
+            lines.append(f"unusable file: {more} more, in {summary['paths']['log']}")
         for status in ("failed", "empty"):
             lines += [
                 f"{status}: {item['station']} {item['timechunk']}: {item['reason']}"
                 for item in summary[status]
             ]
+            if more := summary["tasks"][status] - len(summary[status]):
+                lines.append(f"{status}: {more} more, in {summary['paths']['tasks']}")
         return lines
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
 from typing import get_args
@@ -31,6 +32,8 @@ class TaskRecords(Mapping[int, TaskRecord]):
         self._statuses = bytearray([NOT_ENDED]) * n_tasks
         # Windows, samples and picks outside of the run's span, of each task.
         self._numbers = array("q", bytes(24 * n_tasks))
+        # Highest probability of P and of S, and seconds, of each task.
+        self._measures = array("f", [math.nan, math.nan, 0.0] * n_tasks)
         # Reason, error and notes, of tasks that have any or ended as empty or failed: few.
         self._texts: dict[int, tuple[str, str, tuple[str, ...]]] = {}
         self._n_ended = 0
@@ -46,6 +49,9 @@ class TaskRecords(Mapping[int, TaskRecord]):
             self._numbers[at] = record.n_windows
             self._numbers[at + 1] = record.n_samples
             self._numbers[at + 2] = record.n_outside
+            self._measures[at] = math.nan if record.highest_p is None else record.highest_p
+            self._measures[at + 1] = math.nan if record.highest_s is None else record.highest_s
+            self._measures[at + 2] = record.seconds
             if record.status != "done" or record.reason or record.error or record.notes:
                 self._texts[task] = (record.reason, record.error, record.notes)
             else:
@@ -62,8 +68,11 @@ class TaskRecords(Mapping[int, TaskRecord]):
             raise KeyError(task)
         reason, error, notes = self._texts.get(task, ("", "", ()))
         windows, samples, outside = self._numbers[3 * task : 3 * task + 3]
+        p, s, seconds = self._measures[3 * task : 3 * task + 3]
+        highest = (None if math.isnan(p) else p, None if math.isnan(s) else s)
         status = STATUSES[self._statuses[task]]
-        return TaskRecord(task, status, reason, error, notes, windows, samples, outside)
+        numbers = (windows, samples, outside)
+        return TaskRecord(task, status, reason, error, notes, *numbers, *highest, seconds)
 
     def counts(self) -> dict[str, int]:
         """How many tasks ended in which way."""

@@ -80,6 +80,8 @@ class PickRows:
     ----------
     phases : dict of str to int
         How many there are of each phase that there are any of.
+    per_task : dict of int to int
+        How many there are of each station task that there are any of.
     """
 
     def __init__(
@@ -107,6 +109,8 @@ class PickRows:
         order = np.lexsort((*reversed(ranks), times))
         counts = np.bincount(raw.label, minlength=len(picker.labels)).tolist()
         self.phases = {label: n for label, n in zip(picker.labels, counts, strict=True) if n}
+        in_tasks = np.bincount(of_used, minlength=len(used)).tolist()
+        self.per_task = dict(zip(used.tolist(), in_tasks, strict=True))
         self._n_rows = len(raw)
         self._table: pa.Table | None = None
         self._raw = raw.take(order)

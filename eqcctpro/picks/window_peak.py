@@ -56,17 +56,30 @@ class WindowPeaks:
         Of each label that is picked, None for others, in the order of the curves.
     sampling_rate : float
         Hz.
+    own : slice, optional
+        Samples of the block of which the highest probability is wanted.
+
+    Attributes
+    ----------
+    highest : ndarray of float32, shape (labels,)
+        Highest probability so far of each label that is picked, NaN before there is any.
     """
 
     #: Curve samples for each input sample.
     rate_factor = 1.0
 
     def __init__(
-        self, offsets: NDArray[np.intp], thresholds: list[float | None], sampling_rate: float
+        self,
+        offsets: NDArray[np.intp],
+        thresholds: list[float | None],
+        sampling_rate: float,
+        own: slice = slice(0, 2**62),
     ) -> None:
         self._offsets = offsets
         self._thresholds = thresholds
         self._tolerance = SAME_ARRIVAL_S * sampling_rate
+        self._own = own
+        self.highest: Float32 = np.full(len(thresholds), np.nan, dtype=np.float32)
         self._next = 0
         self._found: list[list[tuple[int, int, int, float]]] = [[] for _ in thresholds]
 
@@ -88,12 +101,19 @@ class WindowPeaks:
             if threshold is None:
                 continue
             curves = np.ascontiguousarray(predictions[:, :, label])
+            self._note_highest(label, curves, offsets)
             peaks = highest_peaks(curves, threshold).tolist()
             for offset, curve, peak in zip(offsets, curves, peaks, strict=True):
                 if peak >= 0:
                     onset, end = _flanks(curve, peak, threshold)
                     span = (offset + onset, offset + end, offset + peak)
                     self._found[label].append((*span, float(curve[peak])))
+
+    def _note_highest(self, label: int, curves: Float32, offsets: Sequence[int]) -> None:
+        for offset, curve in zip(offsets, curves, strict=True):
+            own = curve[max(self._own.start - offset, 0) : max(self._own.stop - offset, 0)]
+            if len(own):
+                self.highest[label] = np.fmax(self.highest[label], own.max())
 
     def triggers(self, label: int) -> Triggers:
         """Picks of one label on the whole block, each arrival once, in order of time.

@@ -27,6 +27,7 @@ from eqcctpro.pipeline.findings import (
     findings_of,
     picked_labels,
 )
+from eqcctpro.pipeline.highest import Highest, own_samples, phase_rows
 from eqcctpro.pipeline.prepare import Prepared, failed_record
 from eqcctpro.pipeline.records import BlockCurves, StageSeconds, TaskRecord, TaskResult
 from eqcctpro.pipeline.settings import PipelineSettings
@@ -49,6 +50,7 @@ class _OpenTask:
     n_windows: int
     thresholds: list[float]
     n_outside: int = 0
+    highest: Highest = field(default_factory=Highest)
     picks: list[RawPicks] = field(default_factory=list)
     detections: list[RawPicks] = field(default_factory=list)
     curves: list[BlockCurves] = field(default_factory=list)
@@ -189,6 +191,7 @@ class Pipeline:
         use_storage_options(self.settings.storage)
         thresholds = picked_labels(self.picker, self.settings.thresholds)
         self._labels, self._thresholds = list(thresholds), list(thresholds.values())
+        self._phase_rows = phase_rows(self.picker, self._labels)
         self._layout = lru_cache(maxsize=LAYOUTS)(self._layout_of)
 
     def _layout_of(self, offsets: bytes) -> StackLayout:
@@ -295,6 +298,7 @@ class Pipeline:
         if isinstance(stack, WindowPeaks):
             if block.shown is not None:
                 self._keep_curves([block], block.shown.finish()[np.newaxis])
+            block.owner.highest.add(stack.highest[self._labels], self._phase_rows)
             self._close([block], stack.triggers_of(self._labels), stack.rate_factor)
             return
         curves = stack.finish()[np.newaxis]
@@ -327,13 +331,20 @@ class Pipeline:
                 block.shown = CurveStack(shown, range(len(picker.labels)))
             known = dict(zip(self._labels, block.owner.thresholds, strict=True))
             thresholds = [known.get(index) for index in range(len(picker.labels))]
-            return WindowPeaks(block.offsets, thresholds, block.origin.sampling_rate)
+            length = int(block.offsets[-1]) + picker.in_samples
+            own = own_samples(block.origin, picker, self.settings, WindowPeaks.rate_factor, length)
+            return WindowPeaks(block.offsets, thresholds, block.origin.sampling_rate, own)
         layout = block.layout or StackLayout.of(picker, windows, block.offsets)
         every = range(len(picker.labels))
         return CurveStack(layout, every if self._shows(block) else self._labels)
 
     def _pick(self, blocks: Sequence[_OpenBlock], curves: Float32) -> None:
         """Find triggers on curves of shape (blocks, labels, samples)."""
+        for block, values in zip(blocks, curves, strict=True):
+            rate, n = curve_rate(self.picker), values.shape[1]
+            own = own_samples(block.origin, self.picker, self.settings, rate, n)
+            highest = np.fmax.reduce(values[:, own], axis=1, initial=np.nan)
+            block.owner.highest.add(highest, self._phase_rows)
         rows = curves.reshape(-1, curves.shape[2])
         thresholds = [value for block in blocks for value in block.owner.thresholds]
         self._close(blocks, find_triggers_on(rows, thresholds), curve_rate(self.picker))
@@ -395,6 +406,9 @@ def _finish(owner: _OpenTask) -> TaskResult:
         n_windows=owner.n_windows,
         n_samples=prepared.n_samples,
         n_outside=owner.n_outside,
+        highest_p=owner.highest.p,
+        highest_s=owner.highest.s,
+        seconds=prepared.seconds,
     )
     return TaskResult(
         record,

@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import EQCCTProError, InputTimeoutError
@@ -135,7 +136,7 @@ class Feeder:
             for position, task in self._source:
                 following = self._tasks[position + 1] if position + 1 < len(self._tasks) else None
                 self._at = task, time.monotonic()
-                if not self._put(self._prepare(cache, task, following), errand):
+                if not self._put(self._timed(cache, task, following), errand):
                     return
         except BaseException as error:  # handed to the thread that iterates
             if errand is self._errand:
@@ -146,6 +147,16 @@ class Feeder:
                 if errand is self._errand:
                     self._ended = True
                     self._changed.notify_all()
+
+    def _timed(
+        self, cache: FileCache, task: StationTask, following: StationTask | None
+    ) -> Prepared:
+        started = time.perf_counter()
+        prepared = self._prepare(cache, task, following)
+        prepared.seconds = time.perf_counter() - started
+        if prepared.record is not None:
+            prepared.record = replace(prepared.record, seconds=prepared.seconds)
+        return prepared
 
     def _prepare(
         self, cache: FileCache, task: StationTask, following: StationTask | None

@@ -48,6 +48,8 @@ class Prepared:
         Other ones than the pipeline's, by the names of its settings.
     keep_curves : bool
         Whether the result is to hold the curves.
+    seconds : float
+        That reading and preparing it took.
     """
 
     task: StationTask
@@ -57,6 +59,7 @@ class Prepared:
     n_samples: int = 0
     thresholds: dict[str, float] | None = None
     keep_curves: bool = False
+    seconds: float = 0.0
 
     @property
     def n_bytes(self) -> int:

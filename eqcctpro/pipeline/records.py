@@ -37,6 +37,11 @@ class TaskRecord:
         Decoded samples.
     n_outside : int
         Picks before the run's start or from its end on, dropped by rule.
+    highest_p, highest_s : float or None
+        Highest probability of any phase whose name begins with P or S, in the time that the
+        task's picks are reported of; None where no window reaches.
+    seconds : float
+        That reading and preparing it took.
     """
 
     task: int
@@ -47,6 +52,9 @@ class TaskRecord:
     n_windows: int = 0
     n_samples: int = 0
     n_outside: int = 0
+    highest_p: float | None = None
+    highest_s: float | None = None
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,135 @@
+"""``tasks.parquet``: a row for every station task of a run, with how it ended."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from eqcctpro.archive.tasks import Heading
+from eqcctpro.errors import InputError
+from eqcctpro.picks.arrow import number_column, text_column
+from eqcctpro.pipeline.records import TaskRecord
+
+__all__ = ["TASKS_FILE", "TASK_SCHEMA", "read_tasks", "task_table"]
+
+#: Name of the table in a run's output folder.
+TASKS_FILE = "tasks.parquet"
+
+_TEXTS = (
+    *("network", "station", "location", "channel", "timechunk", "status"),
+    *("reason", "error"),
+)
+
+TASK_SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in _TEXTS),
+        ("notes", pa.list_(pa.string())),
+        *(("picks", pa.int32()), ("detections", pa.int32())),
+        *((f"max_probability_{phase}", pa.float32()) for phase in "PS"),
+        *(("windows", pa.int64()), ("samples", pa.int64()), ("picks_outside_span", pa.int64())),
+        ("seconds", pa.float32()),
+    ]
+)
+"""Columns of ``tasks.parquet``.
+
+``channel`` is the band and instrument code; ``status`` is ``done``, ``empty`` or ``failed``,
+and ``reason`` and ``error`` (a class of `eqcctpro.errors`) say why; ``notes`` say what was
+done to the waveforms.  ``max_probability_P`` and ``max_probability_S`` are null where no
+window reaches; ``seconds`` are those of reading and preparing.
+"""
+
+
+def task_table(
+    headings: Iterable[Heading],
+    records: Mapping[int, TaskRecord],
+    picks: Mapping[int, int],
+    detections: Mapping[int, int],
+) -> pa.Table:
+    """Rows of `TASK_SCHEMA` in the plan's order.
+
+    Parameters
+    ----------
+    headings : iterable of Heading
+        Of all tasks of the plan.
+    records : mapping of int to TaskRecord
+        By the task's index in the plan.
+    picks, detections : mapping of int to int
+        How many there are of each task that there are any of, by that index.
+    """
+    texts: dict[str, list[str]] = {name: [] for name in _TEXTS}
+    notes: list[tuple[str, ...]] = []
+    measures = TASK_SCHEMA.names[len(_TEXTS) + 1 :]
+    numbers: dict[str, list[float]] = {name: [] for name in measures}
+    for index, task in enumerate(headings):
+        record = records[index]
+        codes = (task.network, task.station, task.location, task.instrument)
+        how = (task.chunk.name, record.status, record.reason, record.error)
+        for column, text in zip(texts.values(), (*codes, *how), strict=True):
+            column.append(text)
+        notes.append(record.notes)
+        measured = (
+            *(picks.get(index, 0), detections.get(index, 0)),
+            *(_or_nan(record.highest_p), _or_nan(record.highest_s)),
+            *(record.n_windows, record.n_samples, record.n_outside, record.seconds),
+        )
+        for values, value in zip(numbers.values(), measured, strict=True):
+            values.append(value)
+    columns = {name: text_column(values) for name, values in texts.items()}
+    columns["notes"] = _lists(notes)
+    for name, values in numbers.items():
+        columns[name] = _numbers(values, TASK_SCHEMA.field(name).type)
+    return pa.table([columns[name] for name in TASK_SCHEMA.names], schema=TASK_SCHEMA)
+
+
+def _lists(texts: Sequence[Sequence[str]]) -> pa.Array:
+    ends = np.cumsum([0, *map(len, texts)], dtype=np.int32)
+    flat = text_column([text for some in texts for text in some])
+    return pa.ListArray.from_arrays(number_column(ends, pa.int32()), flat)
+
+
+def _or_nan(value: float | None) -> float:
+    return float("nan") if value is None else value
+
+
+def _numbers(values: Sequence[float], kind: pa.DataType) -> pa.Array:
+    """A column in which NaN is null."""
+    types: dict[pa.DataType, Any] = {
+        pa.int32(): np.int32,
+        pa.int64(): np.int64,
+        pa.float32(): np.float32,
+    }
+    column = np.array(values, dtype=types[kind])
+    if not np.isnan(column).any():
+        return number_column(column, kind)
+    valid = pa.py_buffer(np.packbits(~np.isnan(column), bitorder="little"))
+    return pa.Array.from_buffers(kind, len(column), [valid, pa.py_buffer(column)])
+
+
+def read_tasks(folder: Path) -> pa.Table | None:
+    """The table of a run; None where the folder has none, as of a version before it.
+
+    Raises
+    ------
+    InputError
+        It cannot be read.
+    """
+    import pyarrow.parquet
+
+    path = folder / TASKS_FILE
+    if not path.is_file():
+        return None
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            f"{path} cannot be read: {error}", hint="pick again, with --fresh, to have it written"
+        ) from error
+    if missing := [name for name in TASK_SCHEMA.names if name not in table.column_names]:
+        raise InputError(
+            f"{path} lacks the columns {', '.join(missing)}", hint="is it the table of a run?"
+        )
+    return table
