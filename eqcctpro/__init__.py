@@ -6,6 +6,7 @@ The public API::
     PickConfig    the settings of a run, with the names of the command line
     run_picking   runs a PickConfig
     RunResult     what a run found
+    read_picks    picks of a run or a file, as a pyarrow table
     plot_station  waveforms, curves and picks of one station of a run
     EvaluateSystem
                   measures how fast this machine picks in each configuration
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from eqcctpro.orchestration.result import RunResult
     from eqcctpro.orchestration.run import run_picking
     from eqcctpro.orchestration.session import PickSession
+    from eqcctpro.picks.reading import read_picks
     from eqcctpro.seed_runner import EQCCTMSeedRunner
 
 __all__ = [
@@ -57,6 +59,7 @@ __all__ = [
     "SettingsWarning",
     "__version__",
     "plot_station",
+    "read_picks",
     "run_picking",
 ]
 
@@ -76,6 +79,7 @@ _HOMES = {
     "PickSession": "eqcctpro.orchestration.session",
     "SettingsWarning": "eqcctpro.notices",
     "plot_station": "eqcctpro.analysis.station_plot",
+    "read_picks": "eqcctpro.picks.reading",
     "run_picking": "eqcctpro.orchestration.run",
 }
 

@@ -17,6 +17,7 @@ from eqcctpro.resources.hardware import require_cores
 if TYPE_CHECKING:
     from eqcctpro.evaluation.configuration import BestConfiguration
     from eqcctpro.orchestration.result import RunResult
+    from eqcctpro.times import Time
 
 __all__ = ["RunEQCCTPro"]
 
@@ -89,8 +90,8 @@ class RunEQCCTPro:
         Share of the available memory that workers may fill, at most 0.98.
     cpu_id_list : list of int, optional
         Cores to use; all by default.
-    start_time, end_time : str, optional
-        UTC, ``"2024-12-15 12:00:00"``.  Without them everything is picked, and the
+    start_time, end_time : str, datetime or UTCDateTime, optional
+        UTC: ``"2024-12-15 12:00:00"``, ``"2024-350"``.  Without them everything is picked, and the
         folders are the time chunks.
     timechunk_dt, waveform_overlap : float
         Length of a time chunk and what neighbours share, in minutes; used with
@@ -186,8 +187,8 @@ class RunEQCCTPro:
         cudnn_headroom: float = 0.25,
         ram_safety_cap: float = 0.90,
         cpu_id_list: Sequence[int] | None = None,
-        start_time: str | None = None,
-        end_time: str | None = None,
+        start_time: Time | None = None,
+        end_time: Time | None = None,
         timechunk_dt: float = 1,
         waveform_overlap: float = 0,
         tmp_dir: PathLike | None = None,

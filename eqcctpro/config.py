@@ -15,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -22,12 +23,13 @@ from pydantic import (
 from eqcctpro.errors import SettingsError
 from eqcctpro.notices import one_warning, without_effect
 from eqcctpro.places import Place, as_place
-from eqcctpro.times import parse_utc
+from eqcctpro.times import parse_utc, utc_text
 
 __all__ = [
     "ClusterAddress",
     "OutputFormat",
     "PickConfig",
+    "UtcText",
     "load_config_file",
     "sentences",
     "split_names",
@@ -49,6 +51,14 @@ def _cluster_address(address: str) -> str:
 
 
 ClusterAddress = Annotated[str, AfterValidator(_cluster_address)]
+
+
+def _utc_text(value: Any, info: ValidationInfo) -> str:
+    return utc_text(value, info.field_name or "time")
+
+
+#: A time as text; objects of Python, ObsPy, NumPy and pandas are taken too.
+UtcText = Annotated[str, BeforeValidator(_utc_text)]
 Threshold = Field(
     default=None, gt=0, lt=1, description="Least probability; None takes the weights' own"
 )
@@ -91,8 +101,8 @@ class PickConfig(BaseModel):
     storage: dict[str, Any] = Field(
         default_factory=dict, description="Options of an object store, such as anon"
     )
-    start: str | None = Field(None, description="Picks before this time are dropped")
-    end: str | None = Field(None, description="Picks from this time on are dropped")
+    start: UtcText | None = Field(None, description="Picks before this time are dropped")
+    end: UtcText | None = Field(None, description="Picks from this time on are dropped")
     timechunk: float | None = Field(None, gt=0, description="Length of a time chunk, minutes")
     overlap: float = Field(0.0, ge=0, description="What neighbouring chunks share, minutes")
     window_grid: Literal["trace", "absolute"] = Field(
@@ -224,13 +234,6 @@ class PickConfig(BaseModel):
                 f"{secret[0]} is a secret, and settings are written to the summary; "
                 "use the environment or the store's own configuration files"
             )
-        return value
-
-    @field_validator("start", "end")
-    @classmethod
-    def _is_time(cls, value: str | None, info: Any) -> str | None:
-        if value is not None:
-            parse_utc(value, info.field_name)
         return value
 
     @field_validator("device")

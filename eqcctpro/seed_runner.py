@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eqcctpro.api import RunEQCCTPro
 from eqcctpro.errors import SettingsError
 from eqcctpro.notices import one_warning, warn_user, without_effect
+
+if TYPE_CHECKING:
+    from eqcctpro.times import Time
 
 __all__ = ["EQCCTMSeedRunner"]
 
@@ -66,8 +69,8 @@ class EQCCTMSeedRunner(RunEQCCTPro):
         set_vram_mb: float | None = None,
         selected_gpus: Sequence[int] | None = None,
         cpu_id_list: Sequence[int] | None = None,
-        start_time: str | None = None,
-        end_time: str | None = None,
+        start_time: Time | None = None,
+        end_time: Time | None = None,
         timechunk_dt: float | None = None,
         waveform_overlap: float | None = None,
         *,

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from eqcctpro.errors import SettingsError
 
-__all__ = ["NS_PER_S", "chunk_name", "format_utc", "parse_chunk_name", "parse_utc"]
+if TYPE_CHECKING:
+    import numpy as np
+    from obspy import UTCDateTime
+
+__all__ = [
+    "NS_PER_S",
+    "Time",
+    "chunk_name",
+    "format_utc",
+    "parse_chunk_name",
+    "parse_utc",
+    "utc_text",
+]
+
+#: What is taken for a time.
+Time: TypeAlias = "str | date | datetime | UTCDateTime | np.datetime64"
 
 NS_PER_S = 1_000_000_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# Day of the year, with what follows; seven digits without a hyphen are one too.
+_DAY_OF_YEAR = re.compile(r"^(\d{4})-?(\d{3})(?![\d-])(.*)$")
 _CHUNK_NAME = re.compile(r"^(\d{8}T\d{6}Z)_+(\d{8}T\d{6}Z)$")
 
 
@@ -29,25 +47,85 @@ def format_utc(time_ns: int, precision: str = "microseconds") -> str:
     return moment.isoformat(timespec=precision).replace("+00:00", "Z")
 
 
-def parse_utc(text: str, parameter: str = "time") -> int:
-    """Nanoseconds since 1970 of ISO-8601 text; without an offset it is UTC.
+def parse_utc(value: Time, parameter: str = "time") -> int:
+    """Nanoseconds since 1970 of a time, as SeisBench and ObsPy take times.
+
+    Parameters
+    ----------
+    value : str, datetime, date, UTCDateTime or datetime64
+        Text is ISO-8601, with the day of the month or of the year: ``2024-12-15T12:00``,
+        ``2024-350``, ``2024-350T12:00Z``, ``2024-12-15 13:00+01:00``.  Without an offset it is
+        UTC.  Objects are those of Python, ObsPy, NumPy and pandas.
+    parameter : str
+        What the time is of, for the message.
 
     Raises
     ------
     SettingsError
-        The text is not a time; the message names `parameter`.
+        It is not a time; the message names `parameter`.
     """
+    given: Any = value
+    kind = type(value).__name__  # without importing what a program may not use
     try:
-        moment = datetime.fromisoformat(text.strip())
-    except (ValueError, AttributeError) as error:
-        raise SettingsError(
-            f"{parameter}: {text!r} is not a time",
-            hint="write it as 2024-12-15T12:00:00 (UTC)",
-        ) from error
+        if isinstance(value, str):
+            return _ns_of(_parsed(value.strip()))
+        if isinstance(value, datetime):
+            # Of pandas, which has nanoseconds.
+            return _ns_of(value) + int(getattr(value, "nanosecond", 0))
+        if isinstance(value, date):
+            return _ns_of(datetime(value.year, value.month, value.day, tzinfo=UTC))
+        if kind == "UTCDateTime":
+            return int(given.ns)
+        if kind == "datetime64":
+            return _ns_of_numpy(given)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise _no_time(value, parameter) from error
+    raise _no_time(value, parameter)
+
+
+def utc_text(value: Time, parameter: str = "time") -> str:
+    """A time as text: what is text already as it is, once it is known to be a time.
+
+    Raises
+    ------
+    SettingsError
+        It is not a time; the message names `parameter`.
+    """
+    time_ns = parse_utc(value, parameter)
+    if isinstance(value, str):
+        return value
+    return format_utc(time_ns, "microseconds" if time_ns % NS_PER_S else "seconds")
+
+
+def _no_time(value: object, parameter: str) -> SettingsError:
+    return SettingsError(
+        f"{parameter}: {value!r} is not a time",
+        hint="write it as 2024-12-15T12:00:00 or 2024-350T12:00:00 (UTC), or give a datetime",
+    )
+
+
+def _parsed(text: str) -> datetime:
+    match = _DAY_OF_YEAR.match(text)
+    if match is None:
+        return datetime.fromisoformat(text)
+    year, number, rest = int(match[1]), int(match[2]), match[3]
+    day = date(year, 1, 1) + timedelta(days=number - 1)
+    if not number or day.year != year:
+        raise ValueError(f"{year} has no day {number}")
+    return datetime.fromisoformat(f"{day.isoformat()}{rest}")
+
+
+def _ns_of(moment: datetime) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     span = moment - _EPOCH
     return (span.days * 86_400 + span.seconds) * NS_PER_S + span.microseconds * 1000
+
+
+def _ns_of_numpy(value: Any) -> int:
+    if str(value) == "NaT":
+        raise ValueError("NaT")
+    return int(value.astype("datetime64[ns]").astype("int64"))
 
 
 def chunk_name(start_ns: int, end_ns: int) -> str:

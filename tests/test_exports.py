@@ -402,3 +402,28 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert peak(12) < 1.5 * peak(3)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "quakeml", "scml", "pyocto", "gamma"])
+def test_codes_that_look_like_numbers_stay_text(kind: str, picks: pa.Table, tmp_path: Path) -> None:
+    """As a data frame too, where ``00`` must not be 0 and ``NA`` no missing value."""
+    import eqcctpro
+
+    rows = picks.slice(0, 2)
+    for name, codes in (
+        ("network", ["NA", "06"]),
+        ("station", ["0010", "TRUE"]),
+        ("location", ["00", "10"]),
+    ):
+        number = rows.column_names.index(name)
+        rows = rows.set_column(number, rows.field(number), pa.array(codes))
+    path = tmp_path / FORMATS[kind].file_name
+    write_picks(rows, path, kind)
+    found = eqcctpro.read_picks(path).to_pandas()
+    names = ["network", "station", "location"]
+    assert found[names].to_dict("list") == rows.select(names).to_pydict()
+    if kind == "csv":
+        # What the documentation says of pandas.
+        assert pd.read_csv(path)["location"].tolist() == [0, 10]
+        told = pd.read_csv(path, dtype=dict.fromkeys(names, str), keep_default_na=False)
+        assert told[names].equals(found[names])

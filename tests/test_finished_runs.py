@@ -113,7 +113,10 @@ class TestReplacing:
             ({"p_threshold": 0.4}, "p_threshold was 0.1, is 0.4"),
             ({"model_arguments": {"overlap": 0.75}}, "overlap was 3000, is 4500"),
             ({"stations": "DEM01"}, "stations was not there, is ['DEM01']"),
-            ({"start": "2024-12-15T12:01:00"}, "start was not there, is 2024-12-15T12:01:00"),
+            (
+                {"start": "2024-12-15T12:01:00"},
+                "start was not there, is 2024-12-15T12:01:00.000000Z",
+            ),
             ({"window_grid": "absolute"}, "window_grid was trace, is absolute"),
             ({"bandpass": (2, 20)}, "bandpass was not there, is [2.0, 20.0]"),
         ],

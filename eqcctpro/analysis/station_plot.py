@@ -20,7 +20,7 @@ from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.reading import read_picks
 from eqcctpro.pipeline.records import BlockCurves
-from eqcctpro.times import NS_PER_S, format_utc, parse_utc
+from eqcctpro.times import NS_PER_S, Time, format_utc, parse_utc
 from eqcctpro.waveform.segments import Segment
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def plot_station(
     run: RunResult | Path | str,
     station: str,
     *,
-    time: str | None = None,
+    time: Time | None = None,
     length_s: float | None = None,
     instrument: str | None = None,
     figure: Figure | None = None,
@@ -60,7 +60,7 @@ def plot_station(
         A run, or its output folder.
     station : str
         ``NET.STA``, ``STA`` or ``NET.STA.LOC.INSTRUMENT``.
-    time : str, optional
+    time : str, datetime or UTCDateTime, optional
         The middle of what is shown, UTC; by default the run's first pick of the station, or,
         where it has none, the highest probability of a phase, or the middle of the data.
     length_s : float, optional
@@ -98,7 +98,7 @@ def plot_station(
         )
         for segment in segments
     ]
-    at_pick = middle_ns is not None and not time
+    at_pick = middle_ns is not None and time is None
     if middle_ns is None:
         middle_ns = _most_likely(curves, picker) or _middle(traces)
     length = length_s or _LENGTH_S
@@ -212,7 +212,7 @@ def _picks(run: RunResult | Path | str, task: StationTask) -> Picks:
 
 
 def _when(
-    tasks: Sequence[StationTask], picks: Picks, time: str | None
+    tasks: Sequence[StationTask], picks: Picks, time: Time | None
 ) -> tuple[StationTask, int | None]:
     """The task to draw, and the time to draw it around, if it is known before drawing."""
     if time is None:

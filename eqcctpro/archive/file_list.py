@@ -83,7 +83,7 @@ def _archive_file(folder: Path, row: Row, wanted: Wanted) -> ArchiveFile | None:
 def _time(value: Any, name: str) -> int | None:
     if value is None or value == "":
         return None
-    return parse_utc(value if isinstance(value, str) else value.isoformat(), name)
+    return parse_utc(value, name)
 
 
 def _rows(path: Path) -> list[Row]:

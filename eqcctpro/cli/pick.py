@@ -65,7 +65,11 @@ def pick(
         ),
     ] = None,
     start: Annotated[
-        str | None, Option(help="Drop picks before this time.", rich_help_panel=_INPUT)
+        str | None,
+        Option(
+            help="Drop picks before this time, UTC: 2024-12-15T12:00 or 2024-350.",
+            rich_help_panel=_INPUT,
+        ),
     ] = None,
     end: Annotated[
         str | None, Option(help="Drop picks from this time on.", rich_help_panel=_INPUT)

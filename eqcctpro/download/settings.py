@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from eqcctpro.config import sentences, split_names
+from eqcctpro.config import UtcText, sentences, split_names
 from eqcctpro.errors import SettingsError
 from eqcctpro.times import parse_utc
 
@@ -25,8 +25,8 @@ class DownloadSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
     output: Path
-    start: str
-    end: str
+    start: UtcText
+    end: UtcText
     networks: tuple[str, ...] = ()
     stations: tuple[str, ...] = ()
     locations: tuple[str, ...] = ()
@@ -49,12 +49,6 @@ class DownloadSettings(BaseModel):
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         return split_names(value)
-
-    @field_validator("start", "end")
-    @classmethod
-    def _is_time(cls, value: str, info: Any) -> str:
-        parse_utc(value, info.field_name)
-        return value
 
     @field_validator("streams")
     @classmethod

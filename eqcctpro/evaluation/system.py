@@ -18,6 +18,7 @@ from eqcctpro.resources.hardware import available_cores, require_cores
 
 if TYPE_CHECKING:
     from eqcctpro.evaluation.sweep import EvaluationReport, Listener
+    from eqcctpro.times import Time
 
 __all__ = ["EvaluateSystem"]
 
@@ -148,8 +149,8 @@ class EvaluateSystem:
         cudnn_headroom: float = 0.25,
         ram_safety_cap: float = 0.90,
         selected_gpus: Sequence[int] | None = None,
-        start_time: str | None = None,
-        end_time: str | None = None,
+        start_time: Time | None = None,
+        end_time: Time | None = None,
         conc_timechunk_tasks_step_size: int = 1,
         timechunk_dt: float = 1,
         waveform_overlap: float = 0,

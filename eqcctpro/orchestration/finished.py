@@ -13,6 +13,7 @@ from eqcctpro.journal.earlier import changed_values
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.times import format_utc, parse_utc
 
 __all__ = ["HINT", "finished_run", "require_same_settings"]
 
@@ -68,6 +69,10 @@ def require_same_settings(
     new = {name: _plain(now[name]) for name in _WHAT}
     if old["input"] == _plain(config.model_dump(mode="json")["input"]):
         old["input"] = new["input"]  # relative paths, as earlier versions kept them
+    for side in (old, new):
+        for name in ("start", "end"):  # one time has many spellings
+            if side[name] is not None:
+                side[name] = format_utc(parse_utc(side[name], name))
     old |= {"model": summary.get("model"), "weights": summary.get("weights", {}).get("sha256")}
     new |= {"model": weights.name, "weights": weights.sha256}
     if "applied" in summary:

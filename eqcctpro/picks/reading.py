@@ -49,9 +49,29 @@ def find_picks(path: str | Path) -> list[Path]:
 
 
 def read_picks(path: str | Path) -> pa.Table:
-    """All picks of a file or of a run's output folder.
+    """All picks of a file or of a run's output folder, of any origin, with the same columns.
 
-    See `read_pick_batches` for what is understood.
+    Codes are text and stay as they are: a location ``00`` is not the number 0, and a network
+    ``NA`` not a missing value.  Times are UTC, to the microsecond.
+
+    Parameters
+    ----------
+    path : path
+        As in `read_pick_batches`.
+
+    Returns
+    -------
+    pyarrow.Table
+        Of `eqcctpro.picks.table.PICK_SCHEMA`; ``to_pandas()`` gives a data frame.
+
+    Raises
+    ------
+    InputError
+        The file is missing, unreadable, or holds no table of picks.
+
+    Examples
+    --------
+    >>> picks = read_picks("OUT").to_pandas()  # doctest: +SKIP
     """
     return pa.Table.from_batches(read_pick_batches(path), schema=PICK_SCHEMA)
 

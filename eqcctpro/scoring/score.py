@@ -15,7 +15,7 @@ from eqcctpro.errors import SettingsError
 from eqcctpro.scoring.arrays import Level, PickArrays, as_arrays, phase_of, place_names
 from eqcctpro.scoring.matching import match
 from eqcctpro.scoring.residuals import Residuals, residuals_of
-from eqcctpro.times import parse_utc
+from eqcctpro.times import Time, parse_utc
 
 __all__ = ["Counts", "PhaseScore", "Scores", "score_picks"]
 
@@ -132,8 +132,8 @@ def score_picks(
     phases: Sequence[str] | None = None,
     per: Level = "station",
     station_hours: float | None = None,
-    start: str | None = None,
-    end: str | None = None,
+    start: Time | None = None,
+    end: Time | None = None,
 ) -> Scores:
     """Compare picks with labels, one to one.
 
@@ -152,7 +152,7 @@ def score_picks(
         What a pick and its label must share.
     station_hours : float, optional
         Hours of data that were picked, summed over the stations.
-    start, end : str, optional
+    start, end : str, datetime or UTCDateTime, optional
         Only picks and labels from `start` on and before `end`.
 
     Raises
@@ -180,7 +180,7 @@ def score_picks(
     return Scores(tolerance_s, per, station_hours, results, stations, pa.concat_tables(matches))
 
 
-def _between(table: pa.Table, start: str | None, end: str | None) -> pa.Table:
+def _between(table: pa.Table, start: Time | None, end: Time | None) -> pa.Table:
     times = table["time"].cast(pa.timestamp("us")).cast(pa.int64())
     if start is not None:
         keep = pc.greater_equal(times, parse_utc(start, "start") // 1000)

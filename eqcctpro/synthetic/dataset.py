@@ -15,11 +15,11 @@ from pymseed import MiniSEEDError
 from eqcctpro.archive.timechunks import Timechunk, chunk_grid
 from eqcctpro.errors import OutputError, SettingsError
 from eqcctpro.picks.writers import atomic_file
-from eqcctpro.synthetic.network import NETWORK, START_NS
+from eqcctpro.synthetic.network import NETWORK
 from eqcctpro.synthetic.scenario import Earth, Scenario, draw_scenario
 from eqcctpro.synthetic.station_record import Defects, StationRecord
 from eqcctpro.synthetic.station_xml import write_events_xml, write_station_xml
-from eqcctpro.times import NS_PER_S, format_utc, parse_utc
+from eqcctpro.times import NS_PER_S, Time, format_utc, parse_utc, utc_text
 from eqcctpro.waveform.encode import encode_file
 from eqcctpro.waveform.segments import ChannelCode, Segment
 
@@ -67,7 +67,7 @@ class Synthesis:
     sampling_rate: float = 100.0
     earthquakes: int | None = None
     seed: int = 0
-    start: str = format_utc(START_NS, "seconds")
+    start: Time = "2024-12-15T12:00:00Z"
     centre: tuple[float, float] = (31.5, -103.0)
     radius_km: float = 60.0
     earth: Earth = "homogeneous"
@@ -76,6 +76,7 @@ class Synthesis:
     defects: Defects = field(default_factory=Defects)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "start", utc_text(self.start, "start"))
         limits = {
             "stations": 1 <= self.stations <= _MOST_STATIONS,
             "duration": self.duration_s >= _SHORTEST_S,
