@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
 from eqcctpro.notices import one_warning, without_effect
-from eqcctpro.parameters import device_of, model_name, require
+from eqcctpro.parameters import check_times, device_of, model_fields, model_name, require
 from eqcctpro.resources.hardware import require_cores
 
 if TYPE_CHECKING:
@@ -53,8 +53,8 @@ class RunEQCCTPro:
     log_filepath : path, optional
         A second place for the log, beside ``output_dir/run.log``.
     p_model_filepath, s_model_filepath : path, optional
-        Weights of EQCCT's two networks, Keras's ``.h5`` or SeisBench's ``.pt``; only with
-        ``model_type="eqcct"``.  Without them ``EQCCT/original`` is found by name.
+        Weights of EQCCT's two networks, Keras's ``.h5`` or SeisBench's ``.pt``; no effect with
+        ``model_type="seisbench"``.  Without them ``EQCCT/original`` is found by name.
     number_of_concurrent_station_predictions : int, optional
         Workers: Ray actors, or Ripper tasks at a time.  One for each core by default.
     number_of_concurrent_timechunk_predictions : int
@@ -145,10 +145,11 @@ class RunEQCCTPro:
     UnknownModelError, WeightsNotFoundError, WeightsError
         There is no such model or file of weights, or it is damaged.  Weights that are to be
         downloaded are looked for when the run starts.
+    RuntimeUnavailableError
+        The runtime is not installed, or does not execute this model on this device; or a GPU of
+        the configuration is not here.
     InputError
         There is no benchmark in `csv_dir`, or nothing in it succeeded.
-    RuntimeUnavailableError
-        A GPU of the configuration is not here.
 
     Examples
     --------
@@ -286,9 +287,7 @@ def _settings(given: Mapping[str, Any]) -> dict[str, Any]:
         input=given["input_dir"],
         output=given["output_dir"],
         log_file=given["log_filepath"],
-        model=model_name(given),
-        p_model=given["p_model_filepath"],
-        s_model=given["s_model_filepath"],
+        **model_fields(given),
         start=given["start_time"],
         end=given["end_time"],
         timechunk=given["timechunk_dt"] if timed else None,
@@ -343,13 +342,7 @@ def _refuse_impossible(given: Mapping[str, Any]) -> None:
             "ripper_ignore_cpu_ram_cap=True",
             f"the mode is {mode}; ignore_cpu_ram_cap is for every mode",
         )
-    if (given["start_time"] is None) != (given["end_time"] is None):
-        raise SettingsError("start_time and end_time belong together: give both, or neither")
-    if given["start_time"] is None and (given["timechunk_dt"], given["waveform_overlap"]) != (1, 0):
-        raise SettingsError(
-            "timechunk_dt and waveform_overlap need start_time and end_time",
-            hint="without them the folders are the time chunks",
-        )
+    check_times(given)
 
 
 def _stated(given: Mapping[str, Any]) -> dict[str, Any]:

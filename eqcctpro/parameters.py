@@ -8,7 +8,10 @@ from typing import Any
 from eqcctpro.errors import SettingsError
 from eqcctpro.notices import without_effect
 
-__all__ = ["device_of", "model_name", "require"]
+__all__ = ["check_times", "device_of", "model_fields", "model_name", "require"]
+
+_OF_EQCCT = ("p_model_filepath", "s_model_filepath")
+_OF_SEISBENCH = ("seisbench_parent_model", "seisbench_child_model")
 
 
 def model_name(given: Mapping[str, Any]) -> str:
@@ -17,21 +20,62 @@ def model_name(given: Mapping[str, Any]) -> str:
     Raises
     ------
     SettingsError
-        One is missing, or belongs to the other type.
+        One is missing, or SeisBench's names are given without their type.
     """
     kind = str(given["model_type"]).lower()
     if kind == "seisbench":
         require(given, "seisbench_parent_model", "seisbench_child_model")
-        for name in ("p_model_filepath", "s_model_filepath"):
-            if given[name] is not None:
-                raise SettingsError(f"{name} is for model_type='eqcct', not for 'seisbench'")
-        return f"{given['seisbench_parent_model']}/{given['seisbench_child_model']}"
+        model = f"{given['seisbench_parent_model']}/{given['seisbench_child_model']}"
+        _not_for(given, _OF_EQCCT, model)
+        return model
     if kind == "eqcct":
-        for name in ("seisbench_parent_model", "seisbench_child_model"):
-            if given[name] is not None:
-                raise SettingsError(f"{name} is for model_type='seisbench', not for 'eqcct'")
+        # Files of EQCCT say that EQCCT is meant; without them the type may just be missing.
+        if all(given[name] is None for name in _OF_EQCCT):
+            for name in _OF_SEISBENCH:
+                if given[name] is not None:
+                    raise SettingsError(f"{name} is for model_type='seisbench', not for 'eqcct'")
+        _not_for(given, _OF_SEISBENCH, "EQCCT")
         return "EQCCT/original"
     raise SettingsError(f"model_type: {kind!r} is not known", hint="use 'seisbench' or 'eqcct'")
+
+
+def model_fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    """`PickConfig`'s fields that say which model, and where EQCCT's files are.
+
+    Raises
+    ------
+    SettingsError
+        As `model_name`.
+    """
+    name = model_name(given)
+    files = given if str(given["model_type"]).lower() == "eqcct" else dict.fromkeys(_OF_EQCCT)
+    return {
+        "model": name,
+        "p_model": files["p_model_filepath"],
+        "s_model": files["s_model_filepath"],
+    }
+
+
+def _not_for(given: Mapping[str, Any], names: Sequence[str], model: str) -> None:
+    for name in names:
+        if given[name] is not None:
+            without_effect(f"{name}={str(given[name])!r}", f"the model is {model}")
+
+
+def check_times(given: Mapping[str, Any]) -> None:
+    """Refuse a start without an end, and time chunks without either.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if (given["start_time"] is None) != (given["end_time"] is None):
+        raise SettingsError("start_time and end_time belong together: give both, or neither")
+    if given["start_time"] is None and (given["timechunk_dt"], given["waveform_overlap"]) != (1, 0):
+        raise SettingsError(
+            "timechunk_dt and waveform_overlap need start_time and end_time",
+            hint="without them the folders are the time chunks",
+        )
 
 
 def device_of(use_gpu: bool, selected_gpus: Sequence[int] | None, *, several: bool = True) -> str:

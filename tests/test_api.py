@@ -14,7 +14,12 @@ import pytest
 
 import eqcctpro
 from eqcctpro import RunEQCCTPro
-from eqcctpro.errors import SettingsError, UnknownModelError, WeightsNotFoundError
+from eqcctpro.errors import (
+    RuntimeUnavailableError,
+    SettingsError,
+    UnknownModelError,
+    WeightsNotFoundError,
+)
 from eqcctpro.resources.nvml import Gpu
 
 HEAVY = [
@@ -200,8 +205,7 @@ def test_parameter_reaches_the_settings(given: dict[str, Any], expected: dict[st
         ({"model_type": "eqtransformer"}, "model_type"),
         ({"seisbench_parent_model": None}, "seisbench_parent_model"),
         ({"seisbench_child_model": None}, "seisbench_child_model"),
-        ({"p_model_filepath": "p.h5"}, "p_model_filepath"),
-        ({"s_model_filepath": "s.h5"}, "s_model_filepath"),
+        ({"model_type": "eqcct"}, "seisbench_parent_model is for model_type='seisbench'"),
         ({"mode": "threads"}, "mode"),
         ({"runtime": "jax"}, "runtime"),
         ({"formats": ("xml",)}, "formats"),
@@ -232,6 +236,11 @@ PHASENET = {"seisbench_parent_model": "PhaseNet"}
         ({"selected_gpus": [0, 1]}, r"selected_gpus=\[0, 1\] has no effect", {"device": "cpu"}),
         ({"inter_threads": 4}, "inter_threads=4 has no effect", {"inter_threads": None}),
         ({"csv_dir": "csv"}, "csv_dir='csv' has no effect", {"mode": "modelactor"}),
+        (
+            {"p_model_filepath": "p.h5", "s_model_filepath": "s.h5"},
+            "p_model_filepath='p.h5' has no effect: the model is EQTransformer/original; s_model_f",
+            {"p_model": None, "s_model": None, "model": "EQTransformer/original"},
+        ),
         (
             {"ripper_ignore_cpu_ram_cap": True},
             "ripper_ignore_cpu_ram_cap=True has no effect: the mode is modelactor",
@@ -308,6 +317,12 @@ def test_what_equals_the_defaults_is_no_warning() -> None:
         ({"seisbench_child_model": "a b"}, WeightsNotFoundError, "a b"),
         ({"cpu_id_list": [0, 9999]}, SettingsError, r"cpu_id_list: cores \[9999\]"),
         ({"best_usecase_config": True}, SettingsError, "needs csv_dir"),
+        ({"runtime": "tensorflow"}, RuntimeUnavailableError, "tensorflow runs EQCCT only"),
+        (
+            {"use_gpu": True, "runtime": "openvino"},
+            RuntimeUnavailableError,
+            "openvino runs on the CPU only",
+        ),
     ],
 )
 def test_model_cores_and_files_are_checked_before_the_run(
@@ -315,6 +330,24 @@ def test_model_cores_and_files_are_checked_before_the_run(
 ) -> None:
     with pytest.raises(kind, match=words):
         RunEQCCTPro(**(SEISBENCH | given))
+
+
+def test_a_runtime_that_is_not_installed_is_named_before_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("eqcctpro.runtimes.select.find_spec", lambda _: None)
+    with pytest.raises(RuntimeUnavailableError, match="onnxruntime is not installed"):
+        RunEQCCTPro(**SEISBENCH, runtime="onnxruntime")
+
+
+def test_files_of_eqcct_say_that_eqcct_is_meant(test_data: Path) -> None:
+    files = {
+        f"{phase}_model_filepath": test_data / "models" / "eqcct" / name
+        for phase, name in (("p", "test_trainer_024.h5"), ("s", "test_trainer_021.h5"))
+    }
+    with pytest.warns(eqcctpro.SettingsWarning, match="seisbench_parent_model='EQTransformer'"):
+        config = RunEQCCTPro(**(SEISBENCH | files | {"model_type": "eqcct"})).config
+    assert config.model == "EQCCT/original"
 
 
 def test_missing_weight_file_is_named_before_the_run() -> None:

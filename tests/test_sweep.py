@@ -21,7 +21,7 @@ from typing import Any
 import psutil
 import pytest
 
-from eqcctpro import EvaluateSystem, SettingsWarning
+from eqcctpro import EvaluateSystem, PickConfig, SettingsWarning
 from eqcctpro.errors import (
     EQCCTProError,
     EvaluationError,
@@ -188,10 +188,16 @@ class TestPlan:
     def test_a_trial_with_tensorflow_keeps_its_operators_at_a_time(
         self, settings: dict[str, Any]
     ) -> None:
-        settings |= {"runtimes": ("openvino", "tensorflow"), "station_counts": (2,)}
+        settings |= {"station_counts": (2,), "inter_threads": 2}
+        with pytest.warns(SettingsWarning, match="inter_threads=2 has no effect"):
+            config = EvaluateSystem(**settings).config
+        values = config.pick.model_dump(exclude_unset=True)
+        pick = PickConfig.checked(**(values | {"runtime": "tensorflow", "inter_threads": 2}))
+        runtimes = ("openvino", "tensorflow")
+        config = config.model_copy(update={"pick": pick, "runtimes": runtimes})
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            specs = Sweep(EvaluateSystem(**settings, inter_threads=2).config).specs
+            specs = Sweep(config).specs
         assert {spec.config.runtime: spec.config.inter_threads for spec in specs} == {
             "openvino": None,
             "tensorflow": 2,
@@ -254,7 +260,8 @@ class TestPlan:
         ("change", "words"),
         [
             ({"eval_mode": "tpu"}, "eval_mode: 'tpu'"),
-            ({"eval_mode": "gpu"}, r"CUDA|GPU"),
+            ({"eval_mode": "gpu", "runtimes": ("auto",)}, r"CUDA|GPU"),
+            ({"eval_mode": "gpu"}, "openvino runs on the CPU only"),
             ({"repeats": 0}, "repeats"),
             ({"modes": ("both",)}, "modes"),
             ({"station_counts": (0,)}, "station_counts"),
@@ -264,6 +271,8 @@ class TestPlan:
             ({"baselines": ("excel",)}, "excel"),
             ({"cpu_id_list": [0, 9999]}, r"cores \[9999\] are not available"),
             ({"min_conc_stations": 0}, "min_conc_stations"),
+            ({"timechunk_dt": 5}, "timechunk_dt and waveform_overlap need start_time"),
+            ({"runtimes": ("openvino", "tensorflow")}, "tensorflow runs EQCCT only"),
             ({"output_dir": None, "csv_dir": None}, "output_dir must be given"),
             (
                 {"station_counts": None, "starting_amount_of_stations": 200},

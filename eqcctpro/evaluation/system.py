@@ -13,7 +13,7 @@ from eqcctpro.errors import SettingsError
 from eqcctpro.evaluation.grid import published_station_counts
 from eqcctpro.evaluation.settings import EvaluationConfig
 from eqcctpro.notices import one_warning, without_effect
-from eqcctpro.parameters import device_of, model_name
+from eqcctpro.parameters import check_times, device_of, model_fields
 from eqcctpro.resources.hardware import available_cores, require_cores
 
 if TYPE_CHECKING:
@@ -26,6 +26,13 @@ PathLike = str | Path
 
 # EQCCTPro's largest number of stations, where none is given.
 _MOST_STATIONS = 100
+
+# Parameters of trials on Ray.
+_OF_RAY = (
+    *("intra_threads", "tmp_dir", "ignore_cpu_ram_cap", "conc_timechunk_tasks_step_size"),
+    *("min_conc_stations", "conc_station_tasks_step_size", "conc_station_tasks_max_only"),
+    "concurrency_values",
+)
 
 
 class EvaluateSystem:
@@ -112,6 +119,8 @@ class EvaluateSystem:
     ------
     SettingsError
         A parameter cannot be honoured.
+    RuntimeUnavailableError
+        A runtime is not installed, or does not execute this model on this device.
     UnknownModelError, WeightsNotFoundError, WeightsError
         There is no such model or file of weights, or it is damaged.  Weights that are to be
         downloaded are looked for by `evaluate`, before the first trial.
@@ -261,8 +270,7 @@ def _check(given: Mapping[str, Any]) -> None:
         raise SettingsError(
             "exact_resume_match=False cannot be honoured: it would skip trials that nobody ran"
         )
-    if (given["start_time"] is None) != (given["end_time"] is None):
-        raise SettingsError("start_time and end_time belong together: give both, or neither")
+    check_times(given)
     at_least_one = ("cpu_test_step_size", "station_list_step_size", "starting_amount_of_stations")
     for name in (*at_least_one, "min_conc_stations"):
         if given[name] < 1:
@@ -286,9 +294,7 @@ def _picked(given: Mapping[str, Any]) -> PickConfig:
         input=given["input_dir"],
         output=given["output_dir"] or given["csv_dir"],
         log_file=given["log_filepath"],
-        model=model_name(given),
-        p_model=given["p_model_filepath"],
-        s_model=given["s_model_filepath"],
+        **model_fields(given),
         start=given["start_time"],
         end=given["end_time"],
         timechunk=given["timechunk_dt"] if timed else None,
@@ -307,7 +313,7 @@ def _picked(given: Mapping[str, Any]) -> PickConfig:
         detection_threshold=given["Detection_threshold"],
         model_arguments=dict(given["model_arguments"] or {}),
     )
-    return check_model(PickConfig.checked(**values))
+    return check_model(PickConfig.checked(**values), given["runtimes"])
 
 
 def _axes(given: Mapping[str, Any], pick: PickConfig) -> dict[str, Any]:
@@ -321,6 +327,11 @@ def _axes(given: Mapping[str, Any], pick: PickConfig) -> dict[str, Any]:
             "ripper_ignore_cpu_ram_cap=True",
             "no Ripper tasks are measured; ignore_cpu_ram_cap is for every mode",
         )
+    if set(modes) == {"local"}:
+        _unused(given, _OF_RAY, "the mode local is one process, which takes all cores of a trial")
+    if given["start_time"] is None:
+        chunks = ("conc_timechunk_tasks_step_size",)
+        _unused(given, chunks, "start_time and end_time are not given")
     cores, gpus = len(pick.cpu_ids or ()), len(pick.gpu_ids)
     return {
         "modes": modes,

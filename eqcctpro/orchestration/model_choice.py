@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from eqcctpro.archive.plan import Plan
@@ -13,6 +14,7 @@ from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles, find_weights, may_be_fetched, split_name
 from eqcctpro.pipeline.annotations import CURVE_FOLDER
 from eqcctpro.pipeline.settings import PipelineSettings, resolve_settings
+from eqcctpro.runtimes.select import check_runtime, load_picker
 from eqcctpro.windows.placement import window_step
 
 __all__ = [
@@ -48,11 +50,17 @@ def find_run_weights(config: PickConfig, *, fetch: bool = True) -> WeightFiles:
     )
 
 
-def check_model(config: PickConfig) -> PickConfig:
+def check_model(config: PickConfig, runtimes: Sequence[str] = ()) -> PickConfig:
     """Find out before a run what is wrong with its model, without torch and without a network.
 
     Weights that are not on this machine yet, and a class that is known too little, are left to
     the run.
+
+    Parameters
+    ----------
+    config : PickConfig
+    runtimes : sequence of str
+        What is to execute the model, where not the setting says it.
 
     Returns
     -------
@@ -63,18 +71,30 @@ def check_model(config: PickConfig) -> PickConfig:
     ------
     UnknownModelError, WeightsNotFoundError, WeightsError
         There is no such class or file, or it is damaged.
+    RuntimeUnavailableError
+        A runtime is not installed, or does not execute this model on this device.
     SettingsError
         An argument is wrong.
     """
+    weights = _weights_here(config)
+    parent, _ = split_name(config.model)
+    for runtime in runtimes or (config.runtime,):
+        if config.address is None:
+            composed = parent in COMPOSED_CLASSES
+            check_runtime(runtime, config.device, config.model, composed=composed)
+    curves = None if weights is None else known_curves(weights)
+    return config if curves is None else _without_thresholds(config, config.model, *curves)
+
+
+def _weights_here(config: PickConfig) -> WeightFiles | None:
+    """The weights, or None if they may have to be downloaded."""
     try:
-        weights = find_run_weights(config, fetch=False)
+        return find_run_weights(config, fetch=False)
     except WeightsNotFoundError:
         named = [path for path in (config.p_model, config.s_model) if path is not None]
         if not named and may_be_fetched(*split_name(config.model)):
-            return config
+            return None
         raise
-    curves = known_curves(weights)
-    return config if curves is None else _without_thresholds(config, weights.name, *curves)
 
 
 def prepare_model(config: PickConfig) -> PickConfig:
@@ -92,8 +112,6 @@ def prepare_model(config: PickConfig) -> PickConfig:
     SettingsError
         A threshold or argument does not fit the model.
     """
-    from eqcctpro.runtimes.select import load_picker
-
     weights = find_run_weights(config)
     picker = load_picker(weights)
     config = fit_to_model(config, picker)
@@ -136,8 +154,6 @@ def describe(
     SettingsError
         A threshold or argument does not fit the model.
     """
-    from eqcctpro.runtimes.select import load_picker
-
     picker = picker or load_picker(weights)
     arguments = dict(config.model_arguments)
     if weights.variant:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RUNTIMES",
+    "check_runtime",
     "default_batch_size",
     "load_picker",
     "open_picker",
@@ -44,6 +45,7 @@ _EXPORTED = ("openvino", "onnxruntime")
 
 #: What installs them.
 _EXTRAS = {
+    "torch": "torch",
     "openvino": "eqcctpro[openvino]",
     "onnxruntime": "eqcctpro[onnx]",
     "tensorflow": "eqcctpro[tensorflow]",
@@ -125,20 +127,15 @@ def open_picker(
     _check(runtime, device, batch_size, threads)
     if precision != "f32":
         return _open_reduced(files, runtime, device, batch_size, threads, precision, slice_windows)
+    check_runtime(runtime, device, files.name, composed=bool(files.parts))
     if runtime == "tensorflow":
         return _open_tensorflow(files, device, batch_size, threads, inter_threads, vram_mb)
     if device != "cpu":
-        if runtime not in ("auto", "torch"):
-            raise RuntimeUnavailableError(
-                f"the runtime {runtime} runs on the CPU only, not on {device}",
-                hint="choose the runtime torch or auto",
-            )
         why = f"the device is {device}"
         return _open_torch(files, device, batch_size, threads, why, vram_mb)
     if runtime == "torch":
         return _open_torch(files, device, batch_size, threads, "it was asked for")
     if runtime != "auto":
-        _require_installed(runtime)
         export = cached_export(files)
         chosen = open_runtime(
             export, runtime, batch_size=batch_size, threads=threads, slice_windows=slice_windows
@@ -158,6 +155,37 @@ def open_picker(
         export, kind, batch_size=batch_size, threads=threads, slice_windows=slice_windows
     )
     return export.picker, _explained(export.picker, chosen, reason)
+
+
+def check_runtime(runtime: str, device: str, model: str, *, composed: bool) -> None:
+    """Find out without loading anything whether a runtime can execute a model.
+
+    Parameters
+    ----------
+    runtime, device : str
+        As for :func:`open_picker`.
+    model : str
+        ``Parent/child``, for the message.
+    composed : bool
+        Whether the model is EQCCT, of several networks.
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        If it cannot, or is not installed.
+    """
+    if runtime == "tensorflow" and not composed:
+        raise RuntimeUnavailableError(
+            f"the runtime tensorflow runs EQCCT only, not {model}",
+            hint="choose the runtime auto",
+        )
+    if runtime in _EXPORTED and device != "cpu":
+        raise RuntimeUnavailableError(
+            f"the runtime {runtime} runs on the CPU only, not on {device}",
+            hint="choose the runtime torch or auto",
+        )
+    if runtime in _EXTRAS:
+        _require_installed(runtime)
 
 
 def load_picker(files: WeightFiles) -> Picker:
@@ -323,8 +351,7 @@ def _open_torch(
     reason: str,
     vram_mb: float | None = None,
 ) -> tuple[Picker, Runtime]:
-    if find_spec("torch") is None:
-        raise RuntimeUnavailableError("torch is not installed", hint="pip install torch")
+    _require_installed("torch")
     from eqcctpro.models.loading import curve_module, load_model
     from eqcctpro.runtimes.torch_runtime import TorchRuntime, check_device
 
@@ -345,12 +372,6 @@ def _open_tensorflow(
     inter_threads: int | None,
     vram_mb: float | None,
 ) -> tuple[Picker, Runtime]:
-    if not files.parts:
-        raise RuntimeUnavailableError(
-            f"the runtime tensorflow runs EQCCT only, not {files.name}",
-            hint="choose the runtime auto",
-        )
-    _require_installed("tensorflow")
     from eqcctpro.models.eqcct import describe_eqcct
     from eqcctpro.runtimes.tensorflow_runtime import TensorFlowRuntime
 
