@@ -116,6 +116,8 @@ def test_files_have_the_published_names(
     text = (out / "efficiency_summary_modelactor.txt").read_text()
     assert "5 trials of 6 succeeded" in text and "no memory" in text
     assert "smallest for 200 stations: 8 CPUs, 4 workers: 200 stations in 80 s" in text
+    assert "(picker 2.5 st/s, trial 2.22 st/s)" in text
+    assert "time chunks of a trial: 1 time chunk of 60 min" in text
     assert "about 9,000 stations" in text
     assert text in done.output
 

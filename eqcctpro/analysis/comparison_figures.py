@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from math import log10
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
 
 import pandas as pd
 
+from eqcctpro.analysis.facets import Panel, cpu_panels
 from eqcctpro.analysis.page import Figure, plain
 from eqcctpro.analysis.style import colours
 from eqcctpro.analysis.trial_points import (
+    faceted,
     flat,
     numbers,
+    panel_note,
     points,
     scene,
     symbols,
-    target,
-    whole_steps,
 )
 
 __all__ = ["comparison_figures", "optimal_figure"]
+
+#: Marks of numbers of stations, from few to many; beyond these, the last.
+_MARKS: Final = (
+    *("circle", "square", "diamond", "triangle-up", "cross", "x", "star", "pentagon"),
+    *("hexagon", "triangle-down", "bowtie", "hourglass"),
+)
 
 
 def comparison_figures(table: pd.DataFrame, desired: float | None) -> list[Figure]:
@@ -33,7 +39,7 @@ def comparison_figures(table: pd.DataFrame, desired: float | None) -> list[Figur
         _compared_3d(table, groups, colour),
         _distribution(
             "comparison_throughput_dist",
-            "Throughput of all trials",
+            "Picker throughput of all trials",
             "Picker Throughput (Stations/s)",
             groups,
             table,
@@ -97,9 +103,11 @@ def _compared_runtime(
     colour: Mapping[str, str],
     desired: float | None,
 ) -> Figure:
+    x, y = "Stations", "Picker Time (s)"
+    found, left_out = cpu_panels(table)
     traces: list[dict[str, Any]] = []
-    for name, rows in groups.items():
-        best = table.loc[rows].groupby("Stations")["Picker Time (s)"].min()
+    for name, number, rows in _in_panels(found, groups):
+        best = table.loc[rows].groupby(x)[y].min()
         traces.append(
             {
                 "type": "scatter",
@@ -110,51 +118,85 @@ def _compared_runtime(
                 "legendgroup": name,
                 "showlegend": False,
                 "hoverinfo": "skip",
+                "meta": {"panel": number},
             }
         )
-        dots = points(table, rows, "Stations", "Picker Time (s)")
-        marker = {"color": colour[name], "size": 8, "opacity": 0.8}
-        traces.append({**dots, "name": plain(name), "legendgroup": name, "marker": marker})
-    layout = flat("Stations", "Picker time (s)", **target(desired))
-    layout["yaxis"] |= {"type": "log", "rangemode": "normal", "dtick": "D2", "tickformat": "~g"}
-    for one in layout.get("annotations", ()):
-        # Annotations of a logarithmic axis want the exponent, shapes the value.
-        one["y"] = log10(one["y"])
-    return Figure(
+        dots = points(table, rows, x, y)
+        first = all(trace.get("name") != plain(name) for trace in traces)
+        traces.append(
+            {
+                **dots,
+                "meta": {**dots["meta"], "panel": number},
+                "name": plain(name),
+                "legendgroup": name,
+                "showlegend": first,
+                "marker": {"color": colour[name], "size": 8, "opacity": 0.8},
+            }
+        )
+    note = (
+        f"{panel_note(found, left_out)} Every trial; lines join the fastest of each method. "
+        "Time is logarithmic."
+    )
+    figure = Figure(
         "comparison_runtime_vs_stations",
         "Picking over stations",
         traces,
-        layout,
-        note="Every trial; lines join the fastest of each method. Time is logarithmic.",
+        note=note.strip(),
     )
+    labels = ("Stations", "Picker time (s)")
+    return faceted(figure, table, found, (x, y), labels=labels, desired=desired, log=True)
 
 
 def _compared_scaling(
     table: pd.DataFrame, groups: Mapping[str, list[int]], colour: Mapping[str, str]
 ) -> Figure:
-    traces = []
-    for name, rows in groups.items():
-        part = table.loc[rows].groupby("Effective Concurrency")["Picker Throughput (Stations/s)"]
-        spread = part.std().fillna(0.0)
-        traces.append(
-            {
-                "type": "scatter",
-                "mode": "lines+markers",
-                "name": plain(name),
-                "x": [int(value) for value in part.mean().index],
-                "y": numbers(part.mean()),
-                "error_y": {"type": "data", "array": numbers(spread), "thickness": 1},
-                "marker": {"color": colour[name], "size": 8},
-                "hovertemplate": f"{plain(name)}<br>%{{x}} workers<br>%{{y:.3g}} stations/s "
-                "on average<extra></extra>",
-            }
-        )
-    return Figure(
+    """Every trial; a line for each method and number of stations, GPUs and so on."""
+    x, y = "Effective Concurrency", "Picker Throughput (Stations/s)"
+    found, left_out = cpu_panels(table)
+    marks = dict(zip(sorted(set(table["Stations"])), _MARKS, strict=False))
+    traces: list[dict[str, Any]] = []
+    for name, number, rows in _in_panels(found, groups):
+        part = table.loc[rows]
+        for (stations, _, _), line in part.groupby(["Stations", "GPU Count", "Variant"]):
+            dots = points(table, list(line.sort_values(x).index), x, y)
+            first = all(trace["legendgroup"] != name for trace in traces)
+            traces.append(
+                {
+                    **dots,
+                    "meta": {**dots["meta"], "panel": number},
+                    "mode": "lines+markers",
+                    "name": plain(name),
+                    "legendgroup": name,
+                    "showlegend": first,
+                    "line": {"color": colour[name], "width": 1.2},
+                    "marker": {
+                        "color": colour[name],
+                        "size": 8,
+                        "symbol": marks.get(stations, _MARKS[-1]),
+                    },
+                }
+            )
+    meaning = ", ".join(f"{mark} {count}" for count, mark in marks.items())
+    note = f"{panel_note(found, left_out)} A line for each number of stations: {meaning}."
+    figure = Figure(
         "comparison_throughput_scaling",
-        "Throughput over workers",
+        "Picker throughput over workers",
         traces,
-        flat("Workers", "Stations/s, mean and standard deviation", **whole_steps(table)),
+        note=note.strip(),
     )
+    labels = ("Workers", "Picker throughput (stations/s)")
+    return faceted(figure, table, found, (x, y), labels=labels)
+
+
+def _in_panels(
+    found: Sequence[Panel], groups: Mapping[str, list[int]]
+) -> Iterator[tuple[str, int, list[int]]]:
+    """Each method's rows in each panel, where it has any."""
+    for name, rows in groups.items():
+        for number, panel in enumerate(found):
+            inside = set(panel.rows)
+            if mine := [row for row in rows if row in inside]:
+                yield name, number, mine
 
 
 def _compared_3d(

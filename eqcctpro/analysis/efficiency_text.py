@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from eqcctpro.analysis.metrics import GPU_COST
+from eqcctpro.analysis.metrics import GPU_COST, chunks_text
 from eqcctpro.analysis.trials import METHODS, concurrency_name
 from eqcctpro.evaluation.results import Trial
 
@@ -15,10 +15,12 @@ __all__ = ["comparison_text", "summary_text"]
 
 _WIDTH = 78
 _PICKER, _RATE = "Picker Time (s)", "Picker Throughput (Stations/s)"
+_TRIAL, _WHOLE = "Trial Time (s)", "Throughput (Stations/s)"
 _EFFICIENCY, _GAIN = "Parallel Efficiency", "Marginal Gain of a Worker (Stations/s)"
 
 FORMULAS = f"""\
-Throughput (stations/s)    = stations / whole trial; picker throughput = stations / picker time
+Throughput                 = stations / time of the whole trial, as "trial st/s"
+Picker throughput          = stations / picker time, as "picker st/s"
 Effective concurrency      = ModelActors, or Ripper tasks at a time, that really ran
 Parallel efficiency        = gain in picker throughput over the fewest workers / ratio of workers
 Marginal gain of a worker  = picker throughput gained over the next smaller number of workers,
@@ -26,7 +28,8 @@ Marginal gain of a worker  = picker throughput gained over the next smaller numb
 Share of time in the model = inference / all stages, added up over workers
 Real-time stations         = time of the stations' data / slowest repeat: how many stations are
                              picked as fast as their data come, in pieces as long as a trial's
-RAM utilisation            = measured / requested memory of all processes
+RAM utilisation            = measured / planned memory of all processes; in files of EQCCTPro
+                             and RAPID measured / requested memory of the workers
 Resource cost score        = CPUs + {GPU_COST} x GPUs"""
 
 
@@ -52,6 +55,7 @@ def summary_text(
         f"EFFICIENCY OF {first.model}, {METHODS.get(mode, mode).upper()}",
         "=" * _WIDTH,
         f"{len(table)} trials of {len(trials)} succeeded; {_origin(first)}",
+        _division(trials),
         *(
             f"  failed: trial {t.number} ({t.place}): {t.error or 'no reason given'}"
             for t in failed
@@ -88,16 +92,15 @@ def comparison_text(table: pd.DataFrame, trials: Sequence[Trial]) -> str:
         "GPU Count": "GPUs",
         "Effective Concurrency": "workers",
         _PICKER: "picker s",
-        "Trial Time (s)": "trial s",
-        _RATE: "stations/s",
+        _TRIAL: "trial s",
+        _RATE: "picker st/s",
+        _WHOLE: "trial st/s",
         "Measured RAM (MB)": "RAM MB",
         "Times Fastest": "x fastest",
     }
     lines += _frame(best.sort_values(["Stations", _PICKER]), columns)
     lines += ["", "All trials, means", ""]
-    means = table.groupby("Approach")[
-        [_PICKER, "Trial Time (s)", _RATE, "Measured RAM (MB)"]
-    ].mean()
+    means = table.groupby("Approach")[[_PICKER, _TRIAL, _RATE, _WHOLE, "Measured RAM (MB)"]].mean()
     lines += means.to_string(float_format="%.3g").splitlines()
     return "\n".join(lines) + "\n"
 
@@ -107,13 +110,22 @@ def _origin(trial: Trial) -> str:
     return f"measured by {who}" + (f" on {trial.machine}" if trial.machine else "")
 
 
+def _division(trials: Sequence[Trial]) -> str:
+    texts = sorted({chunks_text(trial) for trial in trials if trial.success})
+    return "time chunks of a trial: " + "; ".join(texts)
+
+
 def _section(title: str, lines: Sequence[str]) -> list[str]:
     return ["", title, "-" * len(title), *lines] if lines else []
 
 
 def _frame(table: pd.DataFrame, columns: dict[str, str]) -> list[str]:
     """Columns under shorter names; those without any value are left out."""
-    kept = {name: short for name, short in columns.items() if table[name].notna().any()}
+    kept = {
+        name: short
+        for name, short in columns.items()
+        if table[name].notna().any() and (table[name] != "").any()
+    }
     text = table[list(kept)].rename(columns=kept)
     for name in text.columns:
         if pd.api.types.is_float_dtype(text[name]):
@@ -130,7 +142,7 @@ def _number(value: float) -> str:
 def _describe(row: Any) -> str:
     return (
         f"{_resources(row)}: {_count(row['Stations'], 'station')} in {row[_PICKER]:.3g} s "
-        f"({row[_RATE]:.3g} stations/s)"
+        f"(picker {row[_RATE]:.3g} st/s, trial {row[_WHOLE]:.3g} st/s)"
     )
 
 
@@ -150,7 +162,7 @@ def _best(table: pd.DataFrame, trials: Sequence[Trial]) -> list[str]:
     largest = table[table["Stations"] == most]
     lines = [
         f"Fastest with {most:.0f} stations:  {_describe(largest.loc[largest[_PICKER].idxmin()])}",
-        f"Highest throughput:       {_describe(table.loc[table[_RATE].idxmax()])}",
+        f"Most picker throughput:   {_describe(table.loc[table[_RATE].idxmax()])}",
         f"Most for its cost:        "
         f"{_describe(table.loc[table['Throughput per Cost Unit'].idxmax()])}",
     ]
@@ -188,8 +200,11 @@ def _workers(table: pd.DataFrame) -> list[str]:
         "CPUs": "CPUs",
         "GPU Count": "GPUs",
         "Effective Concurrency": "workers",
+        "Variant": "variant",
         _PICKER: "picker s",
-        _RATE: "stations/s",
+        _TRIAL: "trial s",
+        _RATE: "picker st/s",
+        _WHOLE: "trial st/s",
         _EFFICIENCY: "efficiency",
         _GAIN: "gain/worker",
     }
@@ -215,11 +230,12 @@ def _cpus(table: pd.DataFrame) -> list[str]:
 
 
 def _workload(table: pd.DataFrame) -> list[str]:
-    lines = ["  stations  trials  best picker s  median picker s  best stations/s"]
+    names = ("stations", "trials", "best picker s", "median picker s", "best picker st/s")
+    lines = ["  ".join(("", *names, "best trial st/s"))]
     for stations, part in table.groupby("Stations"):
         lines.append(
             f"  {stations:8d}  {len(part):6d}  {part[_PICKER].min():13.3g}  "
-            f"{part[_PICKER].median():15.3g}  {part[_RATE].max():15.3g}"
+            f"{part[_PICKER].median():15.3g}  {part[_RATE].max():16.3g}  {part[_WHOLE].max():15.3g}"
         )
     return lines
 
@@ -232,7 +248,7 @@ def _stages(table: pd.DataFrame) -> list[str]:
             f"Share of time in the model: {shares.median():.0f} % "
             f"({shares.min():.0f} to {shares.max():.0f} %)"
         )
-    for name in ("Actor Creation Time (s)", "Avg Model Load Time (s)", "Warm-up Time (s)"):
+    for name in ("Start of Workers (s)", "Loading of the Model (s)", "Warm-up Time (s)"):
         if name in table and pd.to_numeric(table[name], errors="coerce").notna().any():
             values = pd.to_numeric(table[name], errors="coerce")
             lines.append(f"{name}: {values.mean():.3g} on average, {values.max():.3g} at most")
@@ -247,7 +263,7 @@ def _memory(table: pd.DataFrame) -> list[str]:
     if requested.notna().any():
         use = table["Calculated RAM Utilization (%)"].dropna()
         lines.append(
-            f"Requested: {requested.mean():,.0f} MB on average; "
+            f"Planned or requested: {requested.mean():,.0f} MB on average; "
             f"measured is {use.median():.0f} % of it ({use.min():.0f} to {use.max():.0f} %)"
         )
     each = table["RAM per Concurrency Unit (MB)"].dropna()

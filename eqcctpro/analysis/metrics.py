@@ -12,7 +12,16 @@ import pandas as pd
 from eqcctpro.analysis.trials import approach, method, number, trial_type
 from eqcctpro.evaluation.results import Trial
 
-__all__ = ["GPU_COST", "STAGES", "efficiency_table", "scaling_group"]
+__all__ = [
+    "GPU_COST",
+    "STAGES",
+    "chunks_text",
+    "chunks_title",
+    "efficiency_table",
+    "requested_name",
+    "scaling_group",
+    "variants",
+]
 
 #: CPUs that a GPU counts as in the resource cost score, as EQCCTPro's analysis has it.
 GPU_COST: Final = 10
@@ -42,10 +51,14 @@ def efficiency_table(trials: Sequence[Trial]) -> pd.DataFrame:
         One row for each trial: the columns of its file, then
 
         - ``Effective Concurrency``: workers that ran;
+        - ``Variant``: what else differs among these trials, in words: runtime, batch size,
+          threads, time chunks, machine;
+        - ``Start of Workers (s)``, ``Loading of the Model (s)``: what comes before picking;
         - ``Throughput (Stations/s)`` over the whole trial, and ``Picker Throughput
           (Stations/s)`` over the picking alone, also for each CPU, worker and GPU;
-        - ``Measured RAM (MB)`` and what it is for each station and worker, more than was
-          requested (overhead), and in percent of that (utilisation);
+        - ``Measured RAM (MB)``, the highest memory of all processes, and what it is for each
+          station and worker; ``Requested RAM (MB)``, in our rows what was planned with the driver
+          and Ray; their difference (overhead), and one in percent of the other (utilisation);
         - ``Resource Cost Score``: CPUs and ten for each GPU; throughput for each unit of it;
         - ``Parallel Efficiency``: picker throughput over that of the trial with the fewest
           workers, divided by the ratio of workers; 1 where workers do not slow each other;
@@ -60,8 +73,9 @@ def efficiency_table(trials: Sequence[Trial]) -> pd.DataFrame:
     """
     done = [trial for trial in trials if trial.success]
     rows = [{**_described(trial), **_derived(trial)} for trial in done]
-    for row, extra in zip(rows, _scaling(done), strict=True):
-        row.update(extra)
+    for row, trial, scaling, words in zip(rows, done, _scaling(done), variants(done), strict=True):
+        row.update(scaling)
+        row |= {"Variant": words, "Time Chunks": chunks_text(trial)}
     table = pd.DataFrame(rows)
     original = dict.fromkeys(name for trial in done for name in trial.cells)
     cells = pd.DataFrame([{name: trial.cells.get(name, "") for name in original} for trial in done])
@@ -79,6 +93,7 @@ def scaling_group(trial: Trial) -> tuple[Any, ...]:
         trial.gpus,
         trial.settings.get("runtime"),
         trial.settings.get("batch_size"),
+        trial.concurrent_timechunks,
         trial.machine,
         trial.layout,
     )
@@ -102,14 +117,80 @@ def _described(trial: Trial) -> dict[str, Any]:
         "Effective Concurrency": trial.workers,
         "Picker Time (s)": trial.seconds,
         "Trial Time (s)": trial.total_seconds or trial.seconds,
+        "Start of Workers (s)": _first(trial, "Start Time (s)", "Actor Creation Time (s)"),
+        "Loading of the Model (s)": _first(trial, "Model Load Time (s)", "Avg Model Load Time (s)"),
     }
+
+
+def chunks_title(trials: Sequence[Trial]) -> str:
+    """What the title of a figure says of its trials' time chunks; empty where each has one."""
+    texts = sorted({chunks_text(trial) for trial in trials if trial.success})
+    if all(trial.total_timechunks == 1 for trial in trials if trial.success):
+        return ""
+    return f", {texts[0]}" if len(texts) == 1 else ", several divisions into time chunks"
+
+
+def requested_name(table: pd.DataFrame) -> str:
+    """What ``Requested RAM (MB)`` of a table is: ``Planned`` in our rows, else ``Requested``."""
+    planned = "Planned RAM (MB)" in table and pd.to_numeric(
+        table["Planned RAM (MB)"], errors="coerce"
+    )
+    return "Planned" if planned is not False and planned.notna().any() else "Requested"
+
+
+def _first(trial: Trial, *columns: str) -> float | None:
+    """The number in the first of some columns that has one: ours before the published one."""
+    return next((x for name in columns if (x := number(trial.cells, name)) is not None), None)
+
+
+def variants(trials: Sequence[Trial]) -> list[str]:
+    """What tells each trial from others besides stations, CPUs, GPUs and workers, in words.
+
+    Only what differs among trials with the same of those is named, as batches and threads grow
+    with cores by themselves; without any difference the words are empty.
+    """
+    described = [_variant(trial) for trial in trials]
+    alike: dict[tuple[Any, ...], list[dict[str, str]]] = defaultdict(list)
+    for trial, one in zip(trials, described, strict=True):
+        alike[trial.model, trial.mode, trial.cpus, len(trial.gpus), trial.workers].append(one)
+    differing = {
+        name
+        for group in alike.values()
+        for name in group[0]
+        if len({one[name] for one in group}) > 1
+    }
+    return [
+        ", ".join(text for name, text in one.items() if name in differing and text)
+        for one in described
+    ]
+
+
+def _variant(trial: Trial) -> dict[str, str]:
+    settings = trial.settings
+    return {
+        "runtime": str(settings.get("runtime") or ""),
+        "batch": f"batch {settings['batch_size']}" if settings.get("batch_size") else "",
+        "threads": f"{settings['threads']} threads" if settings.get("threads") else "",
+        "chunks": chunks_text(trial),
+        "machine": trial.machine,
+        "layout": "" if trial.layout == "ours" else trial.layout,
+    }
+
+
+def chunks_text(trial: Trial) -> str:
+    """The time chunks of a trial, such as ``4 time chunks of 30 min, 2 at once``."""
+    length = trial.timechunk_min or trial.timespan_min
+    text = f"{trial.total_timechunks} time chunk{'s' if trial.total_timechunks > 1 else ''}"
+    text += f" of {length:g} min" if length else ""
+    at_once = trial.concurrent_timechunks
+    return f"{text}, {at_once} at once" if trial.total_timechunks > 1 and at_once else text
 
 
 def _derived(trial: Trial) -> dict[str, float | None]:
     whole = trial.stations / (trial.total_seconds or trial.seconds)
     picking = trial.stations / trial.seconds
     gpus, cost = len(trial.gpus), trial.cpus + GPU_COST * len(trial.gpus)
-    requested = number(trial.cells, "Total Requested RAM (MB)")
+    requested = _first(trial, "Planned RAM (MB)", "Total Requested RAM (MB)")
     return {
         "Throughput (Stations/s)": whole,
         "Picker Throughput (Stations/s)": picking,

@@ -1,4 +1,8 @@
-"""HTML pages that need nothing but themselves: style, scripts and data are in the file."""
+"""HTML pages that work without a network.
+
+A report needs nothing but itself: style, scripts and data are in the file.  Pages of plots, of
+which there are many, share one copy of plotly.js beside them.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,10 @@ from typing import Any
 
 from eqcctpro.picks.writers import atomic_file
 
-__all__ = ["Figure", "as_json", "plain", "render", "write_page"]
+__all__ = ["Figure", "Table", "as_json", "plain", "render", "share_plotly", "write_page"]
+
+#: Names of columns, and rows of cells.
+Table = tuple[Sequence[str], Sequence[Sequence[Any]]]
 
 
 @dataclass(frozen=True)
@@ -74,16 +81,18 @@ def _clean(value: Any) -> Any:
     return value
 
 
-def render(template: str, **values: Any) -> str:
+def render(template: str, *, plotly_file: str = "", **values: Any) -> str:
     """Fill a template; every value is escaped.
 
     Parameters
     ----------
     template : str
         File in ``templates``.
+    plotly_file : str
+        Name of plotly.js beside the page; by default it is put into the page.
     **values
-        Of the template; it also has ``plotly_js``, the filter ``json`` for data in script
-        elements, and ``seconds``, ``count`` and ``bytes`` for numbers.
+        Of the template; it also has the filter ``json`` for data in script elements, and
+        ``seconds`` and ``count`` for numbers.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
@@ -100,7 +109,30 @@ def render(template: str, **values: Any) -> str:
     environment.filters["seconds"] = seconds_text
     environment.filters["count"] = lambda value: f"{value:,.0f}"
     # The library is ours to trust; it is put in as it is.
-    return environment.get_template(template).render(plotly_js=Markup(get_plotlyjs()), **values)
+    library = "" if plotly_file else Markup(get_plotlyjs())
+    return environment.get_template(template).render(
+        plotly_js=library, plotly_file=plotly_file, **values
+    )
+
+
+def share_plotly(folder: Path) -> str:
+    """Put plotly.js into a folder, unless it is there; returns the file's name.
+
+    Raises
+    ------
+    OutputError
+        It cannot be written.
+    """
+    from plotly import __version__
+    from plotly.offline import get_plotlyjs
+
+    # A page goes on with the version that it was made for, whatever is made beside it later.
+    path = folder / f"plotly-{__version__}.min.js"
+    content = get_plotlyjs().encode()
+    if not path.is_file() or path.stat().st_size != len(content):
+        with atomic_file(path) as file:
+            file.write(content)
+    return path.name
 
 
 def seconds_text(value: float) -> str:
@@ -120,9 +152,9 @@ def write_page(
     subtitle: str = "",
     rows: Sequence[Mapping[str, Any]] = (),
     filters: Sequence[str] = (),
-    table: tuple[Sequence[str], Sequence[Sequence[Any]]] | None = None,
+    tables: Sequence[Table] = (),
 ) -> Path:
-    """Write a page of plots with filters.
+    """Write a page of plots with filters; `share_plotly` puts plotly.js beside it.
 
     Parameters
     ----------
@@ -133,8 +165,8 @@ def write_page(
         What the points of filtered traces are, by column.
     filters : sequence of str
         Columns of `rows` to choose by; those with one value are left out.
-    table : (columns, rows), optional
-        A table below the plots.
+    tables : sequence of (columns, rows)
+        Below the plots.
 
     Raises
     ------
@@ -151,7 +183,8 @@ def write_page(
         figures=figures,
         rows=list(rows),
         choices={name: values for name, values in choices.items() if len(values) > 1},
-        table=table,
+        tables=tables,
+        plotly_file=share_plotly(path.parent),
     )
     with atomic_file(path) as file:
         file.write(page.encode())

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
 
 import pandas as pd
 
-from eqcctpro.analysis.page import Figure
-from eqcctpro.analysis.style import colours
+from eqcctpro.analysis.facets import Panel, one_panel, panels, shades
+from eqcctpro.analysis.metrics import requested_name
+from eqcctpro.analysis.page import Figure, plain
 from eqcctpro.analysis.trial_points import (
     SYMBOLS,
     colour_bar,
+    faceted,
     flat,
     known,
     numbers,
+    panel_note,
     points,
     scene,
     symbols,
-    target,
-    whole_steps,
 )
 
 __all__ = ["trial_figures"]
+
+_DASHES: Final = ("solid", "dash", "dot", "dashdot", "longdash")
 
 
 def trial_figures(table: pd.DataFrame, concurrency: str, desired: float | None) -> list[Figure]:
@@ -89,48 +93,87 @@ def _resources(name: str, title: str, table: pd.DataFrame, column: str, concurre
 
 
 def _runtime(table: pd.DataFrame, concurrency: str, desired: float | None) -> Figure:
-    trace = {
-        **points(table, range(len(table)), "Stations", "Picker Time (s)"),
-        "marker": {
-            "size": 9,
-            "opacity": 0.85,
-            "color": numbers(table["Effective Concurrency"]),
-            **colour_bar(table, concurrency),
-        },
-    }
-    layout = flat("Stations", "Picker time (s)", **target(desired))
-    return Figure("runtime_vs_stations_2d", "Picking over stations", [trace], layout)
+    """Picker time over stations: a panel for each number of CPUs, a line for each of workers."""
+    x, y, colour = "Stations", "Picker Time (s)", "Effective Concurrency"
+    if table[colour].nunique() == table["GPU Count"].nunique() == 1:
+        # One process: what differs is its number of CPUs, which one panel has room for.
+        found, note, colour, concurrency = [one_panel(table, x, "CPUs")], "", "CPUs", "CPUs"
+    else:
+        found, note = panels(table, x, colour)
+    scale = (colour, concurrency)
+    figure = _lines("runtime_vs_stations_2d", "Picking over stations", table, found, (x, y), scale)
+    figure = replace(figure, note=panel_note(found, note))
+    labels = ("Stations", "Picker time (s)")
+    return faceted(figure, table, found, (x, y), labels=labels, desired=desired)
 
 
 def _throughput(table: pd.DataFrame, concurrency: str) -> Figure:
-    """A line for each number of stations and CPUs; with many of them, points."""
-    groups = table.groupby(["Stations", "CPUs", "GPU Count"]).groups
-    several = {key: sorted(rows, key=_order(table)) for key, rows in groups.items()}
-    lines = max(len(rows) for rows in several.values()) > 1 and len(several) <= 12
-    shades = colours([str(key) for key in several])
+    """Picker throughput over workers: a panel for each number of CPUs, a line for stations."""
+    x, y = "Effective Concurrency", "Picker Throughput (Stations/s)"
+    found, note = panels(table, x, "Stations")
+    name, title = "throughput_vs_concurrency_2d", "Picker throughput over workers"
+    figure = _lines(name, title, table, found, (x, y), ("Stations", "Stations"))
+    figure = replace(figure, note=panel_note(found, note))
+    labels = (concurrency, "Picker throughput (stations/s)")
+    return faceted(figure, table, found, (x, y), labels=labels)
+
+
+def _lines(
+    name: str,
+    title: str,
+    table: pd.DataFrame,
+    found: Sequence[Panel],
+    columns: tuple[str, str],
+    scale: tuple[str, str],
+) -> Figure:
+    """A trace for each line of each panel; colours are numbers, dashes and marks variants."""
+    from plotly.colors import sample_colorscale
+
+    x, y = columns
+    place = shades([line.value for panel in found for line in panel.lines])
+    shade = dict(zip(place, sample_colorscale("Viridis", list(place.values())), strict=True))
+    variants = sorted({line.variant for panel in found for line in panel.lines})
+    style = {variant: number for number, variant in enumerate(variants)}
     traces = []
-    for (stations, cpus, gpus), rows in several.items():
-        name = f"{stations} stations, {cpus} CPUs" + (f", {gpus} GPUs" if gpus else "")
-        traces.append(
-            {
-                **points(table, rows, "Effective Concurrency", "Picker Throughput (Stations/s)"),
-                "mode": "lines+markers" if lines else "markers",
-                "name": name,
-                "showlegend": len(several) <= 12,
-                "marker": {"size": 8, "color": shades[str((stations, cpus, gpus))]},
-            }
-        )
-    layout = flat(concurrency, "Stations/s", **whole_steps(table))
-    return Figure("throughput_vs_concurrency_2d", "Throughput scaling", traces, layout)
-
-
-def _order(table: pd.DataFrame) -> Callable[[Any], Any]:
-    return lambda row: (table.at[row, "Effective Concurrency"], table.at[row, "Picker Time (s)"])
+    told: set[str] = set()
+    for number, panel in enumerate(found):
+        for line in panel.lines:
+            which = style[line.variant]
+            dots = points(table, line.rows, x, y)
+            traces.append(
+                {
+                    **dots,
+                    "meta": {**dots["meta"], "panel": number},
+                    "mode": "lines+markers",
+                    "line": {"color": shade[line.value], "width": 1.5, "dash": _DASHES[which % 5]},
+                    "marker": {
+                        "size": 8,
+                        "symbol": SYMBOLS[which % len(SYMBOLS)],
+                        "color": [place[line.value]] * len(line.rows),
+                        "coloraxis": "coloraxis",
+                    },
+                    "name": plain(line.variant),
+                    "legendgroup": line.variant,
+                    "showlegend": bool(line.variant) and line.variant not in told,
+                }
+            )
+            told.add(line.variant)
+    ticks = list(place) if len(place) <= 8 else list(place)[:: -(-len(place) // 8)]
+    bar = {
+        "title": {"text": scale[1], "side": "right"},
+        "thickness": 14,
+        "len": 0.85,
+        "tickvals": [place[value] for value in ticks],
+        "ticktext": [f"{value:g}" for value in ticks],
+    }
+    shades_of = {"colorscale": "Viridis", "cmin": 0.0, "cmax": 1.0, "colorbar": bar}
+    return Figure(name, title, traces, {"coloraxis": shades_of})
 
 
 def _memory(
     name: str, table: pd.DataFrame, used: str, asked: str, what: str, concurrency: str
 ) -> Figure:
+    word = requested_name(table) if asked == "Requested RAM (MB)" else "Requested"
     most = 1.05 * max(
         max(value or 0 for value in numbers(table[column])) for column in (used, asked)
     )
@@ -151,8 +194,8 @@ def _memory(
         "x": [0, most],
         "y": [0, most],
         "line": {"dash": "dash", "color": "--faint", "width": 1},
-        "name": "as much as requested",
+        "name": f"as much as {word.lower()}",
         "hoverinfo": "skip",
     }
-    layout = flat("Requested (MB)", "Measured (MB)")
-    return Figure(name, f"Requested and measured {what}", [line, dots], layout)
+    layout = flat(f"{word} (MB)", "Measured (MB)")
+    return Figure(name, f"{word} and measured {what}", [line, dots], layout)

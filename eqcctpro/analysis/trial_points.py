@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from math import log10
 from typing import Any, Final
 
 import pandas as pd
 
-from eqcctpro.analysis.page import plain
+from eqcctpro.analysis.facets import Panel, reach
+from eqcctpro.analysis.page import Figure, plain
 
 __all__ = [
     "FILTERS",
     "SYMBOLS",
     "colour_bar",
+    "faceted",
     "flat",
     "known",
     "numbers",
     "page_rows",
+    "panel_note",
     "points",
     "scene",
     "symbols",
-    "target",
-    "whole_steps",
 ]
 
 #: Columns that a page of trials can be filtered by.
@@ -43,17 +46,19 @@ _HOVER: Final = (
     ("Number of Concurrent Station Tasks", "{:.0f}", "Workers asked for"),
     ("Runtime", "{}", "Runtime"),
     ("Batch Size", "{:.0f}", "Batch size"),
+    ("Time Chunks", "{}", "Data"),
     ("Picker Time (s)", "{:,.3g} s", "Picker time"),
     ("Trial Time (s)", "{:,.3g} s", "Whole trial"),
-    ("Actor Creation Time (s)", "{:.3g} s", "Creation of workers"),
-    ("Avg Model Load Time (s)", "{:.3g} s", "Loading of the model"),
+    ("Start of Workers (s)", "{:.3g} s", "Creation of workers"),
+    ("Loading of the Model (s)", "{:.3g} s", "Loading of the model"),
     ("Waveform Processing Time (s)", "{:.3g} s", "Waveforms of a station"),
-    ("Picker Throughput (Stations/s)", "{:,.3g} stations/s", "Throughput"),
+    ("Picker Throughput (Stations/s)", "{:,.3g} stations/s", "Picker throughput"),
+    ("Throughput (Stations/s)", "{:,.3g} stations/s", "Throughput of the whole trial"),
     ("Parallel Efficiency", "{:.0%}", "Parallel efficiency"),
     ("Share of Time in Model (%)", "{:.0f} %", "Time in the model"),
     ("Real-time Stations", "{:,.0f}", "Real-time stations"),
     ("Measured RAM (MB)", "{:,.0f} MB", "Memory"),
-    ("Requested RAM (MB)", "{:,.0f} MB", "Memory requested"),
+    ("Requested RAM (MB)", "{:,.0f} MB", "Memory planned or requested"),
     ("Process Tree VRAM (MB)", "{:,.0f} MB", "GPU memory"),
 )
 
@@ -175,38 +180,127 @@ def flat(x: str, y: str, **more: Any) -> dict[str, Any]:
     return layout
 
 
-def whole_steps(table: pd.DataFrame) -> dict[str, Any]:
-    """An axis of workers that has no halves."""
-    few = table["Effective Concurrency"].max() <= 12
-    return {"xaxis": {"dtick": 1}} if few else {}
+def panel_note(found: Sequence[Panel], left_out: str) -> str:
+    """What a reader of panels should know."""
+    words = "A panel for each number of CPUs." if len(found) > 1 else ""
+    if left_out:
+        words += f" There is room for {left_out}; the plot over CPUs and stations has all."
+    return words
 
 
-def target(desired: float | None) -> dict[str, Any]:
-    """The line of a desired runtime, for a layout."""
-    if desired is None:
-        return {}
-    return {
-        "shapes": [
-            {
-                "type": "line",
-                "xref": "paper",
-                "x0": 0,
-                "x1": 1,
-                "y0": desired,
-                "y1": desired,
-                "line": {"color": "--bad", "dash": "dash", "width": 2},
-            }
-        ],
-        "annotations": [
-            {
-                "xref": "paper",
-                "x": 1,
-                "y": desired,
-                "xanchor": "right",
-                "yanchor": "bottom",
-                "text": f"desired: {desired:g} s",
-                "showarrow": False,
-                "font": {"color": "--bad"},
-            }
-        ],
+def faceted(
+    figure: Figure,
+    table: pd.DataFrame,
+    found: Sequence[Panel],
+    columns: tuple[str, str],
+    *,
+    labels: tuple[str, str],
+    desired: float | None = None,
+    log: bool = False,
+) -> Figure:
+    """A figure with its traces spread over panels with the same axes.
+
+    Parameters
+    ----------
+    figure : Figure
+        Its traces have ``meta.panel``, the position of their panel in `found`.
+    table : pandas.DataFrame
+    found : sequence of Panel
+    columns, labels : (x, y)
+        Columns of the table, and what the axes are called.
+    desired : float, optional
+        Seconds; a line in every panel, where it would not squeeze what was measured.
+    log : bool
+        A logarithmic vertical axis.
+    """
+    across = 1 if len(found) == 1 else 2
+    down = -(-len(found) // across)
+    layout: dict[str, Any] = {"hovermode": "closest", "shapes": [], "annotations": []}
+    for number, panel in enumerate(found):
+        end = str(number + 1) if number else ""
+        layout |= _axes(number, across, down, labels, log=log)
+        if len(found) > 1:
+            layout["annotations"].append(_title(panel.title, end))
+        shapes, texts = _desired(table[columns[1]], desired, end, log=log)
+        layout["shapes"] += shapes
+        layout["annotations"] += texts
+    traces = []
+    for trace in figure.traces:
+        number = trace["meta"]["panel"]
+        axes = {"xaxis": f"x{number + 1}", "yaxis": f"y{number + 1}"} if number else {}
+        traces.append({**trace, **axes})
+    layout |= figure.layout
+    height = 420 if down == 1 else 80 + 300 * down
+    return replace(figure, traces=traces, layout=layout, height=height)
+
+
+def _axes(
+    number: int, across: int, down: int, labels: tuple[str, str], *, log: bool
+) -> dict[str, Any]:
+    """The two axes of a panel; all panels zoom together."""
+    end = str(number + 1) if number else ""
+    row, column = divmod(number, across)
+    width, height = 1 / across, 1 / down
+    across_pad, down_pad = 0.06 * (across > 1), (0.16 / down) * (down > 1)
+    x: dict[str, Any] = {
+        "title": {"text": labels[0], "standoff": 4},
+        "anchor": f"y{end}",
+        "domain": [column * width + across_pad * (column > 0), (column + 1) * width],
+        "rangemode": "tozero",
     }
+    y: dict[str, Any] = {
+        "title": {"text": labels[1] if column == 0 else ""},
+        "anchor": f"x{end}",
+        "domain": [1 - (row + 1) * height + down_pad, 1 - row * height - down_pad / 2],
+        "rangemode": "tozero",
+    }
+    if log:
+        y |= {"type": "log", "rangemode": "normal", "dtick": "D2", "tickformat": "~g"}
+    if number:
+        x["matches"], y["matches"] = "x", "y"
+    return {f"xaxis{end}": x, f"yaxis{end}": y}
+
+
+def _title(text: str, end: str) -> dict[str, Any]:
+    return {
+        "xref": f"x{end} domain",
+        "yref": f"y{end} domain",
+        "x": 0,
+        "y": 1.0,
+        "xanchor": "left",
+        "yanchor": "bottom",
+        "text": f"<b>{plain(text)}</b>",
+        "showarrow": False,
+    }
+
+
+def _desired(
+    measured: Any, desired: float | None, end: str, *, log: bool
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The line of a desired runtime and its words; the words alone where it is far above."""
+    if desired is None:
+        return [], []
+    words = {
+        "xref": f"x{end} domain",
+        "x": 1,
+        "xanchor": "right",
+        "showarrow": False,
+        "font": {"color": "--bad"},
+    }
+    if reach(measured, desired) is None:
+        text = f"desired: {desired:g} s, above what is shown"
+        return [], [{**words, "yref": f"y{end} domain", "y": 1, "yanchor": "top", "text": text}]
+    line = {
+        "type": "line",
+        "xref": f"x{end} domain",
+        "x0": 0,
+        "x1": 1,
+        "yref": f"y{end}",
+        "y0": desired,
+        "y1": desired,
+        "line": {"color": "--bad", "dash": "dash", "width": 2},
+    }
+    # Annotations of a logarithmic axis want the exponent, shapes the value.
+    place = log10(desired) if log and desired > 0 else desired
+    text = f"desired: {desired:g} s"
+    return [line], [{**words, "yref": f"y{end}", "y": place, "yanchor": "bottom", "text": text}]

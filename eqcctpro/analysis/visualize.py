@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from eqcctpro.analysis.comparison_figures import comparison_figures, optimal_figure
-from eqcctpro.analysis.metrics import efficiency_table
-from eqcctpro.analysis.page import Figure, write_page
+from eqcctpro.analysis.metrics import chunks_title, efficiency_table
+from eqcctpro.analysis.page import Figure, Table, write_page
 from eqcctpro.analysis.trial_figures import trial_figures
 from eqcctpro.analysis.trial_points import FILTERS, page_rows
 from eqcctpro.analysis.trials import (
@@ -148,7 +148,7 @@ def compare(
             folder / f"comparison_summary_table_{name}.html",
             title=title,
             figures=(),
-            table=summary,
+            tables=[summary],
         )
     )
     paths.append(
@@ -159,7 +159,7 @@ def compare(
             figures=figures,
             rows=rows,
             filters=FILTERS,
-            table=summary,
+            tables=[summary],
         )
     )
     return Pages(tuple(paths), _notes(files))
@@ -254,7 +254,7 @@ def _optimal_page(
         figures=[optimal_figure(table)],
         rows=page_rows(table),
         filters=FILTERS,
-        table=_optimal_table(table),
+        tables=[_optimal_table(table), _compared_table(table)],
     )
 
 
@@ -325,7 +325,7 @@ def _origin(trials: Sequence[Trial]) -> str:
     first = trials[0]
     by = "" if first.layout == "ours" else f", measured by {first.layout}"
     where = f" on {first.machine}" if first.machine else ""
-    return f"{len(trials)} trials{where}{by}"
+    return f"{len(trials)} trials{where}{by}{chunks_title(trials)}"
 
 
 def _best(table: pd.DataFrame) -> pd.DataFrame:
@@ -334,58 +334,87 @@ def _best(table: pd.DataFrame) -> pd.DataFrame:
     return table.loc[table.groupby(keys)["Picker Time (s)"].idxmin()].sort_values(keys)
 
 
-def _summary(table: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
+def _summary(table: pd.DataFrame) -> Table:
     """Statistics of each approach; a metric in each row."""
-    groups = table.groupby("Approach")
-    metrics = [
-        ("Trials", "Picker Time (s)", "count", ",.0f"),
-        ("Throughput, mean (stations/s)", "Picker Throughput (Stations/s)", "mean", ",.3g"),
-        ("Throughput, median (stations/s)", "Picker Throughput (Stations/s)", "median", ",.3g"),
-        ("Throughput, highest (stations/s)", "Picker Throughput (Stations/s)", "max", ",.3g"),
-        ("Picker time, mean (s)", "Picker Time (s)", "mean", ",.3g"),
-        ("Picker time, shortest (s)", "Picker Time (s)", "min", ",.3g"),
-        ("Whole trial, mean (s)", "Trial Time (s)", "mean", ",.3g"),
-        ("Whole trial, shortest (s)", "Trial Time (s)", "min", ",.3g"),
-        ("Creation of workers, mean (s)", "Actor Creation Time (s)", "mean", ",.3g"),
-        ("Loading of the model, mean (s)", "Avg Model Load Time (s)", "mean", ",.3g"),
-        ("Waveforms of a station, mean (s)", "Waveform Processing Time (s)", "mean", ",.3g"),
-        ("Memory, mean (MB)", "Measured RAM (MB)", "mean", ",.0f"),
-        ("GPU memory, mean (MB)", "Process Tree VRAM (MB)", "mean", ",.0f"),
-        ("Real-time stations, most", "Real-time Stations", "max", ",.0f"),
-    ]
-    names = [str(name) for name in groups.groups]
+    return _statistics(table, table["Approach"])
+
+
+#: Label, column, statistic and format of the rows of a comparison.
+_METRICS: Final = (
+    ("Trials", "Picker Time (s)", "count", ",.0f"),
+    ("Picker throughput, mean (stations/s)", "Picker Throughput (Stations/s)", "mean", ",.3g"),
+    ("Picker throughput, median (stations/s)", "Picker Throughput (Stations/s)", "median", ",.3g"),
+    ("Picker throughput, highest (stations/s)", "Picker Throughput (Stations/s)", "max", ",.3g"),
+    ("Throughput of whole trials, mean (stations/s)", "Throughput (Stations/s)", "mean", ",.3g"),
+    ("Picker time, mean (s)", "Picker Time (s)", "mean", ",.3g"),
+    ("Picker time, shortest (s)", "Picker Time (s)", "min", ",.3g"),
+    ("Whole trial, mean (s)", "Trial Time (s)", "mean", ",.3g"),
+    ("Whole trial, shortest (s)", "Trial Time (s)", "min", ",.3g"),
+    ("Mean Actor Creation Time (s)", "Actor Creation Time (s)", "mean", ",.3g"),
+    ("Mean start of workers (s)", "Start of Workers (s)", "mean", ",.3g"),
+    ("Mean Model Load Time (s)", "Loading of the Model (s)", "mean", ",.3g"),
+    ("Waveforms of a station, mean (s)", "Waveform Processing Time (s)", "mean", ",.3g"),
+    ("Mean RAM (MB)", "Measured RAM (MB)", "mean", ",.0f"),
+    ("Mean VRAM (MB)", "Process Tree VRAM (MB)", "mean", ",.0f"),
+    ("Real-time stations, most", "Real-time Stations", "max", ",.0f"),
+)
+
+
+def _statistics(table: pd.DataFrame, by: pd.Series[str]) -> Table:
+    """`_METRICS` of groups of trials, a column for each group."""
+    names = sorted(set(by))
     rows = []
-    for label, column, how, form in metrics:
+    for label, column, how, form in _METRICS:
         if column not in table:
             continue
-        values = pd.to_numeric(table[column], errors="coerce").groupby(table["Approach"]).agg(how)
+        values = pd.to_numeric(table[column], errors="coerce").groupby(by).agg(how)
         if values.notna().any():
             rows.append([label, *(_cell(values[name], form) for name in names)])
     return ["", *names], rows
 
 
-def _optimal_table(table: pd.DataFrame) -> tuple[list[str], list[list[Any]]]:
-    """The best of each approach at each station count, and how they compare."""
-    best = table.loc[table.groupby(["Stations", "Approach"])["Picker Time (s)"].idxmin()]
+def _optimal_table(table: pd.DataFrame) -> Table:
+    """The best of each approach and number of GPUs at each station count, compared."""
+    keys = ["Stations", "Approach", "GPU Count"]
+    best = table.loc[table.groupby(keys)["Picker Time (s)"].idxmin()]
     rows: list[list[Any]] = []
     for stations, part in best.groupby("Stations"):
         fastest = part["Picker Time (s)"].min()
         for _, row in part.sort_values("Picker Time (s)").iterrows():
             rows.append(
                 [
-                    f"{stations} stations, {row['Approach']}",
-                    _cell(row["CPUs"], ".0f"),
-                    _cell(row["GPU Count"], ".0f"),
-                    _cell(row["Effective Concurrency"], ".0f"),
-                    _cell(row["Picker Time (s)"], ",.3g"),
-                    _cell(row["Trial Time (s)"], ",.3g"),
-                    _cell(row["Picker Throughput (Stations/s)"], ",.3g"),
-                    _cell(row["Measured RAM (MB)"], ",.0f"),
+                    f"{stations} stations, {_with_gpus(row)}",
+                    *(_cell(row.get(column), form) for column, form in _OPTIMAL.values()),
                     f"{row['Picker Time (s)'] / fastest:.3g} x",
                 ]
             )
-    columns = ["", "CPUs", "GPUs", "Workers", "Picker s", "Trial s", "Stations/s", "MB", "Time"]
-    return columns, rows
+    return ["", *_OPTIMAL, "Time"], rows
+
+
+#: Columns of the table of the best configurations.
+_OPTIMAL: Final = {
+    "CPUs": ("CPUs", ".0f"),
+    "Workers": ("Effective Concurrency", ".0f"),
+    "Picker s": ("Picker Time (s)", ",.3g"),
+    "Trial s": ("Trial Time (s)", ",.3g"),
+    "Picker stations/s": ("Picker Throughput (Stations/s)", ",.3g"),
+    "RAM MB": ("Measured RAM (MB)", ",.0f"),
+    "VRAM MB": ("Process Tree VRAM (MB)", ",.0f"),
+    "Actor creation s": ("Actor Creation Time (s)", ",.3g"),
+    "Model load s": ("Loading of the Model (s)", ",.3g"),
+}
+
+
+def _compared_table(table: pd.DataFrame) -> Table:
+    """Means over the best configurations: a column for each method, and for each GPU count."""
+    return _statistics(table, table.apply(_with_gpus, axis=1))
+
+
+def _with_gpus(row: Any) -> str:
+    """A method with its number of GPUs, such as ``GPU (2) ModelActor``."""
+    if not row["GPU Count"]:
+        return str(row["Approach"])
+    return f"GPU ({row['GPU Count']:.0f}) {row['Method']}"
 
 
 def _cell(value: Any, form: str) -> str:
