@@ -14,11 +14,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NS_PER_S",
+    "US_PER_S",
     "Time",
     "chunk_name",
+    "epoch_text",
     "format_utc",
+    "moment_of",
+    "moment_text",
     "parse_chunk_name",
     "parse_utc",
+    "rounded_ratio",
     "utc_text",
 ]
 
@@ -26,6 +31,7 @@ __all__ = [
 Time: TypeAlias = "str | date | datetime | UTCDateTime | np.datetime64"
 
 NS_PER_S = 1_000_000_000
+US_PER_S = 1_000_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Day of the year, with what follows; seven digits without a hyphen are one too.
@@ -42,9 +48,29 @@ def format_utc(time_ns: int, precision: str = "microseconds") -> str:
         Nanoseconds since 1970.
     precision : {"seconds", "milliseconds", "microseconds"}
     """
-    seconds, nanoseconds = divmod(time_ns, NS_PER_S)
-    moment = _EPOCH + timedelta(seconds=seconds, microseconds=round(nanoseconds / 1000))
+    moment = moment_of(rounded_ratio(time_ns, 1000))
     return moment.isoformat(timespec=precision).replace("+00:00", "Z")
+
+
+def rounded_ratio(value: int, divisor: int) -> int:
+    """A ratio as the nearest integer, the later one of two, at any size and on both sides of 0."""
+    return (2 * value + divisor) // (2 * divisor)
+
+
+def moment_of(time_us: int) -> datetime:
+    """A time in microseconds since 1970, between the years 1 and 9999."""
+    return _EPOCH + timedelta(microseconds=time_us)
+
+
+def moment_text(moment: datetime, separator: str = "T") -> str:
+    """ISO-8601 text with microseconds and without a zone; the year has four digits."""
+    return moment.replace(tzinfo=None).isoformat(separator, "microseconds")
+
+
+def epoch_text(time_us: int) -> str:
+    """Seconds since 1970 with six decimals, of a time in microseconds."""
+    seconds, microseconds = divmod(abs(time_us), US_PER_S)
+    return f"{'-' if time_us < 0 else ''}{seconds}.{microseconds:06d}"
 
 
 def parse_utc(value: Time, parameter: str = "time") -> int:
@@ -149,4 +175,4 @@ def parse_chunk_name(name: str) -> tuple[int, int] | None:
 
 def _compact(time_ns: int) -> str:
     moment = _EPOCH + timedelta(seconds=time_ns // NS_PER_S)
-    return moment.strftime("%Y%m%dT%H%M%SZ")
+    return f"{moment.year:04d}{moment:%m%dT%H%M%SZ}"  # %Y has fewer digits before the year 1000

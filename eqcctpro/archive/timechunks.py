@@ -24,7 +24,8 @@ __all__ = [
     "whole_archive",
 ]
 
-FOREVER_NS = 2**62
+# All that 64 bits hold, so that no time of a record lies beyond it.
+FOREVER_NS = 2**63 - 1
 MINUTE_NS = 60 * NS_PER_S
 DAY_NS = 86_400 * NS_PER_S
 

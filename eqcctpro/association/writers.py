@@ -10,7 +10,7 @@ import numpy as np
 
 from eqcctpro.association.associate import Association
 from eqcctpro.association.pyocto_environment import PYOCTO
-from eqcctpro.picks.formats.nonlinloc import nonlinloc_line
+from eqcctpro.picks.formats.nonlinloc import labels_of_stations, nonlinloc_line
 from eqcctpro.picks.formats.quakeml import (
     QUAKEML_FOOT,
     QUAKEML_HEAD,
@@ -24,6 +24,7 @@ from eqcctpro.picks.formats.quakeml import (
 )
 from eqcctpro.picks.formats.rows import ExportOptions, PickRow, pick_rows
 from eqcctpro.picks.writers import atomic_file, write_csv
+from eqcctpro.times import moment_text
 
 __all__ = ["write_association"]
 
@@ -58,10 +59,7 @@ def write_association(
             for event, picks in _events(association):
                 file.write(write(event, picks, options).encode())
         file.write(SCML_FOOT.encode())
-    with atomic_file(phases) as file:
-        for _, picks in _events(association):
-            block = "".join(nonlinloc_line(row, options) for row, _ in picks)
-            file.write(f"{block}\n".encode())
+    _write_phases(association, phases, options)
     write_csv(association.events, root / "events.csv")
     picked = association.picks.take(association.assignments["pick"])
     table = association.assignments
@@ -69,6 +67,20 @@ def write_association(
         table = table.append_column(name, picked[name])
     write_csv(table, root / "event_picks.csv")
     return [quakeml, scml, root / "events.csv", root / "event_picks.csv", phases]
+
+
+def _write_phases(association: Association, path: Path, options: ExportOptions) -> None:
+    picked = association.picks.take(association.assignments["pick"])
+    stations = picked.group_by(["network", "station"]).aggregate([])
+    labels = labels_of_stations(
+        zip(stations["network"].to_pylist(), stations["station"].to_pylist(), strict=True)
+    )
+    with atomic_file(path) as file:
+        for _, picks in _events(association):
+            lines = (
+                nonlinloc_line(row, labels[row.network, row.station], options) for row, _ in picks
+            )
+            file.write(f"{''.join(lines)}\n".encode())
 
 
 def _events(association: Association) -> Iterator[Event]:
@@ -85,7 +97,7 @@ def _events(association: Association) -> Iterator[Event]:
 def _quakeml_event(
     event: dict[str, Any], picks: list[tuple[PickRow, float]], options: ExportOptions
 ) -> str:
-    time = f"{event['time']:%Y-%m-%dT%H:%M:%S.%f}"
+    time = moment_text(event["time"])
     name = _event_name(event)
     origin = f"smi:local/eqcctpro/origin/{name}"
     information = creation_info(options.agency)
@@ -116,9 +128,8 @@ def _quakeml_event(
 
 
 def _event_name(event: dict[str, Any]) -> str:
-    return resource_part(
-        f"{event['time']:%Y%m%dT%H%M%S.%f}Z_{event['latitude']:.3f}_{event['longitude']:.3f}"
-    )
+    time = moment_text(event["time"]).replace("-", "").replace(":", "")
+    return resource_part(f"{time}Z_{event['latitude']:.3f}_{event['longitude']:.3f}")
 
 
 def _scml_picks(
@@ -139,7 +150,7 @@ def _scml_origin(
     )
     return (
         f'<origin publicID="eqcctpro/origin/{_event_name(event)}">'
-        f"<time><value>{event['time']:%Y-%m-%dT%H:%M:%S.%f}Z</value></time>"
+        f"<time><value>{moment_text(event['time'])}Z</value></time>"
         f"<latitude><value>{event['latitude']:.6f}</value></latitude>"
         f"<longitude><value>{event['longitude']:.6f}</value></longitude>"
         f"<depth><value>{event['depth_km']:.4f}</value></depth>"

@@ -43,6 +43,7 @@ def settle_borders(raw: RawPicks, tasks: Tasks) -> RawPicks:
         return raw
     own_start, own_end = tasks.owned()[raw.task].T
     owned = (raw.time_ns >= own_start) & (raw.time_ns < own_end)
+    # Where a chunk has no border the difference may wrap around, and is still not near 0.
     near_start = np.abs(raw.time_ns - own_start) <= 2 * SAME_ARRIVAL_NS
     near_end = np.abs(raw.time_ns - own_end) <= 2 * SAME_ARRIVAL_NS
     keep = owned.copy()

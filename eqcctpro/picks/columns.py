@@ -8,13 +8,16 @@ each row.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from eqcctpro.errors import InputError
 from eqcctpro.picks.table import PICK_SCHEMA
+from eqcctpro.times import US_PER_S
 
 __all__ = ["picks_of_text"]
 
@@ -42,6 +45,8 @@ _WIDE = {
     "S": (("s_arrival_time", "s_time"), ("s_probability",)),
 }
 _UNKNOWN_LOCATION = "--"
+# Seconds with nanoseconds.
+_DECIMAL = pa.decimal128(30, 9)
 
 Columns = Mapping[str, pa.Array]
 
@@ -179,8 +184,8 @@ def _times(values: pa.Array, name: str, source: str) -> pa.Array:
         if "-" in sample[1:]:
             found = np.array(plain.to_pylist(), dtype="M8[us]").astype(np.int64)
         else:
-            found = np.rint(plain.cast(pa.float64()).to_numpy() * 1e6).astype(np.int64)
-    except (ValueError, pa.ArrowInvalid) as error:
+            found = _microseconds(plain)
+    except (ValueError, ArithmeticError, pa.ArrowInvalid) as error:
         raise InputError(
             f"{source}: column {name} holds what is no time: {error}",
             hint="write times as 2024-12-15T12:00:00.123456Z (UTC) or seconds since 1970",
@@ -188,3 +193,15 @@ def _times(values: pa.Array, name: str, source: str) -> pa.Array:
     out = np.zeros(len(values), np.int64)
     out[~missing] = found
     return pa.array(out, pa.int64(), mask=missing).cast(kind)
+
+
+def _microseconds(seconds: pa.Array) -> NDArray[np.int64]:
+    """Seconds as text to the nearest microseconds, without the rounding of binary fractions."""
+    try:
+        exact = pc.multiply(seconds.cast(_DECIMAL), pa.scalar(US_PER_S, pa.decimal128(7, 0)))
+        whole = pc.round(exact).cast(pa.int64())
+    except pa.ArrowInvalid:  # more digits than these
+        texts = seconds.to_pylist()
+        whole = pa.array([int((Decimal(text) * US_PER_S).to_integral_value()) for text in texts])
+    found: NDArray[np.int64] = whole.to_numpy(zero_copy_only=False)
+    return found

@@ -23,6 +23,7 @@ from eqcctpro.codes import safe_name
 from eqcctpro.errors import OutputError
 from eqcctpro.picks.table import PICK_SCHEMA
 from eqcctpro.picks.writers import atomic_file
+from eqcctpro.times import moment_text
 
 __all__ = [
     "EQCCTPRO_COLUMNS",
@@ -201,7 +202,7 @@ def _cells(row: Row | None) -> list[str]:
         return ["", ""]
     probability = row["probability"]
     shown = "" if probability is None else f"{probability:.6f}"
-    return [f"{row['time']:%Y-%m-%d %H:%M:%S.%f}", shown]
+    return [moment_text(row["time"], " "), shown]
 
 
 def station_file(output: Path, chunk: str, folder: str) -> Path:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.timechunks import FOREVER_NS
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.trigger import CurveTriggers
@@ -137,8 +138,10 @@ def _within(
 ) -> NDArray[np.bool_]:
     """Whether times belong to the chunks of their blocks, or lie shortly beyond."""
     chunks = [origin.task.chunk for origin in origins]
-    first = np.array([chunk.own_start_ns - BORDER_GUARD_NS for chunk in chunks], dtype=np.int64)
-    last = np.array([chunk.own_end_ns + BORDER_GUARD_NS for chunk in chunks], dtype=np.int64)
+    # Chunks without a border own all that 64 bits hold.
+    starts = [max(chunk.own_start_ns - BORDER_GUARD_NS, -FOREVER_NS) for chunk in chunks]
+    ends = [min(chunk.own_end_ns + BORDER_GUARD_NS, FOREVER_NS) for chunk in chunks]
+    first, last = np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64)
     return (times_ns >= first[block]) & (times_ns < last[block])
 
 

@@ -29,8 +29,8 @@ _CURL = "application/x-www-form-urlencoded"
 # Codes are part of identifiers and names of files later.
 _CODE = re.compile(r"^[A-Za-z0-9_-]*$")
 _LONGEST_CODE = 8
-# Between the years 1677 and 2262, what nanoseconds can say, with room for arithmetic.
-_TIME_LIMIT_NS = 2**62
+# Between the years 1678 and 2261, what nanoseconds can say, with a year's room for arithmetic.
+_TIME_LIMIT_NS = 2**63 - 366 * 86_400 * NS_PER_S
 _HIGHEST_RATE_HZ = 100_000.0
 
 

@@ -43,7 +43,8 @@ SCML_HEAD = (
 SCML_FOOT = "</EventParameters>\n</seiscomp>\n"
 
 # What QuakeML allows in a resource identifier, without the slash.
-_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_.()~*+=,;-]")
+# An escape as in codes takes its place, so that different names stay different.
+_NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_.()~*+=,;-]|~(?![018-9A-F][0-9A-F]|7[EF])")
 # XML 1.0 has no place for control characters, not even as references.
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -94,7 +95,7 @@ def pick_id(row: PickRow) -> str:
 @lru_cache(maxsize=65_536)
 def resource_part(text: str) -> str:
     """A text as part of a resource identifier."""
-    return _NOT_IN_IDS.sub("_", text)
+    return _NOT_IN_IDS.sub(lambda found: "".join(f"~{b:02X}" for b in found[0].encode()), text)
 
 
 def quakeml_pick(row: PickRow, options: ExportOptions, *, indent: str = "") -> str:

@@ -15,7 +15,7 @@ import pyarrow.parquet
 from eqcctpro.picks.formats.rows import Batches, ExportOptions, PickRow, pick_rows
 from eqcctpro.picks.table import PICK_SCHEMA
 from eqcctpro.picks.writers import atomic_file, csv_lines
-from eqcctpro.times import parse_chunk_name, parse_utc
+from eqcctpro.times import US_PER_S, epoch_text, parse_chunk_name, parse_utc, rounded_ratio
 
 __all__ = [
     "write_csv_table",
@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 # PhaseNet counts samples of its own 100 Hz, whatever the record's rate is.
-PHASENET_RATE_HZ = 100.0
+PHASENET_RATE_HZ = 100
 
 
 def write_csv_table(batches: Batches, path: Path, options: ExportOptions) -> None:
@@ -62,7 +62,7 @@ def write_pyocto(batches: Batches, path: Path, options: ExportOptions) -> None:
         lambda row, number: (
             row.trace_id,
             row.phase[:1].upper(),
-            _epoch(row.time_us),
+            epoch_text(row.time_us),
             _number(row.probability),
             number,
         ),
@@ -109,7 +109,7 @@ def _phasenet_row(row: PickRow, number: int) -> tuple[object, ...]:
         row.timechunk,
         begin,
         row.instrument_id,
-        round((row.time_us - begin_us) * PHASENET_RATE_HZ / 1e6),
+        rounded_ratio((row.time_us - begin_us) * PHASENET_RATE_HZ, US_PER_S),
         row.time[:-3],
         _number(row.probability),
         _small(row.velocity_m_s),
@@ -146,10 +146,6 @@ def _texts(batches: Batches, cells: Callable[[PickRow, int], tuple[object, ...]]
             writer.writerow(cells(row, number))
             number += 1
         yield text.getvalue()
-
-
-def _epoch(microseconds: int) -> str:
-    return f"{microseconds // 1_000_000}.{microseconds % 1_000_000:06d}"
 
 
 def _number(value: float) -> str:
