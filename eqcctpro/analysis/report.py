@@ -168,6 +168,8 @@ def _applied(summary: Mapping[str, Any]) -> dict[str, str | None]:
         "Window": f"{window}, moved by {applied['window_step']:,}, grid {applied['window_grid']}, "
         f"components {applied['component_order']}",
         "Band-pass": None if band is None else f"{band[0]:g} to {band[1]:g} Hz",
+        "Labels": _text(applied.get("labels", ())),
+        "Normalisation": applied.get("norm"),
         "Filter of the weights": None if filtered is None else str(filtered),
     }
 

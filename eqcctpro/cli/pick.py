@@ -417,6 +417,8 @@ def _name_and_value(
 def _report(result: RunResult, folder: Path) -> None:
     """The outcome in a few lines, failures first; `folder` is the output folder as given."""
     summary = result.summary
+    for text in summary["weights"]["assumed"]:
+        typer.echo(f"weights {text}", err=True)
     for line in result.problems:
         typer.echo(line, err=True)
     counts, picks = summary["tasks"], dict(summary["picks"])

@@ -21,6 +21,7 @@ from eqcctpro.evaluation.baseline_input import (
     resolve_job,
 )
 from eqcctpro.evaluation.subject import Outcome, Workload
+from eqcctpro.models.description import without_description
 from eqcctpro.models.weights import WeightFiles
 from eqcctpro.runtimes.slices import available_cores
 
@@ -140,7 +141,11 @@ class SeisbenchSubject:
 
         return [
             _Probed(
-                load_module(part.parent, part.weight_path, part.metadata_path), part, self._device
+                load_module(
+                    part.parent, part.weight_path, part.metadata_path, dict(part.described)
+                ),
+                part,
+                self._device,
             )
             for part in self._job.weights.single_files
         ]
@@ -204,7 +209,7 @@ class SeisbenchSubject:
 
     def _arguments(self, model: _Probed) -> dict[str, Any]:
         """What SeisBench is called with: thresholds, and the workload's model arguments."""
-        given = dict(self._job.config.model_arguments)
+        given = without_description(self._job.config.model_arguments)
         given.pop("variant", None)
         branch = model.part.parent.removeprefix("EQCCT")
         thresholds = {

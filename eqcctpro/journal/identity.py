@@ -51,6 +51,10 @@ def pick_settings(
     named = {
         "model": picker.name,
         "weights": weights_sha256,
+        "component_order": picker.components,
+        "labels": ",".join(picker.labels),
+        "norm": picker.norm or "",
+        "sampling_rate": "" if picker.sampling_rate is None else f"{picker.sampling_rate:g}",
         "device": "cpu" if device == "cpu" else "cuda",
     }
     for name, value in _flat(dataclasses.asdict(settings)).items():

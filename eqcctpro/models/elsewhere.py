@@ -56,7 +56,7 @@ def _here(files: WeightFiles) -> WeightFiles:
     except EQCCTProError:
         found = None
     if found is not None and found.sha256 == files.sha256:
-        return found
+        return replace(found, described=files.described)
     if found is None and not seen:
         raise WeightsNotFoundError(f"the weights {files.name} are not there", hint=hint)
     other = seen or (found.sha256 if found is not None else "")

@@ -227,5 +227,5 @@ def _component_order(part: WeightFiles) -> str:
     metadata: dict[str, Any] = {}
     if part.metadata_path is not None:
         metadata = read_metadata(part.metadata_path)
-    arguments = metadata.get("model_args") or {}
+    arguments = dict(part.described) | (metadata.get("model_args") or {})
     return str(arguments.get("component_order", _COMPONENT_ORDER))

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["Export", "cached_export", "export_key", "export_onnx", "find_export", "trial_windows"]
 
 #: Part of every key.  Raise it whenever the exported graph or a file's content changes.
-FORMAT = 6
+FORMAT = 7
 
 #: Largest difference of a probability between torch and an exported graph.
 TOLERANCE = 1e-5
@@ -83,6 +83,7 @@ def export_key(files: WeightFiles) -> str:
     parts = [files.parent, files.sha256, hashlib.sha256(described).hexdigest(), str(FORMAT)]
     if files.variant:
         parts.append(files.variant)
+    parts += [repr(part.described) for part in files.single_files if part.described]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:32]
 
 

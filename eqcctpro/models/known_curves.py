@@ -40,6 +40,9 @@ def known_curves(files: WeightFiles) -> tuple[frozenset[str], bool] | None:
         return None
     arguments = {} if files.metadata_path is None else read_metadata(files.metadata_path)
     stated = arguments.get("model_args")
+    stated = {**dict(files.described), **(stated if isinstance(stated, dict) else {})}
+    if "labels" in dict(files.described):
+        return _of_phases(files.parent, list(stated["labels"]))
     if isinstance(stated, dict) and "labels" in stated:
         return None  # curves of one's own
     if isinstance(stated, dict) and "phases" in stated:

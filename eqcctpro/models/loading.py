@@ -42,7 +42,9 @@ def load_model(files: WeightFiles) -> tuple[Picker, WaveformModel | EqcctCurves]
         return describe_eqcct(files), load_eqcct(files)
     from eqcctpro.models.seisbench import describe, load_module
 
-    module = load_module(files.parent, files.weight_path, files.metadata_path)
+    module = load_module(
+        files.parent, files.weight_path, files.metadata_path, dict(files.described)
+    )
     return describe(module, files.parent, files.child, files.sha256), module
 
 

@@ -78,6 +78,8 @@ class Picker:
         A filter that the model asks for before resampling, in ObsPy's terms.
     bandpass : tuple of float or None
         Corners in Hz of EQCCTPro's band-pass, where the model expects it.
+    norm : str or None
+        How the model normalises windows, in words; None where its class has one way only.
     """
 
     model: str
@@ -97,6 +99,7 @@ class Picker:
     filter_args: Any = None
     filter_kwargs: Any = None
     bandpass: tuple[float, float] | None = None
+    norm: str | None = None
 
     @property
     def name(self) -> str:

@@ -7,7 +7,9 @@ its handling of streams is not used.  torch and seisbench are imported on first 
 from __future__ import annotations
 
 import difflib
+import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +47,12 @@ _THRESHOLD_OF_LAST_RESORT = 0.3
 _FIXED_BLINDING = {"BasicPhaseAE": (0, 130)}
 
 
-def load_module(parent: str, weight_path: Path, metadata_path: Path | None) -> WaveformModel:
+def load_module(
+    parent: str,
+    weight_path: Path,
+    metadata_path: Path | None,
+    described: Mapping[str, Any] | None = None,
+) -> WaveformModel:
     """Build a SeisBench model and load its weights, without executing foreign code.
 
     Parameters
@@ -57,6 +64,8 @@ def load_module(parent: str, weight_path: Path, metadata_path: Path | None) -> W
     metadata_path : pathlib.Path or None
         SeisBench's JSON beside it; its ``model_args`` go to the constructor, its
         ``default_args`` become the model's defaults.
+    described : mapping, optional
+        What the JSON does not say: arguments of the constructor, and ``labels``.
 
     Returns
     -------
@@ -74,15 +83,16 @@ def load_module(parent: str, weight_path: Path, metadata_path: Path | None) -> W
     _require_plain_streams(kind, parent)
     metadata = _read_metadata(metadata_path)
     _check_requirement(kind, metadata, metadata_path)
+    arguments = {**_arguments(kind, described or {}), **metadata.get("model_args", {})}
     try:
-        module: WaveformModel = kind(**metadata.get("model_args", {}))
+        module: WaveformModel = kind(**arguments)
     except (TypeError, ValueError) as error:
         raise WeightsError(
             f"{metadata_path or parent}: {parent} cannot be built from these model_args: {error}",
             hint="the file belongs to another class or another release of SeisBench",
         ) from error
     _load_state(module, parent, weight_path)
-    module._weights_metadata = metadata
+    module._weights_metadata = {**metadata, "model_args": arguments}
     module._parse_metadata()
     return module.eval()
 
@@ -129,6 +139,7 @@ def describe(module: WaveformModel, parent: str, child: str, sha256: str) -> Pic
         thresholds=_thresholds(module, phases, detection),
         filter_args=module.filter_args,
         filter_kwargs=module.filter_kwargs,
+        norm=_norm(module),
     )
     # Through JSON, so that a picker is the same whether described or read from a cache.
     return Picker.from_json(picker.to_json())
@@ -174,6 +185,24 @@ def _model_class(parent: str) -> Any:
         f"SeisBench has no model {parent!r}",
         hint=f"did you mean {' or '.join(names)}?" if names else f"known: {', '.join(known)}",
     )
+
+
+def _arguments(kind: Any, described: Mapping[str, Any]) -> dict[str, Any]:
+    """A description of weights as arguments of a class's constructor."""
+    arguments = dict(described)
+    named = {
+        name
+        for base in kind.__mro__
+        if "__init__" in vars(base)
+        for name in inspect.signature(base.__init__).parameters
+    }
+    if (labels := arguments.pop("labels", None)) is not None:
+        arguments["phases" if "phases" in named else "labels"] = labels
+        if "classes" in named:
+            arguments["classes"] = len(labels)
+    if "component_order" in arguments and "in_channels" in named:
+        arguments["in_channels"] = len(arguments["component_order"])
+    return arguments
 
 
 def _read_metadata(path: Path | None) -> dict[str, Any]:
@@ -318,6 +347,17 @@ def _thresholds(
     if detection is not None:
         thresholds[detection] = float(_default(module, "detection_threshold"))
     return thresholds
+
+
+def _norm(module: WaveformModel) -> str | None:
+    """How windows are normalised, in words; None where a class has one way only."""
+    norm = getattr(module, "norm", None)
+    if norm is None:
+        return None
+    words = ["peak"] if getattr(module, "norm_amp_per_comp", False) else [str(norm)]
+    words += ["of each component"] if getattr(module, "norm_amp_per_comp", False) else []
+    words += ["after detrending"] if getattr(module, "norm_detrend", False) else []
+    return " ".join(words)
 
 
 def _out_samples(module: WaveformModel, parent: str, labels: int) -> int:

@@ -78,6 +78,9 @@ class WeightFiles:
         The networks of a picker that has several, as EQCCT has; else empty.
     variant : str
         Which of several ways to use the weights, where the model knows several.
+    described : tuple of (str, object)
+        What a user says of weights without metadata, as `eqcctpro.models.description` checks
+        it: component_order, labels, norm, sampling_rate and the like.
     """
 
     parent: str
@@ -89,6 +92,7 @@ class WeightFiles:
     source: Source
     parts: tuple[WeightFiles, ...] = ()
     variant: str = ""
+    described: tuple[tuple[str, Any], ...] = ()
 
     @property
     def single_files(self) -> tuple[WeightFiles, ...]:

@@ -10,6 +10,7 @@ from typing import Any
 from eqcctpro.archive.plan import Tasks
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
+from eqcctpro.models.description import assumed_text, origin_of_description
 from eqcctpro.models.weights import WeightFiles
 from eqcctpro.orchestration.execution import Execution
 
@@ -48,6 +49,10 @@ def run_facts(
             "version": weights.version,
             "sha256": weights.sha256,
             "source": weights.source,
+            "description": {
+                part.parent: origin_of_description(part) for part in weights.single_files
+            },
+            "assumed": [text for part in weights.single_files if (text := assumed_text(part))],
         },
         "seconds": {**seconds, "stages": run.stages.seconds},
         "model_loads": run.model_loads,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from eqcctpro.archive.plan import Plan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import WeightsNotFoundError
+from eqcctpro.models.description import described_weights, without_description
 from eqcctpro.models.known_curves import known_curves
 from eqcctpro.models.locations import COMPOSED_CLASSES
 from eqcctpro.models.picker import Picker
@@ -35,19 +36,27 @@ def find_run_weights(config: PickConfig, *, fetch: bool = True) -> WeightFiles:
     config : PickConfig
     fetch : bool
         Whether they may be downloaded.
+
+    Raises
+    ------
+    ModelError
+        There are none, they are damaged, or a bare state dict without a description.
+    SettingsError
+        An argument contradicts the file beside them.
     """
     parent, child = split_name(config.model)
     if parent not in COMPOSED_CLASSES:
-        return find_weights(parent, child, fetch=fetch)
+        return described_weights(find_weights(parent, child, fetch=fetch), config.model_arguments)
     from eqcctpro.models.eqcct import find_eqcct
 
-    return find_eqcct(
+    found = find_eqcct(
         child,
         p_model=config.p_model,
         s_model=config.s_model,
         variant=config.model_arguments.get("variant", "eqcctpro"),
         fetch=fetch,
     )
+    return described_weights(found, config.model_arguments)
 
 
 def check_model(config: PickConfig, runtimes: Sequence[str] = ()) -> PickConfig:
@@ -155,7 +164,7 @@ def describe(
         A threshold or argument does not fit the model.
     """
     picker = picker or load_picker(weights)
-    arguments = dict(config.model_arguments)
+    arguments = without_description(config.model_arguments)
     if weights.variant:
         arguments.pop("variant", None)
     settings = resolve_settings(

@@ -249,7 +249,11 @@ def find_run_footprint(config: PickConfig) -> Footprint | None:
     for runtime in runtimes:
         if find_footprint(config.model, runtime, device) is None:
             where = f"cuda:{config.gpu_ids[0]}" if config.gpu_ids else "cpu"
-            measured.append(measure_footprint(config.model, runtime=runtime, device=where))
+            measured.append(
+                measure_footprint(
+                    config.model, runtime=runtime, device=where, arguments=config.model_arguments
+                )
+            )
     try:
         save_footprints(measured)
     except OutputError as error:

@@ -9,7 +9,7 @@ import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -41,6 +41,7 @@ def measure_footprint(
     device: str = "cpu",
     batch_size: int | None = None,
     threads: int = THREADS,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Footprint:
     """Load a model, predict full batches and pick a small network, in a fresh process.
 
@@ -50,17 +51,20 @@ def measure_footprint(
         ``Parent/child``.
     runtime, device, batch_size, threads
         As for :func:`eqcctpro.runtimes.select.open_picker`.
+    arguments : mapping, optional
+        Arguments of the model, of which those count that describe its weights.
 
     Raises
     ------
     WorkerError
         The process failed; the message holds what it said last.
     """
+    asked = {"model": model, "model_arguments": dict(arguments or {})}
     if runtime not in ("torch", "tensorflow"):
         # Exporting a model takes more memory than running it, and happens once.
-        _ask({"model": model, "runtime": runtime, "only_export": True})
+        _ask({**asked, "runtime": runtime, "only_export": True})
     request = {
-        "model": model,
+        **asked,
         "runtime": runtime,
         "device": device,
         "batch_size": batch_size,
@@ -125,7 +129,8 @@ def _measure(request: dict[str, Any]) -> Footprint:
     from eqcctpro.synthetic.network import synthetic_network
 
     device: str = request["device"]
-    config = PickConfig.checked(input=".", output=".", model=request["model"])
+    asked = {name: request[name] for name in ("model", "model_arguments")}
+    config = PickConfig.checked(input=".", output=".", **asked)
     weights = find_run_weights(config)
     _, settings = describe(config, weights)
     spec = WorkerSpec(
@@ -180,7 +185,8 @@ def _export(request: dict[str, Any]) -> dict[str, Any]:
     from eqcctpro.orchestration.model_choice import find_run_weights
     from eqcctpro.runtimes.select import open_picker
 
-    weights = find_run_weights(PickConfig.checked(input=".", output=".", model=request["model"]))
+    asked = {name: request[name] for name in ("model", "model_arguments")}
+    weights = find_run_weights(PickConfig.checked(input=".", output=".", **asked))
     open_picker(weights, runtime=request["runtime"], batch_size=1, threads=1)[1].close()
     return {}
 

@@ -15,6 +15,7 @@ from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, InputError, SettingsError
 from eqcctpro.journal.folder import RunFolder
+from eqcctpro.models.description import assumed_text
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles
 from eqcctpro.notices import gathered, one_warning
@@ -194,6 +195,8 @@ class PickSession:
         weights = self._find_weights()
         for part in () if self._weights_logged else weights.single_files:
             logger.info("weights %s from %s (%s)", part.name, part.weight_path, part.sha256)
+            if assumed := assumed_text(part):
+                logger.info("weights %s", assumed)
         self._weights_logged = True
         picker, settings = self._described(weights)
         config = self.config

@@ -83,6 +83,8 @@ class PipelineSettings:
             "window_step": window_step(picker, windows),
             "sampling_rate": picker.sampling_rate,
             "component_order": picker.components,
+            "labels": list(picker.labels),
+            "norm": picker.norm,
             "bandpass": None if band is None else [band.low, band.high],
             "filter": [how.filter_args, how.filter_kwargs]
             if how.filter_args or how.filter_kwargs

@@ -1,0 +1,171 @@
+"""Weights of one's own: what tensors do not say is asked for, checked and recorded."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from eqcctpro import EQCCTProError
+from eqcctpro.errors import SettingsError, WeightsError
+from eqcctpro.models.description import described_weights
+from eqcctpro.models.weights import find_weights
+
+DESCRIBED = {"component_order": "ENZ", "labels": "PSN", "norm": "peak", "sampling_rate": "100"}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A PhaseNet of one's own, by SeisBench's ``save`` and as a bare state dict."""
+    import seisbench.models as sbm
+
+    folder = tmp_path_factory.mktemp("own")
+    torch.manual_seed(5)
+    model = sbm.PhaseNet(phases="PSN", norm="peak", component_order="ENZ")
+    with torch.no_grad():
+        model.out.weight *= 12
+    model.save(str(folder / "whole"))
+    torch.save(model.state_dict(), folder / "bare.pt")
+    return folder
+
+
+def test_a_described_state_dict_picks_as_the_saved_model(
+    saved: Path, pick: Any, generated_network: Any, tmp_path: Path, caplog: Any
+) -> None:
+    archive = generated_network[0]
+    expected = pick(archive, model=f"PhaseNet/{saved}/whole", output=tmp_path / "whole")
+    assert expected.counts["picks"] > 5
+    found = pick(
+        archive,
+        model=f"PhaseNet/{saved}/bare.pt",
+        model_arguments=dict(DESCRIBED),
+        output=tmp_path / "bare",
+    )
+    left_out = ["run_id", "weights"]
+    assert found.table.drop_columns(left_out) == expected.table.drop_columns(left_out)
+    assert found.summary["applied"]["component_order"] == "ENZ"
+    assert found.summary["applied"]["norm"] == "peak"
+    said = found.summary["weights"]["description"]["PhaseNet"]
+    assert said["settings"] == {**DESCRIBED, "sampling_rate": 100} and said["defaults"] == []
+    written = expected.summary["weights"]["description"]["PhaseNet"]
+    assert written["settings"] == {} and written["json"]["component_order"] == "ENZ"
+    other = pick(
+        archive,
+        model=f"PhaseNet/{saved}/bare.pt",
+        model_arguments={**DESCRIBED, "component_order": "ZNE"},
+        output=tmp_path / "other",
+    )
+    assert other.table.drop_columns(left_out) != expected.table.drop_columns(left_out)
+    assert other.summary["run_id"] != found.summary["run_id"]
+
+
+def test_exports_of_two_descriptions_are_two(saved: Path) -> None:
+    from eqcctpro.models.export import trial_windows
+    from eqcctpro.runtimes.select import open_picker
+
+    files = find_weights("PhaseNet", str(saved / "bare.pt"))
+    curves = []
+    for norm in ("peak", "std"):
+        described = described_weights(files, {**DESCRIBED, "norm": norm})
+        picker, runtime = open_picker(described, runtime="onnxruntime", threads=1)
+        assert picker.norm == norm and picker.components == "ENZ" and picker.phases == ("P", "S")
+        curves.append(runtime.predict(trial_windows(3, 3001)).copy())
+        runtime.close()
+    assert np.abs(curves[0] - curves[1]).max() > 0.01
+
+
+def test_the_command_refuses_a_bare_state_dict_and_says_what_is_missing(
+    saved: Path, cli: Any, generated_network: Any, tmp_path: Path
+) -> None:
+    command = ["pick", generated_network[0], "-o", tmp_path, "--model", f"PhaseNet/{saved}/bare.pt"]
+    refused = cli(*command, "--set", "norm=peak")
+    assert refused.exit_code == 4 and not list(tmp_path.glob("picks.*"))
+    said = " ".join(refused.output.split())
+    assert "bare.pt is a bare state dict" in said
+    assert "its component order, labels and sampling rate" in said
+    assert "--set component_order=ZNE" in said and "bare.json with model_args" in said
+    given = [part for name, value in DESCRIBED.items() for part in ("--set", f"{name}={value}")]
+    taken = cli(*command, *given, "--no-overview", "--runtime", "torch")
+    assert taken.exit_code == 0, taken.output
+    said = " ".join(taken.output.split())
+    assert "component_order=ENZ, labels=PSN, norm=peak, sampling_rate=100 as set" in said
+
+
+def test_a_json_beside_it_is_a_description(saved: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.pt").write_bytes((saved / "bare.pt").read_bytes())
+    description = {"model_args": {"component_order": "ENZ", "phases": "PSN", "norm": "peak"}}
+    (tmp_path / "mine.json").write_text(json.dumps(description))
+    files = find_weights("PhaseNet", str(tmp_path / "mine.pt"))
+    assert described_weights(files, {}).described == ()
+    same = described_weights(files, {"component_order": "ENZ", "labels": "P,S,N"})
+    assert same.described == ()
+    with pytest.raises(SettingsError, match=r"ZNE contradicts .*mine\.json, which says ENZ"):
+        described_weights(files, {"component_order": "ZNE"})
+    (tmp_path / "mine.json").write_text("{}")
+    with pytest.raises(WeightsError, match="is a bare state dict"):
+        described_weights(files, {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("component_order", "ZZE"),
+        ("component_order", "Z-N"),
+        ("labels", "PP"),
+        ("labels", "P,,N"),
+        ("norm", "loud"),
+        ("sampling_rate", "fast"),
+        ("sampling_rate", -1),
+        ("in_samples", 3000.5),
+        ("norm_detrend", "maybe"),
+    ],
+)
+def test_impossible_descriptions_are_named(saved: Path, name: str, value: Any) -> None:
+    files = find_weights("PhaseNet", str(saved / "bare.pt"))
+    with pytest.raises(SettingsError, match=name):
+        described_weights(files, {**DESCRIBED, name: value})
+
+
+def test_the_python_interface_says_so_at_construction(saved: Path, tmp_path: Path) -> None:
+    from eqcctpro import RunEQCCTPro
+
+    given: dict[str, Any] = {
+        "model_type": "seisbench",
+        "seisbench_parent_model": "PhaseNet",
+        "seisbench_child_model": str(saved / "bare.pt"),
+        "input_dir": str(tmp_path),
+        "output_dir": str(tmp_path / "out"),
+    }
+    with pytest.raises(EQCCTProError, match="is a bare state dict"):
+        RunEQCCTPro(**given)
+    RunEQCCTPro(**given, model_arguments=dict(DESCRIBED))
+
+
+def test_the_classes_that_need_less_are_seisbenchs() -> None:
+    """What is asked of each class is what its constructor takes."""
+    import inspect
+
+    import seisbench.models as sbm
+
+    from eqcctpro.models import description
+    from eqcctpro.models.locations import PICKER_CLASSES
+
+    for name in PICKER_CLASSES:
+        kind = getattr(sbm, name)
+        if not issubclass(kind, sbm.WaveformModel):
+            continue
+        named = {
+            parameter
+            for base in kind.__mro__
+            if base not in (sbm.WaveformModel, sbm.SeisBenchModel) and "__init__" in vars(base)
+            for parameter in inspect.signature(base.__init__).parameters
+        }
+        asked = description.needed_of(name)
+        if name in ("DPPDetector", "DPPPicker") or name.startswith("EQCCT"):
+            continue  # they cannot be run by themselves, or are normalised by the variant
+        assert ("norm" in asked) == ("norm" in named and name != "DKPN"), name
+        assert ("labels" in asked) == ("phases" in named), name
