@@ -44,6 +44,19 @@ LOWEST_RATE_HZ = 1.0
 # No encoding of miniSEED holds more samples in a byte (Steim-2: seven in four).
 MOST_SAMPLES_A_BYTE = 2
 
+#: Records at each end of a file of which the headers are compared.
+_LOOKED_AT = 6
+
+#: A file with so many times the records that its time takes holds something else too, or is not
+#: in order; or it is quieter at its ends than between them.
+_MORE_RECORDS = 1.05
+
+# Fixed header of miniSEED 2 (SEED 2.4, chapter 8): station, location, channel, network and time.
+_CODES_AND_TIME = slice(8, 30)
+_CODES_BYTES = 12
+_HEADER_BYTES = 64
+_YEARS = (1900, 2200)
+
 
 class ChannelExtent(NamedTuple):
     """First and last sample time of one channel in one file, in nanoseconds."""
@@ -78,10 +91,10 @@ class IndexedFile(NamedTuple):
 
 
 def index_file(path: str | Path) -> IndexedFile:
-    """Read the first and the last record's header; scan the file when they differ.
+    """Read headers at both ends of a file; scan the file when they do not tell what it holds.
 
-    A file whose first and last records are of one channel is taken to hold that channel
-    only.  What else a decoder finds in it later is picked with it.
+    A file whose first and last records are of one channel and in order is taken to hold that
+    channel only.  See `first_and_last`.
 
     Raises
     ------
@@ -126,7 +139,10 @@ def _open_without_waiting(path: str | Path) -> int:
 def first_and_last(
     beginning: bytes, size: int, read: Callable[[int, int], bytes]
 ) -> ChannelExtent | None:
-    """What a file holds by its first and its last record, or None when they do not tell.
+    """What a file holds by its first and its last records, or None when they do not tell.
+
+    They tell if they are of one channel and in the order of time.  Where a file has more
+    records than its time takes, some in between are looked at too.
 
     Parameters
     ----------
@@ -143,17 +159,79 @@ def first_and_last(
         if size % length or rate < LOWEST_RATE_HZ:
             return None
         whole = len(beginning) == size
-        last = beginning[-length:] if whole else read(size - length, size)
+        end = beginning if whole else read(size - min(_LOOKED_AT * length, size), size)
+        last = end[-length:]
         tail = MS3Record.parse(last)
         tail_start = tail.starttime
         if source_bytes(last) != source_bytes(beginning) or tail_start < start:
             return None
-        span = round((tail.samplecnt - 1) * 1e9 / rate)
-        if tail_start - start > size * MOST_SAMPLES_A_BYTE / rate * NS_PER_S + LONG_GAP_NS:
+        before = (tail_start - start) * rate / NS_PER_S  # samples
+        if before > size * MOST_SAMPLES_A_BYTE + LONG_GAP_NS * rate / NS_PER_S:
             return None
+        if size > 2 * length:
+            ends = _headers_at_ends(beginning, end, size, length)
+            if not _in_order(ends):
+                return None
+            if not whole and _is_crowded(ends, before, size // length):
+                between = [read(at, at + length) for at in _between(size, length)]
+                if not _in_order([beginning[:length], *between, last]):
+                    return None
+        span = round((tail.samplecnt - 1) * 1e9 / rate)
         return ChannelExtent(record_code(beginning), start, tail_start + max(span, 0))
     except (MiniSEEDError, ValueError):
         return None
+
+
+def _headers_at_ends(beginning: bytes, end: bytes, size: int, length: int) -> list[bytes]:
+    """Headers of the first and the last records; of all of them where a file is at hand."""
+    part = _HEADER_BYTES if _is_usual(beginning) else length
+    if len(beginning) == size:
+        return [beginning[at : at + part] for at in range(0, size, length)]
+    first = min(_LOOKED_AT * length, len(beginning) - length + 1)
+    headers = [beginning[at : at + part] for at in range(0, first, length)]
+    return headers + [end[at : at + part] for at in range(0, len(end), length)]
+
+
+def _in_order(records: list[bytes]) -> bool:
+    """Whether records are of one channel and in the order of time, by their headers.
+
+    The header of miniSEED 2 begins with channel and time, such that its bytes have the order
+    of time (SEED 2.4, chapter 8); other kinds of records are parsed.
+    """
+    if _is_usual(records[0]):
+        keys = [record[_CODES_AND_TIME] for record in records]
+        return keys == sorted(keys) and keys[0][:_CODES_BYTES] == keys[-1][:_CODES_BYTES]
+    times = [MS3Record.parse(record).starttime for record in records]
+    return times == sorted(times) and len(set(map(source_bytes, records))) == 1
+
+
+def _is_usual(record: bytes) -> bool:
+    """Whether a record is miniSEED 2 with a header of big-endian bytes, as nearly all are."""
+    return record[6] in b"DRQM" and _YEARS[0] <= record[20] << 8 | record[21] <= _YEARS[1]
+
+
+def _is_crowded(ends: list[bytes], samples: float, records: int) -> bool:
+    """Whether a file has more records than a number of samples fills.
+
+    How many samples a record holds is read from the second one and the last but one, as the
+    outermost may be cut.
+    """
+    if not _is_usual(ends[0]):
+        return True
+    second, last_but_one = ends[1], ends[-2]
+    held = (second[30] + last_but_one[30] << 8) + second[31] + last_but_one[31]
+    return records > _MORE_RECORDS * samples * 2 / max(held, 1) + 2
+
+
+def _between(size: int, length: int) -> list[int]:
+    """Where the records begin that stand for those between the ends of a file.
+
+    Some are spread evenly.  Others get closer to the end, where data that came late are.
+    """
+    records = size // length
+    even = {records * part // 6 for part in range(1, 6)}
+    late = {records - (_LOOKED_AT << shift) for shift in (1, 3, 5, 7)}
+    return [length * number for number in sorted(even | late) if 0 < number < records - 1]
 
 
 def scan(content: bytes, path: str | Path) -> tuple[ChannelExtent, ...]:
