@@ -36,7 +36,8 @@ US_PER_S = 1_000_000
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Day of the year, with what follows; seven digits without a hyphen are one too.
 _DAY_OF_YEAR = re.compile(r"^(\d{4})-?(\d{3})(?![\d-])(.*)$")
-_CHUNK_NAME = re.compile(r"^(\d{8}T\d{6}Z)_+(\d{8}T\d{6}Z)$")
+# Seconds and the letter Z may be left out.
+_CHUNK_NAME = re.compile(r"^(\d{8}T\d{4})(\d\d)?Z?_+(\d{8}T\d{4})(\d\d)?Z?$")
 
 
 def format_utc(time_ns: int, precision: str = "microseconds") -> str:
@@ -166,7 +167,7 @@ def parse_chunk_name(name: str) -> tuple[int, int] | None:
         return None
     try:
         start, end = (
-            datetime.strptime(text, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC) for text in match.groups()
+            datetime.strptime(match[at] + (match[at + 1] or "00"), "%Y%m%dT%H%M%S") for at in (1, 3)
         )
     except ValueError:
         return None

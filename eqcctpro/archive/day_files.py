@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 
-from eqcctpro.archive.files import ArchiveFile
+from eqcctpro.archive.files import ArchiveFile, expected_miniseed
 from eqcctpro.archive.index import ChannelExtent
 from eqcctpro.archive.selection import Wanted
 from eqcctpro.archive.timechunks import DAY_NS
@@ -131,17 +131,28 @@ def _leads_to_channels(root: Place, parts: Parts, levels: Sequence[str]) -> bool
 def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[ArchiveFile]:
     """The files of an archive that may hold what is wanted.
 
-    Files with other names are left out: they are no day files.
+    Day files on this machine may be cut at any hour, and hold up to a day more than their
+    names say: what they really hold is seen when they are opened.  So are files with other
+    names.  At addresses, where opening a file takes requests, names are believed, and files
+    with other names are passed over.
     """
+    local = not is_address(root)
+    margin_ns = DAY_NS if local else 0
     at = 0 if not layout.prefix or layout.prefix not in folder_names(root) else 1
     files: list[ArchiveFile] = []
-    for file in walk_tree(root, _keep(layout, wanted, at)):
+    for file in walk_tree(root, _keep(layout, wanted, at, margin_ns)):
         match = layout.file.match(file.parts[-1])
         if match is None:
+            if local:
+                expected = expected_miniseed(file.parts[-1]) and len(file.parts) > 1
+                files.append(ArchiveFile(file.path, "", "", expected))
+            else:
+                wanted.passed_over[file.path] = f"its name is not one of {layout.name}"
             continue
         day_ns = _day_ns(match["year"], match["day"])
         network, station = _code(match["net"]), _code(match["sta"])
-        if not wanted.span(day_ns, day_ns + DAY_NS) or not wanted.station(network, station):
+        span = day_ns - margin_ns, day_ns + DAY_NS + margin_ns
+        if not wanted.span(*span) or not wanted.station(network, station):
             continue
         files.append(_archive_file(file, match, (network, station), day_ns))
     return files
@@ -163,27 +174,33 @@ def _code(text: str) -> str:
     return text.strip("_").replace("--", "").upper()
 
 
-def _keep(layout: DayLayout, wanted: Wanted, at: int) -> Callable[[Parts], bool]:
+def _keep(layout: DayLayout, wanted: Wanted, at: int, margin_ns: int) -> Callable[[Parts], bool]:
+    """Whether folders may hold what is wanted, by their names; those that are none are named."""
     levels = layout.folders
+
+    def pass_over(parts: Parts) -> bool:
+        wanted.passed_over["/".join(parts)] = f"not a folder of the layout {layout.name}"
+        return False
 
     def keep(parts: Parts) -> bool:
         if at and parts[0] != layout.prefix:
-            return False
+            return pass_over(parts)
         inner = parts[at:]
         if not inner:
             return True
         if len(inner) > len(levels):
-            return False
+            return pass_over(parts)
         kind = levels[len(inner) - 1]
         expected = _FOLDER.get(kind)
         if expected is not None and not expected.match(inner[-1]):
-            return False
+            return pass_over(parts)
         known = dict(zip(levels, inner, strict=False))
         if kind == "network":
             return wanted.network(inner[-1].upper())
         if kind == "station":
             return wanted.station(known["network"].upper(), inner[-1].upper())
-        return wanted.span(*_span(known))
+        start, end = _span(known)
+        return wanted.span(start - margin_ns, end + margin_ns)
 
     return keep
 

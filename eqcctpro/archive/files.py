@@ -19,6 +19,9 @@ MINISEED_SUFFIXES = frozenset(
     {_USUAL_SUFFIX, ".miniseed", ".ms", ".msd", ".mseed2", ".mseed3", ".seed"}
 )
 
+#: Endings of files that are decompressed when they are read.
+COMPRESSED_SUFFIXES = frozenset({".gz", ".bz2", ".xz"})
+
 
 @dataclass(slots=True)  # not frozen: there are many, and each would take twice as long
 class ArchiveFile:
@@ -54,8 +57,14 @@ def has_chunk_folders(folder: Path) -> bool:
         return any(entry.is_dir() and parse_chunk_name(entry.name) for entry in entries)
 
 
-def chunk_files(inputs: Sequence[Path]) -> Iterator[ArchiveFile]:
+def chunk_files(inputs: Sequence[Path], passed_over: dict[str, str]) -> Iterator[ArchiveFile]:
     """Every file below the time-chunk folders of some folders.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+    passed_over : dict of str to str
+        Gets what lies beside the folders and is not read, and why.
 
     Raises
     ------
@@ -63,6 +72,7 @@ def chunk_files(inputs: Sequence[Path]) -> Iterator[ArchiveFile]:
         There is no time-chunk folder.
     """
     chunks = 0
+    folders = _Folders(inputs, passed_over)
     for root in inputs:
         if not root.is_dir():
             raise InputError(
@@ -70,10 +80,14 @@ def chunk_files(inputs: Sequence[Path]) -> Iterator[ArchiveFile]:
                 hint="name the folder that holds the time-chunk folders, or use --layout files",
             )
         for name, is_folder in _names(str(root)):
+            path = os.path.join(root, name)  # noqa: PTH118 (text)
             if not is_folder or parse_chunk_name(name) is None:
+                if not name.startswith("."):
+                    kind = "folder" if is_folder else "file"
+                    passed_over[path] = f"a {kind} beside time-chunk folders"
                 continue
             chunks += 1
-            yield from _in_chunk(os.path.join(root, name), name)  # noqa: PTH118 (text)
+            yield from _in_chunk(path, name, folders)
     if not chunks:
         raise InputError(
             f"input {inputs[0]} holds no time-chunk folder",
@@ -82,21 +96,53 @@ def chunk_files(inputs: Sequence[Path]) -> Iterator[ArchiveFile]:
         )
 
 
-def plain_files(inputs: Sequence[Path]) -> Iterator[ArchiveFile]:
-    """Files, and every file below folders."""
+def plain_files(inputs: Sequence[Path], passed_over: dict[str, str]) -> Iterator[ArchiveFile]:
+    """Files, and every file below folders; as `chunk_files`."""
+    folders = _Folders(inputs, passed_over)
     for path in inputs:
         if path.is_dir():
-            yield from _below(str(path), folder="", chunk="")
+            yield from _below(str(path), "", "", folders)
         else:
             yield ArchiveFile(str(path), "", "", expected=True)
 
 
-def _in_chunk(folder: str, chunk: str) -> Iterator[ArchiveFile]:
+class _Folders:
+    """Which linked folders are followed: each once, and none that is read anyway.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+    passed_over : dict of str to str
+    """
+
+    def __init__(self, inputs: Sequence[Path], passed_over: dict[str, str]) -> None:
+        self._roots = [str(path.resolve()) for path in inputs if path.is_dir()]
+        self._passed_over = passed_over
+        self._followed: set[str] = set()
+
+    def follow(self, link: str) -> bool:
+        """Whether a link to a folder is to be followed."""
+        target = os.path.realpath(link)
+        read_anyway = any(
+            target == root or target.startswith(f"{root.rstrip('/')}/")
+            for root in (*self._roots, *self._followed)
+        )
+        above = any(root.startswith(f"{target.rstrip('/')}/") for root in self._roots)
+        if read_anyway or above:
+            self._passed_over[link] = f"a link to {target}, which is read already"
+            return False
+        self._followed.add(target)
+        return True
+
+
+def _in_chunk(folder: str, chunk: str, folders: _Folders) -> Iterator[ArchiveFile]:
     for name, is_folder in _names(folder):
         path = f"{folder}/{name}"
+        if name.startswith("."):
+            continue
         if is_folder:
-            yield from _below(path, folder=name, chunk=chunk)
-        elif not name.startswith("."):
+            yield from _below(path, name, chunk, folders)
+        else:
             yield _file(path, "", chunk)
 
 
@@ -108,7 +154,7 @@ def _names(folder: str) -> Iterator[tuple[str, bool]]:
     return ((name.removesuffix("/"), name.endswith("/")) for name in names)
 
 
-def _below(root: str, *, folder: str, chunk: str) -> Iterator[ArchiveFile]:
+def _below(root: str, folder: str, chunk: str, folders: _Folders) -> Iterator[ArchiveFile]:
     root = root.removesuffix("/")
     for name, is_folder in _names(root or "/"):
         if name.startswith("."):
@@ -116,8 +162,8 @@ def _below(root: str, *, folder: str, chunk: str) -> Iterator[ArchiveFile]:
         path = f"{root}/{name}"
         if not is_folder:
             yield _file(path, folder, chunk)
-        elif not os.path.islink(path):  # noqa: PTH114 (it might lead back here)
-            yield from _below(path, folder=folder, chunk=chunk)
+        elif not os.path.islink(path) or folders.follow(path):  # noqa: PTH114 (text)
+            yield from _below(path, folder, chunk, folders)
 
 
 def _file(path: str, folder: str, chunk: str) -> ArchiveFile:
@@ -128,7 +174,10 @@ def expected_miniseed(path: str) -> bool:
     """Whether a file is meant to be miniSEED, by its ending."""
     if path.endswith(_USUAL_SUFFIX):
         return True
-    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 (hot)
+    plain, suffix = os.path.splitext(path)  # noqa: PTH122 (hot)
+    suffix = suffix.lower()
+    if suffix in COMPRESSED_SUFFIXES:
+        return expected_miniseed(plain)
     # Day files of SDS archives end in the day of the year.
     expected = suffix in MINISEED_SUFFIXES or suffix in ("", ".") or suffix[1:].isdigit()
     return expected or path.lower().endswith("mseed")

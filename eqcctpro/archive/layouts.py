@@ -118,11 +118,11 @@ def _files(places: Sequence[Place], layout: Layout, wanted: Wanted) -> Iterator[
             yield from read_file_list(path, wanted)
     elif layout == "chunks":
         if local:
-            yield from chunk_files(local)
+            yield from chunk_files(local, wanted.passed_over)
         for place in remote:
-            yield from _remote_chunk_files(place)
+            yield from _remote_chunk_files(place, wanted.passed_over)
     else:
-        yield from plain_files(local)
+        yield from plain_files(local, wanted.passed_over)
         for place in remote:
             found = glob_addresses(place) if _is_pattern(place) else _below(place)
             yield from (_remote_file(file, "", "") for file in found)
@@ -139,10 +139,19 @@ def _below(root: str) -> list[RemoteFile]:
     return files
 
 
-def _remote_chunk_files(root: str) -> list[ArchiveFile]:
+def _remote_chunk_files(root: str, passed_over: dict[str, str]) -> list[ArchiveFile]:
     files = []
-    for file in walk_tree(root, lambda parts: len(parts) > 1 or bool(parse_chunk_name(parts[0]))):
-        if len(file.parts) > 1:
+
+    def keep(parts: tuple[str, ...]) -> bool:
+        if len(parts) > 1 or parse_chunk_name(parts[0]):
+            return True
+        passed_over[f"{root}/{parts[0]}"] = "a folder beside time-chunk folders"
+        return False
+
+    for file in walk_tree(root, keep):
+        if len(file.parts) == 1:
+            passed_over[file.path] = "a file beside time-chunk folders"
+        else:
             folder = file.parts[1] if len(file.parts) > 2 else ""
             remote = RemoteFile(file.path, file.size, file.stamp)
             files.append(_remote_file(remote, folder, file.parts[0]))

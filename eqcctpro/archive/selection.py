@@ -59,12 +59,15 @@ class Wanted:
         Those that were ruled out.
     refused_spans : int
         Folders and files that lie outside the time that is wanted.
+    passed_over : dict of str to str
+        Files and folders that are not looked into, and why.
     """
 
     def __init__(self, settings: InputSettings | None = None) -> None:
         self.seen: set[str] = set()
         self.unwanted: set[str] = set()
         self.refused_spans = 0
+        self.passed_over: dict[str, str] = {}
         self._start_ns, self._end_ns = -FOREVER_NS, FOREVER_NS
         self._beginnings: tuple[str, ...] = ()
         if settings is None:
