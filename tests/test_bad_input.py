@@ -168,7 +168,7 @@ class TestInput:
         other.write_text("installed in 1999")
         code, *_ = run(network)
         assert code == 0
-        assert summary()["files_ignored"] == [str(other)]
+        assert summary()["files_ignored"] == [{"file": str(other), "reason": "not miniSEED"}]
         assert summary()["plan"]["files_ignored"] == 1
 
     @not_as_root

@@ -144,7 +144,8 @@ def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[Archi
         match = layout.file.match(file.parts[-1])
         if match is None:
             if local:
-                expected = expected_miniseed(file.parts[-1]) and len(file.parts) > 1
+                name = file.parts[-1]
+                expected = "." in name and expected_miniseed(name)
                 files.append(ArchiveFile(file.path, "", "", expected))
             else:
                 wanted.passed_over[file.path] = f"its name is not one of {layout.name}"
@@ -154,7 +155,10 @@ def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[Archi
         span = day_ns - margin_ns, day_ns + DAY_NS + margin_ns
         if not wanted.span(*span) or not wanted.station(network, station):
             continue
-        files.append(_archive_file(file, match, (network, station), day_ns))
+        named = _archive_file(file, match, (network, station), day_ns)
+        # Of a neighbouring day only what it may hold of the wanted time matters.
+        named.expected = wanted.overlaps(day_ns, day_ns + DAY_NS)
+        files.append(named)
     return files
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 
+from eqcctpro.archive.compressed import decompress, is_compressed
 from eqcctpro.archive.salvage import whole_records
 from eqcctpro.archive.untidy import trace_code, with_placeholders
 from eqcctpro.codes import Code, record_code, source_bytes
@@ -120,6 +121,8 @@ def index_file(path: str | Path) -> IndexedFile:
         content = beginning if len(beginning) == status.st_size else None
         if quick is None:
             everything = Path(path).read_bytes() if content is None else content
+            if is_compressed(beginning):
+                content, everything = None, decompress(everything, path)
             channels = scan(everything, path)
         else:
             channels = (quick,)

@@ -59,8 +59,9 @@ class Plan:
 
     Attributes
     ----------
-    ignored : list of str
-        Files that are not miniSEED and do not claim to be.
+    ignored : dict of str to str
+        Files and folders that are not read, and why: what is not miniSEED and does not claim
+        to be, and what the layout does not foresee.
     skipped : dict of str to int
         What is left out by rule, by the rule: instruments that `stations` or
         `stations_at_most` do not choose or `exclude` leaves out (``"not_chosen"``), those of
@@ -74,7 +75,7 @@ class Plan:
     tasks: Tasks
     files: FileTable
     problems: list[FileProblem] = field(default_factory=list)
-    ignored: list[str] = field(default_factory=list)
+    ignored: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
 
 
@@ -139,6 +140,7 @@ def make_plan(settings: InputSettings) -> Plan:
     plan = Plan(layout, [], Tasks(TaskTable(files), range(0)), files)
     wanted = Wanted(settings)
     holdings = _index(iter_files(settings.inputs, layout, wanted), plan)
+    plan.ignored |= wanted.passed_over
     looked_at = plan.problems or plan.ignored
     if not holdings and not looked_at and wanted.refused_spans and not wanted.only_unwanted:
         raise _outside_span()
@@ -199,10 +201,10 @@ def _index(files: Iterable[ArchiveFile], plan: Plan) -> Holdings:
                 problem = FileProblem(file.path, type(indexed).__name__, str(indexed))
                 plan.problems.append(problem)
             else:
-                plan.ignored.append(file.path)
+                plan.ignored[file.path] = "not miniSEED"
             continue
         if not indexed.channels:
-            plan.ignored.append(file.path)
+            plan.ignored[file.path] = "no channel of 1 Hz or more"
             continue
         number = plan.files.append(indexed)
         for key, spans in _instruments(indexed).items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from eqcctpro.archive.compressed import decompress, is_compressed
 from eqcctpro.archive.files import ArchiveFile
 from eqcctpro.archive.index import PROBE_BYTES, IndexedFile, first_and_last, scan
 from eqcctpro.archive.remote import describe, fetch, read_part
@@ -42,7 +43,12 @@ def _index(file: ArchiveFile) -> IndexedFile | DecodeError:
             return DecodeError(f"{address} is not named as miniSEED")
         beginning = read_part(address, 0, min(PROBE_BYTES, size))
         quick = first_and_last(beginning, size, lambda start, end: read_part(address, start, end))
-        channels = (quick,) if quick is not None else scan(fetch(address), address)
+        if quick is not None:
+            return IndexedFile(address, size, stamp, (quick,))
+        content = fetch(address)
+        channels = scan(
+            decompress(content, address) if is_compressed(content) else content, address
+        )
         return IndexedFile(address, size, stamp, channels)
     except DecodeError as error:
         return error

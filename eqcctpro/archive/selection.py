@@ -90,9 +90,13 @@ class Wanted:
 
     def span(self, start_ns: int, end_ns: int) -> bool:
         """Whether a file of this half-open span may hold something."""
-        wanted = start_ns < self._end_ns and end_ns > self._start_ns
+        wanted = self.overlaps(start_ns, end_ns)
         self.refused_spans += not wanted
         return wanted
+
+    def overlaps(self, start_ns: int, end_ns: int) -> bool:
+        """Whether a half-open span and the wanted time overlap."""
+        return start_ns < self._end_ns and end_ns > self._start_ns
 
     def network(self, network: str) -> bool:
         """Whether some station of a network may be wanted."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -242,7 +243,10 @@ def summarise(
             {"file": p.path, "error": p.error, "message": p.message}
             for p in _first_of_each(plan.problems, lambda p: p.error, reasons["files_failed"])
         ],
-        "files_ignored": plan.ignored[:MOST_LISTED],
+        "files_ignored": [
+            {"file": path, "reason": reason}
+            for path, reason in islice(plan.ignored.items(), MOST_LISTED)
+        ],
         "notes": _notes(plan, told),
         "versions": package_versions(),
         "machine": {"system": platform.platform(), "python": platform.python_version()},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +90,7 @@ class RunResult:
         lines = [f"unusable file: {file['message']}" for file in summary["files_failed"]]
         if more := summary["plan"]["files_unusable"] - len(lines):
             lines.append(f"unusable file: {more} more, in {summary['paths']['log']}")
+        lines += self._ignored()
         for status in ("failed", "empty"):
             lines += [
                 f"{status}: {item['station']} {item['timechunk']}: {item['reason']}"
@@ -97,6 +99,19 @@ class RunResult:
             if more := summary["tasks"][status] - len(summary[status]):
                 lines.append(f"{status}: {more} more, in {summary['paths']['tasks']}")
         return lines
+
+    def _ignored(self) -> list[str]:
+        """A line for each reason why files or folders were not read, with an example."""
+        listed = self.summary["files_ignored"]
+        total = self.summary["plan"]["files_ignored"]
+        examples = {item["reason"]: item["file"] for item in reversed(listed)}
+        counts = Counter(item["reason"] for item in listed)
+        at_least = "at least " if total > len(listed) else ""
+        return [
+            f"not read: {examples[reason]}: {reason}"
+            + (f" ({at_least}{count} such)" if count > 1 else "")
+            for reason, count in counts.items()
+        ]
 
     @property
     def exit_code(self) -> int:

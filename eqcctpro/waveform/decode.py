@@ -12,6 +12,7 @@ from pathlib import Path
 from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 from pymseed.logging import clear_error_messages, get_error_messages
 
+from eqcctpro.archive.compressed import decompress, is_compressed
 from eqcctpro.archive.index import LOWEST_RATE_HZ
 from eqcctpro.archive.salvage import control_bytes, incomplete_bytes, whole_records
 from eqcctpro.archive.untidy import trace_code, with_placeholders
@@ -83,6 +84,8 @@ def decode_records(
     """
     if not content:
         raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
+    if is_compressed(content):
+        content = decompress(content, path)
     warnings: list[str] = []
     content, names = with_placeholders(content)
     span = (_time_text(start_ns), _time_text(end_ns))
