@@ -25,6 +25,7 @@ __all__ = [
     "ChannelExtent",
     "IndexedFile",
     "first_and_last",
+    "hidden_codes",
     "index_file",
     "joined_spans",
     "scan",
@@ -183,6 +184,25 @@ def first_and_last(
         return ChannelExtent(record_code(beginning), start, tail_start + max(span, 0))
     except (MiniSEEDError, ValueError):
         return None
+
+
+def hidden_codes(content: bytes, codes: Iterable[Code]) -> list[str]:
+    """Instruments that the ends of a file do not show, and which are therefore not planned.
+
+    Parameters
+    ----------
+    content : bytes
+        Of the file.
+    codes : iterable of Code
+        Channels that were decoded from it.
+    """
+    shown = first_and_last(
+        content[:PROBE_BYTES], len(content), lambda start, end: content[start:end]
+    )
+    if shown is None:
+        return []  # every record was looked at
+    names = {".".join((*code[:3], code[3][:-1])) for code in codes}
+    return sorted(names - {".".join((*shown.code[:3], shown.code[3][:-1]))})
 
 
 def _headers_at_ends(beginning: bytes, end: bytes, size: int, length: int) -> list[bytes]:

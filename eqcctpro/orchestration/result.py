@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from eqcctpro.orchestration.outputs import RunTables
+from eqcctpro.waveform.decode import NOT_PICKED
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,7 +99,8 @@ class RunResult:
             ]
             if more := summary["tasks"][status] - len(summary[status]):
                 lines.append(f"{status}: {more} more, in {summary['paths']['tasks']}")
-        return lines
+        notes = [note for item in summary["notes"] for note in item["notes"]]
+        return lines + [note for note in dict.fromkeys(notes) if note.startswith(NOT_PICKED)]
 
     def _ignored(self) -> list[str]:
         """A line for each reason why files or folders were not read, with an example."""

@@ -13,7 +13,7 @@ from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 from pymseed.logging import clear_error_messages, get_error_messages
 
 from eqcctpro.archive.compressed import decompress, is_compressed
-from eqcctpro.archive.index import LOWEST_RATE_HZ
+from eqcctpro.archive.index import LOWEST_RATE_HZ, hidden_codes
 from eqcctpro.archive.salvage import control_bytes, incomplete_bytes, whole_records
 from eqcctpro.archive.untidy import trace_code, with_placeholders
 from eqcctpro.codes import Code
@@ -21,7 +21,11 @@ from eqcctpro.errors import DecodeError
 from eqcctpro.times import NS_PER_S, format_utc
 from eqcctpro.waveform.segments import ChannelCode, Segment
 
-__all__ = ["DecodedFile", "decode_file", "decode_records"]
+__all__ = ["NOT_PICKED", "DecodedFile", "decode_file", "decode_records"]
+
+
+#: Notes that begin with this are on data that nobody picks; they are shown on a terminal.
+NOT_PICKED = "not picked: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +108,27 @@ def decode_records(
     segments = _collect(
         traces, names, path, warnings, _record_starts(content, names) if cut else {}
     )
+    if len(segments) > 1:
+        warnings += _hidden(content, path, segments)
     if not segments and not warnings and not cut:
         raise DecodeError(
             f"{path} holds no miniSEED record", hint="only miniSEED 2 and 3 can be picked"
         )
     return DecodedFile(segments, warnings)
+
+
+def _hidden(content: bytes, path: str | Path, segments: list[Segment]) -> list[str]:
+    """A sentence on instruments of which the plan does not know, as they lie in between others."""
+    codes = {(c.network, c.station, c.location, c.channel) for c in (s.code for s in segments)}
+    if len({(*code[:3], code[3][:-1]) for code in codes}) == 1:
+        return []
+    names = hidden_codes(content, codes)
+    if not names:
+        return []
+    return [
+        f"{NOT_PICKED}{', '.join(names)} in {path}, whose first and last records are of another "
+        "instrument; sort its records by channel, or cut it"
+    ]
 
 
 def _read(path: str | Path) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from field_records import START_NS, in_time_order, noise, records_of, write
@@ -80,3 +81,18 @@ def test_tidy_files_are_not_scanned(
     monkeypatch.setattr(index, "scan", lambda *args: scanned.append(args) or scan(*args))
     assert held(path) == {"XX.AAA.00.HHZ": (0, 7199.99)}
     assert version == 3 or not scanned
+
+
+def test_what_the_ends_of_a_file_hide_is_said(
+    tmp_path: Path, imported_model: str, pick: Any
+) -> None:
+    one = [channel(f"XX.AAA.00.HH{c}", 900, seed=n) for n, c in enumerate("ZNE")]
+    few = channel("XX.BBB.00.HHZ", 20, seed=7, after=100)
+    half = len(one[0]) // 2
+    write(tmp_path / "in" / "z", one[0][:half] + few + one[0][half:])
+    for name, records in zip("ne", one[1:], strict=True):
+        write(tmp_path / "in" / name, records)
+    assert "XX.BBB.00.HHZ" not in held(tmp_path / "in" / "z")  # or the test needs another file
+    result = pick(tmp_path / "in", model=imported_model)
+    (line,) = result.problems
+    assert line.startswith("not picked: XX.BBB.00.HH in ")
