@@ -91,7 +91,8 @@ def decode_records(
     if is_compressed(content):
         content = decompress(content, path)
     warnings: list[str] = []
-    content, names = with_placeholders(content)
+    original = content
+    content, names = with_placeholders(original)
     span = (_time_text(start_ns), _time_text(end_ns))
     traces, lost, details = _unpack(content, span)
     if lost == len(content):
@@ -109,7 +110,7 @@ def decode_records(
         traces, names, path, warnings, _record_starts(content, names) if cut else {}
     )
     if len(segments) > 1:
-        warnings += _hidden(content, path, segments)
+        warnings += _hidden(original, path, segments)
     if not segments and not warnings and not cut:
         raise DecodeError(
             f"{path} holds no miniSEED record", hint="only miniSEED 2 and 3 can be picked"
