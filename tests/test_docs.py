@@ -25,6 +25,7 @@ from doc_blocks import (
     Session,
     blocks_of,
     indented_code,
+    lines_not_said,
     shell_environment,
 )
 from doc_folder import make_network, write_sds, write_trials
@@ -194,6 +195,24 @@ def test_block_is_not_run(block: Block) -> None:
     reason = block.marks["not run"]
     assert len(reason) > 8, f"{block.where} does not say why it is not run"
     pytest.skip(reason)
+
+
+@pytest.mark.parametrize(
+    ("shown", "exact", "missing"),
+    [
+        ("34 picks (18 P)", True, []),
+        ("34 picks (16 P)", True, ["34 picks (16 P)"]),
+        ("34 picks (16 P)", False, []),
+        ("34 picks ...\nout/a.csv", True, []),
+        ("34 picks ...\nout/b.csv", True, ["out/b.csv"]),
+        ("34 picks ...\nout/b.csv", False, []),
+        ("picks", True, ["picks"]),
+        ("picks", False, []),
+    ],
+)
+def test_what_is_shown_is_compared(shown: str, exact: bool, missing: list[str]) -> None:
+    said = "reading\n34  picks (18 P)\nout/a.csv\nout/b.csv\n"
+    assert lines_not_said(shown, said, exact=exact) == missing
 
 
 def test_few_blocks_are_not_run() -> None:

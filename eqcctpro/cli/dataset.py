@@ -76,7 +76,8 @@ def synthesize(
             f"{stations} stations, {manifest['earthquakes']} earthquakes, "
             f"{manifest['arrivals']} arrivals" + (f", {lost} more not recorded" if lost else "")
         )
-        for name in ("waveforms", "arrivals.csv", "stations.xml", "events.xml", "manifest.json"):
+        tables = ("arrivals.csv", "stations.csv", "stations.xml", "events.xml", "manifest.json")
+        for name in ("waveforms", *tables):
             typer.echo(str(output / name))
 
 

@@ -135,7 +135,8 @@ class Session:
         elif "file" in block.marks:
             (self.folder / block.marks["file"]).write_text(block.text, encoding="utf-8")
         elif "output" in block.marks:
-            missing = lines_not_said(block.text, self.said)
+            exact = block.marks["output"] == "exact"
+            missing = lines_not_said(block.text, self.said, exact=exact)
             assert not missing, f"{block.where}: not said: {missing}\n--- said:\n{self.said}"
 
     def _shell(self, block: Block) -> None:
@@ -175,11 +176,14 @@ class Session:
         assert done.returncode == 0, f"{block.where} ended with {done.returncode}:\n{done.stderr}"
 
 
-def lines_not_said(expected: str, said: str) -> list[str]:
+def lines_not_said(expected: str, said: str, *, exact: bool = False) -> list[str]:
     """Lines of an example that were not said, in their order.
 
-    Any number stands for any other, any space for any other, and ``...`` for anything.
+    Any space stands for any other, and ``...`` for anything.  Any number stands for any other,
+    unless they are `exact`; then lines are whole lines, and one follows right after the other.
     """
+    if exact:
+        return _lines_not_shown(expected, said)
     missing, start = [], 0
     for line in filter(str.strip, expected.splitlines()):
         pattern = re.escape(line.strip())
@@ -192,6 +196,28 @@ def lines_not_said(expected: str, said: str) -> list[str]:
         else:
             start = found.end()
     return missing
+
+
+def _lines_not_shown(expected: str, said: str) -> list[str]:
+    shown = [line.strip() for line in said.splitlines() if line.strip()]
+    wanted = [line.strip() for line in expected.splitlines() if line.strip()]
+    patterns = [_pattern(line) for line in wanted]
+    missing = wanted
+    for start in range(len(shown)):
+        there = shown[start : start + len(wanted)]
+        there += [""] * (len(wanted) - len(there))
+        left = [
+            line
+            for line, pattern, other in zip(wanted, patterns, there, strict=True)
+            if pattern.fullmatch(other) is None
+        ]
+        missing = min(missing, left, key=len)
+    return missing
+
+
+def _pattern(line: str) -> re.Pattern[str]:
+    text = re.escape(line).replace(re.escape("..."), ".*")
+    return re.compile(re.sub(r"(?:\\ )+", r"\\s+", text))
 
 
 def shell_environment(programs: Path) -> dict[str, str]:
