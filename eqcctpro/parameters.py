@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.notices import without_effect
 
-__all__ = ["check_times", "device_of", "model_fields", "model_name", "require"]
+__all__ = [
+    "check_times",
+    "device_of",
+    "known_parameters",
+    "model_fields",
+    "model_name",
+    "require",
+]
 
 _OF_EQCCT = ("p_model_filepath", "s_model_filepath")
 _OF_SEISBENCH = ("seisbench_parent_model", "seisbench_child_model")
@@ -115,3 +123,34 @@ def require(given: Mapping[str, Any], *names: str) -> None:
     missing = [name for name in names if given[name] is None]
     if missing:
         raise SettingsError(f"{', '.join(missing)} must be given")
+
+
+def known_parameters(
+    kind: Callable[..., Any], others: dict[str, Any], historical: Collection[str] = ()
+) -> dict[str, Any]:
+    """Further keyword arguments, if they are parameters.
+
+    Parameters
+    ----------
+    kind : callable
+        What takes them.
+    others : dict
+    historical : collection of str
+        Names of earlier releases, which are parameters too.
+
+    Raises
+    ------
+    SettingsError
+        One is unknown.
+    """
+    from difflib import get_close_matches
+
+    known = [name for name in signature(kind).parameters if name != "self"]
+    for name in others:
+        if name not in known and name not in historical:
+            close = get_close_matches(name, known, n=1)
+            raise SettingsError(
+                f"there is no parameter {name}",
+                hint=f"did you mean {close[0]}?" if close else f"see {kind.__name__}",
+            )
+    return others

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eqcctpro.api import RunEQCCTPro
 from eqcctpro.errors import SettingsError
 from eqcctpro.notices import one_warning, warn_user, without_effect
+from eqcctpro.parameters import known_parameters
 
 if TYPE_CHECKING:
     from eqcctpro.times import Time
@@ -78,7 +78,7 @@ class EQCCTMSeedRunner(RunEQCCTPro):
         **others: Any,
     ) -> None:
         given = {k: v for k, v in locals().items() if k not in {"self", "others", "__class__"}}
-        given |= _known(others)
+        given |= known_parameters(RunEQCCTPro, others)
         _rename(
             given, "number_of_concurrent_predictions", "number_of_concurrent_station_predictions"
         )
@@ -91,21 +91,6 @@ class EQCCTMSeedRunner(RunEQCCTPro):
             if pool is not None and not use_gpu:
                 without_effect(f"set_vram_mb={pool}", "this run uses no GPU")
             super().__init__(**{name: value for name, value in given.items() if value is not None})
-
-
-def _known(others: dict[str, Any]) -> dict[str, Any]:
-    """Further parameters, if `RunEQCCTPro` has them."""
-    from difflib import get_close_matches
-
-    known = signature(RunEQCCTPro).parameters
-    for name in others:
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            raise SettingsError(
-                f"EQCCTMSeedRunner: there is no parameter {name}",
-                hint=f"did you mean {close[0]}?" if close else "see RunEQCCTPro",
-            )
-    return others
 
 
 def _rename(given: dict[str, Any], old: str, new: str) -> None:

@@ -213,6 +213,24 @@ class TestPlan:
             absent.evaluate(quiet=True)
         assert not (settings["csv_dir"] / "cpu_test_results.csv").exists()
 
+    def test_names_of_earlier_releases(self, settings: dict[str, Any]) -> None:
+        del settings["eval_mode"], settings["runtimes"]
+        old = {"mode": "gpu", "set_vram_mb": 24750, "used_cpu_test_step_size": 1}
+        with pytest.warns(DeprecationWarning) as caught:
+            config = EvaluateSystem(**settings, **old, selected_gpus=[0]).config
+        assert [str(one.message) for one in caught] == [
+            "mode is now eval_mode",
+            "set_vram_mb is now max_vram_mb",
+            "used_cpu_test_step_size is now cpu_test_step_size",
+        ]
+        assert (config.eval_mode, config.pick.max_vram_mb) == ("gpu", 24750)
+        with pytest.raises(SettingsError, match="no parameter moed"):
+            EvaluateSystem(**settings, moed="cpu")
+        with pytest.raises(SettingsError, match="mode and eval_mode are the same parameter"):
+            EvaluateSystem("cpu", **settings, mode="gpu")
+        with pytest.raises(SettingsError, match="eval_mode must be given"):
+            EvaluateSystem(**settings)
+
     def test_one_folder_serves_as_both(self, settings: dict[str, Any]) -> None:
         del settings["output_dir"]
         assert EvaluateSystem(**settings).config.pick.output == settings["csv_dir"]

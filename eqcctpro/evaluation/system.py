@@ -12,8 +12,14 @@ from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
 from eqcctpro.evaluation.grid import published_station_counts
 from eqcctpro.evaluation.settings import EvaluationConfig
-from eqcctpro.notices import one_warning, without_effect
-from eqcctpro.parameters import check_times, device_of, model_fields
+from eqcctpro.notices import one_warning, warn_user, without_effect
+from eqcctpro.parameters import (
+    check_times,
+    device_of,
+    known_parameters,
+    model_fields,
+    require,
+)
 from eqcctpro.resources.hardware import available_cores, require_cores
 
 if TYPE_CHECKING:
@@ -26,6 +32,13 @@ PathLike = str | Path
 
 # EQCCTPro's largest number of stations, where none is given.
 _MOST_STATIONS = 100
+
+# Names of parameters before 0.7, and what they are called now.
+_HISTORICAL = {
+    "mode": "eval_mode",
+    "set_vram_mb": "max_vram_mb",
+    "used_cpu_test_step_size": "cpu_test_step_size",
+}
 
 # Parameters of trials on Ray.
 _OF_RAY = (
@@ -110,6 +123,9 @@ class EvaluateSystem:
         As in `eqcctpro.RunEQCCTPro`.
     ignore_cpu_ram_cap, bandpass, model_arguments
         As in `eqcctpro.RunEQCCTPro`.
+    **historical
+        ``mode``, ``set_vram_mb`` and ``used_cpu_test_step_size``: names of `eval_mode`,
+        `max_vram_mb` and `cpu_test_step_size` before EQCCTPro 0.7, deprecated.
 
     Attributes
     ----------
@@ -133,8 +149,8 @@ class EvaluateSystem:
 
     def __init__(
         self,
-        eval_mode: str,
-        input_dir: PathLike,
+        eval_mode: str | None = None,
+        input_dir: PathLike | None = None,
         output_dir: PathLike | None = None,
         log_filepath: PathLike | None = None,
         csv_dir: PathLike | None = None,
@@ -187,14 +203,16 @@ class EvaluateSystem:
         exact_resume_match: bool = True,
         bandpass: tuple[float, float] | str | None = None,
         model_arguments: Mapping[str, Any] | None = None,
+        **historical: Any,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name != "self"}
+        given = {k: v for k, v in locals().items() if k not in {"self", "historical"}}
         with one_warning():
+            _take_historical(given, historical)
             _check(given)
             pick = _picked(given)
             self.config = EvaluationConfig.checked(
                 pick=pick,
-                eval_mode=eval_mode.lower(),
+                eval_mode=given["eval_mode"],
                 csv_dir=csv_dir or output_dir,
                 **_axes(given, pick),
                 runtimes=runtimes,
@@ -259,8 +277,21 @@ def _to_stderr(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _check(given: Mapping[str, Any]) -> None:
-    if str(given["eval_mode"]).lower() not in {"cpu", "gpu"}:
+def _take_historical(given: dict[str, Any], historical: dict[str, Any]) -> None:
+    """Take parameters under the names of releases before 0.7, with a warning."""
+    known_parameters(EvaluateSystem, historical, _HISTORICAL)
+    for old, value in historical.items():
+        new = _HISTORICAL[old]
+        if given[new] != signature(EvaluateSystem).parameters[new].default:
+            raise SettingsError(f"{old} and {new} are the same parameter: give one of them")
+        given[new] = value
+        warn_user(f"{old} is now {new}", DeprecationWarning)
+
+
+def _check(given: dict[str, Any]) -> None:
+    require(given, "eval_mode", "input_dir")
+    given["eval_mode"] = str(given["eval_mode"]).lower()
+    if given["eval_mode"] not in {"cpu", "gpu"}:
         raise SettingsError(f"eval_mode: {given['eval_mode']!r} is not known", hint="cpu or gpu")
     if given["output_dir"] is None and given["csv_dir"] is None:
         raise SettingsError(
@@ -302,7 +333,7 @@ def _picked(given: Mapping[str, Any]) -> PickConfig:
         mode="modelactor",
         # An axis; here it says whether `inter_threads` has an effect in any trial.
         runtime="tensorflow" if "tensorflow" in given["runtimes"] else "auto",
-        device=device_of(given["eval_mode"].lower() == "gpu", given["selected_gpus"]),
+        device=device_of(given["eval_mode"] == "gpu", given["selected_gpus"]),
         threads=given["intra_threads"],
         inter_threads=None if given["inter_threads"] == 1 else given["inter_threads"],
         cpu_ids=tuple(available_cores() if cores is None else cores),
