@@ -18,6 +18,7 @@ The public API::
     EQCCTProError and its kinds, in eqcctpro.errors
     SettingsWarning
                   a Python warning: settings that have no effect in this run
+    WorkerWarning a Python warning: a run waits for Ray, or has fewer workers than asked for
     EQCCTMSeedRunner
                   RunEQCCTPro under its name of 2025, deprecated
 """
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
         OptimalGPUConfigurationFinder,
     )
     from eqcctpro.evaluation.system import EvaluateSystem
-    from eqcctpro.notices import SettingsWarning
+    from eqcctpro.notices import SettingsWarning, WorkerWarning
     from eqcctpro.orchestration.result import RunResult
     from eqcctpro.orchestration.run import run_picking
     from eqcctpro.orchestration.session import PickSession
@@ -57,6 +58,7 @@ __all__ = [
     "RunEQCCTPro",
     "RunResult",
     "SettingsWarning",
+    "WorkerWarning",
     "__version__",
     "plot_station",
     "read_picks",
@@ -78,6 +80,7 @@ _HOMES = {
     "RunResult": "eqcctpro.orchestration.result",
     "PickSession": "eqcctpro.orchestration.session",
     "SettingsWarning": "eqcctpro.notices",
+    "WorkerWarning": "eqcctpro.notices",
     "plot_station": "eqcctpro.analysis.station_plot",
     "read_picks": "eqcctpro.picks.reading",
     "run_picking": "eqcctpro.orchestration.run",

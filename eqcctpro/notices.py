@@ -13,7 +13,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from types import FrameType
 
-__all__ = ["SettingsWarning", "gathered", "one_warning", "warn_user", "without_effect"]
+__all__ = [
+    "SettingsWarning",
+    "WorkerWarning",
+    "gathered",
+    "one_warning",
+    "warn_user",
+    "without_effect",
+]
 
 #: Modules between a user's line and a warning.
 _NOT_THE_USERS = ("eqcctpro", "pydantic", "contextlib")
@@ -23,6 +30,10 @@ _notes: ContextVar[list[str] | None] = ContextVar("eqcctpro_notes", default=None
 
 class SettingsWarning(UserWarning):
     """Settings that were accepted and have no effect in this run, with the reasons."""
+
+
+class WorkerWarning(UserWarning):
+    """A run waits for Ray, or goes on with fewer workers than were asked for."""
 
 
 def without_effect(setting: str, reason: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 from eqcctpro.errors import EQCCTProError
-from eqcctpro.notices import SettingsWarning
+from eqcctpro.notices import SettingsWarning, WorkerWarning
 
 __all__ = ["INTERRUPTED", "reporting"]
 
@@ -48,11 +48,12 @@ def _shown_warnings(warn: bool) -> Iterator[None]:
         usual = warnings.showwarning
 
         def show(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
-            if issubclass(category, SettingsWarning):
+            if issubclass(category, (SettingsWarning, WorkerWarning)):
                 typer.echo(f"warning: {message}", err=True)
             else:
                 usual(message, category, *rest, **named)
 
         warnings.showwarning = show
-        warnings.simplefilter("always" if warn else "ignore", SettingsWarning)
+        for kind in (SettingsWarning, WorkerWarning):
+            warnings.simplefilter("always" if warn else "ignore", kind)
         yield

@@ -1,1 +1,5 @@
 """What a picker is, and where its weights come from."""
+
+from eqcctpro.models.cache import prepare_seisbench_import
+
+prepare_seisbench_import()

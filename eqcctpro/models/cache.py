@@ -11,7 +11,7 @@ import os
 import tempfile
 from pathlib import Path
 
-__all__ = ["cache_folder", "write_atomically"]
+__all__ = ["cache_folder", "prepare_seisbench_import", "write_atomically"]
 
 _log = logging.getLogger("eqcctpro")
 
@@ -47,6 +47,23 @@ def cache_folder(name: str) -> Path:
             reason = error.strerror or error
             _log.warning("cache %s cannot be written (%s); using %s", folder, reason, fallback)
         return fallback
+
+
+def prepare_seisbench_import() -> None:
+    """Name another folder to SeisBench where it would fail to create ``~/.seisbench``.
+
+    It creates it on import, also if nothing is to be kept there.
+    """
+    variable = "SEISBENCH_CACHE_ROOT"
+    if os.environ.get(variable):
+        return
+    try:
+        home = Path.home()
+    except RuntimeError:  # no home is known
+        home = Path("/nowhere")
+    if (home / ".seisbench").is_dir() or (home.is_dir() and os.access(home, os.W_OK | os.X_OK)):
+        return
+    os.environ[variable] = str(cache_folder("seisbench"))
 
 
 def _preferred_root() -> Path:

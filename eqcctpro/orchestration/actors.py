@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,7 +10,9 @@ from typing import Any
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import WorkerError
-from eqcctpro.orchestration.dispatch import first_line, wait_for_some, worker_failure
+from eqcctpro.orchestration.cluster import shares_ray
+from eqcctpro.orchestration.dispatch import first_line, worker_failure
+from eqcctpro.orchestration.foreign_ray import Waiting, free_text, is_pending
 from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import PickWorker, WorkerSpec
@@ -24,8 +25,8 @@ logger = logging.getLogger("eqcctpro")
 # Actors that die one after the other while they load, before their place stays empty.
 MOST_STARTS = 3
 
-# On a cluster whose cores others use, an actor may wait for one: how long it is waited for
-# once another is ready, and how often that is looked at.
+# Where others use Ray, too, an actor may wait for a core: how long it is waited for since the
+# last one became ready, and how often that is looked at.
 PATIENCE_SECONDS = 120.0
 GLANCE_SECONDS = 5.0
 
@@ -114,19 +115,19 @@ class Actors:
     def await_ready(self) -> float:
         """Wait until all models are loaded; returns the mean seconds that it took them.
 
-        Actors that get no core of a busy cluster are not waited for, once others are ready.
+        Actors that Ray does not start in time are not waited for, once others are.
 
         Raises
         ------
         WorkerError
-            An actor died.
+            An actor died, or none was started in time.
         EQCCTProError
             What the model raised.
         """
         seconds: list[float] = []
-        deadline = None
+        waiting, notice = Waiting(), Waiting()
         while self.loading:
-            self._wait(deadline)
+            self._ray.wait(list(self.loading), num_returns=1, timeout=GLANCE_SECONDS)
             for reference in self._loaded_now():
                 slot = self.loading[reference]
                 died = self.outcome(slot, reference)
@@ -135,19 +136,47 @@ class Actors:
                 else:
                     seconds.append(died)
                     self.loaded(reference)
-            if self.ready and deadline is None and self._placement.homes:
-                deadline = time.monotonic() + PATIENCE_SECONDS
-            if deadline is not None and time.monotonic() > deadline:
-                self._give_up_waiting()
+                waiting = Waiting()
+            if notice.is_due() and self.loading:
+                self._say_waiting(notice)
+            if waiting.seconds > PATIENCE_SECONDS:
+                self._after_waiting()
         logger.info("%d actors ready, slowest load %.2f s", len(seconds), max(seconds))
         return float(sum(seconds) / len(seconds))
 
-    def _wait(self, deadline: float | None) -> None:
-        """Until a model is loaded; for some seconds at most where there is a deadline."""
-        if deadline is None:
-            wait_for_some(self._ray, list(self.loading))
+    def _pending(self) -> list[int]:
+        """Slots of actors that Ray has not started yet; those of others load their model."""
+        return [slot for slot in self.loading.values() if is_pending(self._handles[slot])]
+
+    def _say_waiting(self, notice: Waiting) -> None:
+        if pending := self._pending():
+            notice.say(
+                f"{len(pending)} of {len(self)} workers wait for Ray to start them: "
+                f"it has {free_text(self._ray)}"
+            )
         else:
-            self._ray.wait(list(self.loading), num_returns=1, timeout=GLANCE_SECONDS)
+            notice.say(
+                f"{len(self.loading)} of {len(self)} workers have been loading the model for "
+                f"{notice.seconds:.0f} s"
+            )
+
+    def _after_waiting(self) -> None:
+        """Nothing has become ready for long: go on without those that Ray does not start."""
+        if not any(node["Alive"] for node in self._ray.nodes()):
+            raise WorkerError("Ray has lost its last node: its raylet died")
+        pending = self._pending()
+        if not pending or (shares_ray() and not self._placement.homes):
+            return  # another run of this process has the cores, and gives them back
+        if len(pending) < len(self):
+            self._give_up_waiting(pending)
+            return
+        free = free_text(self._ray)
+        self.close()
+        raise WorkerError(
+            f"Ray started none of {len(pending)} workers in {PATIENCE_SECONDS:.0f} s: "
+            f"it has {free}",
+            hint="end what else uses it, or use mode='local'",
+        )
 
     def _loaded_now(self) -> Sequence[Any]:
         references = list(self.loading)
@@ -167,19 +196,18 @@ class Actors:
             f"a model actor died{where} while it was loaded: {error}", hint="try --mode local"
         ) from error
 
-    def _give_up_waiting(self) -> None:
+    def _give_up_waiting(self, pending: Sequence[int]) -> None:
         """Go on without actors that have not started."""
-        waiting = list(self.loading.values())
-        names = sorted({self._homes.name(slot) for slot in waiting})
+        names = sorted({self._homes.name(slot) for slot in pending})
         logger.warning(
             "%d of %d workers did not start in %.0f s and are left out (%s): "
             "others may use the cores of their nodes",
-            len(waiting),
+            len(pending),
             len(self),
             PATIENCE_SECONDS,
             ", ".join(names),
         )
-        for slot in waiting:
+        for slot in pending:
             self.leave(slot)
 
     def send(

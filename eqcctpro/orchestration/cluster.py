@@ -1,4 +1,9 @@
-"""Starting, joining and leaving Ray."""
+"""Starting, joining and leaving Ray.
+
+A process has one connection to Ray.  Runs in several threads share it: the first one that needs
+Ray connects, and the last one to finish disconnects.  A Ray to which the program that calls has
+connected itself is used as it is, and left running.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +11,18 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from eqcctpro.errors import WorkerError
 from eqcctpro.orchestration.private_ray import private_ray
+from eqcctpro.orchestration.ray_folders import ray_folder, writable_token
 
-__all__ = ["ray_session"]
+__all__ = ["is_own_ray", "ray_session", "shares_ray"]
 
 # Bundles and pick tables are small: the smallest store that Ray accepts with some room.
 OBJECT_STORE_BYTES = 256 * 2**20
@@ -28,6 +36,57 @@ _ENVIRONMENT = {
 }
 
 
+@dataclass(frozen=True)
+class _Wanted:
+    """What a run wants of Ray; see `ray_session`."""
+
+    address: str | None
+    cpus: int
+    gpu_ids: tuple[int, ...]
+    temp_dir: Path | None
+
+
+@dataclass
+class _Connection:
+    """The connection of this process.
+
+    Attributes
+    ----------
+    lock : Lock
+        Held while it is opened or closed.
+    users : int
+        Runs that use it now.
+    opened : _Wanted or None
+        What it was opened for; None where it is not open, or somebody else's.
+    session : str
+        Ray's name for what was opened.
+    process : int
+        The process that has used Ray.
+    stack : ExitStack
+        What is undone at the end.
+    """
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    users: int = 0
+    opened: _Wanted | None = None
+    session: str = ""
+    process: int | None = None
+    stack: ExitStack = field(default_factory=ExitStack)
+
+
+_connection = _Connection()
+
+
+def is_own_ray() -> bool:
+    """Whether the Ray of this process was started by a run of its own, on this machine."""
+    return _connection.opened is not None and _connection.opened.address is None
+
+
+def shares_ray() -> bool:
+    """Whether other runs of this process use Ray, too."""
+    return _connection.users > 1
+
+
 @contextmanager
 def ray_session(
     *,
@@ -37,7 +96,9 @@ def ray_session(
     temp_dir: Path | None,
     sheltered: bool = False,
 ) -> Iterator[Any]:
-    """The `ray` module, connected; disconnected at the end only if this call connected.
+    """The `ray` module, connected; the last session that is left disconnects.
+
+    A Ray to which this process was connected before all sessions stays.
 
     Parameters
     ----------
@@ -55,9 +116,13 @@ def ray_session(
 
     Raises
     ------
+    SettingsError
+        The folder cannot be used.
     WorkerError
-        Ray is not installed, cannot start, or the cluster does not answer.
+        Ray is not installed, cannot start, or the cluster does not answer; this process has
+        a Ray that is not the one that is wanted, or was forked from one that had used Ray.
     """
+    wanted = _Wanted(address, cpus, tuple(gpu_ids), temp_dir)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -67,51 +132,221 @@ def ray_session(
             "the modes modelactor and ripper need Ray, which is not installed",
             hint="pip install ray, or use --mode local",
         ) from error
-    if ray.is_initialized():
-        yield ray
-        return
-    with _sigterm_blocked() if sheltered else nullcontext():
-        _connect(ray, address=address, cpus=cpus, gpu_ids=gpu_ids, temp_dir=temp_dir)
+    _enter(ray, wanted, sheltered=sheltered)
     try:
         yield ray
     finally:
-        ray.shutdown()
+        _leave(ray)
 
 
-def _connect(
-    ray: Any, *, address: str | None, cpus: int, gpu_ids: Sequence[int], temp_dir: Path | None
-) -> None:
-    # Ray says on every start that its token authentication is on, which needs no saying.
+def _enter(ray: Any, wanted: _Wanted, *, sheltered: bool) -> None:
+    """Connect, or share the connection that is there."""
+    connection = _connection
+    _refuse_fork(ray)
+    with connection.lock:
+        connection.process = os.getpid()
+        if connection.opened is not None and _session_name(ray) != connection.session:
+            connection.opened = None  # somebody has shut down what was opened here
+            connection.stack.close()
+        if not ray.is_initialized():
+            with _sigterm_blocked() if sheltered else nullcontext(), ExitStack() as stack:
+                _connect(ray, wanted, stack)
+                connection.stack = stack.pop_all()
+            connection.opened, connection.session = wanted, _session_name(ray)
+        elif connection.opened is not None:
+            _require_alike(connection.opened, wanted)
+        else:
+            _require_same_ray(ray, wanted)
+        connection.users += 1
+
+
+def _leave(ray: Any) -> None:
+    connection = _connection
+    with connection.lock:
+        connection.users -= 1
+        if connection.users or connection.opened is None:
+            return
+        connection.opened = None
+        try:
+            if _session_name(ray) == connection.session:
+                ray.shutdown()
+        finally:
+            connection.stack.close()
+
+
+def _session_name(ray: Any) -> str:
+    """Ray's name for what this process is connected to; empty if it is not."""
+    if not ray.is_initialized():
+        return ""
+    node = getattr(ray._private.worker, "_global_node", None)
+    return str(getattr(node, "session_name", "connected"))
+
+
+def _refuse_fork(ray: Any) -> None:
+    """Refuse a process that was forked after Ray had been used: Ray's threads are not in it.
+
+    Raises
+    ------
+    WorkerError
+    """
+    worker = ray._private.worker.global_worker
+    listener = getattr(worker, "listener_thread", None)
+    without_threads = ray.is_initialized() and listener is not None and not listener.is_alive()
+    if without_threads or _connection.process not in (None, os.getpid()):
+        raise WorkerError(
+            "this process was forked from one that had used Ray, and Ray does not work in it",
+            hint="start processes with multiprocessing.get_context('spawn'), or use mode='local'",
+        )
+
+
+def _require_alike(opened: _Wanted, wanted: _Wanted) -> None:
+    """Refuse a run that cannot share what another run of this process has opened.
+
+    Raises
+    ------
+    WorkerError
+    """
+    other = "another run of this process"
+    hint = "one after the other they work, or in processes of their own"
+    if opened.address != wanted.address:
+        there = f"the Ray cluster at {opened.address}" if opened.address else "a Ray of its own"
+        raise WorkerError(
+            f"address={wanted.address!r}: {other} uses {there}, and a process has one Ray",
+            hint=hint,
+        )
+    if wanted.temp_dir is not None and wanted.temp_dir != opened.temp_dir:
+        raise WorkerError(
+            f"tmp_dir={str(wanted.temp_dir)!r}: {other} has started Ray in "
+            f"{opened.temp_dir or 'the usual folder'}",
+            hint=hint + ", or leave tmp_dir out",
+        )
+    if wanted.address is None and wanted.gpu_ids and wanted.gpu_ids != opened.gpu_ids:
+        raise WorkerError(
+            f"GPUs {list(wanted.gpu_ids)}: {other} has started Ray with "
+            f"GPUs {list(opened.gpu_ids) or 'none'}",
+            hint=hint,
+        )
+
+
+def _require_same_ray(ray: Any, wanted: _Wanted) -> None:
+    """Refuse a run that asks for another Ray than the one that the program has.
+
+    Raises
+    ------
+    WorkerError
+    """
+    there = "this process is already connected to Ray"
+    hint = "call ray.shutdown() before the run, or leave {} out"
+    if wanted.address is not None and not _is_at(ray, wanted.address):
+        raise WorkerError(
+            f"address={wanted.address!r}: {there}, at {_gcs_address(ray)}",
+            hint=hint.format("address"),
+        )
+    if wanted.temp_dir is not None:
+        node = getattr(ray._private.worker, "_global_node", None)
+        used = Path(node.get_temp_dir_path()) if node is not None else Path()
+        if used.resolve() != wanted.temp_dir.resolve():
+            raise WorkerError(
+                f"tmp_dir={str(wanted.temp_dir)!r}: {there}, with the folder {used}",
+                hint=hint.format("tmp_dir"),
+            )
+
+
+def _gcs_address(ray: Any) -> str:
+    return str(ray.get_runtime_context().gcs_address)
+
+
+def _is_at(ray: Any, address: str) -> bool:
+    """Whether this process is connected to the cluster at an address."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return address == "auto"  # the one that is there
+    its_host, _, its_port = _gcs_address(ray).rpartition(":")
+    if port != its_port:
+        return False
+    try:
+        named = {info[4][0] for info in socket.getaddrinfo(host.strip("[]"), None)}
+    except OSError:
+        return False
+    return its_host in named or (named <= {"127.0.0.1", "::1"} and _is_here(its_host))
+
+
+def _is_here(host: str) -> bool:
+    """Whether an IP address is one of this machine."""
+    try:
+        with socket.socket() as probe:
+            probe.bind((host, 0))
+    except OSError:
+        return False
+    return True
+
+
+def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
+    """Join or start Ray; what is to be undone at the end is left on the stack."""
+    # Ray says on every start that its token authentication is on, and in threads that SIGTERM
+    # is not its own, which needs no saying.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    stack.enter_context(_errors_only(logging.getLogger("ray._private.worker")))
+    address, gpu_ids = wanted.address, wanted.gpu_ids
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
     if address is not None:
         _require_answer(address)
+    folder = None
+    if address is None and wanted.temp_dir is not None:
+        folder = stack.enter_context(ray_folder(wanted.temp_dir))
     try:
-        if address is not None:
-            ray.init(address=address, **common)
-            return
-        if gpu_ids:
-            os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
-        with private_ray():
-            # By default Ray would join whatever cluster was last started on this machine.
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=len(gpu_ids),
-                include_dashboard=False,
-                object_store_memory=OBJECT_STORE_BYTES,
-                _node_ip_address="127.0.0.1",
-                _temp_dir=None if temp_dir is None else str(temp_dir.resolve()),
-                **common,
-            )
+        with _handler_of_sigterm_kept():
+            if address is not None:
+                ray.init(address=address, **common)
+                return
+            if gpu_ids:
+                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
+            stack.enter_context(writable_token())
+            with private_ray():
+                # By default Ray would join whatever cluster was last started on this machine.
+                ray.init(
+                    address="local",
+                    num_cpus=wanted.cpus,
+                    num_gpus=len(gpu_ids),
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    _node_ip_address="127.0.0.1",
+                    _temp_dir=folder,
+                    **common,
+                )
     except Exception as error:  # Ray raises many kinds; all mean that there is no cluster
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         raise WorkerError(
             f"cannot {where}: {type(error).__name__}: {error}",
             hint="check that the cluster runs and has the same Ray and Python version"
             if address
-            else "use --mode local, or choose another ray_temp_dir (a short path)",
+            else "use mode local, or choose another folder for Ray (tmp_dir, ray_temp_dir) on a "
+            "local disk with free space",
         ) from error
+
+
+@contextmanager
+def _errors_only(logger: logging.Logger) -> Iterator[None]:
+    earlier = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(earlier)
+
+
+@contextmanager
+def _handler_of_sigterm_kept() -> Iterator[None]:
+    """Have Ray not replace the program's own handler of SIGTERM."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # nor does Ray
+        return
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if handler is not None:
+            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

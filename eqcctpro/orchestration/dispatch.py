@@ -31,8 +31,9 @@ Bundle = Sequence[StationTask]
 MOST_DEATHS = 2
 
 
-# How often the cluster is looked at while nothing comes.
+# How often the cluster is looked at while nothing comes, and when that is said.
 GLANCE_SECONDS = 5.0
+NOTICE_SECONDS = 60.0
 
 
 def never() -> bool:
@@ -142,6 +143,9 @@ def wait_for_some(ray: Any, references: Sequence[Any]) -> list[Any]:
     WorkerError
         Ray has no node left that could make one ready.
     """
+    from eqcctpro.orchestration.foreign_ray import Waiting, free_text
+
+    waiting = Waiting(NOTICE_SECONDS, loudly=False)
     while True:
         ready, _ = ray.wait(list(references), num_returns=1, timeout=GLANCE_SECONDS)
         if ready:
@@ -152,6 +156,11 @@ def wait_for_some(ray: Any, references: Sequence[Any]) -> list[Any]:
             raise WorkerError(
                 "Ray has lost its last node: its raylet died",
                 hint="the same command goes on where the run stopped",
+            )
+        if waiting.is_due():
+            waiting.say(
+                f"no result for {waiting.seconds:.0f} s, {len(references)} are waited for; "
+                f"Ray has {free_text(ray)}"
             )
 
 

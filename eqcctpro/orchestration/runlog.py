@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -28,9 +29,39 @@ class _LogFile(logging.FileHandler):
             super().close()
 
 
+class _Level:
+    """The logger's level: INFO as long as a run lasts, whichever of several ends first."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._runs = 0
+        self._earlier = logging.NOTSET
+
+    def lower(self, logger: logging.Logger) -> None:
+        with self._lock:
+            if self._runs == 0:
+                self._earlier = logger.level
+                if logger.getEffectiveLevel() > logging.INFO:
+                    logger.setLevel(logging.INFO)
+            self._runs += 1
+
+    def restore(self, logger: logging.Logger) -> None:
+        with self._lock:
+            self._runs -= 1
+            if self._runs == 0:
+                logger.setLevel(self._earlier)
+
+
+_level = _Level()
+# The run of each thread that runs one; what other threads say is for all of them.
+_runs: dict[int, object] = {}
+
+
 @contextmanager
 def run_log(paths: list[Path], *, append: bool = False) -> Iterator[logging.Logger]:
     """The logger ``eqcctpro``, writing to `paths` for as long as the run lasts.
+
+    What runs in other threads say is left out.
 
     Parameters
     ----------
@@ -48,16 +79,18 @@ def run_log(paths: list[Path], *, append: bool = False) -> Iterator[logging.Logg
     formatter.converter = time.gmtime
     formatter.default_msec_format = "%s.%03dZ"
     handlers: list[logging.Handler] = []
-    earlier = logger.level
+    run, thread = object(), threading.get_ident()
+    outer = _runs.get(thread)
+    _runs[thread] = run
+    _level.lower(logger)
     try:
         for path in paths:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = _LogFile(path, mode="a" if append else "w", encoding="utf-8")
             file.setFormatter(formatter)
+            file.addFilter(lambda record: _runs.get(record.thread or 0, run) is run)
             handlers.append(file)
             logger.addHandler(file)
-        if logger.getEffectiveLevel() > logging.INFO:
-            logger.setLevel(logging.INFO)
         yield logger
     except OSError as error:
         if error.filename is None or Path(error.filename) not in paths:
@@ -67,7 +100,11 @@ def run_log(paths: list[Path], *, append: bool = False) -> Iterator[logging.Logg
             hint="choose another path for it",
         ) from error
     finally:
-        logger.setLevel(earlier)
+        _level.restore(logger)
+        if outer is None:
+            _runs.pop(thread, None)
+        else:
+            _runs[thread] = outer
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()

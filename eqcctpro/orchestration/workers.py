@@ -249,7 +249,7 @@ class _OnRay(Workers):
             self._ray = stack.enter_context(session)
             self._spec = chosen.result()
             self.runtime, self.batch_size = self._spec.runtime, self._spec.batch_size
-            self.placement = here or self._place(config, waveforms_mb, files)
+            self.placement = self._fitted(config, here, waveforms_mb, files)
             self._spec = replace(self._spec, threads=self.placement.threads)
             self._homes = Homes(
                 self._ray,
@@ -262,6 +262,26 @@ class _OnRay(Workers):
                 stack.callback(self._pool.close)
                 self.model_load_s = self._pool.load_s
             self._stack = stack.pop_all()
+
+    def _fitted(
+        self,
+        config: PickConfig,
+        here: Placement | None,
+        waveforms_mb: float,
+        files: Sequence[FileStamp],
+    ) -> Placement:
+        """Workers as Ray has room for them."""
+        from eqcctpro.orchestration.cluster import is_own_ray
+        from eqcctpro.orchestration.foreign_ray import fit_to_ray
+
+        if here is not None and is_own_ray():
+            # All of it is for the runs of this process, whose number of workers is already
+            # bounded; where several share it, none waits for another one's cores.
+            return replace(here, cpus_per_worker=0.0)
+        several = sum(node["Alive"] for node in self._ray.nodes()) > 1
+        if here is None or several:
+            return self._place(config, waveforms_mb, files)
+        return fit_to_ray(self._ray, here, threads=config.threads)
 
     def _place(
         self, config: PickConfig, waveforms_mb: float, files: Sequence[FileStamp]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import secrets
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -43,19 +44,17 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     OutputError
         The folder or file cannot be written.
     """
-    temporary: str | None = None
+    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
+        # Not by `tempfile`, whose files are private: the permissions are the user's usual ones.
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        with temporary.open("xb") as file:
             yield file
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # noqa: PTH101 (mkstemp made it private)
-        os.replace(temporary, path)  # noqa: PTH105
+        temporary.replace(path)
         temporary = None
     except OSError as error:
         raise OutputError(
@@ -65,7 +64,7 @@ def atomic_file(path: Path, *, sync: bool = True) -> Iterator[BinaryIO]:
     finally:
         if temporary is not None:
             with suppress(OSError):  # of a folder that may not be written any more
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
 
 
 def check_writable(folder: Path) -> None:

@@ -1,0 +1,117 @@
+"""Folders that a Ray of this machine writes to: its sockets and logs, and its token."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from eqcctpro.errors import SettingsError
+
+__all__ = ["ray_folder", "writable_token"]
+
+# Of the path of a socket, in bytes; below its folder Ray names it like
+# /session_2026-11-27_12-00-32_538017_1029320/sockets/plasma_store.
+LONGEST_SOCKET = 107 if sys.platform.startswith("linux") else 103
+LONGEST_FOLDER = LONGEST_SOCKET - 66
+
+_TOKEN = "RAY_AUTH_TOKEN"
+_TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
+
+
+@contextmanager
+def ray_folder(folder: Path) -> Iterator[str]:
+    """A name for a folder that Ray can use: a link where its own is too long or not ASCII.
+
+    Parameters
+    ----------
+    folder : Path
+        Is created if it is not there.
+
+    Raises
+    ------
+    SettingsError
+        The folder cannot be created or written.
+    """
+    path = folder.expanduser().absolute()
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"tmp_dir: Ray cannot write to {folder}: {error.strerror or error}",
+            hint="choose another folder, or leave tmp_dir (ray_temp_dir) out",
+        ) from error
+    if _suits(path):
+        yield str(path)
+        return
+    link = _link_to(path)
+    try:
+        yield str(link)
+    finally:
+        with suppress(OSError):
+            link.unlink()
+
+
+def _suits(path: Path) -> bool:
+    return str(path).isascii() and len(str(path)) <= LONGEST_FOLDER
+
+
+def _link_to(path: Path) -> Path:
+    """A link with a short name, which Ray takes for its folder."""
+    for place in (Path(tempfile.gettempdir()), Path("/tmp")):
+        link = place / f"eqp-ray-{secrets.token_hex(4)}"
+        if not _suits(link):
+            continue
+        with suppress(OSError):
+            link.symlink_to(path, target_is_directory=True)
+            return link
+    raise SettingsError(
+        f"tmp_dir: the name {path} is too long for Ray's sockets, or not ASCII",
+        hint=f"choose a folder of at most {LONGEST_FOLDER} ASCII characters",
+    )
+
+
+@contextmanager
+def writable_token() -> Iterator[None]:
+    """Give Ray a token of this process where it cannot write one to ``~/.ray``.
+
+    Ray has each of its processes show a token, which it keeps in the home folder.
+    """
+    if os.environ.get(_TOKEN) or os.environ.get(_TOKEN_PATH) or _home_holds_token():
+        yield
+        return
+    _set_token(secrets.token_hex(32))
+    try:
+        yield
+    finally:
+        _set_token(None)
+
+
+def _home_holds_token() -> bool:
+    """Whether Ray can read a token in the home folder, or write one there."""
+    try:
+        path = Path.home() / ".ray" / "auth_token"
+        if path.exists():
+            return os.access(path, os.R_OK) and path.stat().st_size > 0
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.access(path.parent, os.W_OK | os.X_OK)
+    except (OSError, RuntimeError):  # there may be no home at all
+        return False
+
+
+def _set_token(token: str | None) -> None:
+    if token is None:
+        os.environ.pop(_TOKEN, None)
+    else:
+        os.environ[_TOKEN] = token
+    from ray import _raylet
+
+    loader = getattr(_raylet, "AuthenticationTokenLoader", None)  # older ones have no tokens
+    if loader is not None:
+        loader.instance().reset_cache()  # it may have looked for one already
