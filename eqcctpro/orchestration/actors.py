@@ -157,7 +157,8 @@ class Actors:
         else:
             notice.say(
                 f"{len(self.loading)} of {len(self)} workers have been loading the model for "
-                f"{notice.seconds:.0f} s"
+                f"{notice.seconds:.0f} s",
+                normal=True,
             )
 
     def _after_waiting(self) -> None:

@@ -143,6 +143,7 @@ def wait_for_some(ray: Any, references: Sequence[Any]) -> list[Any]:
     WorkerError
         Ray has no node left that could make one ready.
     """
+    from eqcctpro.orchestration.cluster import is_own_ray
     from eqcctpro.orchestration.foreign_ray import Waiting, free_text
 
     waiting = Waiting(NOTICE_SECONDS, loudly=False)
@@ -160,7 +161,8 @@ def wait_for_some(ray: Any, references: Sequence[Any]) -> list[Any]:
         if waiting.is_due():
             waiting.say(
                 f"no result for {waiting.seconds:.0f} s, {len(references)} are waited for; "
-                f"Ray has {free_text(ray)}"
+                f"Ray has {free_text(ray)}",
+                normal=is_own_ray(),
             )
 
 

@@ -53,9 +53,12 @@ class Waiting:
         """Whether it is time to say so."""
         return self.seconds >= self._next
 
-    def say(self, sentence: str) -> None:
-        """Log a sentence."""
+    def say(self, sentence: str, *, normal: bool = False) -> None:
+        """Log a sentence; what is `normal`, if slow, is no warning."""
         self._next = max(2 * self._next, self.seconds)
+        if normal:
+            logger.info("%s", sentence)
+            return
         logger.warning("%s", sentence)
         if self._loudly:
             self._loudly = False
