@@ -54,7 +54,7 @@ class TaskRecord:
     n_outside: int = 0
     highest_p: float | None = None
     highest_s: float | None = None
-    seconds: float = 0.0
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
