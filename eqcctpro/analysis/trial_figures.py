@@ -41,12 +41,13 @@ def trial_figures(table: pd.DataFrame, concurrency: str, desired: float | None) 
     desired : float or None
         Seconds, drawn as a line.
     """
+    asked = requested_name(table).lower()
     measures = [
         ("runtime_3d", "Trial Time (s)", "Whole trials over CPUs and stations"),
         ("picker_runtime_3d", "Picker Time (s)", "Picking over CPUs and stations"),
         ("ram_3d", "Measured RAM (MB)", "Memory over CPUs and stations"),
         ("vram_3d", "Process Tree VRAM (MB)", "GPU memory over CPUs and stations"),
-        ("ram_utilization_3d", "Calculated RAM Utilization (%)", "Memory used of requested"),
+        ("ram_utilization_3d", "Calculated RAM Utilization (%)", f"Memory used of {asked}"),
         ("vram_utilization_3d", "Calculated VRAM Utilization (%)", "GPU memory used of requested"),
     ]
     found = [

@@ -209,29 +209,37 @@ def faceted(
     columns, labels : (x, y)
         Columns of the table, and what the axes are called.
     desired : float, optional
-        Seconds; a line in every panel, where it would not squeeze what was measured.
+        Seconds; a line in every panel, or words in the note where that would squeeze the data.
     log : bool
         A logarithmic vertical axis.
     """
     across = 1 if len(found) == 1 else 2
     down = -(-len(found) // across)
+    height = 420 if down == 1 else 80 + 300 * down
+    near = reach(table[columns[1]], desired)
     layout: dict[str, Any] = {"hovermode": "closest", "shapes": [], "annotations": []}
+    if len(found) > 1:
+        # Room for the titles of the panels below the legend.
+        layout |= {"margin": {"t": 58}, "legend": {"y": 1 + 22 / (height - 104)}}
     for number, panel in enumerate(found):
         end = str(number + 1) if number else ""
         layout |= _axes(number, across, down, labels, log=log)
         if len(found) > 1:
             layout["annotations"].append(_title(panel.title, end))
-        shapes, texts = _desired(table[columns[1]], desired, end, log=log)
-        layout["shapes"] += shapes
-        layout["annotations"] += texts
+        if near is not None:
+            layout["shapes"].append(_desired_line(near, end))
+            layout["annotations"].append(_desired_words(near, end, log=log))
     traces = []
     for trace in figure.traces:
         number = trace["meta"]["panel"]
         axes = {"xaxis": f"x{number + 1}", "yaxis": f"y{number + 1}"} if number else {}
         traces.append({**trace, **axes})
-    layout |= figure.layout
-    height = 420 if down == 1 else 80 + 300 * down
-    return replace(figure, traces=traces, layout=layout, height=height)
+    note = figure.note
+    if desired is not None and near is None:
+        note = f"{note} The desired {desired:g} s are far above what is shown.".strip()
+    return replace(
+        figure, traces=traces, layout={**layout, **figure.layout}, height=height, note=note
+    )
 
 
 def _axes(
@@ -274,33 +282,29 @@ def _title(text: str, end: str) -> dict[str, Any]:
     }
 
 
-def _desired(
-    measured: Any, desired: float | None, end: str, *, log: bool
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The line of a desired runtime and its words; the words alone where it is far above."""
-    if desired is None:
-        return [], []
-    words = {
-        "xref": f"x{end} domain",
-        "x": 1,
-        "xanchor": "right",
-        "showarrow": False,
-        "font": {"color": "--bad"},
-    }
-    if reach(measured, desired) is None:
-        text = f"desired: {desired:g} s, above what is shown"
-        return [], [{**words, "yref": f"y{end} domain", "y": 1, "yanchor": "top", "text": text}]
-    line = {
+def _desired_line(seconds: float, end: str) -> dict[str, Any]:
+    return {
         "type": "line",
         "xref": f"x{end} domain",
         "x0": 0,
         "x1": 1,
         "yref": f"y{end}",
-        "y0": desired,
-        "y1": desired,
+        "y0": seconds,
+        "y1": seconds,
         "line": {"color": "--bad", "dash": "dash", "width": 2},
     }
-    # Annotations of a logarithmic axis want the exponent, shapes the value.
-    place = log10(desired) if log and desired > 0 else desired
-    text = f"desired: {desired:g} s"
-    return [line], [{**words, "yref": f"y{end}", "y": place, "yanchor": "bottom", "text": text}]
+
+
+def _desired_words(seconds: float, end: str, *, log: bool) -> dict[str, Any]:
+    return {
+        "xref": f"x{end} domain",
+        "x": 1,
+        "xanchor": "right",
+        "yref": f"y{end}",
+        # Annotations of a logarithmic axis want the exponent, shapes the value.
+        "y": log10(seconds) if log and seconds > 0 else seconds,
+        "yanchor": "bottom",
+        "text": f"desired: {seconds:g} s",
+        "showarrow": False,
+        "font": {"color": "--bad"},
+    }

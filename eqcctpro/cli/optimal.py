@@ -32,7 +32,10 @@ def optimal(
     mode: Annotated[
         str | None, typer.Option(help="cpu or gpu; by default what the folder holds.")
     ] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Parent/child; all by default.")] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Parent/child; all by default. Names rows without a model too."),
+    ] = None,
     stations: Annotated[int | None, typer.Option(help="Stations to pick.", min=1)] = None,
     cpus: Annotated[
         int | None,
