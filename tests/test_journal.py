@@ -30,6 +30,7 @@ from eqcctpro.orchestration.interrupt import RunInterrupted
 from eqcctpro.orchestration.run import run_picking
 from eqcctpro.orchestration.session import PickSession
 from eqcctpro.picks.eqcctpro_folders import station_file
+from eqcctpro.picks.reading import read_picks
 from eqcctpro.pipeline import feeder
 
 Session = PickSession
@@ -417,6 +418,50 @@ class TestStatus:
         run(session, tmp_path)
         finished = cli("status", tmp_path).stdout
         assert finished.startswith("finished\n6 station tasks: 6 done, 0 empty, 0 failed")
+
+    def test_of_a_station(
+        self, session: Session, tmp_path: Path, after: Any, cli: Callable[..., Any]
+    ) -> None:
+        """Its station tasks, also while the run is unfinished."""
+        stopped(session, tmp_path, after)
+        stations = [f"DEM0{number}" for number in range(1, 7)]
+        said = [cli("status", tmp_path, name).stdout for name in stations]
+        counts = json.loads(cli("status", tmp_path, "--json").stdout)["station_tasks"]
+        waiting = sum(text.endswith("waiting: it is not picked yet\n") for text in said)
+        done = sum(": done; highest probability P 0." in text for text in said)
+        assert waiting == counts["waiting"] > 0
+        assert done == counts["done"] > 0
+        run(session, tmp_path)
+        said = [cli("status", tmp_path, name).stdout for name in stations]
+        picks = read_picks(tmp_path)["station"].to_pylist()
+        for name, text in zip(stations, said, strict=True):
+            assert f"done, {picks.count(name)} picks; highest probability P 0." in text
+        wrong = cli("status", tmp_path, "NOPE")
+        assert wrong.exit_code == 2 and "XX.DEM01" in wrong.output
+
+    def test_why_a_station_has_no_picks(
+        self, pick: Any, archive: Path, tmp_path: Path, imported_model: str, cli: Callable[..., Any]
+    ) -> None:
+        def threshold(value: float, name: str, **span: str) -> Any:
+            limits = {"p_threshold": value, "s_threshold": value}
+            out = tmp_path / name
+            return pick(archive, output=out, model=imported_model, **limits, **span).picks
+
+        threshold(0.999, "none")
+        usual = threshold(0.1, "usual")
+        usual = usual[usual["station"] == "DEM02"]
+        highest = usual.groupby("phase")["probability"].max()
+        told = ", ".join(
+            f"{phase} {highest[phase]:.3f} (below the threshold of 0.999)" for phase in "PS"
+        )
+        said = cli("status", tmp_path / "none", "xx.dem02").stdout.strip()
+        assert said.endswith(f": done, no picks; highest probability {told}")
+        (found,) = json.loads(cli("status", tmp_path / "none", "XX.DEM02.00.HH", "--json").stdout)
+        assert found["picks"] == 0 and found["thresholds"] == {"P": 0.999, "S": 0.999}
+        # The curve does reach the threshold, but outside of what was asked for.
+        threshold(0.1, "early", start="2024-12-15T12:01:30")
+        said = cli("status", tmp_path / "early", "DEM02").stdout
+        assert "done, no picks: " in said and " are outside of the run's span; " in said, said
 
     def test_a_record_that_is_not_ours(self, tmp_path: Path) -> None:
         (tmp_path / ".eqcctpro").mkdir()

@@ -20,6 +20,7 @@ from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.reading import read_picks
 from eqcctpro.pipeline.records import BlockCurves
+from eqcctpro.pipeline.task_table import read_tasks
 from eqcctpro.times import NS_PER_S, Time, format_utc, parse_utc
 from eqcctpro.waveform.segments import Segment
 
@@ -90,7 +91,7 @@ def plot_station(
         raise SettingsError(f"length: {length_s} s is not above 0")
     tasks, picker_and_curves = _tasks(folder, station, instrument)
     picks = _picks(run, tasks[0])
-    task, middle_ns = _when(tasks, picks, time)
+    task, middle_ns = _when(_most_promising_first(folder, tasks), picks, time)
     picker, segments, curves, thresholds, reason = picker_and_curves(task)
     traces = [
         OverviewTrace(
@@ -113,6 +114,23 @@ def plot_station(
             hint=f"it has from {format_utc(first, 'seconds')} to {format_utc(last, 'seconds')}",
         )
     return _draw(figure, task, picker, shown, curves, thresholds, picks, start, end, reason)
+
+
+def _most_promising_first(folder: Path, tasks: Sequence[StationTask]) -> list[StationTask]:
+    """Time chunks by the highest probability of a phase in them, as far as the run knows it."""
+    table = read_tasks(folder)
+    if table is None or len(tasks) < 2:
+        return list(tasks)
+    names = ("network", "station", "location", "channel", "timechunk")
+    codes = zip(*(table[name].to_pylist() for name in names), strict=True)
+    p, s = (table[f"max_probability_{phase}"].to_pylist() for phase in "PS")
+    known = {code: max(a or 0.0, b or 0.0) for code, a, b in zip(codes, p, s, strict=True)}
+
+    def highest(task: StationTask) -> float:
+        code = (task.network, task.station, task.location, task.instrument, task.chunk.name)
+        return known.get(code, 0.0)
+
+    return sorted(tasks, key=highest, reverse=True)
 
 
 def _most_likely(curves: Sequence[BlockCurves], picker: Picker) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,6 +12,7 @@ import typer
 from eqcctpro.cli.errors import reporting
 
 if TYPE_CHECKING:
+    from eqcctpro.journal.station_status import StationTaskStatus
     from eqcctpro.journal.status import RunStatus
 
 __all__ = ["status"]
@@ -21,14 +23,30 @@ MOST_LISTED = 20
 
 def status(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder of a run.")],
+    station: Annotated[
+        str | None,
+        typer.Argument(metavar="[STATION]", help="NET.STA or STA: what became of this station."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Everything, as JSON.")] = False,
 ) -> None:
     """Show how far the run in an output folder is: at work, dead, interrupted or finished.
 
     The counts add up to the plan: station tasks done, empty (with a reason), failed (with an
     error) and waiting. Reading the record disturbs nothing.
+
+    With a station: how each of its station tasks ended and, where there are no picks, why, with
+    the highest probability of P and S and the threshold that it was compared with.
     """
     with reporting():
+        if station is not None:
+            from eqcctpro.journal.station_status import read_station_status
+
+            tasks = read_station_status(output, station)
+            if as_json:
+                typer.echo(json.dumps([task.as_dict() for task in tasks], indent=2))
+            else:
+                _show_station(tasks)
+            return
         from eqcctpro.journal.status import read_status
 
         found = read_status(output)
@@ -36,6 +54,25 @@ def status(
             typer.echo(json.dumps(found.as_dict(), indent=2))
         else:
             _show(found)
+
+
+def _show_station(tasks: list[StationTaskStatus]) -> None:
+    """All tasks of a station; of many those that have picks are only counted."""
+    shown = tasks
+    if len(tasks) > MOST_LISTED:
+        counts = Counter(task.status for task in tasks)
+        text = ", ".join(f"{number} {name}" for name, number in sorted(counts.items()))
+        shown = [task for task in tasks if not task.picks]
+        typer.echo(
+            f"{len(tasks)} station tasks: {text}; "
+            f"{sum(task.picks or 0 for task in tasks)} picks in {len(tasks) - len(shown)} of them"
+        )
+    for task in shown[:MOST_LISTED]:
+        typer.echo(f"{task.name} {task.timechunk}: {task.why}")
+        for note in task.notes:
+            typer.echo(f"  {note}")
+    if len(shown) > MOST_LISTED:
+        typer.echo(f"and {len(shown) - MOST_LISTED} more without picks (--json lists all)")
 
 
 def _show(found: RunStatus) -> None:

@@ -313,6 +313,11 @@ class JournalStore:
         with self._errors():
             return [dict(zip(names, row, strict=True)) for row in self._rows(query)]
 
+    def items(self) -> list[tuple[int, str, str]]:
+        """Key, name and time chunk of every station task."""
+        with self._errors():
+            return list(self._rows("SELECT key, name, chunk FROM items ORDER BY key"))
+
     def station_folders(self) -> list[tuple[str, str]]:
         """Time chunk and station folder of every station task."""
         with self._errors():
