@@ -29,6 +29,7 @@ from eqcctpro.archive.timechunks import (
     FOREVER_NS,
     MINUTE_NS,
     Timechunk,
+    borders_within_data,
     chunk_grid,
     chunks_of_folders,
     day_chunks,
@@ -286,7 +287,9 @@ def _tasks(
         held = holdings[instrument]
         if folders_are_chunks:
             own = owners.of(held.chunks)
-            cut = [(chunk, [p for p in held if p.chunk == chunk.name]) for chunk in own]
+            cut = _within_data(
+                [(chunk, [p for p in held if p.chunk == chunk.name]) for chunk in own]
+            )
         else:
             cut = grid.cut(held)
         for chunk, pieces in cut:
@@ -342,6 +345,16 @@ class _ReadSpans:
             for index in range(first, bisect_right(self._starts, piece.end_ns)):
                 found.setdefault(index, []).append(piece)
         return [(self._chunks[index], found[index]) for index in sorted(found)]
+
+
+def _within_data(cut: list[tuple[Timechunk, list[_Piece]]]) -> list[tuple[Timechunk, list[_Piece]]]:
+    """Chunks of folders that own what their files hold of an instrument."""
+    held = [
+        (min(piece.start_ns for piece in pieces), max(piece.end_ns for piece in pieces))
+        for _, pieces in cut
+    ]
+    chunks = borders_within_data([chunk for chunk, _ in cut], held)
+    return [(chunk, pieces) for chunk, (_, pieces) in zip(chunks, cut, strict=True)]
 
 
 class _FolderOwners:

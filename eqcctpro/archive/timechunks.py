@@ -17,6 +17,7 @@ from eqcctpro.times import NS_PER_S, chunk_name, format_utc, parse_chunk_name
 __all__ = [
     "FOREVER_NS",
     "Timechunk",
+    "borders_within_data",
     "chunk_grid",
     "chunks_of_folders",
     "day_chunks",
@@ -133,6 +134,38 @@ def chunks_of_folders(
     first = -FOREVER_NS if start_ns is None else start_ns
     last = FOREVER_NS if end_ns is None else end_ns
     return _with_owners(chunks, [span for span, _ in spans], first, last)
+
+
+def borders_within_data(
+    chunks: Sequence[Timechunk], held: Sequence[tuple[int, int]]
+) -> list[Timechunk]:
+    """Chunks of folders whose borders lie where both neighbours have data.
+
+    The middle of what two folders share by their names is the border as long as it is well
+    within what both hold.  Where the files of one end early or begin late, the border is the
+    middle of what both really hold.
+
+    Parameters
+    ----------
+    chunks : sequence of Timechunk
+        In the order of time.
+    held : sequence of tuple of int
+        First and last sample of each, nanoseconds.
+    """
+    moved = list(chunks)
+    for right in range(1, len(moved)):
+        left, border = right - 1, moved[right].own_start_ns
+        begin, end = held[right][0], held[left][1]
+        margin = (end - begin) // 4
+        if begin + margin <= border <= end - margin or not (
+            moved[left].own_start_ns < _middle(begin, end) < moved[right].own_end_ns
+        ):
+            continue
+        if end < begin and end < border <= begin:
+            continue  # a gap, and the border is in it
+        moved[left] = replace(moved[left], own_end_ns=_middle(begin, end))
+        moved[right] = replace(moved[right], own_start_ns=_middle(begin, end))
+    return moved
 
 
 def day_chunks(
