@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import finder_tables
 import pandas as pd
 import pytest
 from PIL import Image
@@ -62,6 +63,22 @@ def test_what_follows_from_the_rows(
 ) -> None:
     found = [None if pd.isna(value) else value for value in table[column]]
     assert found == [None if value is None else pytest.approx(value) for value in wanted]
+
+
+def test_ripper_rows_of_one_cpu_are_in_the_table_of_workers(tmp_path: Path) -> None:
+    """Tasks of our rows that wait for each other's cores are still so many tasks."""
+    found = [
+        finder_tables.ours(10, 1, seconds, mode="ripper", workers=workers, **{"Workers": workers})
+        for workers, seconds in ((1, 4.0), (3, 3.0), (5, 2.5))
+    ]
+    done = analyze(finder_tables.write_rows(tmp_path, found), tmp_path / "out")
+    assert done.table["Effective Concurrency"].tolist() == [1, 3, 5]
+    part = done.text.partition("What more ripper tasks")[2].partition("Workload")[0]
+    # Stations, CPUs, GPUs, workers.
+    assert [line.split()[:4] for line in part.splitlines()[3:6]] == [
+        ["10", "1", "0", workers] for workers in ("1", "3", "5")
+    ]
+    assert done.table["Parallel Efficiency"].tolist() == pytest.approx([1, 4 / 9, 4 / 12.5])
 
 
 def test_gpus_cost_ten_cpus_each(tmp_path: Path) -> None:

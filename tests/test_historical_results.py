@@ -172,5 +172,7 @@ def test_a_sweep_adds_its_rows_to_a_file_of_0_6(tmp_path: Path) -> None:
         ("PhaseNet/original", "ours"),
     ]
     assert table.notes == ("cpu_test_results.csv: 3 trials name no model and count as eqcct",)
-    assert OptimalCPUConfigurationFinder(folder).models == ("PhaseNet/original",)
+    finder = OptimalCPUConfigurationFinder(folder)
+    assert finder.models == ("PhaseNet/original",)
+    assert "3 trials name no model" in finder.notes[0]
     assert {trial.workers for trial in table.trials} == {1, 2, 4}

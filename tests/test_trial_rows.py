@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,15 @@ def test_each_mode_fills_the_columns_that_are_its_own(
         "[RIPPER MODE] Task-based approach (no ModelActors)" if mode == "ripper" else ""
     )
     assert not set(row) - set(PUBLISHED_COLUMNS) - set(OUR_COLUMNS)
+
+
+def test_models_have_the_names_that_scripts_look_for() -> None:
+    result = trial("local", 1)
+    assert trial_row(result, ENVIRONMENT)["Model Used"] == "PhaseNet/original"
+    for name, written in (("EQCCT/original", "eqcct"), ("EQCCT/mine", "EQCCT/mine")):
+        config = result.spec.config.model_copy(update={"model": name})
+        spec = replace(result.spec, config=config)
+        assert trial_row(replace(result, spec=spec), ENVIRONMENT)["Model Used"] == written
 
 
 def test_requests_and_what_was_taken_of_them() -> None:

@@ -66,6 +66,11 @@ class _Finder:
         self.notes = results.notes
         self.models = tuple(dict.fromkeys(trial.model for trial in self._usable(results.trials)))
         self._trials = results.trials
+        if unnamed := sum(not trial.model for trial in results.trials):
+            self.notes += (
+                f"{self.path.name}: {unnamed} trials name no model, and are answers only "
+                "where one is named: model=, --model",
+            )
         self._log = None if log_file_path is None else Path(log_file_path).expanduser()
 
     def find_best_overall_usecase(self, model: str | None = None) -> BestConfiguration:

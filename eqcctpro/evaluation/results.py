@@ -26,6 +26,7 @@ __all__ = [
     "model_name",
     "named",
     "no_model",
+    "published_name",
     "read_results",
     "read_results_file",
     "results_path",
@@ -218,13 +219,18 @@ def model_name(text: str) -> str:
     return "EQCCT/original" if text.strip().lower() == "eqcct" else text.strip()
 
 
+def published_name(model: str) -> str:
+    """A model as EQCCTPro's files name it: ``eqcct``, or ``Parent/child``."""
+    return "eqcct" if model_name(model) == "EQCCT/original" else model
+
+
 def named(trials: Iterable[Trial], model: str | None) -> tuple[Trial, ...]:
     """Trials, those whose rows name no model as trials of `model`."""
     if model is None:
         return tuple(trials)
     name = model_name(model)
     return tuple(
-        replace(trial, model=name, cells={**trial.cells, "Model Used": name})
+        replace(trial, model=name, cells={**trial.cells, "Model Used": published_name(name)})
         if not trial.model
         else trial
         for trial in trials

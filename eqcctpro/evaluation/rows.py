@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from eqcctpro.evaluation.results import published_name
 from eqcctpro.evaluation.subject import Outcome
 from eqcctpro.evaluation.trial import TrialResult
 
@@ -71,7 +72,7 @@ def _what_ran(result: TrialResult) -> dict[str, Any]:
     run, chosen = spec.config, spec.station_set
     workers, mode = _workers(result), _mode(result)
     return {
-        "Model Used": run.model,
+        "Model Used": published_name(run.model),
         "Number of Stations Used": len(chosen.stations),
         "Number of CPUs Allocated for Ray to Use": len(run.cpu_ids or ()),
         "GPUs Used": str(list(run.gpu_ids)),

@@ -17,7 +17,7 @@ from eqcctpro.evaluation.baselines import baseline_names
 from eqcctpro.evaluation.finder_files import write_finder_files
 from eqcctpro.evaluation.grid import TrialSpec, station_limit, trial_specs
 from eqcctpro.evaluation.machine import describe_machine
-from eqcctpro.evaluation.results import CONCURRENCY
+from eqcctpro.evaluation.results import CONCURRENCY, model_name
 from eqcctpro.evaluation.rows import trial_row
 from eqcctpro.evaluation.settings import EvaluationConfig
 from eqcctpro.evaluation.station_sets import StationSets
@@ -387,7 +387,7 @@ def _estimate(spec: TrialSpec, rows: Sequence[Mapping[str, Any]], runs: int) -> 
         row
         for row in rows
         if row.get("Mode") == mode
-        and row["Model Used"] == spec.config.model
+        and model_name(row["Model Used"]) == model_name(spec.config.model)
         and row.get("Baseline") == spec.baseline
         and row["Trial Success"] == "1"
     ]
