@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from eqcctpro.amplitudes.ground import GroundMotion
+from eqcctpro.amplitudes.ground import GroundMotion, moves
 from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
 from eqcctpro.errors import DecodeError, InputError, SettingsError
 from eqcctpro.picks.table import AMPLITUDE_FIELDS
@@ -31,6 +31,8 @@ _BEFORE_S = 2.0
 # Removing a response needs this much more on both sides, to fade in and out.
 _MARGIN_S = 20.0
 _CHUNK_MIN = 60.0
+# Channels that a warning lists.
+_MOST_NAMES = 10
 _CONTEXT_NS = round((_MARGIN_S + max(_WINDOW_S.values()) + 1) * NS_PER_S)
 
 
@@ -63,8 +65,9 @@ def measure_amplitudes(
         The picks in their order, with `AMPLITUDE_FIELDS`: the largest deviation of any component
         in counts; with a response, the largest ground velocity of any component, and half the
         peak-to-peak amplitude of a Wood-Anderson seismometer (magnification 2080, mm) on the
-        horizontal components, the larger of the two.  Null where there are no
-        samples or no response.
+        horizontal components, the larger of the two.  Components are those that record ground
+        motion: by the input units of the response in the epoch of the pick, else by their codes.
+        Null where there are no samples or no response; a warning names the channels without one.
 
     Raises
     ------
@@ -103,6 +106,8 @@ def measure_amplitudes(
             segments = load_segments(task, decoded, _CONTEXT_NS, [])
             for row in rows:
                 values[:, row] = _measure(segments, int(times[row]), int(ends[row]), ground)
+    if ground is not None:
+        _warn(ground)
     for field, column in zip(AMPLITUDE_FIELDS, values, strict=True):
         picks = picks.append_column(field, pa.array(column, pa.float64(), mask=np.isnan(column)))
     return picks
@@ -127,17 +132,27 @@ def _window_ends(picks: pa.Table, names: list[str], times: NDArray[np.int64]) ->
     return ends
 
 
+def _warn(ground: GroundMotion) -> None:
+    """Say once of which channels the ground motion is not known, and why."""
+    for reason, names in sorted(ground.problems.items()):
+        listed = ", ".join(sorted(names)[:_MOST_NAMES])
+        more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+        _log.warning("no velocity of %s%s: %s", listed, more, reason)
+
+
 def _measure(
     segments: Sequence[Segment], start_ns: int, end_ns: int, ground: GroundMotion | None
 ) -> tuple[float, float, float]:
     counts, velocity, wood_anderson = [], [], []
     for segment in segments:
+        code = segment.code
         window = trim(segment, start_ns, end_ns)
         if window is None or segment.start_ns > start_ns:
             continue
-        before = trim(segment, start_ns - round(_BEFORE_S * NS_PER_S), start_ns)
-        offset = np.median((before or window).samples)
-        counts.append(float(np.abs(window.samples - offset).max()))
+        if moves(code) if ground is None else ground.measures_motion(code, start_ns):
+            before = trim(segment, start_ns - round(_BEFORE_S * NS_PER_S), start_ns)
+            offset = np.median((before or window).samples)
+            counts.append(float(np.abs(window.samples - offset).max()))
         if ground is None:
             continue
         margin = round(_MARGIN_S * NS_PER_S)
@@ -145,7 +160,7 @@ def _measure(
         found = ground.peaks(wider, start_ns, end_ns) if wider is not None else None
         if found is not None:
             velocity.append(found[0])
-            if segment.code.component != "Z":
+            if ground.is_horizontal(code, start_ns):
                 wood_anderson.append(found[1])
     return (
         max(counts, default=np.nan),

@@ -5,21 +5,41 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 from xml.etree import ElementTree
 
-from eqcctpro.errors import InputError
+from eqcctpro.errors import InputError, SettingsError
+from eqcctpro.times import parse_utc
 
 __all__ = ["Coordinates", "find_station_file", "read_coordinates"]
 
 #: Latitude and longitude, degrees, by network and station.
 Coordinates = dict[tuple[str, str], tuple[float, float]]
 
+
+class _Epoch(NamedTuple):
+    """Where a station was, and when; times are text, empty where there is no limit."""
+
+    station: tuple[str, str]
+    place: tuple[float, float]
+    start: str
+    end: str
+
+    def holds(self, time_ns: int) -> bool:
+        """Whether the station was there at a time; not known of times that are none."""
+        try:
+            starts = not self.start or parse_utc(self.start) <= time_ns
+            return starts and (not self.end or time_ns < parse_utc(self.end))
+        except SettingsError:
+            return False
+
+
 # Larger files beside waveforms are hardly station lists; one that is can be named.
 _LARGEST = 200 * 2**20
 _PROBE = 4096
 
 
-def read_coordinates(path: Path | str) -> Coordinates:
+def read_coordinates(path: Path | str, time_ns: int | None = None) -> Coordinates:
     """Read the coordinates of stations.
 
     Parameters
@@ -27,6 +47,9 @@ def read_coordinates(path: Path | str) -> Coordinates:
     path : path
         StationXML, or text of an FDSN station service at the level of stations or channels,
         whose first line names the columns: ``#Network|Station|Latitude|Longitude|...``.
+    time_ns : int, optional
+        Of a station that was moved, the epoch that holds this time counts; without it, or where
+        none does, the last one.
 
     Raises
     ------
@@ -36,7 +59,7 @@ def read_coordinates(path: Path | str) -> Coordinates:
     file = Path(path).expanduser()
     try:
         head = file.open("rb").read(_PROBE)
-        found = dict(_xml(file) if _is_xml(head) else _text(file))
+        epochs = list(_xml(file) if _is_xml(head) else _text(file))
     except OSError as error:
         raise InputError(f"cannot read {file}: {error.strerror or error}") from error
     except (ElementTree.ParseError, ValueError, KeyError) as error:
@@ -44,8 +67,11 @@ def read_coordinates(path: Path | str) -> Coordinates:
             f"{file} is no list of stations: {error}",
             hint="StationXML, or FDSN text whose first line names the columns",
         ) from error
-    if not found:
+    if not epochs:
         raise InputError(f"{file} holds no coordinates of stations")
+    found = {epoch.station: epoch.place for epoch in epochs}
+    if time_ns is not None:
+        found |= {one.station: one.place for one in reversed(epochs) if one.holds(time_ns)}
     return found
 
 
@@ -78,7 +104,7 @@ def _columns(head: bytes) -> list[str] | None:
     return names if {"network", "station", "latitude", "longitude"} <= set(names) else None
 
 
-def _text(file: Path) -> Iterator[tuple[tuple[str, str], tuple[float, float]]]:
+def _text(file: Path) -> Iterator[_Epoch]:
     with file.open(encoding="utf-8", errors="replace", newline="") as opened:
         names = _columns(opened.readline().encode())
         if names is None:
@@ -87,10 +113,11 @@ def _text(file: Path) -> Iterator[tuple[tuple[str, str], tuple[float, float]]]:
             cells = dict(zip(names, (cell.strip() for cell in row), strict=False))
             if cells.get("latitude") and cells.get("longitude"):
                 place = float(cells["latitude"]), float(cells["longitude"])
-                yield (cells["network"], cells["station"]), place
+                station = cells["network"], cells["station"]
+                yield _Epoch(station, place, cells.get("starttime", ""), cells.get("endtime", ""))
 
 
-def _xml(file: Path) -> Iterator[tuple[tuple[str, str], tuple[float, float]]]:
+def _xml(file: Path) -> Iterator[_Epoch]:
     network = ""
     for event, element in ElementTree.iterparse(file, events=("start", "end")):
         name = element.tag.rpartition("}")[2]
@@ -100,5 +127,7 @@ def _xml(file: Path) -> Iterator[tuple[tuple[str, str], tuple[float, float]]]:
             place = {child.tag.rpartition("}")[2]: child.text for child in element}
             if place.get("Latitude") and place.get("Longitude"):
                 degrees = float(place["Latitude"] or ""), float(place["Longitude"] or "")
-                yield (network, element.get("code", "")), degrees
+                station = network, element.get("code", "")
+                limits = element.get("startDate", ""), element.get("endDate", "")
+                yield _Epoch(station, degrees, *limits)
             element.clear()

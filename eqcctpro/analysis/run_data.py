@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from eqcctpro.analysis.coordinates import Coordinates, find_station_file, read_coordinates
@@ -246,8 +247,14 @@ def load_run(
         stations = [] if found is None else [found]
     coordinates: Coordinates = {}
     for path in reversed([stations] if isinstance(stations, (str, Path)) else stations):
-        coordinates |= read_coordinates(path)
+        coordinates |= read_coordinates(path, _first_time(table))
     return RunData(out, summary, Picks(table), plan, coverage, known, coordinates, tuple(missing))
+
+
+def _first_time(table: pa.Table) -> int | None:
+    """Time of the first pick, nanoseconds since 1970."""
+    first = pc.min(table["time"].cast(pa.int64())).as_py()
+    return None if first is None else int(first) * 1000
 
 
 def _read_table(out: Path, summary: Mapping[str, Any]) -> tuple[pa.Table, list[str]]:

@@ -41,6 +41,8 @@ class Association:
         What applied; the numbers of picks are those for `stations`.
     stations : int
         Stations with coordinates and picks.
+    outside_epochs : list of str
+        Stations of which picks were left out that lie in none of their epochs, and the epochs.
     """
 
     events: pa.Table
@@ -49,6 +51,7 @@ class Association:
     without_coordinates: list[str]
     settings: AssociationSettings = field(default_factory=AssociationSettings)
     stations: int = 0
+    outside_epochs: list[str] = field(default_factory=list)
 
 
 def associate(
@@ -82,36 +85,121 @@ def associate(
         PyOcto failed.
     """
     names = pc.binary_join_element_wise(picks["network"], picks["station"], ".")
-    where = pc.index_in(names, pa.array(stations.names))
     phase = pc.utf8_upper(pc.utf8_slice_codeunits(picks["phase"], 0, 1))
-    is_phase = pc.is_in(phase, pa.array(["P", "S"]))
-    unknown = pc.unique(names.filter(pc.is_null(where))).to_pylist()
-    rows = np.flatnonzero(np.asarray(pc.and_(is_phase, pc.is_valid(where))))
+    is_phase = np.asarray(pc.is_in(phase, pa.array(["P", "S"])))
+    times = picks["time"].cast(pa.timestamp("us")).cast(pa.int64()).to_numpy()
+    site, unknown, outside = _sites_of(names, times, stations)
+    rows = np.flatnonzero(is_phase & (site >= 0))
     if not len(rows):
-        raise InputError(
-            f"none of {picks.num_rows} picks is a P or S at a station with coordinates",
-            hint=f"the stations are {', '.join(stations.names[:5])} ..., the picks at "
-            f"{', '.join(unknown[:5]) or 'none'}",
-        )
+        raise _no_picks(picks.num_rows, stations, unknown, outside)
     kept = pa.array(rows)
-    count = len(pc.unique(where.take(kept)))
+    count = len(pc.unique(names.take(kept)))
     settings = (settings or AssociationSettings()).for_stations(count)
-    times = picks["time"].cast(pa.timestamp("us")).cast(pa.int64()).take(kept).to_numpy()
+    used, of_used = _used_sites(stations, site[rows], (int(times.min()), int(times.max())))
     output = _run_pyocto(
         {
-            "names": np.array(stations.names),
-            "latitude": np.array(stations.latitude),
-            "longitude": np.array(stations.longitude),
-            "elevation_m": np.array(stations.elevation_m),
-            "station": where.take(kept).to_numpy(),
+            "names": np.array(_names_of_sites(stations, used)),
+            "latitude": np.array(stations.latitude)[used],
+            "longitude": np.array(stations.longitude)[used],
+            "elevation_m": np.array(stations.elevation_m)[used],
+            "station": of_used,
             "is_p": np.asarray(pc.equal(phase.take(kept), "P")),
-            "time_s": times / 1e6,
+            "time_s": times[rows] / 1e6,
         },
         settings,
         python_with_pyocto(install=install),
     )
     events, assignments = _tables(output, picks, rows)
-    return Association(events, assignments, picks, sorted(unknown), settings, count)
+    return Association(events, assignments, picks, unknown, settings, count, outside)
+
+
+def _sites_of(
+    names: pa.ChunkedArray, times_us: NDArray[np.int64], stations: StationTable
+) -> tuple[NDArray[np.int64], list[str], list[str]]:
+    """Where stations were at the times of picks.
+
+    Returns
+    -------
+    ndarray of int64
+        Row of `stations` for each pick, or -1.
+    list of str
+        Stations that are not there.
+    list of str
+        Stations that were nowhere at the time of a pick, and their epochs.
+    """
+    rows_of: dict[str, list[int]] = {}
+    for row, name in enumerate(stations.names):
+        rows_of.setdefault(name, []).append(row)
+    encoded = names.combine_chunks().dictionary_encode()
+    which = encoded.indices.to_numpy()
+    order = np.argsort(which, kind="stable")
+    ends = np.cumsum(np.bincount(which, minlength=len(encoded.dictionary)))
+    site = np.full(len(which), -1, np.int64)
+    unknown, outside = [], []
+    for name, members in zip(
+        encoded.dictionary.to_pylist(), np.split(order, ends[:-1]), strict=len(order) > 0
+    ):
+        if name not in rows_of:
+            unknown.append(name)
+            continue
+        for row in rows_of[name]:
+            start, end = stations.epoch(row)
+            inside = (times_us[members] >= start) & (times_us[members] < end)
+            site[members[inside]] = row
+        if (site[members] < 0).any():
+            outside.append(f"{name} ({stations.epochs_text(name)})")
+    return site, sorted(unknown), sorted(outside)
+
+
+def _used_sites(
+    stations: StationTable, of_picks: NDArray[np.int64], span_us: tuple[int, int]
+) -> tuple[NDArray[np.int64], NDArray[np.intp]]:
+    """Rows of stations that take part: those that were there while picks were made.
+
+    Rows of a station at one place are one.
+
+    Returns
+    -------
+    ndarray of int64
+        Rows of `stations`.
+    ndarray of intp
+        Which of these each pick has.
+    """
+    place: dict[tuple[object, ...], int] = {}
+    same = np.empty(len(stations.names), np.int64)
+    for row, name in enumerate(stations.names):
+        where = stations.latitude[row], stations.longitude[row], stations.elevation_m[row]
+        same[row] = place.setdefault((name, *where), row)
+    epochs = [stations.epoch(row) for row in range(len(same))]
+    there = [row for row, (a, b) in enumerate(epochs) if a <= span_us[1] and b > span_us[0]]
+    used = np.unique(same[there])
+    return used, np.searchsorted(used, same[of_picks])
+
+
+def _names_of_sites(stations: StationTable, rows: NDArray[np.int64]) -> list[str]:
+    """Names that tell the places of a station apart that was moved between the picks."""
+    count: dict[str, int] = {}
+    names = []
+    for row in rows.tolist():
+        name = stations.names[row]
+        count[name] = count.get(name, 0) + 1
+        names.append(name if count[name] == 1 else f"{name}#{count[name]}")
+    return names
+
+
+def _no_picks(
+    count: int, stations: StationTable, unknown: list[str], outside: list[str]
+) -> InputError:
+    if outside:
+        return InputError(
+            f"none of {count} picks is a P or S at a station that has an epoch then",
+            hint=f"epochs: {'; '.join(outside[:5])}",
+        )
+    return InputError(
+        f"none of {count} picks is a P or S at a station with coordinates",
+        hint=f"the stations are {', '.join(stations.names[:5])} ..., the picks at "
+        f"{', '.join(unknown[:5]) or 'none'}",
+    )
 
 
 def _run_pyocto(

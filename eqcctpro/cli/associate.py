@@ -100,13 +100,16 @@ def associate(
         settings = AssociationSettings(**{k: v for k, v in given.items() if v is not None})
         table = read_picks(picks)
         found = run(table, read_stations(*stations), settings, install=install)
-        if found.without_coordinates:
-            names = found.without_coordinates
-            typer.echo(
-                f"no coordinates of {len(names)} stations: {', '.join(names[:10])}"
-                + (" ..." if len(names) > 10 else ""),
-                err=True,
-            )
+        for what, names in (
+            ("no coordinates of", found.without_coordinates),
+            ("left out: picks outside of the epochs of", found.outside_epochs),
+        ):
+            if names:
+                typer.echo(
+                    f"{what} {len(names)} stations: {', '.join(names[:10])}"
+                    + (" ..." if len(names) > 10 else ""),
+                    err=True,
+                )
         folder = output or (picks if picks.is_dir() else picks.parent)
         paths = write_association(found, folder, ExportOptions(agency=agency))
         typer.echo(
