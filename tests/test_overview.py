@@ -16,7 +16,7 @@ import pytest
 
 from eqcctpro.analysis.overview import draw_overview
 from eqcctpro.analysis.time_axis import time_ticks
-from eqcctpro.analysis.traces import PHASE_COLOURS, OverviewTrace, columns_of
+from eqcctpro.analysis.traces import PHASE_COLOURS, OverviewTrace, columns_of, highpassed
 from eqcctpro.errors import OutputError
 from eqcctpro.times import parse_utc
 
@@ -153,6 +153,56 @@ def test_the_same_input_gives_the_same_file(tmp_path: Path) -> None:
     draw(tmp_path / "a.png", [trace("A")], table)
     draw(tmp_path / "b.png", [trace("A")], table)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_the_other_phase_hides_no_pick(tmp_path: Path) -> None:
+    """P keeps to the upper half of a row and S to the lower one, also at the same time."""
+    table = picks(("A", "P", 30.0, 1.0), ("A", "S", 30.0, 1.0))
+    image = draw(tmp_path / "o.png", [trace("A")], table)
+    rows = {phase: np.flatnonzero(coloured(image, phase).any(axis=1)) for phase in "PS"}
+    assert len(rows["P"]) == len(rows["S"]) > 5
+    assert rows["P"].max() < rows["S"].min()
+
+
+@pytest.mark.parametrize("rate", [40.0, 100.0])
+def test_the_microseism_is_filtered_as_obspy_does_it(rate: float) -> None:
+    from obspy import Trace
+
+    seconds = np.arange(round(60 * rate)) / rate
+    samples = 5000.0 + 1e5 * np.sin(2 * np.pi * 0.2 * seconds)
+    samples[round(30 * rate) :] += 100 * np.sin(2 * np.pi * 8 * seconds[: round(30 * rate)])
+    found = highpassed(trace("A", samples=samples, sampling_rate=rate))
+    # Both begin at rest.
+    wanted = Trace(samples - samples[0], {"sampling_rate": rate})
+    wanted.filter("highpass", freq=1.0, corners=2, zerophase=False)
+    assert np.abs(found.samples - wanted.data).max() < 0.5
+    assert np.abs(samples[: round(30 * rate)]).max() > 90_000
+    assert found.samples.dtype == np.float32 and found.samples.shape == samples.shape
+
+
+def test_what_is_no_number_stays_alone_and_slow_channels_as_they_are() -> None:
+    samples = np.arange(1000.0)
+    samples[100] = np.nan
+    found = highpassed(trace("A", samples=samples)).samples
+    assert np.flatnonzero(~np.isfinite(found)).tolist() == [100]
+    slow = trace("A", samples=samples, sampling_rate=1.0)
+    assert highpassed(slow) is slow
+
+
+def test_a_run_says_what_its_picture_leaves_out(
+    labelled: Path, imported_model: str, pick: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks other than the one with the most picks, and what the filter removes."""
+    from eqcctpro.analysis.raster import Paper
+
+    written: list[str] = []
+    monkeypatch.setattr(Paper, "write", lambda _, *given: written.append(given[2]))
+    pick(labelled, model=imported_model, overview=True, stations="AR,GDXB,OMMB")
+    (said,) = [text for text in written if "filtered" in text]
+    assert said == (
+        "This is the time chunk with the most picks, of 5. "
+        "Traces are high-pass filtered at 1 Hz for this picture only."
+    )
 
 
 def test_a_run_says_how_many_of_its_stations_the_picture_shows(

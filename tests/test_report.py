@@ -20,6 +20,8 @@ from eqcctpro.analysis.coordinates import read_coordinates
 from eqcctpro.analysis.coverage import measure_coverage
 from eqcctpro.analysis.monitor import monitor_figures
 from eqcctpro.analysis.report import write_report
+from eqcctpro.analysis.run_data import Picks
+from eqcctpro.analysis.run_figures import _s_minus_p
 from eqcctpro.archive.index import index_file
 from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.pipeline.task_table import TASK_SCHEMA
@@ -187,6 +189,39 @@ def test_coverage_counts_any_component(tmp_path: Path, write_mseed: Callable[...
     assert found["XX.A"].gap_seconds == pytest.approx(10.0)
 
 
+def test_pairs_of_p_and_s_are_those_of_two_arrivals() -> None:
+    """A P on an S onset makes no pair of no seconds, and does not hide the real P."""
+    rows = [
+        ("P", 10.0, 0.9),  # with the S at 15
+        ("P", 15.01, 0.4),  # on the S onset
+        ("S", 15.0, 0.8),
+        ("P", 40.0, 0.9),  # with the S at 43
+        ("S", 40.1, 0.3),  # on the P onset
+        ("S", 43.0, 0.7),
+        ("P", 70.0, 0.9),  # alone
+        ("P", 200.0, 0.9),
+        ("S", 200.3, 0.9),  # close, but an S of its own
+    ]
+    table = pa.table(
+        {
+            "network": ["XX"] * len(rows),
+            "station": ["A"] * len(rows),
+            "phase": [phase for phase, *_ in rows],
+            "time": pa.array([round(time * 1e6) for _, time, _ in rows]).cast(
+                pa.timestamp("us", tz="UTC")
+            ),
+            "probability": [value for *_, value in rows],
+        }
+    )
+    figure = _s_minus_p(Picks(table))
+    assert figure is not None
+    counts = dict(zip(figure.traces[0]["x"], figure.traces[0]["y"], strict=True))
+    step = 5 / 60
+    found = sorted(round(middle, 2) for middle, count in counts.items() for _ in range(count))
+    assert found == pytest.approx([0.3, 3.0, 5.0], abs=step)
+    assert "3 pairs" in figure.note
+
+
 def test_cores_in_use_follow_from_processor_time() -> None:
     history = [
         {"seconds": 0.0, "ram_mb": 100.0, "cpu_s": 0.0},
@@ -200,7 +235,6 @@ def test_cores_in_use_follow_from_processor_time() -> None:
 
 class TestStationPlot:
     def test_components_curves_and_picks(self, run_folder: Path) -> None:
-        from eqcctpro.analysis.run_data import Picks
         from eqcctpro.picks.reading import read_picks
 
         figure = plot_station(run_folder, "DEM02", length_s=100)

@@ -13,7 +13,14 @@ from numpy.typing import NDArray
 
 from eqcctpro.analysis.raster import Paper, text_width
 from eqcctpro.analysis.time_axis import time_ticks
-from eqcctpro.analysis.traces import PHASE_COLOURS, OverviewTrace, columns_of, trace_range
+from eqcctpro.analysis.traces import (
+    FILTER_NOTE,
+    PHASE_COLOURS,
+    OverviewTrace,
+    columns_of,
+    highpassed,
+    trace_range,
+)
 from eqcctpro.errors import OutputError
 from eqcctpro.picks.arrow import numbers_of
 from eqcctpro.times import format_utc
@@ -26,7 +33,7 @@ _OTHER_COLOUR = "#009E73"
 _TRACE_GREY, _LINE_GREY = 0x60, 0xE5
 
 # Pixels.
-_WIDTH, _ROW, _TOP, _BOTTOM = 1320, 28, 52, 70
+_WIDTH, _ROW, _TOP, _BOTTOM = 1320, 28, 52, 94
 _LEFT, _RIGHT = 10, 40
 _LABEL, _TITLE, _WORDS = 12, 17, 15
 _THICKNESS = 0.9
@@ -36,8 +43,6 @@ _FEWEST_ROWS = 8
 _MOST_TICKS = 10
 _FAINTEST = 0.35
 _CLIP = 1.2
-_DENSE = 30
-"""With more picks than this on a row, P keeps to the upper and S to the lower half of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +90,15 @@ def draw_overview(
     title: str,
     max_traces: int = 60,
     stations: int | None = None,
+    note: str = "",
 ) -> Path:
     """Draw traces with picks as a PNG.
 
     One row per station, the vertical component where there is one; stations in the order of their
     first P pick, those without picks below.  With more stations than `max_traces`, those with
-    the most picks are shown.  A pick's mark is the longer and the stronger, the higher
-    its probability.
+    the most picks are shown.  P is marked above the middle of a trace and S below it, so that
+    one does not hide the other; other phases reach to both sides.  A mark is the longer and the
+    stronger, the higher the probability.  Traces are high-pass filtered at 1 Hz.
 
     Parameters
     ----------
@@ -107,6 +114,8 @@ def draw_overview(
     stations : int, optional
         Stations that were picked, where `traces` are of some of them only: the heading says how
         many of them the picture shows.
+    note : str
+        Written below, before what is said of the filter.
 
     Returns
     -------
@@ -120,7 +129,7 @@ def draw_overview(
     """
     path = Path(path_png)
     marks = _marks_by_station(picks)
-    rows = _choose_rows(traces, marks, max_traces)
+    rows = [[highpassed(piece) for piece in row] for row in _choose_rows(traces, marks, max_traces)]
     widest = max((text_width(row[0].label, _LABEL) for row in rows), default=0.0)
     pieces = [piece for row in rows for piece in row]
     axes = _Axes(
@@ -133,6 +142,8 @@ def draw_overview(
     paper = Paper(_WIDTH, axes.bottom + _BOTTOM, [_OTHER_COLOUR, *PHASE_COLOURS.values()])
     if rows:
         _draw_times(paper, axes)
+        said = ". ".join(text for text in (note, FILTER_NOTE) if text)
+        paper.write((axes.left + axes.right) / 2, axes.bottom + 70, f"{said}.", _WORDS, "middle")
         for level, row in enumerate(rows):
             _draw_row(paper, axes, level, row)
             _draw_marks(paper, axes, level, marks.get(row[0].station, {}))
@@ -217,12 +228,11 @@ def _draw_row(paper: Paper, axes: _Axes, level: int, row: Sequence[OverviewTrace
 def _draw_marks(paper: Paper, axes: _Axes, level: int, phases: Mapping[str, _Marks]) -> None:
     """Draw the picks of a station."""
     middle = axes.middle(level)
-    dense = _count(phases) > _DENSE
     for phase, found in phases.items():
         above = below = _MARK_HEIGHT * (0.5 + 0.5 * found.probability)
-        if dense and phase == "P":
+        if phase == "P":
             below = np.zeros_like(above)
-        elif dense and phase == "S":
+        elif phase == "S":
             above = np.zeros_like(below)
         shown = (found.times_ns >= axes.start_ns) & (found.times_ns <= axes.end_ns)
         paper.strokes(

@@ -10,7 +10,13 @@ import numpy as np
 from eqcctpro.analysis.data_figures import PHASE_COLOURS, phases
 from eqcctpro.analysis.page import Figure, plain
 from eqcctpro.analysis.run_data import RunData
-from eqcctpro.analysis.traces import OverviewTrace, envelope, trace_range
+from eqcctpro.analysis.traces import (
+    FILTER_NOTE,
+    OverviewTrace,
+    envelope,
+    highpassed,
+    trace_range,
+)
 from eqcctpro.times import format_utc
 
 __all__ = ["record_section"]
@@ -39,7 +45,7 @@ def record_section(data: RunData) -> Figure | None:
         if task.chunk.name == chunk:
             tasks.setdefault(f"{task.network}.{task.station}", task)
     chosen = sorted(tasks, key=lambda name: (-counts[name], name))[:MOST_ROWS]
-    rows = {name: vertical_traces(tasks[name]) for name in chosen}
+    rows = {name: list(map(highpassed, vertical_traces(tasks[name]))) for name in chosen}
     rows = {name: found for name, found in rows.items() if found}
     if not rows:
         return None
@@ -65,7 +71,12 @@ def record_section(data: RunData) -> Figure | None:
         },
         "hovermode": "closest",
     }
-    note = f"Time chunk {chunk}, {len(order)} of {len(tasks)} stations, vertical components. "
+    count = len(data.plan.chunks)
+    which = f", the one with the most picks of {count}" if count > 1 else ""
+    note = (
+        f"Time chunk {chunk}{which}, {len(order)} of {len(tasks)} stations, vertical components. "
+    )
+    note += f"{FILTER_NOTE}. "
     return Figure(
         "record_section",
         "Record section",

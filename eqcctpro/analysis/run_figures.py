@@ -34,6 +34,9 @@ _MOST_MARKS = 50_000
 #: An S this long after a P does not belong to it, s.
 _LONGEST_S_MINUS_P = 60.0
 
+#: A P and an S of a station that are closer than this are picks of one arrival, s.
+_SAME_ARRIVAL = 0.25
+
 
 def run_figures(data: RunData) -> dict[str, Figure]:
     """Plots by name; those that have nothing to show are left out."""
@@ -209,12 +212,14 @@ def _probabilities(picks: Picks) -> Figure | None:
 
 
 def _s_minus_p(picks: Picks) -> Figure | None:
-    """Seconds from each P to the first S before the next P at the station."""
+    """Seconds from each P to the first S before the next P at the station.
+
+    A sharp S onset often raises the curve of P as well.  Such a pick would hide the P that the S
+    belongs to, and make a pair of no seconds.
+    """
     gaps = []
     for station in np.unique(picks.station[picks.phase == "S"]):
-        here = picks.station == station
-        p = np.sort(picks.time_ns[here & (picks.phase == "P")])
-        s = np.sort(picks.time_ns[here & (picks.phase == "S")])
+        p, s = _arrivals(picks, picks.station == station)
         next_s = np.searchsorted(s, p, side="right")
         has = next_s < len(s)
         after = np.append(p[1:], np.iinfo(np.int64).max)[has]
@@ -235,8 +240,33 @@ def _s_minus_p(picks: Picks) -> Figure | None:
         layout,
         height=280,
         note=f"{len(found):,} pairs: an S after a P and before the next one, within "
-        f"{_LONGEST_S_MINUS_P:g} s; the middle one is {np.median(found):.2f} s.",
+        f"{_LONGEST_S_MINUS_P:g} s; the middle one is {np.median(found):.2f} s. Of a P and an S "
+        f"within {_SAME_ARRIVAL:g} s of each other only the more probable one counts.",
     )
+
+
+def _arrivals(picks: Picks, here: Any) -> tuple[Any, Any]:
+    """Times of P and S at a station, one phase for each arrival, ascending."""
+    sides = []
+    for phase in ("P", "S"):
+        rows = np.flatnonzero(here & (picks.phase == phase))
+        rows = rows[np.argsort(picks.time_ns[rows], kind="stable")]
+        sides.append((picks.time_ns[rows], picks.probability[rows]))
+    (p, p_value), (s, s_value) = sides
+    keep_p = p_value > _highest_near(p, s, s_value)
+    keep_s = s_value >= _highest_near(s, p, p_value)
+    return p[keep_p], s[keep_s]
+
+
+def _highest_near(times: Any, others: Any, values: Any) -> Any:
+    """Of each time the highest value of another within `_SAME_ARRIVAL`; -1 without any."""
+    near = round(_SAME_ARRIVAL * NS_PER_S)
+    first = np.searchsorted(others, times - near, side="left")
+    last = np.searchsorted(others, times + near, side="right")
+    highest = np.full(len(times), -1.0)
+    for index in np.flatnonzero(last > first):
+        highest[index] = values[first[index] : last[index]].max()
+    return highest
 
 
 def _bars(phase: str, edges: Any, counts: Any, hover: str) -> dict[str, Any]:

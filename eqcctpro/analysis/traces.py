@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,15 +10,30 @@ from numpy.typing import NDArray
 
 from eqcctpro.times import NS_PER_S
 
-__all__ = ["PHASE_COLOURS", "OverviewTrace", "columns_of", "envelope", "trace_range"]
+__all__ = [
+    "FILTER_NOTE",
+    "PHASE_COLOURS",
+    "OverviewTrace",
+    "columns_of",
+    "envelope",
+    "highpassed",
+    "trace_range",
+]
 
 Float64 = NDArray[np.float64]
 
 PHASE_COLOURS = {"P": "#D55E00", "S": "#0072B2"}
 """Vermillion and blue of Okabe and Ito's palette, told apart with any kind of colour vision."""
 
+HIGHPASS_HZ = 1.0
+"""Below it lies the microseism, which on broadband stations is larger than local earthquakes."""
+
+FILTER_NOTE = f"Traces are high-pass filtered at {HIGHPASS_HZ:g} Hz for this picture only"
+
 _PERCENTILE = 99.5
 _DAY_NS = 86_400 * NS_PER_S
+_SLOWEST = 5
+"""Sampling rates below this many times the filter's corner are not filtered."""
 _POINTS = 4
 """Points in a column of pixels that samples further apart are interpolated to."""
 
@@ -51,6 +66,27 @@ class OverviewTrace:
     def end_ns(self) -> int:
         """Time just after the last sample."""
         return self.start_ns + round(self.samples.size / self.sampling_rate * NS_PER_S)
+
+
+def highpassed(trace: OverviewTrace) -> OverviewTrace:
+    """The trace without the microseism, to be looked at.
+
+    Butterworth of two corners, forwards only: nothing moves before its onset.  Slow channels,
+    which have little above the corner, stay as they are.
+    """
+    samples = trace.samples
+    known = np.isfinite(samples)
+    if trace.sampling_rate < _SLOWEST * HIGHPASS_HZ or not known.any():
+        return trace
+    from scipy.signal import butter, sosfilt
+
+    sections = butter(2, HIGHPASS_HZ, "highpass", fs=trace.sampling_rate, output="sos")
+    first = float(samples[known.argmax()])
+    # What is no number must not spread to all that follows.
+    level = np.where(known, samples, first) - first
+    filtered = sosfilt(sections, level).astype(np.float32)
+    filtered[~known] = np.nan
+    return replace(trace, samples=filtered)
 
 
 def envelope(trace: OverviewTrace, column_ns: int) -> tuple[Float64, Float64]:

@@ -140,7 +140,9 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
         if (task.network, task.station) in shown
         for trace in vertical_traces(task)
     ]
-    if len(plan.chunks) > 1:
+    chunks, note = len(plan.chunks), ""
+    if chunks > 1:
+        note = f"This is the time chunk with the most picks, of {chunks}"
         import pyarrow.compute
 
         picks = picks.filter(pyarrow.compute.equal(picks["timechunk"], chunk))
@@ -152,6 +154,7 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
         title=f"{model}, {chunk}",
         max_traces=OVERVIEW_TRACES,
         stations=len(stations),
+        note=note,
     )
     return str(path)
 
