@@ -12,6 +12,7 @@ import json
 import logging
 import shutil
 import tempfile
+import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -37,6 +38,8 @@ __all__ = ["Export", "cached_export", "export_key", "export_onnx", "find_export"
 
 #: Part of every key.  Raise it whenever the exported graph or a file's content changes.
 FORMAT = 7
+
+_tracing = threading.Lock()
 
 #: Largest difference of a probability between torch and an exported graph.
 TOLERANCE = 1e-5
@@ -229,7 +232,8 @@ def _trace(module: WaveformModel | EqcctCurves, picker: Picker, path: Path) -> N
 
     example = torch.randn(2, len(picker.components), picker.in_samples)
     try:
-        with warnings.catch_warnings(), torch.no_grad():
+        # Neither torch's tracer nor the filters of warnings are for several threads at a time.
+        with _tracing, warnings.catch_warnings(), torch.no_grad():
             # The tracer warns on every shape that it takes as fixed; they are.
             warnings.simplefilter("ignore")
             torch.onnx.export(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,7 @@ class PickSession:
     """Picks run after run with workers that stay ready; a context manager.
 
     The first run loads the model and starts the workers, and later ones find them warm.
+    Runs from several threads wait for each other; for runs at the same time take a session each.
 
     Parameters
     ----------
@@ -114,6 +116,7 @@ class PickSession:
         self._workers: Workers | None = None
         self._waveforms_mb = 0.0
         self._watched: ResourceSampler | None = None
+        self._lock = threading.Lock()
 
     def __enter__(self) -> PickSession:
         return self
@@ -122,7 +125,11 @@ class PickSession:
         self.close()
 
     def close(self) -> None:
-        """End the workers; a later run starts new ones."""
+        """End the workers, once no run needs them; a later run starts new ones."""
+        with self._lock:
+            self._close()
+
+    def _close(self) -> None:
         workers, self._workers = self._workers, None
         self._watched = None
         if workers is not None:
@@ -155,7 +162,7 @@ class PickSession:
         KeyboardInterrupt
             Ctrl-C or SIGTERM; the same command goes on.
         """
-        with termination_interrupts():
+        with termination_interrupts(), self._lock:
             return self._logged(changes, quiet=quiet, keep_going=keep_going, last=last)
 
     def _logged(
@@ -178,7 +185,7 @@ class PickSession:
                 except BaseException as error:
                     if isinstance(error, (EQCCTProError, RunInterrupted)):
                         logger.error("%s", error)
-                    self.close()  # what they still had to do is no longer wanted
+                    self._close()  # what they still had to do is no longer wanted
                     raise
 
     def _run(
@@ -291,7 +298,7 @@ class PickSession:
     def _end(self, run: Execution) -> None:
         """End the workers after the last sample of what they take."""
         _ = run.use
-        self.close()
+        self._close()
 
     def open(self) -> Workers:
         """Start the workers now, rather than in the first run.
@@ -301,9 +308,10 @@ class PickSession:
         EQCCTProError
             As in `run_picking`.
         """
-        picker, settings = self._described(self._find_weights())
-        plan = make_plan(InputSettings.of(self.config, context_ns=settings.context_ns))
-        return self._ready(plan, picker, settings, NoJournal(plan.tasks), stay=True)
+        with self._lock:
+            picker, settings = self._described(self._find_weights())
+            plan = make_plan(InputSettings.of(self.config, context_ns=settings.context_ns))
+            return self._ready(plan, picker, settings, NoJournal(plan.tasks), stay=True)
 
     def _described(self, weights: WeightFiles) -> tuple[Picker, PipelineSettings]:
         """The model and its settings, without thresholds of what it does not yield."""
@@ -338,7 +346,7 @@ class PickSession:
             or config.runtime not in ("auto", self._workers.runtime)
             or config.batch_size not in (None, self._workers.batch_size)
         ):
-            self.close()
+            self._close()
         on_cluster = plan.files if config.address is not None else []
         files = [(file.path, (file.size, file.mtime_ns)) for file in on_cluster]
         if self._workers is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
@@ -18,6 +19,36 @@ __all__ = ["TorchRuntime", "check_device"]
 #: Windows that a thread takes at once.  With more, activations leave the cache; with
 #: fewer, the steps of hand-written recurrences in Python weigh more.
 TORCH_SLICE = 16
+
+
+class _OwnThreads:
+    """Threads for whole slices, in each of which torch's operators use one thread.
+
+    torch keeps that number for each thread, and one for threads to come, which is put back once
+    no runtime is open any more.  The thread that calls keeps its own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = 0
+        self._before = 1
+
+    def open(self, count: int) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._open == 0:
+                self._before = torch.get_num_threads()
+            self._open += 1
+        return ThreadPoolExecutor(count, "torch", torch.set_num_threads, (1,))
+
+    def close(self, pool: ThreadPoolExecutor) -> None:
+        pool.shutdown()
+        with self._lock:
+            self._open -= 1
+            if self._open == 0:
+                torch.set_num_threads(self._before)
+
+
+_own_threads = _OwnThreads()
 
 
 class TorchRuntime(Runtime):
@@ -86,9 +117,7 @@ class TorchRuntime(Runtime):
             torch.backends.cuda.matmul.allow_tf32 = False
         else:
             self._workers = min(threads or available_cores(), batch_size)
-            self._pool = ThreadPoolExecutor(self._workers, "torch")
-            self._threads_before = torch.get_num_threads()
-            torch.set_num_threads(1)
+            self._pool = _own_threads.open(self._workers)
 
     def predict(self, windows: Float32) -> Float32:
         """Execute the network on one batch; see :meth:`Runtime.predict`."""
@@ -97,8 +126,6 @@ class TorchRuntime(Runtime):
         if self._pool is None:
             return self._batch.predict(windows)
         bounds = slice_bounds(len(windows), min(TORCH_SLICE, self.batch_size))
-        if len(bounds) == 1:
-            return self._run(windows)
         parts = [windows[start:stop] for start, stop in bounds]
         return np.concatenate(list(self._pool.map(self._run, parts)))
 
@@ -135,8 +162,7 @@ class TorchRuntime(Runtime):
         if self._limited and self._module is not None:
             _limit_memory(self._target, None)
         if self._pool is not None and self._module is not None:
-            self._pool.shutdown()
-            torch.set_num_threads(self._threads_before)
+            _own_threads.close(self._pool)
         self._module = None
         self._pinned.clear()
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from user_program import as_script
 
+from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError, WorkerError
 from eqcctpro.notices import WorkerWarning
 from eqcctpro.orchestration import foreign_ray
@@ -19,6 +20,7 @@ from eqcctpro.orchestration.foreign_ray import Waiting, fit_to_ray
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.ray_folders import ray_folder, writable_token
 from eqcctpro.orchestration.runlog import run_log
+from eqcctpro.orchestration.session import PickSession
 from eqcctpro.picks.writers import atomic_file
 
 pytest.importorskip("ray")
@@ -325,3 +327,51 @@ def test_files_have_the_users_usual_permissions(tmp_path: Path) -> None:
         os.umask(earlier)
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_torch_keeps_the_threads_of_whoever_calls() -> None:
+    import numpy as np
+    import torch
+
+    from eqcctpro.runtimes.torch_runtime import TorchRuntime
+
+    before = torch.get_num_threads()
+    windows = np.ones((2, 3, 400), np.float32)
+    torch.set_num_threads(2)
+    try:
+        first = TorchRuntime(torch.nn.ReLU(), batch_size=4, threads=2)
+        second = TorchRuntime(torch.nn.ReLU(), batch_size=4, threads=2)
+        inside = [runtime._pool.submit(torch.get_num_threads) for runtime in (first, second)]  # type: ignore[union-attr]
+        assert [number.result() for number in inside] == [1, 1]
+        for runtime in (first, second):
+            assert np.array_equal(runtime.predict(windows), windows)
+            assert torch.get_num_threads() == 2
+            runtime.close()
+        later: list[int] = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [2], "of threads to come"
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_session_runs_for_one_thread_at_a_time(
+    network: Path, imported_model: str, tmp_path: Path
+) -> None:
+    config = PickConfig.checked(
+        input=network, output=tmp_path / "0", model=imported_model, overview=False
+    )
+    found: dict[int, int] = {}
+    with PickSession(config) as session:
+
+        def work(number: int) -> None:
+            found[number] = len(session.run(output=tmp_path / str(number)).picks)
+
+        threads = [threading.Thread(target=work, args=(number,)) for number in range(3)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert len(found) == 3 and len(set(found.values())) == 1 and found[0] > 20
+    assert len({(tmp_path / str(n) / "picks.csv").read_bytes() for n in range(3)}) == 1
