@@ -117,6 +117,12 @@ class PickConfig(BaseModel):
         (), description="Of each station the first of these, such as HH, EH; none picks all"
     )
 
+    contradictions: Literal["cut", "drop"] = Field(
+        "cut",
+        description="Of records of a channel that contradict each other, leave out the stretch "
+        "where they do, or (drop) all of them, as SeisBench does",
+    )
+
     mode: Literal["local", "modelactor", "ripper"] = Field(
         "local", description="This process, persistent Ray actors, or Ray tasks"
     )

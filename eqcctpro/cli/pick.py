@@ -94,6 +94,15 @@ def pick(
             rich_help_panel=_MODEL,
         ),
     ] = None,
+    contradictions: Annotated[
+        str | None,
+        Option(
+            help="Records of a channel that contradict each other: cut out that stretch, or drop "
+            "them, as SeisBench does.",
+            show_default="cut",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
     stations: Annotated[
         list[str] | None,
         Option(
@@ -311,6 +320,7 @@ def pick(
         "timechunk": timechunk,
         "overlap": overlap,
         "window_grid": window_grid,
+        "contradictions": contradictions,
         "stations": joined(stations),
         "exclude": joined(exclude),
         "stations_at_most": stations_at_most,

@@ -184,6 +184,7 @@ def describe(
         item_timeout_s=config.item_timeout,
         annotations=str(annotations) if config.annotations else None,
         storage=config.storage,
+        contradictions=config.contradictions,
     )
 
 

@@ -24,6 +24,7 @@ from eqcctpro.pipeline.findings import (
     BlockFindings,
     CurveOrigin,
     curve_times,
+    curves_of,
     findings_of,
     picked_labels,
 )
@@ -204,7 +205,7 @@ class Pipeline:
             thresholds = list(picked_labels(self.picker, prepared.thresholds).values())
         owner = _OpenTask(prepared, len(prepared.blocks), prepared.n_windows, thresholds)
         for block, offsets in prepared.blocks:
-            origin = CurveOrigin(prepared.task, block.start_ns, block.sampling_rate)
+            origin = CurveOrigin(prepared.task, block.start_ns, block.sampling_rate, block.clock)
             layout = None
             if self.settings.windows.picking == "trigger" and len(offsets) <= self._room:
                 layout = self._layout(offsets.tobytes())
@@ -319,8 +320,8 @@ class Pipeline:
                 shift_ns, interval_ns = curve_times(
                     self.picker, self.settings, origin.sampling_rate, rate
                 )
-                start_ns = origin.start_ns + shift_ns
-                block.owner.curves.append(BlockCurves(start_ns, interval_ns, values.copy()))
+                pieces = curves_of(origin, shift_ns, interval_ns, values.copy())
+                block.owner.curves.extend(pieces)
 
     def _stack(self, block: _OpenBlock) -> CurveStack | WindowPeaks:
         """What collects the predictions of a block's windows."""

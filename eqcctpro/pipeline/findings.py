@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -13,14 +14,17 @@ from eqcctpro.archive.timechunks import FOREVER_NS
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.trigger import CurveTriggers
+from eqcctpro.pipeline.records import BlockCurves
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.times import NS_PER_S
+from eqcctpro.waveform.clock import Clock, correction_at, corrections_at
 
 __all__ = [
     "BORDER_GUARD_NS",
     "BlockFindings",
     "CurveOrigin",
     "curve_times",
+    "curves_of",
     "findings_of",
     "picked_labels",
 ]
@@ -40,11 +44,14 @@ class CurveOrigin:
         Time of the block's first sample.
     sampling_rate : float
         Hz, of the block.
+    clock : ndarray of int64 or None
+        Corrections of the times of samples; see `eqcctpro.waveform.clock`.
     """
 
     task: StationTask
     start_ns: int
     sampling_rate: float
+    clock: Clock | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +94,46 @@ def curve_times(
     return round(shift * NS_PER_S / rate), interval
 
 
+def curves_of(
+    origin: CurveOrigin, shift_ns: int, interval_ns: float, values: NDArray[np.float32]
+) -> list[BlockCurves]:
+    """A block's curves, in pieces whose times are right within half a sample.
+
+    Values whose times come twice, as in a leap second, are left out the first time.
+
+    Parameters
+    ----------
+    origin : CurveOrigin
+    shift_ns : int
+        From the block's first sample to its curve's.
+    interval_ns : float
+        Between samples of the curve.
+    values : ndarray of float32, shape (labels, samples)
+    """
+    start_ns = origin.start_ns + shift_ns
+    if origin.clock is None:
+        return [BlockCurves(start_ns, interval_ns, values)]
+    firsts, shifts = [0], [correction_at(origin.clock, shift_ns)]
+    for offset, correction in origin.clock.tolist():
+        first = math.ceil((offset - shift_ns) / interval_ns)
+        if first > firsts[-1] and abs(correction - shifts[-1]) > interval_ns / 2:
+            firsts.append(first)
+            shifts.append(correction)
+    starts = [
+        start_ns + round(first * interval_ns) + shift
+        for first, shift in zip(firsts, shifts, strict=True)
+    ]
+    pieces = []
+    for at, (first, start) in enumerate(zip(firsts, starts, strict=True)):
+        last = values.shape[1]
+        if at + 1 < len(firsts):
+            before_next = math.ceil((starts[at + 1] - start) / interval_ns - 1e-6)
+            last = min(firsts[at + 1], first + max(before_next, 0))
+        if first < last:
+            pieces.append(BlockCurves(start, interval_ns, values[:, first:last]))
+    return pieces
+
+
 def findings_of(
     found: CurveTriggers,
     origins: Sequence[CurveOrigin],
@@ -121,6 +168,12 @@ def findings_of(
         origin_ns + np.round(samples * interval_ns).astype(np.int64)
         for samples in (found.triggers.peak, found.triggers.onset, found.triggers.end)
     )
+    for index, origin in enumerate(origins):
+        if origin.clock is not None:
+            of_block = block == index
+            for times in (peak, onset, end):
+                offsets = times[of_block] - origin.start_ns
+                times[of_block] += corrections_at(origin.clock, offsets)
     outside = _outside(peak, settings)
     for position, count in enumerate(np.bincount(block[outside]).tolist()):
         findings[position].n_outside = count

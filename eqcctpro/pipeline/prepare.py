@@ -14,13 +14,16 @@ from eqcctpro.errors import EQCCTProError
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.fetching import Fetched
 from eqcctpro.pipeline.records import TaskRecord
-from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.pipeline.settings import Contradictions, PipelineSettings
+from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.blocks import Block, assemble_blocks, component_rows
+from eqcctpro.waveform.clock import largest_correction
 from eqcctpro.waveform.conditioning import condition
+from eqcctpro.waveform.conflicts import cut_conflicts, drop_conflicts, in_words
 from eqcctpro.waveform.decode import DecodedFile, decode_file
 from eqcctpro.waveform.segments import (
     Segment,
-    drop_conflicts,
+    join_at_leap_seconds,
     merge_segments,
     split_at_nan,
     trim,
@@ -135,9 +138,26 @@ class FileCache:
 
 
 def load_segments(
-    task: StationTask, decoded: Sequence[DecodedFile], context_ns: int, notes: list[str]
+    task: StationTask,
+    decoded: Sequence[DecodedFile],
+    context_ns: int,
+    notes: list[str],
+    contradictions: Contradictions = "cut",
 ) -> list[Segment]:
-    """The segments of a task's instrument, trimmed to what its chunk reads."""
+    """The segments of a task's instrument, trimmed to what its chunk reads.
+
+    Parameters
+    ----------
+    task : StationTask
+    decoded : sequence of DecodedFile
+    context_ns : int
+        Data wanted around what the chunk owns.
+    notes : list of str
+        What is left out is added.
+    contradictions : {"cut", "drop"}
+        Whether stretches for which a channel has two records are left out here; ``"drop"``
+        leaves such records in.
+    """
     key = (task.network, task.station, task.location, task.instrument)
     start_ns, end_ns = read_span(task.chunk, context_ns)
     segments: list[Segment] = []
@@ -156,6 +176,10 @@ def load_segments(
             missing += not_finite
     if missing:
         notes.append(f"{missing} samples that are not numbers were treated as a gap")
+    segments = join_at_leap_seconds(segments)
+    if contradictions == "cut":
+        segments, found = cut_conflicts(segments)
+        notes.extend(in_words(found))
     return merge_segments(segments)
 
 
@@ -168,14 +192,17 @@ def prepare(
     """
     prepared = Prepared(task)
     try:
-        segments = load_segments(task, decoded, settings.context_ns, prepared.notes)
+        segments = load_segments(
+            task, decoded, settings.context_ns, prepared.notes, settings.contradictions
+        )
+        _note_drift(segments, prepared.notes)
         prepared.n_samples = sum(len(segment.samples) for segment in segments)
         reason = _unusable(segments, picker, settings, prepared.notes)
         if reason is None:
             blocks = _blocks(segments, picker, settings, prepared.notes)
             _lay_out(prepared, blocks, picker, settings)
             if not prepared.blocks:
-                reason = _too_short(blocks, picker)
+                reason = _too_short(blocks, picker, prepared.notes)
     except EQCCTProError as error:
         prepared.record = failed_record(task, error, tuple(prepared.notes))
         return prepared
@@ -232,9 +259,9 @@ def _blocks(
     conditioned = condition(segments, settings.conditioning)
     if any(new is not old for new, old in zip(conditioned, segments, strict=True)):
         conditioned = merge_segments(conditioned)  # pieces of different rates have one now
-    kept, dropped = drop_conflicts(conditioned)
-    if dropped:
-        notes.append(f"{len(dropped)} pieces that contradict each other were left out")
+    resolve = cut_conflicts if settings.contradictions == "cut" else drop_conflicts
+    kept, found = resolve(conditioned)
+    notes.extend(in_words(found))
     rows = component_rows(picker.components, flexible=settings.flexible)
     blocks = assemble_blocks(kept, rows, len(picker.components), strict=settings.strict)
     if len(kept) > len({segment.code for segment in kept}):
@@ -265,8 +292,24 @@ def _lay_out(
         prepared.notes.append(notes)
 
 
-def _too_short(blocks: Sequence[Block], picker: Picker) -> str:
+def _too_short(blocks: Sequence[Block], picker: Picker, notes: Sequence[str]) -> str:
+    because = next((f" ({note})" for note in notes if "contradict each other" in note), "")
     if not blocks:
-        return "no stretch of usable samples"
+        return f"no stretch of usable samples{because}"
     longest = max(block.data.shape[1] for block in blocks)
-    return f"too short: {longest} samples, and a window has {picker.in_samples}"
+    return f"too short: {longest} samples, and a window has {picker.in_samples}{because}"
+
+
+def _note_drift(segments: Sequence[Segment], notes: list[str]) -> None:
+    """Say where time stamps leave the nominal sampling rate by more than half a sample."""
+    found = [
+        (largest_correction(piece.clock), piece) for piece in segments if piece.clock is not None
+    ]
+    if not found:
+        return
+    drift_ns, worst = max(found, key=lambda pair: pair[0])
+    if drift_ns > worst.interval_ns / 2:
+        notes.append(
+            f"time stamps of {worst.code.channel} leave its {worst.sampling_rate:g} Hz by up to "
+            f"{drift_ns / NS_PER_S:.3g} s: picks have the times of their records"
+        )

@@ -12,7 +12,9 @@ from eqcctpro.models.picker import Picker, WindowSettings
 from eqcctpro.waveform.conditioning import Bandpass, Conditioning
 from eqcctpro.windows.placement import WindowGrid, window_step
 
-__all__ = ["PipelineSettings", "resolve_settings"]
+__all__ = ["Contradictions", "PipelineSettings", "resolve_settings"]
+
+Contradictions = Literal["cut", "drop"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,9 @@ class PipelineSettings:
         Folder that probability curves are written to.
     storage : mapping or None
         Options of an object store's file system; None leaves those of this process.
+    contradictions : {"cut", "drop"}
+        Of records of a channel that contradict each other, leave out the stretch where they do,
+        or all of them, as SeisBench does.
     """
 
     windows: WindowSettings
@@ -52,6 +57,7 @@ class PipelineSettings:
     item_timeout_s: float | None = None
     annotations: str | None = None
     storage: Mapping[str, Any] | None = None
+    contradictions: Contradictions = "cut"
 
     def applied(self, picker: Picker) -> dict[str, Any]:
         """Thresholds and arguments with their values, by the names that SeisBench has for them.

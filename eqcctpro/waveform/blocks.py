@@ -10,7 +10,7 @@ probabilities by more than the parity that we promise.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from types import MappingProxyType
 
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.times import NS_PER_S
-from eqcctpro.waveform.segments import Segment
+from eqcctpro.waveform.clock import Clock, one_clock
+from eqcctpro.waveform.segments import SAME_TIME_NS, Segment
 
 __all__ = ["Block", "assemble_blocks", "component_rows"]
 
@@ -40,12 +41,15 @@ class Block:
         Counts, in the order of the model's components.
     origin_ns : int
         Where the continuous record begins that this is a part of.
+    clock : ndarray of int64 or None
+        Corrections of the times of samples; see `eqcctpro.waveform.clock`.
     """
 
     start_ns: int
     sampling_rate: float
     data: NDArray[np.float32]
     origin_ns: int
+    clock: Clock | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +105,7 @@ def assemble_blocks(
     list of Block
         In order of time; blocks may be too short for a window.
     """
+    segments, clock = _on_one_clock(segments)
     aligned = [
         _align(segment, rows[segment.code.component])
         for segment in segments
@@ -111,8 +116,50 @@ def assemble_blocks(
     for start_ns, end_ns in _covered(aligned, n_rows, strict):
         inside = [clip for piece in aligned if (clip := _clip(piece, start_ns, end_ns))]
         if inside:
-            blocks.append(_fill(inside, n_rows))
+            block = _fill(inside, n_rows)
+            blocks.append(block if clock is None else _with_clock(block, clock))
     return blocks
+
+
+def _on_one_clock(segments: Sequence[Segment]) -> tuple[Sequence[Segment], Clock | None]:
+    """Segments with nominal starts, and the clock from these to true times, if they have any."""
+    if all(segment.clock is None for segment in segments):
+        return segments, None
+    starts, clock = one_clock(
+        [segment.start_ns for segment in segments],
+        [round(len(segment.samples) * segment.interval_ns) for segment in segments],
+        [segment.clock for segment in segments],
+    )
+    moved = [
+        replace(
+            segment,
+            start_ns=start,
+            anchor_ns=start - (segment.start_ns - segment.origin_ns),
+            clock=None,
+        )
+        for segment, start in zip(segments, starts, strict=True)
+    ]
+    return moved, clock
+
+
+def _with_clock(block: Block, clock: Clock) -> Block:
+    """A block with the true time of its first sample and corrections from there."""
+    first = int(np.searchsorted(clock[:, 0], block.start_ns, side="right")) - 1
+    last = int(np.searchsorted(clock[:, 0], block.start_ns + _span_ns(block)))
+    rows = clock[max(first, 0) : last].copy()
+    rows[0, 0] = block.start_ns
+    shift = int(rows[0, 1])
+    rows -= np.array([block.start_ns, shift], dtype=np.int64)
+    return replace(
+        block,
+        start_ns=block.start_ns + shift,
+        origin_ns=block.origin_ns + shift,
+        clock=rows if rows[:, 1].any() else None,
+    )
+
+
+def _span_ns(block: Block) -> int:
+    return round(block.data.shape[1] * NS_PER_S / block.sampling_rate)
 
 
 def _align(segment: Segment, row: int) -> _Aligned:
@@ -140,7 +187,7 @@ def _covered(pieces: Sequence[_Aligned], n_rows: int, strict: bool) -> list[tupl
 def _union(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     joined: list[tuple[int, int]] = []
     for start, end in sorted(spans):
-        if joined and start <= joined[-1][1]:
+        if joined and start <= joined[-1][1] + SAME_TIME_NS:
             joined[-1] = (joined[-1][0], max(joined[-1][1], end))
         else:
             joined.append((start, end))
@@ -154,15 +201,15 @@ def _intersect(
         (max(a[0], b[0]), min(a[1], b[1]))
         for a in left
         for b in right
-        if a[0] < b[1] and b[0] < a[1]
+        if a[0] + SAME_TIME_NS < b[1] and b[0] + SAME_TIME_NS < a[1]
     ]
     return sorted(spans)
 
 
 def _clip(piece: _Aligned, start_ns: int, end_ns: int) -> _Aligned | None:
-    if piece.end_ns < start_ns or piece.start_ns > end_ns:
+    if piece.end_ns < start_ns - SAME_TIME_NS or piece.start_ns > end_ns + SAME_TIME_NS:
         return None
-    if piece.start_ns >= start_ns and piece.end_ns <= end_ns:
+    if piece.start_ns >= start_ns - SAME_TIME_NS and piece.end_ns <= end_ns + SAME_TIME_NS:
         return piece
     interval = piece.segment.interval_ns
     first = max(round((start_ns - piece.start_ns) / interval), 0)
@@ -170,13 +217,8 @@ def _clip(piece: _Aligned, start_ns: int, end_ns: int) -> _Aligned | None:
     if last - first < 2:
         return None
     start = piece.start_ns + round(first * interval)
-    segment = Segment(
-        piece.segment.code,
-        piece.segment.start_ns + round(first * interval),
-        piece.segment.sampling_rate,
-        piece.segment.samples[first:last],
-        piece.segment.anchor_ns,
-    )
+    # Its beginning, if it was cut before, stays what it was.
+    segment = replace(piece.segment.part(first, last), anchor_ns=piece.segment.anchor_ns)
     return _Aligned(
         piece.row, start, start + round((last - first - 1) * interval), piece.shift_s, segment
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 from pymseed.logging import clear_error_messages, get_error_messages
+from pymseed.mstracelist import MS3TraceSeg
 
 from eqcctpro.archive.compressed import decompress, is_compressed
 from eqcctpro.archive.index import LOWEST_RATE_HZ, hidden_codes
@@ -19,6 +20,7 @@ from eqcctpro.archive.untidy import trace_code, with_placeholders
 from eqcctpro.codes import Code
 from eqcctpro.errors import DecodeError
 from eqcctpro.times import NS_PER_S, format_utc
+from eqcctpro.waveform.clock import Clock, RecordRun, leap_second_within, record_runs, stamps_wander
 from eqcctpro.waveform.segments import ChannelCode, Segment
 
 __all__ = ["NOT_PICKED", "DecodedFile", "decode_file", "decode_records"]
@@ -106,9 +108,8 @@ def decode_records(
             f"({_one_line(details)})"
         )
     cut = start_ns is not None or end_ns is not None
-    segments = _collect(
-        traces, names, path, warnings, _record_starts(content, names) if cut else {}
-    )
+    stamps = _Stamps(content, traces, names, cut=cut)
+    segments = _collect(traces, names, path, warnings, stamps)
     if len(segments) > 1:
         warnings += _hidden(original, path, segments)
     if not segments and not warnings and not cut:
@@ -171,20 +172,73 @@ def _unpack_records(
 
 def _add(traces: MS3TraceList, content: bytes, span: tuple[str | None, str | None]) -> None:
     start, end = span
-    traces.add_buffer(content, unpack_data=True, starttime=start, endtime=end)
+    # Versions (qualities) apart, as ObsPy has them: a better one overrules the others.
+    traces.add_buffer(content, unpack_data=True, starttime=start, endtime=end, split_version=True)
 
 
-def _record_starts(content: bytes, names: dict[Code, Code]) -> dict[Code, list[tuple[int, int]]]:
-    """Start and end of every continuous record, from the headers alone."""
-    traces = MS3TraceList()
-    # What cannot be read has been reported when it was decoded.
-    with suppress(MiniSEEDError, ValueError):
-        traces.add_buffer(content, skip_not_data=True)
-    spans: dict[Code, list[tuple[int, int]]] = {}
-    for trace in traces:
-        with suppress(ValueError):  # reported when it was decoded
-            spans[trace_code(trace, names)] = [(piece.starttime, piece.endtime) for piece in trace]
-    return spans
+class _Stamps:
+    """Where records begin and what time their samples have, by their headers.
+
+    The headers are read one by one only where the stamps leave the nominal sampling rate.
+
+    Parameters
+    ----------
+    content : bytes
+    traces : MS3TraceList
+        What was decoded of it.
+    names : dict
+        From `with_placeholders`.
+    cut : bool
+        Whether that is a part of it.
+    """
+
+    def __init__(
+        self, content: bytes, traces: MS3TraceList, names: dict[Code, Code], *, cut: bool
+    ) -> None:
+        self._spans: dict[tuple[Code, int], list[tuple[int, int]]] = {}
+        self._runs: dict[tuple[Code, int], list[RecordRun]] = {}
+        if cut:
+            traces = MS3TraceList()
+            # What cannot be read has been reported when it was decoded.
+            with suppress(MiniSEEDError, ValueError):
+                traces.add_buffer(content, skip_not_data=True, split_version=True)
+        pieces = [piece for trace in traces for piece in trace]
+        if any(map(_needs_clock, pieces)) or stamps_wander(content):
+            self._runs = record_runs(content, names)
+        elif cut:
+            for trace in traces:
+                with suppress(ValueError):  # reported when it was decoded
+                    key = trace_code(trace, names), trace.pubversion
+                    self._spans[key] = [(piece.starttime, piece.endtime) for piece in trace]
+
+    def of(self, key: tuple[Code, int], start_ns: int, n: int) -> tuple[int | None, Clock | None]:
+        """Where the continuous record begins, if that is known, and the clock of a piece of it.
+
+        Parameters
+        ----------
+        key : tuple of Code and int
+            Codes and version.
+        start_ns, n : int
+            First sample of the piece, and number of samples.
+        """
+        for run in self._runs.get(key, ()):
+            record = run.find(start_ns)
+            if record is not None and run.n_samples - run.firsts[record] >= n:
+                before = round(int(run.firsts[record]) * run.interval_ns)
+                return start_ns - before, run.clock(record, n)
+        whole = [start for start, end in self._spans.get(key, ()) if start <= start_ns <= end]
+        return min(whole, default=None), None
+
+
+def _needs_clock(piece: MS3TraceSeg) -> bool:
+    """Whether a segment has a leap second, or ends half a sample from where its rate puts it."""
+    rate, start, end = piece.samprate, piece.starttime, piece.endtime
+    if rate <= 0:
+        return False
+    span = (piece.samplecnt - 1) * NS_PER_S / rate
+    if abs(end - start - span) > NS_PER_S / 2 / rate:
+        return True
+    return leap_second_within(start - NS_PER_S, end + NS_PER_S) is not None
 
 
 def _collect(
@@ -192,7 +246,7 @@ def _collect(
     names: dict[Code, Code],
     path: str | Path,
     warnings: list[str],
-    spans: dict[Code, list[tuple[int, int]]],
+    stamps: _Stamps,
 ) -> list[Segment]:
     segments: list[Segment] = []
     for trace_id in traces:
@@ -201,6 +255,7 @@ def _collect(
         except ValueError as error:
             warnings.append(f"{path}: records left out: {error}")
             continue
+        version = trace_id.pubversion
         for piece in trace_id:
             rate = float(piece.samprate)
             if rate <= 0 or piece.numsamples <= 0 or piece.sampletype == "t":
@@ -213,9 +268,9 @@ def _collect(
                 )
                 continue
             start = piece.starttime
-            whole = [s for s, end in spans.get(code, ()) if s <= start <= end]
+            origin, clock = stamps.of((code, version), start, piece.numsamples)
             samples = piece.take_np_datasamples()
-            segments.append(Segment(code, start, rate, samples, min(whole, default=None)))
+            segments.append(Segment(code, start, rate, samples, origin, version, clock))
     return segments
 
 

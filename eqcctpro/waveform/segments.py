@@ -1,9 +1,8 @@
 """Continuous pieces of one channel, and how pieces that belong together are joined.
 
-The rules for joining and discarding are those that SeisBench reaches through
-ObsPy's ``Stream.merge(-1)``: adjacent pieces and overlaps with equal samples become
-one piece, and where two pieces of a channel cover the same time with different
-samples, both are left out.
+The rules for joining are those that SeisBench reaches through ObsPy's ``Stream.merge(-1)``:
+adjacent pieces and overlaps with equal samples become one piece.  What happens to pieces that
+cover the same time with different samples is in `eqcctpro.waveform.conflicts`.
 """
 
 from __future__ import annotations
@@ -17,11 +16,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.codes import component_of, instrument_of
+from eqcctpro.times import NS_PER_S
+from eqcctpro.waveform.clock import Clock, correction_at, leap_second_within
 
-__all__ = ["ChannelCode", "Segment", "drop_conflicts", "merge_segments", "split_at_nan", "trim"]
+__all__ = [
+    "SAME_TIME_NS",
+    "ChannelCode",
+    "Segment",
+    "join_at_leap_seconds",
+    "merge_segments",
+    "of_one_each",
+    "split_at_nan",
+    "trim",
+]
 
 # ObsPy's Stream._cleanup: pieces misaligned by less than this share of a sample join.
 MISALIGNMENT_THRESHOLD = 1e-2
+# libmseed, and with it ObsPy, joins records that follow each other within half a sample.
+RECORD_TOLERANCE = 0.5
+#: ObsPy compares times in whole microseconds.  Positions on the grid of samples are floats of
+#: seconds since 1970, which lie up to 240 ns beside it.
+SAME_TIME_NS = 500
+# How far behind a leap second a record ends at most that begins in it.
+LONGEST_RECORD_NS = 120 * NS_PER_S
 
 
 class ChannelCode(NamedTuple):
@@ -60,8 +77,13 @@ class Segment:
     samples : ndarray, shape (n,)
         Counts, in the type that the records hold.
     anchor_ns : int or None
-        Where the continuous record begins that this is a part of; None where it was
-        not cut.
+        Where the continuous record begins that this is a part of, counted back at the nominal
+        rate; None where it was not cut.
+    quality : int
+        Version of the records: 4 for M, 3 for Q, 2 for D and 1 for R in miniSEED 2.
+    clock : ndarray of int64 or None
+        Corrections of the times of samples; see `eqcctpro.waveform.clock`.  None where the
+        nominal rate is never wrong by more than half a sample.
     """
 
     code: ChannelCode
@@ -69,6 +91,8 @@ class Segment:
     sampling_rate: float
     samples: NDArray[Any]
     anchor_ns: int | None = None
+    quality: int = 0
+    clock: Clock | None = None
 
     @property
     def origin_ns(self) -> int:
@@ -78,12 +102,48 @@ class Segment:
     @property
     def end_ns(self) -> int:
         """Time of the last sample."""
-        return self.start_ns + round((len(self.samples) - 1) * 1e9 / self.sampling_rate)
+        return self.time_of(len(self.samples) - 1)
 
     @property
     def interval_ns(self) -> float:
         """Nanoseconds between two samples."""
         return 1e9 / self.sampling_rate
+
+    def time_of(self, sample: int) -> int:
+        """Time of a sample, by the nearest record before it; also of the one after the last."""
+        nominal = round(sample * 1e9 / self.sampling_rate)
+        if self.clock is not None:
+            nominal += correction_at(self.clock, nominal)
+        return self.start_ns + nominal
+
+    def position_of(self, time_ns: int) -> float:
+        """Samples from the first one to a time, as a fraction; also of times outside."""
+        behind = time_ns - self.start_ns
+        if self.clock is not None:
+            # A leap second makes stamps go back.
+            stamps = np.maximum.accumulate(self.clock.sum(axis=1))
+            row = max(int(np.searchsorted(stamps, behind, side="right")) - 1, 0)
+            behind -= int(self.clock[row, 1])
+        return behind / self.interval_ns
+
+    def part(self, first: int, last: int, *, cut: bool = True) -> Segment:
+        """Samples from one to before another; `cut`: they belong to the same continuous record."""
+        before = round(first * self.interval_ns)
+        clock = self.clock
+        if clock is not None:
+            inside = (clock[:, 0] > before) & (clock[:, 0] < last * self.interval_ns)
+            at_first = [[before, correction_at(clock, before)]]
+            clock = np.concatenate([np.array(at_first, dtype=np.int64), clock[inside]])
+            clock = clock - clock[0]
+        start = self.time_of(first)
+        origin = start - before - (self.start_ns - self.origin_ns)
+        return replace(
+            self,
+            start_ns=start,
+            samples=self.samples[first:last],
+            anchor_ns=origin if cut else None,
+            clock=clock if clock is not None and clock[:, 1].any() else None,
+        )
 
 
 def merge_segments(segments: Iterable[Segment]) -> list[Segment]:
@@ -93,7 +153,7 @@ def merge_segments(segments: Iterable[Segment]) -> list[Segment]:
     code and time; pieces that overlap with different samples stay apart.
     """
     pieces = [segment for segment in segments if len(segment.samples)]
-    if _of_one_each(pieces):
+    if of_one_each(pieces):
         return sorted(pieces, key=lambda piece: piece.code)
     groups: dict[tuple[ChannelCode, float], list[Segment]] = {}
     for segment in pieces:
@@ -105,7 +165,7 @@ def merge_segments(segments: Iterable[Segment]) -> list[Segment]:
     return merged
 
 
-def _of_one_each(segments: Sequence[Segment]) -> bool:
+def of_one_each(segments: Sequence[Segment]) -> bool:
     """Whether each channel has one segment, as in nearly all records."""
     return len({segment.code for segment in segments}) == len(segments)
 
@@ -126,53 +186,82 @@ def _merge_channel(pieces: Sequence[Segment]) -> list[Segment]:
 
 def _join(left: Segment, right: Segment) -> Segment | None:
     """Both pieces as one, or None where they do not belong together."""
-    interval = left.interval_ns
-    position = (right.start_ns - left.start_ns) / interval
+    position = left.position_of(right.start_ns)
     first = round(position)
-    if abs(position - first) > MISALIGNMENT_THRESHOLD or first > len(left.samples):
+    if first > len(left.samples):
+        return None
+    drifts = first == len(left.samples) and not (left.clock is None and right.clock is None)
+    if abs(position - first) > (RECORD_TOLERANCE if drifts else MISALIGNMENT_THRESHOLD):
         return None
     shared = min(len(left.samples) - first, len(right.samples))
     if not np.array_equal(left.samples[first : first + shared], right.samples[:shared]):
         return None
     if shared == len(right.samples):
         return left
-    samples = np.concatenate([left.samples, right.samples[shared:]])
-    return replace(left, samples=samples)
+    return _append(left, right.part(shared, len(right.samples)) if shared else right)
 
 
-def drop_conflicts(segments: Sequence[Segment]) -> tuple[list[Segment], list[Segment]]:
-    """Leave out pieces of a channel that contradict each other.
+def _append(left: Segment, right: Segment) -> Segment:
+    """Two pieces whose samples follow each other."""
+    clock = None
+    offset = round(len(left.samples) * left.interval_ns)
+    late = right.start_ns - left.start_ns - offset
+    drifts = left.clock is not None or right.clock is not None
+    if drifts or abs(late) > left.interval_ns * RECORD_TOLERANCE:
+        shift = np.array([[offset, late]], dtype=np.int64)
+        none = np.zeros((1, 2), dtype=np.int64)
+        parts = [piece.clock if piece.clock is not None else none for piece in (left, right)]
+        clock = np.concatenate([parts[0], parts[1] + shift])
+    samples = np.concatenate([left.samples, right.samples])
+    return replace(left, samples=samples, clock=clock)
 
-    Returns
-    -------
-    kept, dropped : list of Segment
-        ``dropped`` holds every piece of a group of overlapping pieces, as SeisBench's
-        ``sanitize_mismatching_overlapping_records`` does.
+
+def join_at_leap_seconds(segments: Sequence[Segment]) -> list[Segment]:
+    """Join pieces that overlap by the one second that is counted twice at a leap second.
+
+    The records of the leap second have the times of the second after it, or none has them where
+    clocks were set back.
     """
-    if _of_one_each(segments):
-        return list(segments), []
-    by_channel: dict[ChannelCode, list[Segment]] = {}
+    near = [
+        leap_second_within(piece.start_ns - NS_PER_S, piece.end_ns + NS_PER_S) for piece in segments
+    ]
+    if not any(near):
+        return list(segments)
+    groups: dict[tuple[ChannelCode, float], list[Segment]] = {}
     for segment in segments:
-        by_channel.setdefault(segment.code, []).append(segment)
-    kept: list[Segment] = []
-    dropped: list[Segment] = []
-    for pieces in by_channel.values():
-        for cluster in _overlapping(sorted(pieces, key=lambda piece: piece.start_ns)):
-            (kept if len(cluster) == 1 else dropped).extend(cluster)
-    return kept, dropped
+        groups.setdefault((segment.code, segment.sampling_rate), []).append(segment)
+    joined: list[Segment] = []
+    for pieces in groups.values():
+        while (pair := _leap_pair(pieces)) is not None:
+            left, right, _ = pair
+            pieces = [piece for piece in pieces if piece is not left and piece is not right]
+            pieces.append(_over_leap_second(*pair))
+        joined.extend(pieces)
+    return joined
 
 
-def _overlapping(pieces: Sequence[Segment]) -> list[list[Segment]]:
-    clusters: list[list[Segment]] = []
-    latest = 0
-    for piece in pieces:
-        if clusters and piece.start_ns < latest:
-            clusters[-1].append(piece)
-            latest = max(latest, piece.end_ns)
-        else:
-            clusters.append([piece])
-            latest = piece.end_ns
-    return clusters
+def _leap_pair(pieces: Sequence[Segment]) -> tuple[Segment, Segment, int] | None:
+    """A piece that ends with a leap second, the one that goes on behind it, and its midnight."""
+    for left in pieces:
+        following = left.time_of(len(left.samples))
+        midnight = leap_second_within(following - LONGEST_RECORD_NS, following + SAME_TIME_NS)
+        if midnight is None:
+            continue
+        for right in pieces:
+            late = following - NS_PER_S - right.start_ns
+            if right is not left and abs(late) <= left.interval_ns * RECORD_TOLERANCE:
+                return left, right, midnight
+    return None
+
+
+def _over_leap_second(left: Segment, right: Segment, midnight_ns: int) -> Segment:
+    """Both pieces as one; what is a second behind the midnight is counted once."""
+    behind = midnight_ns + NS_PER_S
+    sample = math.ceil(left.position_of(behind) - 1e-6)
+    if sample < len(left.samples):
+        tail = left.part(sample, len(left.samples))
+        left = _append(left.part(0, sample), replace(tail, start_ns=tail.start_ns - NS_PER_S))
+    return _append(left, right)
 
 
 def split_at_nan(segment: Segment) -> tuple[list[Segment], int]:
@@ -196,10 +285,7 @@ def split_at_nan(segment: Segment) -> tuple[list[Segment], int]:
     edges = np.flatnonzero(np.diff(np.concatenate([[False], finite, [False]]).astype(np.int8)))
     pieces = [
         replace(
-            segment,
-            start_ns=segment.start_ns + round(first * segment.interval_ns),
-            samples=segment.samples[first:last],
-            anchor_ns=segment.anchor_ns if first == 0 else None,
+            segment.part(first, last, cut=False), anchor_ns=None if first else segment.anchor_ns
         )
         for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
     ]
@@ -208,20 +294,14 @@ def split_at_nan(segment: Segment) -> tuple[list[Segment], int]:
 
 def trim(segment: Segment, start_ns: int | None, end_ns: int | None) -> Segment | None:
     """The part of a segment in ``start_ns <= t < end_ns``, or None; None is no bound."""
-    interval = segment.interval_ns
     first = 0
     last = len(segment.samples)
     if start_ns is not None and start_ns > segment.start_ns:
-        first = math.ceil((start_ns - segment.start_ns) / interval - 1e-6)
+        first = math.ceil(segment.position_of(start_ns) - 1e-6)
     if end_ns is not None:
-        last = min(last, math.ceil((end_ns - segment.start_ns) / interval - 1e-6))
+        last = min(last, math.ceil(segment.position_of(end_ns) - 1e-6))
     if first >= last:
         return None
     if first == 0 and last == len(segment.samples):
         return segment
-    return replace(
-        segment,
-        start_ns=segment.start_ns + round(first * interval),
-        samples=segment.samples[first:last],
-        anchor_ns=segment.origin_ns,
-    )
+    return segment.part(first, last)

@@ -1,0 +1,350 @@
+"""Times of samples by the time stamps of their records, where these leave the nominal rate.
+
+Records that follow each other within half a sample are one segment, however far their stamps run
+away from the nominal sampling rate in the end: by the drift of a clock without GPS, by a
+correction of the clock, or by a leap second.  A segment of such records carries a *clock*: an
+integer array of shape (n, 2), each row the nanoseconds from the first sample to another one at
+the nominal rate, and what is to be added to them from there on.  The first row is (0, 0).
+"""
+
+from __future__ import annotations
+
+import datetime
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from pymseed import MiniSEEDError, MS3TraceList
+from pymseed.mstracelist import MS3TraceSeg
+
+from eqcctpro.archive.salvage import usual_record_length, whole_records
+from eqcctpro.archive.untidy import trace_code
+from eqcctpro.codes import Code
+from eqcctpro.times import NS_PER_S
+
+__all__ = [
+    "LEAP_SECONDS_NS",
+    "Clock",
+    "RecordRun",
+    "correction_at",
+    "corrections_at",
+    "largest_correction",
+    "leap_second_within",
+    "one_clock",
+    "record_runs",
+    "stamps_wander",
+]
+
+Clock = NDArray[np.int64]
+
+DAY_NS = 86_400 * NS_PER_S
+
+# Years with a leap second (IERS Bulletin C) at the end of June and of December.
+_LEAP_JUNE = (1972, 1981, 1982, 1983, 1985, 1992, 1993, 1994, 1997, 2012, 2015)
+_LEAP_DECEMBER = (
+    *(1972, 1973, 1974, 1975, 1976, 1977, 1978, 1979, 1987, 1989, 1990, 1995, 1998),
+    *(2005, 2008, 2016),
+)
+#: Midnights (UTC, nanoseconds since 1970) that follow a leap second.
+LEAP_SECONDS_NS = tuple(
+    (date - datetime.date(1970, 1, 1)).days * DAY_NS
+    for date in sorted(
+        [datetime.date(year, 7, 1) for year in _LEAP_JUNE]
+        + [datetime.date(year + 1, 1, 1) for year in _LEAP_DECEMBER]
+    )
+)
+
+# Fields of a record's header (SEED 2.4, chapter 8), big-endian.
+_HEADER = {
+    "codes": ("S12", 8),
+    "year": (">u2", 20),
+    "day": (">u2", 22),
+    "hour": ("u1", 24),
+    "minute": ("u1", 25),
+    "second": ("u1", 26),
+    "fraction": (">u2", 28),
+    "samples": (">u2", 30),
+    "factor": (">i2", 32),
+    "multiplier": (">i2", 34),
+    "exponent": ("u1", 54),
+}
+LEAST_RECORD_BYTES = 64
+_TICKS_PER_S = 10_000
+# Stamps are rounded to a tick.
+_LEAST_DRIFT_TICKS = 1.5
+_ROUNDING_NS = 150_000
+
+
+def correction_at(clock: Clock, offset_ns: float) -> int:
+    """What is to be added to a nominal time so many nanoseconds behind the first sample."""
+    row = int(np.searchsorted(clock[:, 0], offset_ns, side="right")) - 1
+    return int(clock[max(row, 0), 1])
+
+
+def corrections_at(clock: Clock, offsets_ns: NDArray[np.float64]) -> NDArray[np.int64]:
+    """`correction_at` of many."""
+    rows = np.searchsorted(clock[:, 0], offsets_ns, side="right") - 1
+    corrections: NDArray[np.int64] = clock[np.maximum(rows, 0), 1]
+    return corrections
+
+
+def largest_correction(clock: Clock) -> int:
+    """How far the nominal times are wrong at most, ns."""
+    return int(np.abs(clock[:, 1]).max())
+
+
+def leap_second_within(start_ns: int, end_ns: int) -> int | None:
+    """The midnight behind a leap second in a span, ends included, or None."""
+    at = bisect_left(LEAP_SECONDS_NS, start_ns)
+    found = at < len(LEAP_SECONDS_NS) and LEAP_SECONDS_NS[at] <= end_ns
+    return LEAP_SECONDS_NS[at] if found else None
+
+
+def _changes(rows: Clock) -> Clock:
+    """Rows whose correction is another one than before."""
+    return rows[np.append(True, np.diff(rows[:, 1]) != 0)]
+
+
+def one_clock(
+    starts_ns: Sequence[int], lengths_ns: Sequence[int], clocks: Sequence[Clock | None]
+) -> tuple[list[int], Clock]:
+    """Bring pieces of several channels, each with a clock of its own, to one nominal time.
+
+    Parameters
+    ----------
+    starts_ns, lengths_ns : sequence of int
+        True start of each piece, and its length at the nominal rate.
+    clocks : sequence of ndarray or None
+
+    Returns
+    -------
+    starts_ns : list of int
+        Nominal start of each piece: that of the samples of other pieces at the same true time.
+    clock : ndarray of int64, shape (n, 2)
+        Nominal times, ascending, and what is to be added to them from there on to have true ones.
+    """
+    nominal = list(starts_ns)
+    clock = np.empty((0, 2), dtype=np.int64)
+    covered = None
+    for index in sorted(range(len(nominal)), key=starts_ns.__getitem__):
+        start = starts_ns[index]
+        if len(clock):
+            row = int(np.searchsorted(np.maximum.accumulate(clock.sum(axis=1)), start, "right"))
+            nominal[index] = start - int(clock[max(row - 1, 0), 1])
+        end = nominal[index] + lengths_ns[index]
+        if covered is not None and end <= covered:
+            continue
+        own = clocks[index]
+        rows = np.zeros((1, 2), dtype=np.int64) if own is None else own
+        rows = rows + np.array([nominal[index], start - nominal[index]], dtype=np.int64)
+        clock = np.concatenate([clock, rows if covered is None else rows[rows[:, 0] > covered]])
+        covered = end
+    return nominal, clock
+
+
+@dataclass(frozen=True, slots=True)
+class RecordRun:
+    """Records that follow each other, by their headers.
+
+    Attributes
+    ----------
+    interval_ns : float
+        Between samples, at the nominal rate.
+    starts_ns : ndarray of int64
+        Time stamp of each record.
+    firsts : ndarray of int64
+        Samples of the run before each record.
+    ends_ns : ndarray of int64
+        Time of each record's last sample, leap seconds regarded.
+    n_samples : int
+    """
+
+    interval_ns: float
+    starts_ns: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    ends_ns: NDArray[np.int64]
+    n_samples: int
+
+    def find(self, start_ns: int) -> int | None:
+        """Position of the record that begins at a time, or None."""
+        found = np.flatnonzero(self.starts_ns == start_ns)
+        return int(found[0]) if len(found) else None
+
+    def precedes_by_leap_second(self, other: RecordRun) -> bool:
+        """Whether another run goes on behind the leap second that the last record begins in."""
+        start, following = int(self.starts_ns[-1]), int(self.ends_ns[-1]) + self.interval_ns
+        late = following - NS_PER_S - int(other.starts_ns[0])
+        known = leap_second_within(start - NS_PER_S + 1, start) is not None
+        alike = self.interval_ns == other.interval_ns
+        return known and alike and abs(late) <= self.interval_ns / 2
+
+    def clock(self, record: int, n_samples: int) -> Clock | None:
+        """Clock of so many samples from a record on, or None where the nominal rate is right."""
+        behind = self.firsts[record:] - self.firsts[record]
+        records = slice(record, record + int(np.searchsorted(behind, n_samples)))
+        firsts, starts = self.firsts[records], self.starts_ns[records]
+        offsets = np.round((firsts - firsts[0]) * self.interval_ns).astype(np.int64)
+        rows = np.stack([offsets, starts - starts[0] - offsets], axis=1)
+        leaps = [self._leap(at, record, rows) for at in self._with_leap(records)]
+        if leaps:
+            rows = np.concatenate([rows, np.array(leaps, dtype=np.int64)])
+            rows = rows[np.argsort(rows[:, 0], kind="stable")]
+        return _changes(rows) if largest_correction(rows) > _ROUNDING_NS else None
+
+    def _with_leap(self, records: slice) -> list[int]:
+        """Records whose end shows that there is a leap second in them."""
+        counts = np.diff(self.firsts, append=self.n_samples)[records]
+        nominal = self.starts_ns[records] + np.round((counts - 1) * self.interval_ns)
+        late = nominal - self.ends_ns[records] > self.interval_ns / 2
+        return (np.flatnonzero(late) + records.start).tolist()
+
+    def _leap(self, at: int, record: int, rows: Clock) -> tuple[int, int]:
+        """The row from which on samples of a record lie behind its leap second."""
+        start = int(self.starts_ns[at])
+        # The second itself has the times of the one after the midnight.
+        behind = ((start - NS_PER_S) // DAY_NS + 1) * DAY_NS + NS_PER_S
+        sample = int(np.ceil((behind - start) / self.interval_ns - 1e-6))
+        first = int(self.firsts[at]) + sample - int(self.firsts[record])
+        offset = round(first * self.interval_ns)
+        return offset, int(rows[at - record, 1]) - NS_PER_S
+
+
+def record_runs(content: bytes, names: dict[Code, Code]) -> dict[tuple[Code, int], list[RecordRun]]:
+    """Runs of the records in memory, by codes and version, from the headers alone.
+
+    Parameters
+    ----------
+    content : bytes
+    names : dict
+        From `eqcctpro.archive.untidy.with_placeholders`.
+    """
+    runs: dict[tuple[Code, int], list[RecordRun]] = {}
+    for trace in _headers(content):
+        with suppress(ValueError):  # reported when it was decoded
+            key = trace_code(trace, names), trace.pubversion
+            found = [_run(piece) for piece in trace if piece.samprate > 0]
+            found = _joined_at_leap_seconds(found)
+            starts = np.array([run.starts_ns[0] for run in found], dtype=np.int64)
+            runs[key] = [_as_its_clock(run, starts) for run in found]
+    return runs
+
+
+def _joined_at_leap_seconds(runs: list[RecordRun]) -> list[RecordRun]:
+    """Join runs where a record begins in a leap second, for which libmseed makes no allowance."""
+    joined: list[RecordRun] = []
+    for run in sorted(runs, key=lambda run: int(run.starts_ns[0])):
+        last = joined[-1] if joined else None
+        if last is None or not last.precedes_by_leap_second(run):
+            joined.append(run)
+            continue
+        ends = np.append(last.ends_ns[:-1], last.ends_ns[-1] - NS_PER_S)
+        joined[-1] = RecordRun(
+            last.interval_ns,
+            np.concatenate([last.starts_ns, run.starts_ns]),
+            np.concatenate([last.firsts, run.firsts + last.n_samples]),
+            np.concatenate([ends, run.ends_ns]),
+            last.n_samples + run.n_samples,
+        )
+    return joined
+
+
+def _as_its_clock(run: RecordRun, starts_ns: NDArray[np.int64]) -> RecordRun:
+    """A run without the leap second in its last record that the next records do not know of."""
+    last = int(run.n_samples - run.firsts[-1])
+    start = int(run.starts_ns[-1])
+    nominal = start + round((last - 1) * run.interval_ns)
+    late = nominal - int(run.ends_ns[-1]) > run.interval_ns / 2
+    following = start + round(last * run.interval_ns)
+    if not late or not (np.abs(starts_ns - following) <= run.interval_ns / 2).any():
+        return run
+    return replace(run, ends_ns=np.append(run.ends_ns[:-1], nominal))
+
+
+def _headers(content: bytes) -> MS3TraceList:
+    def add(buffer: bytes) -> None:
+        traces.add_buffer(buffer, skip_not_data=True, record_list=True, split_version=True)
+
+    traces = MS3TraceList()
+    try:
+        add(content)
+    except (MiniSEEDError, ValueError):  # reported when it was decoded
+        traces = MS3TraceList()
+        for record in whole_records(content):
+            with suppress(MiniSEEDError, ValueError):
+                add(record)
+    return traces
+
+
+def _run(piece: MS3TraceSeg) -> RecordRun:
+    found = [
+        (entry.record.starttime, entry.record.samplecnt, entry.endtime)
+        for entry in piece.recordlist or ()
+    ]
+    starts, counts, ends = np.array(found, dtype=np.int64).reshape(-1, 3).T
+    return RecordRun(
+        NS_PER_S / float(piece.samprate),
+        starts,
+        np.cumsum(counts) - counts,
+        ends,
+        int(counts.sum()),
+    )
+
+
+def stamps_wander(content: bytes) -> bool:
+    """Whether records that follow each other leave their nominal rate by half a sample anywhere.
+
+    A fast check of miniSEED 2 in records of one length; False where these are others.  A drift
+    that is still there at the end of a segment shows in the segment's end, too.
+    """
+    length = usual_record_length(content)
+    if length < LEAST_RECORD_BYTES or len(content) < 3 * length or len(content) % length:
+        return False
+    order = "<" if content[48:50] == b"\xe8\x03" else ">"
+    formats = [kind.replace(">", order) for kind, _ in _HEADER.values()]
+    kind = np.dtype(
+        {
+            "names": list(_HEADER),
+            "formats": formats,
+            "offsets": [offset for _, offset in _HEADER.values()],
+            "itemsize": length,
+        }
+    )
+    records = np.frombuffer(content, dtype=kind)
+    if (records["exponent"] != records["exponent"][0]).any():
+        return False
+    return any(_wanders(channel) for channel in _by_channel(records))
+
+
+def _by_channel(records: NDArray[np.void]) -> Iterator[NDArray[np.void]]:
+    codes = records["codes"]
+    if (codes == codes[0]).all():
+        yield records
+        return
+    for code in np.unique(codes):
+        yield records[codes == code]
+
+
+def _wanders(records: NDArray[np.void]) -> bool:
+    rate = _rate(int(records["factor"][0]), int(records["multiplier"][0]))
+    if rate <= 0 or len(records) < 3:
+        return False
+    year = records["year"].astype(np.int64)
+    days = year * 365 + (year - 1) // 4 + records["day"]
+    seconds = ((days * 24 + records["hour"]) * 60 + records["minute"]) * 60 + records["second"]
+    ticks = seconds * _TICKS_PER_S + records["fraction"]
+    steps = np.diff(ticks) - records["samples"][:-1] * (_TICKS_PER_S / rate)
+    half = 0.5 * _TICKS_PER_S / rate
+    steps[np.abs(steps) > half] = 0.0  # a gap, from which on time is counted anew
+    drift = np.cumsum(steps)
+    return float(np.ptp(np.append(drift, 0.0))) > max(half, _LEAST_DRIFT_TICKS)
+
+
+def _rate(factor: int, multiplier: int) -> float:
+    """Hz, of the two numbers in a header; 0 where there is none."""
+    if not factor or not multiplier:
+        return 0.0
+    rate = float(factor) if factor > 0 else -1.0 / factor
+    return rate * multiplier if multiplier > 0 else -rate / multiplier
