@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import subprocess
 import sys
 import warnings
@@ -398,6 +399,25 @@ def test_what_classes_yield_is_what_their_models_say() -> None:
         labels = [str(label) for label in model.labels or model.phases]
         phases = {label for label in labels if label in {"P", "S"}}
         assert known_curves(weights) == (phases, "Detection" in labels), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "known"),
+    [
+        ({"phases": "NP"}, (frozenset("P"), False)),
+        ({"phases": ["P", "S", "N"]}, (frozenset("PS"), False)),
+        ({"labels": ["Detection", "P"]}, None),
+        ({}, (frozenset("PS"), False)),
+    ],
+)
+def test_what_weights_of_ones_own_yield(arguments: Any, known: Any, tmp_path: Path) -> None:
+    from eqcctpro.models.known_curves import known_curves
+    from eqcctpro.models.weights import WeightFiles
+
+    described = tmp_path / "mine.json"
+    described.write_text(json.dumps({"model_args": arguments}), encoding="utf-8")
+    files = WeightFiles("PhaseNet", "mine", tmp_path / "mine.pt", described, "1", "0", "path")
+    assert known_curves(files) == known
 
 
 def test_a_threshold_without_effect_changes_no_pick(
