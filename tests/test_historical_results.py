@@ -85,7 +85,7 @@ def values(cpus: int, concurrent: int, seconds: float, gpus: str) -> dict[str, A
 
 def write(folder: Path, header: Sequence[str], gpus: str = "[]") -> Path:
     """Three trials, of which the last is the fastest; the version's quoting."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(exist_ok=True, parents=True)
     path = folder / f"{'cpu' if gpus == '[]' else 'gpu'}_test_results.csv"
     trials = [values(2, 1, 40.0, gpus), values(2, 2, 25.0, gpus), values(4, 4, 12.5, gpus)]
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -146,6 +146,22 @@ def test_the_command_line_reads_them_with_a_model(
     drawn = cli("plot", folder, "-o", tmp_path / "pages", "--model", "eqcct")
     assert drawn.exit_code == 0, drawn.output
     assert list((tmp_path / "pages").glob("dashboard_*.html"))
+
+
+def test_among_others_they_are_of_eqcct_alone(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    write(tmp_path / "old" / "a", HEADERS["0.6"])
+    new = write(tmp_path / "old" / "b", HEADERS["0.8.2"])
+    path = new / "cpu_test_results.csv"
+    path.write_text(path.read_text().replace('"eqcct"', '"PhaseNet/original"'))
+    for model, kinds in (("phasenet_original", 1), (None, 1), ("eqcct", 1)):
+        chosen = () if model is None else ("--model", model)
+        where = ("--results_root", tmp_path / "old", "-o", tmp_path / "out" / str(model))
+        done = cli("analyze", "--batch", *where, *chosen, "-q")
+        assert done.exit_code == 0, done.output
+        assert ("left out: see --model eqcct" in done.output) == (model != "eqcct")
+        table = (tmp_path / "out" / str(model) / "batch_analysis_summary.csv").read_text()
+        assert len(table.splitlines()) == 1 + kinds
+        assert ("EQCCT/original" in table) == (model == "eqcct")
 
 
 def test_in_python_too(tmp_path: Path) -> None:

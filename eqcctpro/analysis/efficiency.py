@@ -110,7 +110,7 @@ def analyze_batch(
     for file in find_trial_files(root, model):
         chosen = [t for t in file.succeeded if model is None or t in select_models([t], model)]
         if not chosen:
-            notes.append(f"{file.path}: no trial to analyse")
+            notes += [f"{file.path}: no trial to analyse", *file.notes]
             continue
         name = file.path.parent.relative_to(root)
         found.append(_analyse([file], output_folder(folder / name), model, desired_runtime))

@@ -171,10 +171,16 @@ def _variant(trial: Trial) -> dict[str, str]:
         "runtime": str(settings.get("runtime") or ""),
         "batch": f"batch {settings['batch_size']}" if settings.get("batch_size") else "",
         "threads": f"{settings['threads']} threads" if settings.get("threads") else "",
+        "thresholds": _thresholds(settings),
         "chunks": chunks_text(trial),
         "machine": trial.machine,
         "layout": "" if trial.layout == "ours" else trial.layout,
     }
+
+
+def _thresholds(settings: Mapping[str, Any]) -> str:
+    known = {phase: settings.get(f"{phase.lower()}_threshold") for phase in ("P", "S")}
+    return " ".join(f"{phase} {value:g}" for phase, value in known.items() if value is not None)
 
 
 def chunks_text(trial: Trial) -> str:

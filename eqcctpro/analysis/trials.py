@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from eqcctpro.errors import InputError, SettingsError
-from eqcctpro.evaluation.results import EvalMode, Trial, no_model, read_results_file
+from eqcctpro.evaluation.results import EvalMode, Results, Trial, no_model, read_results_file
 
 __all__ = [
     "METHODS",
@@ -101,13 +101,13 @@ def find_trial_files(root: Path | str, model: str | None = None) -> list[TrialFi
     """Read every file of trials below a folder.
 
     Folders may have EQCCTPro's names, such as ``eval_cpu_eqcct_ripper``, or any others:
-    what a trial was is in its row.  `model` is as in `load_trials`.
+    what a trial was is in its row.  Rows that name no model are of versions that had EQCCT alone:
+    where `model` is one of EQCCT, they are of it, otherwise they are left out, with a note.
 
     Raises
     ------
     InputError
-        There is no such folder, no file of trials in it, or rows name no model and it is not
-        given.
+        There is no such folder, no file of trials in it, or no row names a model.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
@@ -115,15 +115,34 @@ def find_trial_files(root: Path | str, model: str | None = None) -> list[TrialFi
     files = sorted(folder.rglob(_PATTERN))
     if not files:
         raise InputError(f"{folder} holds no file {_PATTERN}", hint="see --results_root")
-    return [_load(file, model) for file in files]
+    name = model if model is not None and slug(model).startswith("eqcct") else None
+    results = [_read(file, name) for file in files]
+    if all(not trial.model for one in results for trial in one.trials):
+        for one in results:
+            if one.trials:
+                raise no_model(one.path, one.trials)
+    return [_named_alone(one) for one in results]
 
 
 def _load(path: Path, model: str | None) -> TrialFile:
-    mode: EvalMode = "gpu" if path.name.startswith("gpu") else "cpu"
-    results = read_results_file(path, mode, model=model)
+    results = _read(path, model)
     if not all(trial.model for trial in results.trials):
         raise no_model(path, results.trials)
     return TrialFile(path, results.trials, results.notes)
+
+
+def _read(path: Path, model: str | None) -> Results:
+    mode: EvalMode = "gpu" if path.name.startswith("gpu") else "cpu"
+    return read_results_file(path, mode, model=model)
+
+
+def _named_alone(results: Results) -> TrialFile:
+    """A file without the trials that name no model, of which a note says how many they are."""
+    kept = tuple(trial for trial in results.trials if trial.model)
+    notes = results.notes
+    if left_out := len(results.trials) - len(kept):
+        notes += (f"{results.path}: {left_out} trials name no model, left out: see --model eqcct",)
+    return TrialFile(results.path, kept, notes)
 
 
 def slug(text: str) -> str:

@@ -91,7 +91,7 @@ def visualize_batch(
     notes: list[str] = []
     for file in find_trial_files(root, model):
         if not any(trial.success and matches_model(trial, model) for trial in file.trials):
-            notes.append(f"{file.path}: no trial to draw")
+            notes += [f"{file.path}: no trial to draw", *file.notes]
             continue
         where = output_folder(folder / file.path.parent.relative_to(root))
         done = _visualize([file], where, model, threshold, desired_runtime)
