@@ -62,7 +62,7 @@ DAY_LAYOUTS: dict[str, DayLayout] = {
             "sds",
             ("year", "network", "station", "channel"),
             re.compile(
-                rf"(?P<net>{_CODE}+)\.(?P<sta>{_CODE}+)\.(?P<loc>{_CODE}*)\.(?P<cha>{_CODE}{{3}})"
+                rf"(?P<net>{_CODE}+)\.(?P<sta>[\w-]+)\.(?P<loc>[\w-]*)\.(?P<cha>{_CODE}{{1,3}})"
                 r"\.D\.(?P<year>\d{4})\.(?P<day>\d{3})$"
             ),
         ),
@@ -103,7 +103,7 @@ _FOLDER = {
     "year": re.compile(r"\d{4}$"),
     "yearday": re.compile(r"\d{4}[._]\d{3}$"),
     "day": re.compile(r"\d{3}$"),
-    "channel": re.compile(rf"{_CODE}{{3}}\.D$"),
+    "channel": re.compile(rf"{_CODE}{{1,3}}\.D$"),
 }
 
 

@@ -14,7 +14,7 @@ from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 from eqcctpro.archive.compressed import decompress, is_compressed
 from eqcctpro.archive.salvage import whole_records
 from eqcctpro.archive.untidy import trace_code, with_placeholders
-from eqcctpro.codes import Code, record_code, source_bytes
+from eqcctpro.codes import Code, instrument_of, record_code, source_bytes
 from eqcctpro.errors import DecodeError
 from eqcctpro.times import NS_PER_S
 
@@ -201,8 +201,12 @@ def hidden_codes(content: bytes, codes: Iterable[Code]) -> list[str]:
     )
     if shown is None:
         return []  # every record was looked at
-    names = {".".join((*code[:3], code[3][:-1])) for code in codes}
-    return sorted(names - {".".join((*shown.code[:3], shown.code[3][:-1]))})
+    names = {_instrument_name(code) for code in codes}
+    return sorted(names - {_instrument_name(shown.code)})
+
+
+def _instrument_name(code: Code) -> str:
+    return ".".join((*code[:3], instrument_of(code[3])))
 
 
 def _headers_at_ends(beginning: bytes, end: bytes, size: int, length: int) -> list[bytes]:

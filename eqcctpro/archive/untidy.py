@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["trace_code", "with_placeholders"]
 
-_QUALITIES = np.frombuffer(b"DRQM", dtype=np.uint8)
+_QUALITIES = b"DRQM"
 _QUALITY_AT = 6
 # The header of miniSEED 3: a mark, and the sizes of what follows it.
 _MARK3, _HEADER3 = b"MS\x03", 40
@@ -92,14 +92,15 @@ def _uniform_starts(content: bytes) -> list[int] | None:
     length = usual_record_length(content)
     if length < _HEADER3 or len(content) < length:
         return None
-    rows = np.frombuffer(content, np.uint8, len(content) // length * length).reshape(-1, length)
-    lengths = rows[:, EXPONENT_AT]
-    if (lengths != lengths[0]).any() or not np.isin(rows[:, _QUALITY_AT], _QUALITIES).all():
+    end = len(content) // length * length
+    qualities, lengths = content[_QUALITY_AT:end:length], content[EXPONENT_AT:end:length]
+    if qualities.strip(_QUALITIES) or lengths.strip(lengths[:1]):
         return None
+    rows = np.frombuffer(content, np.uint8, end).reshape(-1, length)
     fields = rows[:, HEADER_FIELDS]
     if is_tidy(content[HEADER_FIELDS]) and bool((fields == fields[0]).all()):
         return []
-    return list(range(0, rows.size, length))
+    return list(range(0, end, length))
 
 
 def _starts(content: bytes) -> list[int]:

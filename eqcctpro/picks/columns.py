@@ -118,9 +118,12 @@ def _table(columns: Columns, source: str, schema: pa.Schema) -> pa.Table:
     empty = pa.array([""] * rows, pa.string())
     if found["network"] is None:
         found.update(_split_codes(found["station"]))
-    location = found["location"]
+    location, run = found["location"], found["run_id"]
     if location is not None:
-        found["location"] = pc.if_else(pc.equal(location, _UNKNOWN_LOCATION), "", location)
+        unknown = pc.equal(location, _UNKNOWN_LOCATION)
+        if run is not None:  # of ours, which tell codes as the records do
+            unknown = pc.and_(unknown, pc.equal(run, ""))
+        found["location"] = pc.if_else(unknown, "", location)
     arrays = {
         name: _as_type(found[name], field.type, name, source)
         if found[name] is not None

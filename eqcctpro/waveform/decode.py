@@ -17,7 +17,7 @@ from eqcctpro.archive.compressed import decompress, is_compressed
 from eqcctpro.archive.index import LOWEST_RATE_HZ, hidden_codes
 from eqcctpro.archive.salvage import control_bytes, incomplete_bytes, whole_records
 from eqcctpro.archive.untidy import trace_code, with_placeholders
-from eqcctpro.codes import Code
+from eqcctpro.codes import Code, instrument_of
 from eqcctpro.errors import DecodeError
 from eqcctpro.times import NS_PER_S, format_utc
 from eqcctpro.waveform.clock import Clock, RecordRun, leap_second_within, record_runs, stamps_wander
@@ -122,7 +122,7 @@ def decode_records(
 def _hidden(content: bytes, path: str | Path, segments: list[Segment]) -> list[str]:
     """A sentence on instruments of which the plan does not know, as they lie in between others."""
     codes = {(c.network, c.station, c.location, c.channel) for c in (s.code for s in segments)}
-    if len({(*code[:3], code[3][:-1]) for code in codes}) == 1:
+    if len({(*code[:3], instrument_of(code[3])) for code in codes}) == 1:
         return []
     names = hidden_codes(content, codes)
     if not names:

@@ -30,6 +30,8 @@ from eqcctpro.codes import (
     source_of_code,
 )
 from eqcctpro.errors import SettingsError
+from eqcctpro.picks.formats import write_picks
+from eqcctpro.picks.reading import read_picks
 from eqcctpro.waveform.decode import decode_file, decode_records
 from eqcctpro.waveform.encode import Series, encode_series
 
@@ -241,6 +243,32 @@ def test_locations_and_channels_in_patterns(tmp_path: Path) -> None:
     names = re.search(r"that station has (\S+)", str(caught.value))
     assert names is not None
     assert chosen(names[1].strip(",)")) == ["XX.DASH.--.HH"]
+
+
+def test_day_files_of_such_codes(tmp_path: Path) -> None:
+    codes = {"ST_1": ("00", "HHZ"), "TWO": ("00", "EZ"), "ONE": ("GL", "Z"), "ABC": ("--", "HHZ")}
+    for station, (location, channel) in codes.items():
+        fields = odd_records.fields(b"XX", station.encode(), location.encode(), channel.encode())
+        name = f"XX.{station}.{location}.{channel}.D.2024.350"
+        path = tmp_path / "2024" / "XX" / station / f"{channel}.D" / name
+        odd_records.write(path, odd_records.records(fields, signal()))
+    plan = make_plan(InputSettings((tmp_path,)))
+    assert plan.layout == "sds"
+    names = {"XX.ST_1.00.HH", "XX.TWO.00.E", "XX.ONE.GL.", "XX.ABC.--.HH"}
+    assert {task.name for task in plan.tasks} == names
+    assert not plan.ignored
+
+
+def test_our_tables_keep_locations(tmp_path: Path) -> None:
+    """Two dashes are a location where records say so, and none in tables of other programs."""
+    ours, theirs = tmp_path / "ours.csv", tmp_path / "theirs.csv"
+    ours.write_text("network,station,location,phase,time,run_id\nXX,A,--,P,2024-12-15,0123\n")
+    theirs.write_text("network,station,location,phase,time\nXX,A,--,P,2024-12-15\n")
+    for path, location in ((ours, "--"), (theirs, "")):
+        table = read_picks(path)
+        assert table["location"].to_pylist() == [location]
+        write_picks(table, tmp_path / "again.quakeml", "quakeml")
+        assert read_picks(tmp_path / "again.quakeml")["location"].to_pylist() == [location]
 
 
 # Whole runs
