@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import subprocess
 import sys
 import warnings
@@ -308,6 +309,32 @@ def test_what_equals_the_defaults_is_no_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         RunEQCCTPro(**(SEISBENCH | given))
+
+
+def test_published_defaults_in_their_order(seisbench_cache: Path) -> None:
+    """Every parameter of EQCCTPro 0.8.2, by position and with its default there."""
+    assert seisbench_cache.is_dir()
+    core = min(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
+    times = ("2024-12-15 12:00:00", "2024-12-15 12:01:00")
+    files_and_workers = (None, None, 2, 1, 1, 1)
+    picks = (0.001, 0.02, None, None, False, None, None)
+    memory = (None, 0.95, 0.25, 0.90, [core])
+    model = ("seisbench", "EQTransformer", "original", 0.3, False, False, False)
+    config = RunEQCCTPro(
+        *(False, "in", "out", "out/a.log", *files_and_workers, *picks, *memory),
+        *(*times, 1, 0, None, *model),
+    ).config
+    assert (config.workers, config.cpu_ids, config.timechunk) == (2, (core,), 1.0)
+    assert (config.p_threshold, config.s_threshold) == (0.001, 0.02)
+    assert (config.detection_threshold, config.model) == (0.3, "EQTransformer/original")
+    steps = (None, [core], 1, 1, 1, 1, 1, 1, False)
+    with pytest.warns(eqcctpro.SettingsWarning, match="gpu_vram_safety_cap=0.9 has no effect"):
+        sweep = eqcctpro.EvaluateSystem(
+            *("cpu", "in", "out", "out/a.log", "csv", None, None, 0.001, 0.02, 1, 1),
+            *(*steps, None, 0.90, 0.25, 0.90, None, *times, 1, 1, 0, None, *model),
+        ).config
+    assert (sweep.station_counts, sweep.concurrency_step) == (tuple(range(10, 101, 5)), 1)
+    assert (sweep.cpu_counts, sweep.timechunk_concurrency) == ((1,), (1,))
 
 
 @pytest.mark.parametrize(
