@@ -16,6 +16,7 @@ from eqcctpro.analysis.trials import (
     TrialFile,
     find_trial_files,
     load_trials,
+    matches_model,
     model_slug,
     output_folder,
     select_models,
@@ -108,7 +109,7 @@ def analyze_batch(
     summary: list[dict[str, Any]] = []
     notes: list[str] = []
     for file in find_trial_files(root, model):
-        chosen = [t for t in file.succeeded if model is None or t in select_models([t], model)]
+        chosen = [trial for trial in file.succeeded if matches_model(trial, model)]
         if not chosen:
             notes += [f"{file.path}: no trial to analyse", *file.notes]
             continue
