@@ -147,7 +147,7 @@ class SubjectProcess:
     Raises
     ------
     ChildDiedError
-        It has died; as all methods.
+        It has died; as `prepare` and `run`.
     """
 
     def __init__(
@@ -157,7 +157,7 @@ class SubjectProcess:
         self._logger = logger
         self.pid = self._child.pid
         self.use: ResourceUse | None = None
-        self._child.send(_Open(subject=subject, watch=watch).model_dump_json().encode())
+        self._opening: _Open | None = _Open(subject=subject, watch=watch)
 
     def prepare(self, timeout_s: float | None = None) -> dict[str, Any]:
         """Let it load everything; returns facts, see `Subject.prepare`.
@@ -185,6 +185,9 @@ class SubjectProcess:
 
     def _ask(self, request: _Prepare | _Run, timeout_s: float | None) -> _Answer:
         until = None if timeout_s is None else time.monotonic() + timeout_s
+        if self._opening is not None:
+            self._child.send(self._opening.model_dump_json().encode())
+            self._opening = None
         self._child.send(request.model_dump_json().encode())
         while True:
             left = None if until is None else max(until - time.monotonic(), 0.0)

@@ -83,11 +83,22 @@ def test_files_beside_a_program_do_not_take_the_place_of_modules(folder: Path) -
 
 @pytest.mark.slow
 def test_every_trial_fails(folder: Path) -> None:
+    job = JOB.replace("repeats=1", "repeats=1, trial_timeout_s=0.01")
+    ended = as_script(job.replace("run.run_eqcctpro()", "None"), folder)
+    assert ended.code == 1
+    assert "EvaluationError: the only trial failed: " in ended.err.splitlines()[-1]
+    assert ended.err.count("FAILED: ") == 2  # when it failed, and at the end
+    assert trial(folder)["Trial Success"] == "0"
+    assert ended.said == []
+
+
+@pytest.mark.slow
+def test_weights_that_are_not_there(folder: Path) -> None:
     job = JOB.replace('"original"', '"nosuchweights"').replace("run.run_eqcctpro()", "None")
     ended = as_script(job, folder)
     assert ended.code == 1
     assert "nosuchweights" in ended.err.splitlines()[-1]
-    assert ended.said == []
+    assert not (folder / "csv" / "cpu_test_results.csv").exists()
 
 
 @pytest.mark.slow
