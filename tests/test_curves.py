@@ -60,8 +60,12 @@ def _picker(samples: int) -> Picker:
 
 
 @pytest.mark.parametrize("stacking", ["avg", "max"])
-@pytest.mark.parametrize("blinding", [(0, 0), (3, 5)])
-def test_stacking_equals_seisbench(stacking: str, blinding: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("blinding", "single"), [((0, 0), ()), ((3, 5), ()), ((0, 4), (7, 2)), ((3, 1), (2, 3, 8))]
+)
+def test_stacking_equals_seisbench(
+    stacking: str, blinding: tuple[int, int], single: tuple[int, ...]
+) -> None:
     stack_windows = pytest.importorskip("seisbench.ext.utils").stack_windows
     rng = np.random.default_rng(1)
     for _ in range(200):
@@ -73,8 +77,15 @@ def test_stacking_equals_seisbench(stacking: str, blinding: tuple[int, int]) -> 
         blinded = windows.copy()
         blinded[:, : blinding[0]] = np.nan
         blinded[:, samples - blinding[1] :] = np.nan
+        blinded[:, list(single)] = np.nan
         expected = stack_windows(windows=blinded, offsets=offsets.astype(np.intp), method=stacking)
-        settings = WindowSettings(overlap=0, stride=1, stacking=stacking, blinding=blinding)  # type: ignore[arg-type]
+        settings = WindowSettings(
+            overlap=0,
+            stride=1,
+            stacking=stacking,  # type: ignore[arg-type]
+            blinding=blinding,
+            blinded=single,
+        )
         layout = StackLayout.of(_picker(samples), settings, offsets.astype(np.intp))
         cut = int(rng.integers(0, len(offsets) + 1))
         for labels in ([0, 1], [1], [1, 0]):

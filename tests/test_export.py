@@ -194,7 +194,7 @@ def test_weights_that_would_execute_code(tmp_path: Path) -> None:
     ("parent", "reason"),
     [
         ("DeepDenoiser", "groups traces by 'channel'"),
-        ("DKPN", "annotate_stream_pre"),
+        ("DepthPhaseNet", "in a way of its own"),
         ("PhaseTEAM", "groups traces by 'full'"),
     ],
 )

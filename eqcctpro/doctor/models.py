@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from eqcctpro.doctor.check import Check, Status
 from eqcctpro.errors import EQCCTProError
 from eqcctpro.synthetic.waveforms import Recording, synthetic_waveforms
+from eqcctpro.waveform.blocks import Block
+from eqcctpro.waveform.features import FeatureSettings, feature_block
 
 if TYPE_CHECKING:
     from eqcctpro.models.inventory import LocalWeights
@@ -116,13 +118,16 @@ def earthquake_windows(picker: Picker) -> NDArray[np.float32]:
     # Pads with noise-free zeros only what the record does not have.
     padded = np.pad(recording.counts[0].astype(np.float32), ((0, 0), (length, length)), "edge")
     starts = (onset + length - _LEADS * length).astype(int)
-    rows = [_ROWS.get(component) for component in picker.components]
-    windows = np.zeros((starts.size, len(rows), length), np.float32)
-    for position, row in enumerate(rows):
-        if row is not None:
-            for number, start in enumerate(starts):
-                windows[number, position] = padded[row, start : start + length]
-    return windows
+    data = np.zeros((len(picker.recorded), padded.shape[1]), np.float32)
+    for position, component in enumerate(picker.recorded):
+        if (row := _ROWS.get(component)) is not None:
+            data[position] = padded[row]
+    if picker.features is not None:
+        made = feature_block(Block(0, rate, data, 0), FeatureSettings.of(picker.features))
+        assert made is not None, "the record is longer than a window"
+        starts = np.maximum(starts - (data.shape[1] - made.data.shape[1]), 0)
+        data = made.data
+    return np.stack([data[:, start : start + length] for start in starts])
 
 
 def _long_enough(window_s: float, rate: float) -> Recording:

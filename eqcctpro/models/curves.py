@@ -71,7 +71,8 @@ class CurveModule(nn.Module):
 
     def centred(self, windows: torch.Tensor) -> torch.Tensor:
         """Windows with constant components zero, where the model takes the mean off."""
-        return windows * varying(windows) if self.removes_mean else windows
+        # A copy, since a model may write into what it is given.
+        return windows * varying(windows) if self.removes_mean else windows.clone()
 
     @torch.no_grad()
     def forward(self, windows: torch.Tensor) -> torch.Tensor:

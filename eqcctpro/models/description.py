@@ -42,6 +42,8 @@ _WITHOUT_LABELS = frozenset({"CRED", "EQCCTP", "EQCCTS"})
 _WITHOUT_NORM = frozenset({"BasicPhaseAE", "CRED", "DKPN", "DPPDetector", "DPPPicker", "GPD"})
 #: Classes that make their own components of what is recorded.
 _WITHOUT_ORDER = frozenset({"DKPN"})
+#: Classes that are refused in any case, with their own reason.
+_NOT_RUN = frozenset({"DPPDetector", "DPPPicker", "DeepPhasePick", "PhaseTEAM"})
 _NORMS = ("std", "peak")
 _SUFFIXES_OF_KERAS = (".h5", ".hdf5")
 
@@ -151,7 +153,8 @@ def _described(files: WeightFiles, given: Mapping[str, Any]) -> WeightFiles:
 
 
 def _require_description(files: WeightFiles, written: Mapping[str, Any]) -> None:
-    if files.source != "path" or written or files.parent not in PICKER_CLASSES:
+    runs = files.parent in PICKER_CLASSES and files.parent not in _NOT_RUN
+    if files.source != "path" or written or not runs:
         return
     if files.parent.startswith("EQCCT") and find_source(files.sha256) is not None:
         return  # the authors', in the order of theirs

@@ -60,6 +60,8 @@ def exportable(module: WaveformModel | EqcctCurves) -> nn.Module:
         copied.annotate_batch_post = _stack_curves
     if isinstance(copied, sbm.EQTransformer | sbm.EQCCTP | sbm.EQCCTS):
         copied.annotate_batch_pre = _TaperedNormalisation(copied)
+    if isinstance(copied, sbm.DKPN):
+        copied.annotate_batch_pre = _scaled_features
     if isinstance(copied, sbm.CRED):
         copied.waveforms_to_spectrogram = _Spectrogram()
     return _TwiceCentred(copied)
@@ -135,6 +137,13 @@ class _TaperedNormalisation:
         elif self.norm == "std":
             batch = batch / (batch.std(dim=(-1, -2), keepdim=True) + 1e-10)
         return batch * self.taper.to(batch.device)
+
+
+def _scaled_features(batch: torch.Tensor, **_: Any) -> torch.Tensor:
+    """``annotate_batch_pre`` of DKPN without writing in place: all but the incidence."""
+    scale = batch.std(dim=-1, keepdim=True) + 1e-10
+    functions, modulus = batch[:, :3] / scale[:, :3], batch[:, 4:] / scale[:, 4:]
+    return torch.cat([functions, batch[:, 3:4], modulus], dim=1)
 
 
 class _Spectrogram:

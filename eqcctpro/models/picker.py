@@ -12,7 +12,10 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-__all__ = ["Picker", "WindowSettings"]
+__all__ = ["FEATURE_COMPONENTS", "Picker", "WindowSettings"]
+
+#: What is recorded where features are made of it, in the order that they are made of.
+FEATURE_COMPONENTS = "ZNE"
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class WindowSettings:
         How overlapping predictions are joined.
     blinding : tuple of int
         Prediction samples discarded at the start and the end of each window.
+    blinded : tuple of int
+        Single prediction samples that are discarded too.
     picking : {"trigger", "window_peak"}
         Whether curves are joined and triggers looked for on them, or each window's
         highest peak is taken.
@@ -39,6 +44,7 @@ class WindowSettings:
     stacking: Literal["avg", "max"]
     blinding: tuple[int, int]
     picking: Literal["trigger", "window_peak"] = "trigger"
+    blinded: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -78,6 +84,10 @@ class Picker:
         A filter that the model asks for before resampling, in ObsPy's terms.
     bandpass : tuple of float or None
         Corners in Hz of EQCCTPro's band-pass, where the model expects it.
+    features : dict or None
+        Of a network that reads features in place of waveforms, as DKPN does: arguments of
+        `eqcctpro.waveform.features.FeatureSettings`.  `components` are then the channels of
+        features.
     norm : str or None
         How the model normalises windows, in words; None where its class has one way only.
     """
@@ -100,11 +110,17 @@ class Picker:
     filter_kwargs: Any = None
     bandpass: tuple[float, float] | None = None
     norm: str | None = None
+    features: dict[str, Any] | None = None
 
     @property
     def name(self) -> str:
         """``model/weights``."""
         return f"{self.model}/{self.weights}"
+
+    @property
+    def recorded(self) -> str:
+        """Components of a record that the model takes, in its order."""
+        return self.components if self.features is None else FEATURE_COMPONENTS
 
     def to_json(self) -> str:
         """Serialise to JSON text; the inverse of :meth:`from_json`."""
@@ -115,7 +131,8 @@ class Picker:
         """Rebuild a picker from :meth:`to_json`'s text."""
         data = json.loads(text)
         windows = data.pop("windows")
-        windows["blinding"] = tuple(windows["blinding"])
+        for key in ("blinding", "blinded"):
+            windows[key] = tuple(windows.get(key, ()))
         for key in ("pred_sample", "labels", "phases"):
             data[key] = tuple(data[key])
         if data.get("bandpass") is not None:

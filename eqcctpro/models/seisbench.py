@@ -37,14 +37,19 @@ _STREAM_HOOKS = (
     "_stack_predictions_array_ext",
 )
 
+#: Stages of classes that the pipeline follows.
+_FOLLOWED = {("DKPN", "annotate_stream_pre")}
+
 #: Labels that are no arrivals.
 _NOT_PHASES = frozenset({"N", "Noise", "Detection"})
 
 #: Picked where a class names no threshold for the phase; as EQCCTP's ``classify``.
 _THRESHOLD_OF_LAST_RESORT = 0.3
 
-#: BasicPhaseAE discards these prediction samples whatever is asked for.
+#: BasicPhaseAE discards these prediction samples whatever is asked for: the last ones, and one
+#: near the beginning.
 _FIXED_BLINDING = {"BasicPhaseAE": (0, 130)}
+_FIXED_BLINDED = {"BasicPhaseAE": (130,)}
 
 
 def load_module(
@@ -83,9 +88,9 @@ def load_module(
     _require_plain_streams(kind, parent)
     metadata = _read_metadata(metadata_path)
     _check_requirement(kind, metadata, metadata_path)
-    arguments = {**_arguments(kind, described or {}), **metadata.get("model_args", {})}
+    arguments = _arguments(kind, described or {}) | metadata.get("model_args", {})
     try:
-        module: WaveformModel = kind(**arguments)
+        module: WaveformModel = _build(kind, arguments)
     except (TypeError, ValueError) as error:
         raise WeightsError(
             f"{metadata_path or parent}: {parent} cannot be built from these model_args: {error}",
@@ -140,6 +145,7 @@ def describe(module: WaveformModel, parent: str, child: str, sha256: str) -> Pic
         filter_args=module.filter_args,
         filter_kwargs=module.filter_kwargs,
         norm=_norm(module),
+        features=_features(module, parent),
     )
     # Through JSON, so that a picker is the same whether described or read from a cache.
     return Picker.from_json(picker.to_json())
@@ -187,15 +193,34 @@ def _model_class(parent: str) -> Any:
     )
 
 
-def _arguments(kind: Any, described: Mapping[str, Any]) -> dict[str, Any]:
-    """A description of weights as arguments of a class's constructor."""
-    arguments = dict(described)
-    named = {
+def _named(kind: Any) -> set[str]:
+    """Names of arguments that a class's constructor takes, or hands on."""
+    return {
         name
         for base in kind.__mro__
         if "__init__" in vars(base)
         for name in inspect.signature(base.__init__).parameters
     }
+
+
+def _build(kind: Any, arguments: Mapping[str, Any]) -> Any:
+    """A model of a class.
+
+    ``VariableLengthPhaseNet.save`` writes arguments of PhaseNet that its own constructor does
+    not take; one that is false says nothing, and is left out.
+    """
+    try:
+        return kind(**arguments)
+    except TypeError as error:
+        refused = next((name for name in arguments if f"{name!r}" in str(error)), None)
+        if refused is None or arguments[refused]:
+            raise
+        return _build(kind, {name: arguments[name] for name in arguments if name != refused})
+
+
+def _arguments(kind: Any, described: Mapping[str, Any]) -> dict[str, Any]:
+    """A description of weights as arguments of a class's constructor."""
+    arguments, named = dict(described), _named(kind)
     if (labels := arguments.pop("labels", None)) is not None:
         arguments["phases" if "phases" in named else "labels"] = labels
         if "classes" in named:
@@ -278,6 +303,8 @@ def _require_plain_streams(kind: type, parent: str) -> None:
     from seisbench.models import WaveformModel
 
     for hook in _STREAM_HOOKS:
+        if (kind.__name__, hook) in _FOLLOWED:
+            continue
         if getattr(kind, hook) is not getattr(WaveformModel, hook):
             raise _unsuitable(parent, f"treats streams in a way of its own ({hook})")
 
@@ -331,6 +358,7 @@ def _window_settings(module: WaveformModel, parent: str) -> WindowSettings:
         stride=int(_default(module, "stride")),
         stacking="max" if stacking == "max" else "avg",
         blinding=(int(blinding[0]), int(blinding[1])),
+        blinded=_FIXED_BLINDED.get(type(module).__name__, ()),
     )
 
 
@@ -349,10 +377,27 @@ def _thresholds(
     return thresholds
 
 
+def _features(module: WaveformModel, parent: str) -> dict[str, Any] | None:
+    """How DKPN makes the channels that its network reads; None for other classes."""
+    if type(module).__name__ != "DKPN":
+        return None
+    from eqcctpro.waveform.features import FeatureSettings
+
+    made = module._feature_component_order
+    if "".join(module.component_order) != made:
+        raise ModelError(
+            f"{parent}: component_order {module.component_order} is not {made}",
+            hint=f"{parent} makes these channels of the vertical, north and east components",
+        )
+    if module.mode != "rms":
+        raise ModelError(f"{parent}: mode {module.mode!r} is not known", hint="use mode rms")
+    return {name: getattr(module, name) for name in FeatureSettings.__dataclass_fields__}
+
+
 def _norm(module: WaveformModel) -> str | None:
     """How windows are normalised, in words; None where a class has one way only."""
     norm = getattr(module, "norm", None)
-    if norm is None:
+    if norm is None or type(module).__name__ == "DKPN":
         return None
     words = ["peak"] if getattr(module, "norm_amp_per_comp", False) else [str(norm)]
     words += ["of each component"] if getattr(module, "norm_amp_per_comp", False) else []

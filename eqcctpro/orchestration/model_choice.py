@@ -191,5 +191,5 @@ def describe(
 def expected_windows(plan: Plan, picker: Picker, settings: PipelineSettings) -> int:
     """Roughly how many windows the plan holds, from the times in the records' headers."""
     seconds = float(plan.files.seconds().sum())
-    samples = seconds / len(picker.components) * (picker.sampling_rate or 100.0)
+    samples = seconds / len(picker.recorded) * (picker.sampling_rate or 100.0)
     return max(round(samples / window_step(picker, settings.windows)), len(plan.tasks))

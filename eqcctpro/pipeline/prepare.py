@@ -21,6 +21,7 @@ from eqcctpro.waveform.clock import largest_correction
 from eqcctpro.waveform.conditioning import condition
 from eqcctpro.waveform.conflicts import cut_conflicts, drop_conflicts, in_words
 from eqcctpro.waveform.decode import DecodedFile, decode_file
+from eqcctpro.waveform.features import FeatureSettings, feature_block
 from eqcctpro.waveform.segments import (
     Segment,
     join_at_leap_seconds,
@@ -223,15 +224,17 @@ def _unusable(
 ) -> str | None:
     if not segments:
         return "no samples in the time that is read"
-    rows = component_rows(picker.components, flexible=settings.flexible)
+    rows = component_rows(picker.recorded, flexible=settings.flexible)
     components = {segment.code.component for segment in segments}
     usable = components & rows.keys()
     if components - usable:
         notes.append(f"components not used: {', '.join(sorted(components - usable))}")
     if not usable:
-        return f"no component that {picker.name} knows ({', '.join(picker.components)})"
-    missing = [letter for letter in picker.components if rows[letter] not in map(rows.get, usable)]
+        return f"no component that {picker.name} knows ({', '.join(picker.recorded)})"
+    missing = [letter for letter in picker.recorded if rows[letter] not in map(rows.get, usable)]
     if missing:
+        if picker.features is not None:
+            return f"components {', '.join(missing)} missing, and {picker.model} needs all three"
         if settings.strict:
             return f"components {', '.join(missing)} missing, and strict is set"
         notes.append(f"components {', '.join(missing)} missing: filled with zeros")
@@ -262,8 +265,13 @@ def _blocks(
     resolve = cut_conflicts if settings.contradictions == "cut" else drop_conflicts
     kept, found = resolve(conditioned)
     notes.extend(in_words(found))
-    rows = component_rows(picker.components, flexible=settings.flexible)
-    blocks = assemble_blocks(kept, rows, len(picker.components), strict=settings.strict)
+    rows = component_rows(picker.recorded, flexible=settings.flexible)
+    strict = settings.strict or picker.features is not None
+    blocks = assemble_blocks(kept, rows, len(picker.recorded), strict=strict)
+    if picker.features is not None:
+        features = FeatureSettings.of(picker.features)
+        made = (feature_block(block, features) for block in blocks)
+        blocks = [block for block in made if block is not None]
     if len(kept) > len({segment.code for segment in kept}):
         notes.append(f"gaps: {len(kept)} pieces in {len(blocks)} blocks")
     return blocks

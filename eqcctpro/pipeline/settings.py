@@ -88,7 +88,7 @@ class PipelineSettings:
             "window_samples": picker.in_samples,
             "window_step": window_step(picker, windows),
             "sampling_rate": picker.sampling_rate,
-            "component_order": picker.components,
+            "component_order": picker.recorded,
             "labels": list(picker.labels),
             "norm": picker.norm,
             "bandpass": None if band is None else [band.low, band.high],

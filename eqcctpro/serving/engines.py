@@ -85,7 +85,7 @@ class Engine:
             "name": self.model.name,
             "weights_sha256": picker.weights_sha256,
             "sampling_rate": picker.sampling_rate,
-            "components": picker.components,
+            "components": picker.recorded,
             "window_samples": picker.in_samples,
             "overlap": settings.windows.overlap,
             "phases": list(picker.phases),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,17 +27,17 @@ class StackLayout:
         Whether a window yields one value instead of a curve.
     average : bool
         Whether the mean is taken, or the maximum.
-    keep : slice
-        Samples of a window's curve that are not blinded.
+    keep : tuple of slice
+        Stretches of a window's curve that are not blinded.
     starts : ndarray of intp
-        Where they begin on the block's curve, window by window.
+        Where windows begin on the block's curve.
     n_samples : int
         Length of the block's curve.
     """
 
     point: bool
     average: bool
-    keep: slice
+    keep: tuple[slice, ...]
     starts: NDArray[np.intp]
     n_samples: int
 
@@ -46,30 +47,24 @@ class StackLayout:
         average = windows.stacking == "avg"
         if picker.output == "point":
             starts = np.arange(len(offsets), dtype=np.intp)
-            return cls(True, average, slice(0, 1), starts, len(offsets))
+            return cls(True, average, (slice(0, 1),), starts, len(offsets))
         before, after = windows.blinding
         starts = np.round(offsets * curve_rate(picker)).astype(np.intp)
         n_samples = int(starts[-1]) + picker.out_samples
-        starts += before
-        keep = slice(before, max(picker.out_samples - after, before))
+        end = max(picker.out_samples - after, before)
+        blinded = [sample for sample in sorted(windows.blinded) if before <= sample < end]
+        edges = pairwise([before - 1, *blinded, end])
+        keep = tuple(slice(last + 1, following) for last, following in edges)
         return cls(False, average, keep, starts, n_samples)
-
-    @property
-    def length(self) -> int:
-        """Samples of a window's curve that are not blinded."""
-        return int(self.keep.stop - self.keep.start)
 
     @cached_property
     def counts(self) -> Float32:
         """Windows that say something about each sample, shape (n_samples,)."""
         edges = np.zeros(self.n_samples + 1, dtype=np.int32)
-        np.add.at(edges, self.starts, 1)
-        np.add.at(edges, self.starts + self.length, -1)
+        for part in self.keep:
+            np.add.at(edges, self.starts + part.start, 1)
+            np.add.at(edges, self.starts + part.stop, -1)
         return np.cumsum(edges[:-1]).astype(np.float32)
-
-    def spans(self, first: int, last: int) -> list[slice]:
-        """Where windows `first` to `last` (exclusive) lie on the curve."""
-        return [slice(start, start + self.length) for start in self.starts[first:last].tolist()]
 
 
 def curve_rate(picker: Picker) -> float:
@@ -120,14 +115,18 @@ class CurveStack:
         if layout.point:
             self._curve[:, first : self._next] = predictions[:, 0, self._labels].T
             return
-        spans = layout.spans(first, self._next)
-        wanted = predictions[:, layout.keep, self._labels].transpose(0, 2, 1)
-        for span, values in zip(spans, wanted, strict=True):
-            part = self._curve[:, span]
-            if layout.average:
-                part += values
-            else:
-                np.fmax(part, values, out=part)
+        # In the order of windows, since sums of float32 depend on their order.
+        for start, values in zip(
+            layout.starts[first : self._next].tolist(),
+            predictions[:, :, self._labels].transpose(0, 2, 1),
+            strict=True,
+        ):
+            for kept in layout.keep:
+                part = self._curve[:, start + kept.start : start + kept.stop]
+                if layout.average:
+                    part += values[:, kept]
+                else:
+                    np.fmax(part, values[:, kept], out=part)
 
     def finish(self) -> Float32:
         """The curves, shape (labels, samples); NaN where no window reaches."""
@@ -155,13 +154,15 @@ def stack_alike(predictions: Float32, layout: StackLayout, labels: Sequence[int]
     if layout.point:
         return np.ascontiguousarray(predictions[:, :, 0, list(labels)].transpose(0, 2, 1))
     curves: Float32 = np.full(shape, 0.0 if layout.average else -np.inf, dtype=np.float32)
-    for window, span in enumerate(layout.spans(0, len(layout.starts))):
-        for row, label in enumerate(labels):
-            part, values = curves[:, row, span], predictions[:, window, layout.keep, label]
-            if layout.average:
-                part += values
-            else:
-                np.fmax(part, values, out=part)
+    for window, start in enumerate(layout.starts.tolist()):
+        for kept in layout.keep:
+            span = slice(start + kept.start, start + kept.stop)
+            for row, label in enumerate(labels):
+                part, values = curves[:, row, span], predictions[:, window, kept, label]
+                if layout.average:
+                    part += values
+                else:
+                    np.fmax(part, values, out=part)
     _finish(curves, layout)
     return curves
 
