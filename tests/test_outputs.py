@@ -225,7 +225,8 @@ class TestSummary:
         assert file["file"].endswith("broken.mseed") and file["error"] == "DecodeError"
         assert file["file"] in file["message"]
         (ignored,) = summary["files_ignored"]
-        assert ignored.endswith("station.xml")
+        assert ignored["file"].endswith("station.xml")
+        assert ignored["reason"] == "not miniSEED"
 
     def test_what_was_done_to_the_data_is_noted(self, summary: dict[str, Any]) -> None:
         notes = {item["station"]: " ".join(item["notes"]) for item in summary["notes"]}
