@@ -262,3 +262,30 @@ def test_start_and_end_across_midnight(
     assert cut.summary["plan"]["timechunks"] == 2
     assert 10 < cut.table.num_rows < 30
     assert cut.table.select(COLUMNS) == once.table.select(COLUMNS)
+
+
+def test_two_days_are_picked_as_seisbench_picks_them_merged(
+    pick: Any, seisbench_cache: Path, around_midnight: tuple[Path, Path]
+) -> None:
+    """The default: a day's windows count from the beginning of its record in the day before."""
+    import obspy
+    import seisbench.models as sbm
+
+    assert (seisbench_cache / "models").is_dir()
+    _, sds = around_midnight
+    stream = obspy.read(str(sds / "2024" / "*" / "*" / "*" / "*")).merge()
+    merged = sbm.PhaseNet.from_pretrained("original").classify(stream).picks
+    found = pick(sds, model="PhaseNet/original")
+    assert found.summary["plan"]["timechunks"] == 2
+    ours = sorted(
+        (row["station"], row["phase"], row["time"].timestamp(), row["probability"])
+        for row in found.table.to_pylist()
+    )
+    theirs = sorted(
+        (one.trace_id.split(".")[1], one.phase, one.peak_time.timestamp, one.peak_value)
+        for one in merged
+    )
+    assert len(ours) > 20
+    assert [row[:2] for row in ours] == [row[:2] for row in theirs]
+    assert np.allclose([row[2] for row in ours], [row[2] for row in theirs], rtol=0, atol=1e-5)
+    assert np.allclose([row[3] for row in ours], [row[3] for row in theirs], rtol=0, atol=1e-5)
