@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.analysis.coordinates import Coordinates, find_station_file, read_coordinates
 from eqcctpro.analysis.coverage import Coverage, measure_coverage
+from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, InputError
@@ -189,7 +190,7 @@ def run_config(summary: Mapping[str, Any], **changes: Any) -> PickConfig:
     return PickConfig.checked(**{**summary["settings"], **changes})
 
 
-def run_plan(config: PickConfig, context_ns: int = 0) -> Plan:
+def run_plan(config: PickConfig, context_ns: int = 0, *, hydrophone: bool = False) -> Plan:
     """The plan of a run, made anew.
 
     Parameters
@@ -197,13 +198,15 @@ def run_plan(config: PickConfig, context_ns: int = 0) -> Plan:
     config : PickConfig
     context_ns : int
         Data wanted around what a chunk owns.
+    hydrophone : bool
+        Whether the model has such a component.
 
     Raises
     ------
     EQCCTProError
         The archive is not there any more, or holds something else.
     """
-    return make_plan(InputSettings.of(config, context_ns=context_ns))
+    return make_plan(InputSettings.of(config, context_ns=context_ns, hydrophone=hydrophone))
 
 
 def load_run(
@@ -236,7 +239,8 @@ def load_run(
     coverage: dict[str, Coverage] = {}
     try:
         config = run_config(summary)
-        plan = run_plan(config)
+        order = summary.get("applied", {}).get("component_order", "")
+        plan = run_plan(config, hydrophone=has_hydrophone(order))
         coverage, known = measure_coverage(plan.files)
         folders = [out, *(place for place in config.input if isinstance(place, Path))]
     except EQCCTProError as error:

@@ -15,6 +15,7 @@ from eqcctpro.analysis.curves import station_curves
 from eqcctpro.analysis.run_data import Picks, load_summary, run_config, run_plan
 from eqcctpro.analysis.style import PALETTE, new_figure, tidy
 from eqcctpro.analysis.traces import PHASE_COLOURS, OverviewTrace, envelope
+from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.models.picker import Picker
@@ -177,7 +178,7 @@ def _tasks(folder: Path, station: str, instrument: str | None) -> tuple[list[Sta
     weights = find_run_weights(config)
     picker, settings = describe(config, weights)
     # Curves around a border need what lies beyond it, as in the run.
-    plan = run_plan(config, settings.context_ns)
+    plan = run_plan(config, settings.context_ns, hydrophone=has_hydrophone(picker.components))
     tasks = [task for task in plan.tasks if _is(task, station)]
     tasks = [task for task in tasks if instrument in (None, task.instrument)]
     if not tasks:

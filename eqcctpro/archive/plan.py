@@ -11,6 +11,7 @@ from typing import NamedTuple
 from eqcctpro.archive.day_files import DAY_LAYOUTS
 from eqcctpro.archive.file_table import FileTable
 from eqcctpro.archive.files import ArchiveFile
+from eqcctpro.archive.hydrophones import seismometer_of
 from eqcctpro.archive.index import LONG_GAP_NS, IndexedFile, index_file, joined_spans
 from eqcctpro.archive.layouts import Layout, detect_layout, iter_files
 from eqcctpro.archive.remote import use_storage_options
@@ -99,6 +100,10 @@ class _Pieces:
         self._texts = texts
         self._numbers = array("q")
 
+    def extend(self, other: _Pieces) -> None:
+        """Add what files hold of another instrument, which has the same texts."""
+        self._numbers.extend(other._numbers)
+
     def append(self, file: int, chunk: str, folder: str, start_ns: int, end_ns: int) -> None:
         number = self._texts.number
         self._numbers.extend((file, number(chunk), number(folder), start_ns, end_ns))
@@ -154,6 +159,8 @@ def make_plan(settings: InputSettings) -> Plan:
     plan.skipped["not_chosen"] = len(everything) - len(holdings)
     if wanted.unwanted:
         plan.skipped["stations_not_opened"] = len(wanted.unwanted)
+    if settings.hydrophone:
+        holdings = _with_hydrophones(everything, holdings, settings)
     plan.chunks = _time_chunks(holdings, settings, layout)
     folders_are_chunks = layout == "chunks" and settings.timechunk_min is None
     plan.tasks, reached = _tasks(holdings, plan, settings, folders_are_chunks)
@@ -271,6 +278,28 @@ def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) ->
     return [whole_archive(first, last, settings.start_ns, settings.end_ns)]
 
 
+def _with_hydrophones(everything: Holdings, chosen: Holdings, settings: InputSettings) -> Holdings:
+    """Instruments that are picked, with the hydrophones that belong to them.
+
+    A hydrophone goes with its seismometer, also if only that was asked for, unless it is
+    excluded.
+    """
+    anyone = replace(settings, stations=(), stations_at_most=None)
+    allowed = choose_instruments(everything, anyone) if settings.exclude else everything
+    by_key = {instrument.key: instrument for instrument in chosen}
+    together = dict(chosen)
+    for hydrophone, pieces in allowed.items():
+        key = seismometer_of(hydrophone.key, by_key)
+        if key is None:
+            continue
+        held = together.pop(by_key[key])
+        held.extend(pieces)
+        by_key[key] = replace(by_key[key], hydrophone=hydrophone.instrument)
+        together[by_key[key]] = held
+        together.pop(hydrophone, None)
+    return together
+
+
 def _tasks(
     holdings: Holdings,
     plan: Plan,
@@ -307,7 +336,8 @@ def _tasks(
         found.sort(key=lambda item: item[1].index)
     table = TaskTable(plan.files)
     for instrument, chunk, files in found:
-        table.append((*instrument.key, instrument.folder), chunk, files)
+        codes = (*instrument.key, instrument.folder, instrument.hydrophone)
+        table.append(codes, chunk, files)
     table.seal()
     return Tasks(table, range(len(table))), {instrument.key for instrument, _, _ in found}
 

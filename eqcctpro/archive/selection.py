@@ -31,13 +31,17 @@ RECORD_NS = 3600 * NS_PER_S
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """Band and instrument of a station, and the folder it lies in, where that means a station."""
+    """Band and instrument of a station, and the folder it lies in, where that means a station.
+
+    `hydrophone` is the band and instrument code of a hydrophone that is picked with it.
+    """
 
     network: str
     station: str
     location: str
     instrument: str
     folder: str
+    hydrophone: str = ""
 
     @property
     def key(self) -> Key:

@@ -48,6 +48,8 @@ class InputSettings:
         Contents that files of this machine may leave with the plan; see `FileTable.held`.
     storage : mapping or None
         Options of an object store's file system; None leaves those of this process.
+    hydrophone : bool
+        Pick hydrophones with their seismometers, for models that have such a component.
     """
 
     inputs: tuple[Place, ...]
@@ -64,9 +66,17 @@ class InputSettings:
     chunk_major: bool = False
     hold_bytes: int = 0
     storage: Mapping[str, Any] | None = None
+    hydrophone: bool = False
 
     @classmethod
-    def of(cls, config: PickConfig, *, context_ns: int = 0, hold_bytes: int = 0) -> InputSettings:
+    def of(
+        cls,
+        config: PickConfig,
+        *,
+        context_ns: int = 0,
+        hold_bytes: int = 0,
+        hydrophone: bool = False,
+    ) -> InputSettings:
         """Those of a run."""
         return cls(
             inputs=config.input,
@@ -83,4 +93,5 @@ class InputSettings:
             chunk_major=config.concurrent_timechunks is not None,
             hold_bytes=hold_bytes,
             storage=config.storage,
+            hydrophone=hydrophone,
         )

@@ -25,6 +25,8 @@ Int64 = NDArray[np.int64]
 
 # Tasks whose spans are sought at a time, so that memory stays flat.
 AT_A_TIME = 2048
+# Numbers of texts that a task has.
+CODES = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,8 @@ class StationTask:
     stamps : tuple of (int, int)
         Size and time of the last change, in nanoseconds, of each file when the plan was made;
         of a file at an address its size and another stamp of its content.
+    hydrophone : str
+        Band and instrument code of a hydrophone that is picked with it, or an empty text.
     """
 
     index: int
@@ -59,6 +63,7 @@ class StationTask:
     files: tuple[str, ...]
     n_bytes: int
     stamps: tuple[tuple[int, int], ...] = ()
+    hydrophone: str = ""
 
     @property
     def name(self) -> str:
@@ -107,7 +112,7 @@ class TaskTable:
         self._texts = files.texts
         self._chunk_numbers: dict[Timechunk, int] = {}
         self._chunks: list[Timechunk] = []
-        # Network, station, location, instrument and folder of each task.
+        # Network, station, location, instrument, folder and hydrophone of each task.
         self._codes = array("i")
         self._of_chunks = array("i")
         self._sizes = array("q")
@@ -125,7 +130,7 @@ class TaskTable:
         Parameters
         ----------
         codes : iterable of str
-            Network, station, location, instrument and folder.
+            Network, station, location, instrument, folder and hydrophone.
         chunk : Timechunk
         files : sequence of int
             Numbers of its files, in their order.
@@ -159,12 +164,14 @@ class TaskTable:
             tuple([files.path(number) for number in numbers]),
             self._sizes[row],
             tuple([files.stamp(number) for number in numbers]),
+            self._texts[self._codes[CODES * row + 5]],
         )
 
     def heading(self, row: int) -> Heading:
         """What the task in a row is called."""
         texts = self._texts
-        network, station, location, instrument, folder = self._codes[5 * row : 5 * row + 5]
+        first = CODES * row
+        network, station, location, instrument, folder = self._codes[first : first + 5]
         return Heading(
             texts[network],
             texts[station],
@@ -188,10 +195,13 @@ class TaskTable:
         numbers = np.frombuffer(self._files, dtype=np.int32)[at]
         member, extent = _members(files.extent_ends, numbers.astype(np.int64))
         task = task[member]
-        codes = np.frombuffer(self._codes, dtype=np.int32).reshape(-1, 5)[rows][task]
+        codes = np.frombuffer(self._codes, dtype=np.int32).reshape(-1, CODES)[rows][task]
         found = files.codes()[extent]
         same = np.all(found[:, :3] == codes[:, :3], axis=1)
-        same &= self._instruments(found[:, 3], codes[:, 3])
+        instruments = self._instruments(found[:, 3], codes[:, 3])
+        if any(self._texts[number] for number in np.unique(codes[:, 5]).tolist()):
+            instruments |= self._instruments(found[:, 3], codes[:, 5])
+        same &= instruments
         owned = self.owned(rows)[task[same]]
         spans = files.spans()[extent[same]]
         station = codes[same, 0].astype(np.int64) << 32 | codes[same, 1]

@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.archive.timechunks import Timechunk, read_span
 from eqcctpro.config import PickConfig
@@ -158,7 +159,10 @@ def list_stations(job: BaselineJob) -> BaselineInput:
     """
     config = job.config
     everything = config.model_copy(update={"stations": (), "stations_at_most": None})
-    plan = make_plan(InputSettings.of(everything, context_ns=job.settings.context_ns))
+    hydrophone = has_hydrophone(job.picker.components)
+    plan = make_plan(
+        InputSettings.of(everything, context_ns=job.settings.context_ns, hydrophone=hydrophone)
+    )
     inputs = local_paths(config.input, "a baseline")
     stations = _readable(plan, job.settings.context_ns) + _unreadable(plan, inputs)
     stations = _chosen(stations, job.workload.stations)

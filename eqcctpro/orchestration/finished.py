@@ -25,7 +25,7 @@ HINT = (
 # Settings that say what is picked; those that say how are in the summary as they applied.
 _WHAT = (
     *("input", "layout", "start", "end", "timechunk", "overlap", "stations", "stations_at_most"),
-    *("exclude", "channel_priority", "precision"),
+    *("exclude", "channel_priority", "precision", "contradictions"),
 )
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from eqcctpro import errors
+from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, InputError, SettingsError
@@ -70,7 +71,7 @@ CHANGEABLE = frozenset(
     {
         *("input", "output", "layout", "start", "end", "timechunk", "overlap", "window_grid"),
         *("stations", "stations_at_most", "exclude", "channel_priority", "storage"),
-        *("concurrent_timechunks", "annotations"),
+        *("concurrent_timechunks", "annotations", "contradictions"),
         *("p_threshold", "s_threshold", "detection_threshold"),
         *("formats", "overview", "report", "log_file", "amplitudes", "response"),
         *("journal", "resume", "retry_failed", "item_timeout"),
@@ -212,6 +213,7 @@ class PickSession:
             InputSettings.of(
                 config,
                 context_ns=settings.context_ns,
+                hydrophone=has_hydrophone(picker.components),
                 hold_bytes=HELD_BYTES if config.mode == "local" else 0,
             )
         )
@@ -310,7 +312,12 @@ class PickSession:
         """
         with self._lock:
             picker, settings = self._described(self._find_weights())
-            plan = make_plan(InputSettings.of(self.config, context_ns=settings.context_ns))
+            inputs = InputSettings.of(
+                self.config,
+                context_ns=settings.context_ns,
+                hydrophone=has_hydrophone(picker.components),
+            )
+            plan = make_plan(inputs)
             return self._ready(plan, picker, settings, NoJournal(plan.tasks), stay=True)
 
     def _described(self, weights: WeightFiles) -> tuple[Picker, PipelineSettings]:

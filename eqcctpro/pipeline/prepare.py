@@ -159,7 +159,8 @@ def load_segments(
         Whether stretches for which a channel has two records are left out here; ``"drop"``
         leaves such records in.
     """
-    key = (task.network, task.station, task.location, task.instrument)
+    place = (task.network, task.station, task.location)
+    instruments = {task.instrument, task.hydrophone} if task.hydrophone else {task.instrument}
     start_ns, end_ns = read_span(task.chunk, context_ns)
     segments: list[Segment] = []
     missing = 0
@@ -167,7 +168,7 @@ def load_segments(
         notes.extend(file.warnings)
         for segment in file.segments:
             code = segment.code
-            if (code.network, code.station, code.location, code.instrument) != key:
+            if code[:3] != place or code.instrument not in instruments:
                 continue
             part = trim(segment, start_ns, end_ns)
             if part is None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from eqcctpro.archive.hydrophones import has_hydrophone, seismometer_of
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.selection import Key
 from eqcctpro.archive.timechunks import FOREVER_NS, Timechunk
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.prepare import Prepared, failed_record, prepare
@@ -65,22 +67,35 @@ def lay_out(
     TooLargeProblem
         There are more samples than `max_samples`, once they have the model's rate.
     """
-    stations: dict[tuple[str, str, str, str], list[Segment]] = {}
+    stations: dict[Key, list[Segment]] = {}
     for segment in decoded.segments:
         code = segment.code
         key = (code.network, code.station, code.location, code.instrument)
         stations.setdefault(key, []).append(segment)
+    hydrophones = _join_hydrophones(stations) if has_hydrophone(picker.components) else {}
     _check_size(decoded.segments, picker, max_samples)
     first = min((segment.start_ns for segment in decoded.segments), default=0)
     last = max((segment.end_ns for segment in decoded.segments), default=0)
     chunk = Timechunk(0, _name(first, last), None, None, -FOREVER_NS, FOREVER_NS)
     prepared = []
     for index, key in enumerate(sorted(stations)):
-        task = StationTask(index, *key, key[1], chunk, (), 0)
+        hydrophone = hydrophones.get(key, "")
+        task = StationTask(index, *key, key[1], chunk, (), 0, hydrophone=hydrophone)
         station = _prepare(task, stations[key], picker, settings)
         station.thresholds, station.keep_curves = thresholds, keep_curves
         prepared.append(station)
     return StationRequest(prepared, list(decoded.warnings), last)
+
+
+def _join_hydrophones(stations: dict[Key, list[Segment]]) -> dict[Key, str]:
+    """Move hydrophones to their seismometers; returns what went with which of these."""
+    joined: dict[Key, str] = {}
+    for key in sorted(stations):
+        seismometer = seismometer_of(key, stations)
+        if seismometer is not None:
+            stations[seismometer].extend(stations.pop(key))
+            joined[seismometer] = key[3]
+    return joined
 
 
 def _prepare(

@@ -1,0 +1,42 @@
+"""Hydrophones of ocean-bottom stations, which are picked together with the seismometer.
+
+Their channels have an instrument code of their own, D for pressure: HDH is recorded beside HHZ,
+HH1 and HH2.  A model with a component H sees all four.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container
+
+__all__ = ["COMPONENT", "has_hydrophone", "seismometer_of"]
+
+Key = tuple[str, str, str, str]
+
+#: The letter of the component, in a channel code and in the component order of a model.
+COMPONENT = "H"
+_PRESSURE = "D"
+# Seismometers of high gain, of low gain, geophones or gravimeters, and accelerometers.
+_SEISMOMETERS = "HLPGN"
+
+
+def has_hydrophone(components: str) -> bool:
+    """Whether a model of these components sees a hydrophone beside a vertical."""
+    return COMPONENT in components and len(components) > 1
+
+
+def seismometer_of(key: Key, known: Container[Key]) -> Key | None:
+    """The seismometer that a hydrophone is picked with, or None.
+
+    Parameters
+    ----------
+    key : tuple of str
+        Network, station, location, and band and instrument code.
+    known : container of such tuples
+        Instruments that there are.
+    """
+    *place, instrument = key
+    if len(instrument) != 2 or instrument[1] != _PRESSURE:
+        return None
+    network, station, location = place
+    beside = ((network, station, location, instrument[0] + letter) for letter in _SEISMOMETERS)
+    return next((one for one in beside if one in known), None)
