@@ -21,6 +21,7 @@ from typing import Any
 from eqcctpro.errors import WorkerError
 from eqcctpro.orchestration.private_ray import private_ray
 from eqcctpro.orchestration.ray_folders import ray_folder, writable_token
+from eqcctpro.orchestration.ray_signals import shut_down, sigterm_kept
 
 __all__ = ["is_own_ray", "ray_session", "shares_ray"]
 
@@ -169,7 +170,7 @@ def _leave(ray: Any) -> None:
         connection.opened = None
         try:
             if _session_name(ray) == connection.session:
-                ray.shutdown()
+                shut_down(ray)
         finally:
             connection.stack.close()
 
@@ -295,7 +296,7 @@ def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
     if address is None and wanted.temp_dir is not None:
         folder = stack.enter_context(ray_folder(wanted.temp_dir))
     try:
-        with _handler_of_sigterm_kept():
+        with sigterm_kept(ray):
             if address is not None:
                 ray.init(address=address, **common)
                 return
@@ -333,20 +334,6 @@ def _errors_only(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(earlier)
-
-
-@contextmanager
-def _handler_of_sigterm_kept() -> Iterator[None]:
-    """Have Ray not replace the program's own handler of SIGTERM."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # nor does Ray
-        return
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if handler is not None:
-            signal.signal(signal.SIGTERM, handler)
 
 
 @contextmanager

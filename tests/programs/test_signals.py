@@ -52,10 +52,10 @@ def undisturbed(
     return results(output)
 
 
-def start(archive: Path, output: Path, model: str) -> subprocess.Popen[str]:
+def start(archive: Path, output: Path, model: str, *more: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "eqcctpro", "pick", archive, "-o", output, "--model", model]
     return subprocess.Popen(
-        [*map(str, command), *OPTIONS],
+        [*map(str, command), *OPTIONS, *more],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -105,6 +105,22 @@ def test_signals_through_writing_and_ending(
         if complete:
             assert results(output) == undisturbed, (file, delay_s)
     assert codes[:2] == [130, 130], "the first come long before the end"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("file", "delay_s"), [("run.log", 1.5), ("picks.csv", 0.4)])
+def test_termination_while_ray_starts_and_ends(
+    generated_network: tuple[Path, object],
+    imported_model: str,
+    tmp_path: Path,
+    file: str,
+    delay_s: float,
+) -> None:
+    pytest.importorskip("ray")
+    options = ("--mode", "modelactor", "--workers", "2")
+    run = start(generated_network[0], tmp_path, imported_model, *options)
+    said = signalled(run, signal.SIGTERM, tmp_path / file, delay_s)
+    assert run.returncode in (0, 130) and "Traceback" not in said, said
 
 
 def test_ctrl_c_in_a_program_of_ones_own_is_a_keyboard_interrupt(
