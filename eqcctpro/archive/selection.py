@@ -23,6 +23,8 @@ T = TypeVar("T")
 # Letters of a pattern that stand for others.
 _WILDCARDS = frozenset("*?[")
 _FIRST_WILDCARD = re.compile(r"[*?\[]")
+# Letters of a band and instrument code.
+_USUAL_BAND = 2
 # Names that a message lists.
 MOST_NAMES = 10
 # Records reach over the ends of their day: those of 1 Hz by up to an hour.
@@ -246,10 +248,12 @@ def _names(instrument: Instrument) -> tuple[str, ...]:
     network, station, location, band = instrument.key
     names = [instrument.folder, station, f"{network}.{station}", f"{network}_{station}"]
     # An empty location is also written as --, which some records really hold.
-    for place in {location, location or "--"}:
+    for place in (location,) if location else ("", "--"):
         name = f"{network}.{station}.{place}"
-        # Of channels with one or two letters the component may be a question mark, too.
-        names += [name, f"{name}.{band}", f"{name}.{band}?"]
+        names += [name, f"{name}.{band}"]
+        if len(band) != _USUAL_BAND:
+            # Of channels with one or two letters the component may be a question mark, too.
+            names.append(f"{name}.{band}?")
     return tuple(name.upper() for name in names)
 
 

@@ -92,6 +92,9 @@ def write_tables(
                 path = config.output / f"{kind}.{name}"
                 write(rows, path)
                 paths[f"{kind}_{name}"] = str(path)
+    if "eqcctpro" in config.formats:
+        _write_folders(config, tables, tasks, records)
+        paths["station_folders"] = str(config.output)
     paths["tasks"] = str(config.output / TASKS_FILE)
     detections = tables.detections.per_task if tables.detections is not None else {}
     table = task_table(tasks.headings(), records, tables.picks.per_task, detections)
@@ -112,15 +115,19 @@ def write_tables(
             paths[f"picks_{name}"] = str(path)
     if config.annotations:
         paths["annotations"] = str(config.output / CURVE_FOLDER)
-    if "eqcctpro" in config.formats:
-        ended = [tasks[index] for index in records.ended("done", "empty")]
-
-        def fail(task: StationTask, error: OutputError) -> None:
-            records.add([failed_record(task, error, records[task.index].notes)])
-
-        write_eqcctpro_folders(tables.picks.table, ended, config.output, fail)
-        paths["station_folders"] = str(config.output)
     return paths
+
+
+def _write_folders(
+    config: PickConfig, tables: RunTables, tasks: Tasks, records: TaskRecords
+) -> None:
+    """Write EQCCTPro's folders; a station whose file cannot be written has failed."""
+
+    def fail(task: StationTask, error: OutputError) -> None:
+        records.add([failed_record(task, error, records[task.index].notes)])
+
+    ended = [tasks[index] for index in records.ended("done", "empty")]
+    write_eqcctpro_folders(tables.picks.table, ended, config.output, fail)
 
 
 def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> str:

@@ -83,7 +83,7 @@ class RunResult:
 
     @property
     def problems(self) -> list[str]:
-        """What was not picked, and why: a line for each file and station task.
+        """What was not picked or written, and why: a line for each file and station task.
 
         Of each reason the first hundred; `tasks` has all.
         """
@@ -100,7 +100,8 @@ class RunResult:
             if more := summary["tasks"][status] - len(summary[status]):
                 lines.append(f"{status}: {more} more, in {summary['paths']['tasks']}")
         notes = [note for item in summary["notes"] for note in item["notes"]]
-        return lines + [note for note in dict.fromkeys(notes) if note.startswith(NOT_PICKED)]
+        lines += [note for note in dict.fromkeys(notes) if note.startswith(NOT_PICKED)]
+        return lines + [f"warning: {text}" for text in summary.get("warnings", [])]
 
     def _ignored(self) -> list[str]:
         """A line for each reason why files or folders were not read, with an example."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from eqcctpro.errors import OutputError
 
-__all__ = ["run_log"]
+__all__ = ["gathered_warnings", "run_log"]
 
 FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
 
@@ -108,3 +108,25 @@ def run_log(paths: list[Path], *, append: bool = False) -> Iterator[logging.Logg
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()
+
+
+class _Gathering(logging.Handler):
+    """Keeps the texts of warnings."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.texts: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.texts.append(record.getMessage())
+
+
+@contextmanager
+def gathered_warnings() -> Iterator[list[str]]:
+    """Texts of the warnings that the package logs inside, for the summary and the terminal."""
+    logger, handler = logging.getLogger("eqcctpro"), _Gathering()
+    logger.addHandler(handler)
+    try:
+        yield handler.texts
+    finally:
+        logger.removeHandler(handler)

@@ -47,7 +47,7 @@ from eqcctpro.orchestration.outputs import (
 )
 from eqcctpro.orchestration.progress import Progress
 from eqcctpro.orchestration.result import RunResult
-from eqcctpro.orchestration.runlog import run_log
+from eqcctpro.orchestration.runlog import gathered_warnings, run_log
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers, open_workers
 from eqcctpro.picks.table import DETECTION_SCHEMA, PickRows
@@ -443,7 +443,8 @@ def _finish(
     name: str,
     tables: RunTables,
 ) -> RunResult:
-    paths = write_tables(config, tables, run.plan.tasks, run.records)
+    with gathered_warnings() as warnings:
+        paths = write_tables(config, tables, run.plan.tasks, run.records)
     clock.lap("write")
     if config.overview:
         paths["overview"] = draw_run(config, run.plan, tables, picker.name)
@@ -452,6 +453,7 @@ def _finish(
     paths["log"] = str(config.output / "run.log")
     facts = run_facts(config, clock.seconds, weights, run, name, paths)
     facts["applied"] = run.settings.applied(picker)
+    facts["warnings"] = warnings
     if config.annotations:
         facts["curve_letters"] = curve_channels(picker.labels, "")
     summary = summarise(run.plan, run.records, tables, facts)

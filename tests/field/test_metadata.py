@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import json
 import logging
 import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import obspy
 import pyarrow as pa
 import pytest
 from obspy import UTCDateTime
@@ -267,3 +269,28 @@ def test_the_epoch_of_the_pick(seafloor: Path, caplog: pytest.LogCaptureFixture)
     assert "XO.OBS..HHZ (2024-12-15 to 2024-12-15)" in caplog.text
     assert "no epoch at the time of a pick" in caplog.text
     assert "no velocity of XO.OBS..HHH: not in the inventory" in caplog.text
+
+
+def test_a_run_says_what_has_no_response(
+    seafloor: Path, seisbench_cache: Path, labelled: Path, write_mseed: Any, cli: Any
+) -> None:
+    """On the terminal and in the summary, once; the same for names that NonLinLoc does not have."""
+    stream = obspy.read(str(labelled / "*" / "ACR" / "*.mseed"))
+    for network in ("XA", "XB"):
+        for trace in stream:
+            samples = np.rint(trace.data * (1e5 / abs(trace.data).max())).astype("i4")
+            code = f"{network}.A..HH{trace.stats.channel[-1]}"
+            path = seafloor / "two" / f"{code}.mseed"
+            write_mseed(path, code, [(parse_utc(START), samples)])
+    channels = [channel(code, "M/S", 1e9, dip, ALWAYS) for code, dip in DIPS.items()]
+    response = inventory(seafloor / "s.xml", channels)
+    done = cli(
+        *("pick", seafloor / "two", "-o", seafloor / "out", "--model", "PhaseNet/original"),
+        *("--format", "csv,nonlinloc", "--no-overview", "--amplitudes", "--response", response),
+    )
+    assert done.exit_code == 0, done.output
+    said = "no velocity of XA.A..HHE, XA.A..HHN, XA.A..HHZ, XB.A..HHE"
+    assert done.output.count(said) == 1
+    assert "XA.A is XA_A, XB.A is XB_A" in done.output
+    summary = json.loads((seafloor / "out" / "summary.json").read_text())
+    assert [text[:11] for text in summary["warnings"]] == ["no velocity", "NonLinLoc h"]
