@@ -43,14 +43,15 @@ TOLERANCE = 1e-4
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty SeisBench cache, and no other weights in sight but the package's."""
+    """An empty folder in SeisBench's layout, and no other weights in sight but the package's."""
     # SeisBench reads its cache's place once, on import: other tests shall not get ours.
     import seisbench  # noqa: F401
 
     root = tmp_path / "cache"
     monkeypatch.setenv("SEISBENCH_CACHE_ROOT", str(root))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
-    monkeypatch.delenv("EQCCTPRO_MODELS", raising=False)
+    monkeypatch.setenv("EQCCTPRO_CACHE", str(tmp_path / "ours"))
+    monkeypatch.setenv("EQCCTPRO_MODELS", str(root))
     return root
 
 
@@ -112,6 +113,20 @@ for cls, name in [("EQTransformer", "original"), ("EQTransformer", "original_non
     assert done.stdout.splitlines() == [
         f"{name.replace('/', ' ')} True True True True" for name in NAMES
     ], done.stderr
+
+
+@needs_package
+def test_seisbenchs_own_cache_is_not_written(
+    cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EQCCTPRO_MODELS")
+    found = find_weights("GPD", "original", fetch=False)
+    assert found.source == "package"
+    folder = tmp_path / "ours" / "weights" / "models" / "v3" / "gpd"
+    assert found.weight_path == folder / "original.pt.v1"
+    assert not cache.exists()
+    again = find_weights("GPD", "original", fetch=False)
+    assert (again.source, again.weight_path) == ("cache", found.weight_path)
 
 
 @needs_package

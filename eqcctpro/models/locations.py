@@ -1,5 +1,8 @@
 """Where weights lie on disk, and how their files are named.
 
+SeisBench's cache is read and never written: what is converted or downloaded here would be
+loaded by other programs under SeisBench's names.
+
 Weights are kept as SeisBench keeps them: ``ROOT/models/v3/<class in lower
 case>/<name>.pt.v<version>`` with a ``.json.v<version>`` beside it.
 """
@@ -23,6 +26,7 @@ __all__ = [
     "canonical_class",
     "class_folder",
     "class_folders",
+    "preferred_root",
     "search_roots",
     "stated_version",
     "user_root",
@@ -32,6 +36,7 @@ __all__ = [
 
 MODELS_VARIABLE = "EQCCTPRO_MODELS"
 SEISBENCH_VARIABLE = "SEISBENCH_CACHE_ROOT"
+CACHE_VARIABLE = "EQCCTPRO_CACHE"
 
 #: Classes of SeisBench 0.12 that pick or detect; folder names are their lower case.
 PICKER_CLASSES = (
@@ -89,7 +94,15 @@ def canonical_class(name: str) -> str:
 
 
 def user_root() -> Path:
-    """Return the folder for weights when no other cache can be written."""
+    """Return the folder for weights in the user's cache.
+
+    Under ``$EQCCTPRO_CACHE``, else ``$XDG_CACHE_HOME/eqcctpro``, else ``~/.cache/eqcctpro``.
+    """
+    own = _configured(CACHE_VARIABLE)
+    return own / "weights" if own else _usual_user_root()
+
+
+def _usual_user_root() -> Path:
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "eqcctpro" / "weights"
 
@@ -106,17 +119,22 @@ def _seisbench_root() -> Path:
 def search_roots() -> list[Path]:
     """Folders that are searched for weights, first one first."""
     own = _configured(MODELS_VARIABLE)
-    roots = [*([own] if own else []), _seisbench_root(), user_root()]
+    roots = [*([own] if own else []), _seisbench_root(), user_root(), _usual_user_root()]
     return list(dict.fromkeys(roots))
+
+
+def preferred_root() -> Path:
+    """Return the folder that weights are meant to be written to."""
+    return _configured(MODELS_VARIABLE) or user_root()
 
 
 def cache_root() -> Path:
     """Return the folder that weights are written to.
 
-    ``$EQCCTPRO_MODELS``, else ``$SEISBENCH_CACHE_ROOT``, else ``~/.seisbench``; if
-    that cannot be written, :func:`user_root`.
+    ``$EQCCTPRO_MODELS``, else :func:`user_root`; that one too where the first cannot be
+    written.
     """
-    preferred = search_roots()[0]
+    preferred = preferred_root()
     if _can_write(preferred):
         return preferred
     fallback = user_root()
