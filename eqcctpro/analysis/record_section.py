@@ -28,6 +28,9 @@ MOST_ROWS = 40
 _POINTS = 240_000
 
 _HEIGHT = 0.42
+
+#: P is marked above a trace and S below it, so that one does not hide the other.
+_SIDE = {"P": -0.2, "S": 0.2}
 _MS = 1_000_000
 _NS_PER_DAY = 86_400 * 1_000_000_000
 
@@ -136,7 +139,7 @@ def _marks(data: RunData, order: list[str], start: int, end: int) -> list[dict[s
                 "mode": "markers",
                 "name": plain(phase),
                 "x": [time // _MS for time, *_ in marks],
-                "y": [level[name] for _, name, _ in marks],
+                "y": [level[name] + _SIDE.get(phase, 0.0) for _, name, _ in marks],
                 "text": [
                     f"{plain(name)}<br>{format_utc(time, 'milliseconds')}<br>{probability:.3f}"
                     for time, name, probability in marks
@@ -144,7 +147,7 @@ def _marks(data: RunData, order: list[str], start: int, end: int) -> list[dict[s
                 "hovertemplate": f"{plain(phase)} %{{text}}<extra></extra>",
                 "marker": {
                     "symbol": "line-ns-open",
-                    "size": 16,
+                    "size": 9 if phase in _SIDE else 16,
                     "color": PHASE_COLOURS.get(phase, "--good"),
                     "line": {"width": 2, "color": PHASE_COLOURS.get(phase, "--good")},
                 },
