@@ -65,7 +65,7 @@ class GroundMotion:
         for network in inventory:
             for station in network:
                 for channel in station:
-                    code = (network.code, station.code, channel.location_code, channel.code)
+                    code = _key((network.code, station.code, channel.location_code, channel.code))
                     epoch = _Epoch(
                         _ns(channel.start_date, -FOREVER_NS),
                         _ns(channel.end_date, FOREVER_NS),
@@ -141,14 +141,14 @@ class GroundMotion:
         return velocity, float((written.max() - written.min()) / 2 * 1000)
 
     def _epoch(self, code: ChannelCode, time_ns: int) -> _Epoch | None:
-        known = self._epochs.get(code, ())
+        known = self._epochs.get(_key(code), ())
         return next((one for one in known if one.start_ns <= time_ns < one.end_ns), None)
 
     def _response(self, code: ChannelCode, time_ns: int) -> Any:
         """The response to ground motion at a time, or None."""
         epoch, name = self._epoch(code, time_ns), str(code)
         if epoch is None:
-            known = self._epochs.get(code, ())
+            known = self._epochs.get(_key(code), ())
             spans = ", ".join(f"{_date(one.start_ns)} to {_date(one.end_ns)}" for one in known)
             if spans:
                 self._miss("no epoch at the time of a pick", f"{name} ({spans})")
@@ -171,6 +171,12 @@ class GroundMotion:
 def moves(code: ChannelCode) -> bool:
     """Whether a channel records ground motion, by its letters: hydrophones do not."""
     return code.component != "H" and not code.instrument.endswith("D")
+
+
+def _key(code: Code) -> Code:
+    """Codes to compare: no location is written as an empty text, blanks or two dashes."""
+    network, station, location, channel = (text.strip() for text in code)
+    return network, station, location.replace("--", ""), channel
 
 
 def _input_units(response: Any) -> str | None:

@@ -193,8 +193,9 @@ def best_instruments(tasks: Sequence[tuple[Instrument, int]], order: Sequence[st
     for instrument, chunk in tasks:
         code = instrument.instrument
         if code not in ranks:
+            capitals = code.upper()
             ranks[code] = next(
-                (i for i, one in enumerate(order) if fnmatchcase(code, one.upper())), len(order)
+                (i for i, one in enumerate(order) if fnmatchcase(capitals, one.upper())), len(order)
             )
         if ranks[code] < len(order):
             place = (instrument.network, instrument.station, chunk)

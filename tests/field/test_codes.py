@@ -237,6 +237,12 @@ def test_locations_and_channels_in_patterns(tmp_path: Path) -> None:
     assert chosen("XX.FEW.00.E") == ["XX.FEW.00.E"]
     assert chosen("XX.FEW.00.") == ["XX.FEW.00."]
     assert chosen("XX.FEW.00.E?") == ["XX.FEW.00.E", "XX.FEW.00.EH"]
+    # Small letters are matched by capitals, in an order of instruments, too.
+    small = odd_records.fields(b"xx", b"few", b"00", b"hhZ")
+    odd_records.write(tmp_path / "small", odd_records.records(small, signal()))
+    assert chosen("xx.few.00.hh") == chosen("XX.FEW.00.HH?") == ["xx.few.00.hh"]
+    best = InputSettings((tmp_path / "small",), channel_priority=("HH",))
+    assert [task.name for task in make_plan(best).tasks] == ["xx.few.00.hh"]
     # Every name in the hint can be used.
     with pytest.raises(SettingsError) as caught:
         chosen("XX.DASH.00.HH")
@@ -404,6 +410,33 @@ def test_long_codes(pick: Any, record: obspy.Stream, seisbench_cache: Path, tmp_
             assert segment.code[:3] == ("XA2024", f"LONGST0{number}", "00")
             name = {"X": "N"}.get(segment.code.component, segment.code.component)
             np.testing.assert_allclose(segment.samples, curves[name], rtol=0, atol=1e-4)
+
+
+def test_other_components(
+    pick: Any, record: obspy.Stream, seisbench_cache: Path, tmp_path: Path
+) -> None:
+    """UD, NS and EW, of which no letter is one of a component; Z, Y and X, of which one is."""
+    from seisbench.models import PhaseNet
+
+    for station, channels in {
+        b"AIC01": (b"UD", b"NS", b"EW"),
+        b"OBS01": (b"Z", b"Y", b"X"),
+    }.items():
+        for trace, channel in zip(record.sort(["channel"], reverse=True), channels, strict=True):
+            fields = odd_records.fields(b"BO", station, b"", channel)
+            content = odd_records.records(fields, trace.data)
+            odd_records.write(tmp_path / "in" / f"{station.decode()}{channel.decode()}", content)
+    result = pick(tmp_path / "in", model=MODEL, output=tmp_path / "out")
+    reason = "no component that PhaseNet/original knows"
+    assert {item["station"]: item["reason"][: len(reason)] for item in result.summary["empty"]} == {
+        f"BO.AIC01..{letter}": reason for letter in "UNE"
+    }
+    assert result.summary["tasks"] == {"done": 1, "empty": 3, "failed": 0}
+    vertical = record.select(component="Z")
+    expected = PhaseNet.from_pretrained("original").classify(vertical).picks
+    assert result.table["phase"].to_pylist() == [pick.phase for pick in expected]
+    found = result.table["probability"].to_pylist()
+    assert found == pytest.approx([pick.peak_value for pick in expected], abs=1e-4)
 
 
 def test_an_output_that_fails_fails_its_station(
