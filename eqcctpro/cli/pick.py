@@ -396,8 +396,10 @@ def _run(
     except ReplaceError as error:
         if quiet or not (sys.stdin.isatty() and sys.stderr.isatty()):
             raise
-        if not typer.confirm(f"{error.message}. Discard them and pick anew?", err=True):
-            raise
+        try:
+            typer.confirm(f"{error.message}. Discard them and pick anew?", abort=True, err=True)
+        except typer.Abort:  # no, Ctrl-C, or the end of the input
+            raise error from None
         asked = asked.model_copy(update={"resume": "never"})
         result = run_picking(asked, quiet=quiet, keep_going=keep_going)
     return result, asked.output
