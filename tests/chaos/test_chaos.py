@@ -279,7 +279,7 @@ def survive(kinds: list[str], seed: int, calm: Calm, output: Path) -> None:
         resume(calm, output)
     assert results(output) == calm.results, story
     left = {path.name for path in output.iterdir()}
-    assert left == {*calm.results, "summary.json", "run.log"}, story
+    assert left == {*calm.results, "summary.json", "tasks.parquet", "run.log"}, story
     summary = json.loads((output / "summary.json").read_text())
     assert summary["balanced"] and summary["tasks"]["failed"] == 0, story
     print("; ".join(story))
