@@ -33,6 +33,7 @@ from reference_data import DATA
 from warm_command import serving
 
 from eqcctpro.picks.table import DETECTION_SCHEMA, MEASURED_SCHEMA, PICK_SCHEMA
+from eqcctpro.pipeline.task_table import TASK_SCHEMA
 
 README = Path("README.md")
 OUTPUTS = Path("docs/reference/outputs.md")
@@ -317,6 +318,7 @@ def test_columns_of_the_outputs() -> None:
     assert named("picks.csv") == PICK_SCHEMA.names
     assert named("detections.csv") == DETECTION_SCHEMA.names
     assert named("picks.csv") + named("amplitudes.csv") == MEASURED_SCHEMA.names
+    assert named("tasks.parquet") == TASK_SCHEMA.names
 
 
 def test_keys_of_the_summary(prepared: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import obspy
 import pyarrow.parquet as pq
 import pytest
 
+from eqcctpro.errors import OutputError
 from eqcctpro.journal.status import read_status
 from eqcctpro.pipeline.task_table import TASK_SCHEMA
 
@@ -119,3 +122,31 @@ def test_failures_beyond_the_summary_are_in_the_status(
         failures = read_status(out).failures
         assert [item["station"] for item in failures] == [f"XX.S{n:04d}..HH" for n in range(4)]
         assert {item["error"] for item in failures} == {"ArithmeticError"}
+
+
+def test_records_of_earlier_versions_can_be_read(
+    pick: Any, imported_model: str, write_mseed: Any, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """They have no columns for probabilities."""
+    from eqcctpro.journal.folder import RunFolder
+    from eqcctpro.journal.store import JournalStore
+    from eqcctpro.pipeline import feeder
+
+    def breaks(*_: Any) -> Any:
+        raise ArithmeticError("a waveform that cannot be")
+
+    monkeypatch.setattr(feeder, "prepare", breaks)
+    archive = many_empty(tmp_path / "archive", write_mseed, 2)
+    pick(archive, model=imported_model, output=tmp_path / "out")
+    journal = RunFolder(tmp_path / "out").journal
+    with contextlib.closing(sqlite3.connect(journal)) as db, db:
+        for column in ("highest_p", "highest_s", "seconds"):
+            db.execute(f"ALTER TABLE items DROP COLUMN {column}")
+        db.execute("PRAGMA user_version = 1")
+    assert len(read_status(tmp_path / "out").failures) == 2
+    store = JournalStore(journal, writable=False)
+    records = [record for record, _ in store.records()]
+    store.close()
+    assert [(r.status, r.highest_p, r.seconds) for r in records] == [("failed", None, 0.0)] * 2
+    with pytest.raises(OutputError, match="is a record of format 1, not 2"):
+        JournalStore(journal, writable=True)
