@@ -17,6 +17,7 @@ from pymseed import DataEncoding, MS3Record, sourceid2nslc
 
 from eqcctpro.archive.index import index_file, scan
 from eqcctpro.archive.plan import InputSettings, make_plan
+from eqcctpro.archive.timechunks import Timechunk
 from eqcctpro.codes import (
     code_of_header,
     code_of_source,
@@ -29,9 +30,13 @@ from eqcctpro.codes import (
     safe_name,
     source_of_code,
 )
+from eqcctpro.download.arrived import read_records
+from eqcctpro.download.asking import Request
+from eqcctpro.download.folders import write_chunk, write_days
 from eqcctpro.errors import SettingsError
 from eqcctpro.picks.formats import write_picks
 from eqcctpro.picks.reading import read_picks
+from eqcctpro.times import chunk_name
 from eqcctpro.waveform.decode import decode_file, decode_records
 from eqcctpro.waveform.encode import Series, encode_series
 
@@ -275,6 +280,21 @@ def test_our_tables_keep_locations(tmp_path: Path) -> None:
         assert table["location"].to_pylist() == [location]
         write_picks(table, tmp_path / "again.quakeml", "quakeml")
         assert read_picks(tmp_path / "again.quakeml")["location"].to_pylist() == [location]
+
+
+@pytest.mark.parametrize("write", [write_chunk, write_days])
+def test_what_a_server_sends_stays_in_the_folder(write: Any, tmp_path: Path) -> None:
+    content = []
+    for network, station, channel in ((b"..", b"..", b"HHZ"), (b"/x", b"/../.", b"../")):
+        fields = odd_records.fields(network, station, b"..", channel)
+        content += odd_records.records(fields, signal(100))
+    output = tmp_path / "a" / "b" / "c" / "out"
+    span = odd_records.T0, odd_records.T0 + 60_000_000_000
+    chunk = Timechunk(0, chunk_name(*span), *span, *span)
+    written = write(output, Request("..", "..", chunk, ()), read_records(b"".join(content)))
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(files) == len(written) == 2
+    assert all(path.is_relative_to(output) for path in files)
 
 
 # Whole runs
