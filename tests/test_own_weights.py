@@ -169,3 +169,32 @@ def test_the_classes_that_need_less_are_seisbenchs() -> None:
             continue  # they cannot be run by themselves, or are normalised by the variant
         assert ("norm" in asked) == ("norm" in named and name != "DKPN"), name
         assert ("labels" in asked) == ("phases" in named), name
+
+
+def test_networks_of_eqcct_need_their_order_only(tmp_path: Path, seisbench_cache: Path) -> None:
+    from eqcctpro.models.eqcct import describe_eqcct, find_eqcct
+
+    given = {}
+    for branch in "PS":
+        found = find_weights(f"EQCCT{branch}", "original", fetch=False)
+        state = torch.load(found.weight_path, weights_only=True)
+        path = given[f"{branch.lower()}_model"] = tmp_path / f"{branch}.pt"
+        torch.save({name: tensor * 1.001 for name, tensor in state.items()}, path)
+    files = find_eqcct("mine", **given)
+    with pytest.raises(WeightsError, match=r"P\.pt is a bare state dict.* its component order;"):
+        described_weights(files, {"variant": "seisbench"})
+    described = described_weights(files, {"component_order": "ZNE"})
+    assert describe_eqcct(described).components == "ZNE"
+    with pytest.raises(SettingsError, match="only component_order can be said"):
+        described_weights(files, {"component_order": "ZNE", "norm": "std"})
+
+
+def test_the_authors_networks_of_eqcct_have_one_order(test_data: Path) -> None:
+    from eqcctpro.models.eqcct import find_eqcct
+
+    folder = test_data / "models" / "eqcct"
+    p, s = folder / "test_trainer_024.h5", folder / "test_trainer_021.h5"
+    files = find_eqcct("original", p_model=p, s_model=s)
+    assert described_weights(files, {"component_order": "ENZ"}).sha256 == files.sha256
+    with pytest.raises(SettingsError, match="own weights, which take ENZ"):
+        described_weights(files, {"component_order": "ZNE"})

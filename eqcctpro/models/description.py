@@ -46,6 +46,7 @@ _WITHOUT_ORDER = frozenset({"DKPN"})
 _NOT_RUN = frozenset({"DPPDetector", "DPPPicker", "DeepPhasePick", "PhaseTEAM"})
 _NORMS = ("std", "peak")
 _SUFFIXES_OF_KERAS = (".h5", ".hdf5")
+ORDER_OF_KERAS = "ENZ"
 
 
 def described_weights(files: WeightFiles, arguments: Mapping[str, Any]) -> WeightFiles:
@@ -66,7 +67,8 @@ def described_weights(files: WeightFiles, arguments: Mapping[str, Any]) -> Weigh
     """
     given = _given(arguments)
     if files.parts:
-        parts = tuple(_described(part, _of_network(part, given)) for part in files.parts)
+        _require_order_alone(given)
+        parts = tuple(_described(part, given) for part in files.parts)
         return replace(files, parts=parts)
     return _described(files, given)
 
@@ -128,11 +130,11 @@ def needed_of(parent: str) -> list[str]:
 
 def _described(files: WeightFiles, given: Mapping[str, Any]) -> WeightFiles:
     if files.weight_path.suffix.lower() in _SUFFIXES_OF_KERAS:
-        if given:
+        if given.get("component_order", ORDER_OF_KERAS) != ORDER_OF_KERAS:
             raise SettingsError(
-                f"{', '.join(given)}: {files.weight_path} are EQCCT's own weights, "
-                "which take ENZ at 100 Hz",
-                hint="leave these arguments out",
+                f"component_order={given['component_order']}: {files.weight_path} are EQCCT's "
+                f"own weights, which take {ORDER_OF_KERAS}",
+                hint="leave the argument out",
             )
         return files
     written = _written(files)
@@ -190,7 +192,7 @@ def _written(files: WeightFiles) -> dict[str, Any]:
     return dict(stated) if isinstance(stated, dict) else {}
 
 
-def _of_network(part: WeightFiles, given: Mapping[str, Any]) -> dict[str, Any]:
+def _require_order_alone(given: Mapping[str, Any]) -> None:
     """EQCCT's networks are normalised by the variant, at 100 Hz."""
     unknown = [name for name in given if name != "component_order"]
     if unknown:
@@ -198,7 +200,6 @@ def _of_network(part: WeightFiles, given: Mapping[str, Any]) -> dict[str, Any]:
             f"{', '.join(unknown)}: of EQCCT's weights only component_order can be said",
             hint="leave the argument out",
         )
-    return {} if part.weight_path.suffix.lower() in _SUFFIXES_OF_KERAS else dict(given)
 
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
