@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from eqcctpro.errors import WorkerError
+from eqcctpro.orchestration.interrupt import interrupted_after
 from eqcctpro.orchestration.private_ray import private_ray
 from eqcctpro.orchestration.ray_folders import ray_folder, writable_token
 from eqcctpro.orchestration.ray_signals import shut_down, sigterm_kept
@@ -127,7 +128,8 @@ def ray_session(
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        import ray
+        with interrupted_after():
+            import ray
     except ImportError as error:
         raise WorkerError(
             "the modes modelactor and ripper need Ray, which is not installed",

@@ -15,7 +15,13 @@ from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
-__all__ = ["Interruption", "RunInterrupted", "raise_interrupt", "termination_interrupts"]
+__all__ = [
+    "Interruption",
+    "RunInterrupted",
+    "interrupted_after",
+    "raise_interrupt",
+    "termination_interrupts",
+]
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -36,10 +42,32 @@ class RunInterrupted(KeyboardInterrupt):
         self.message = message
         self.hint = hint
 
+    @classmethod
+    def while_writing(cls, *, journal: bool) -> RunInterrupted:
+        """Everything is picked, and the results are not all written."""
+        return cls(
+            "interrupted while the results were written: all station tasks are picked",
+            hint="the same command writes them"
+            if journal
+            else "without a journal the same command picks everything again",
+        )
+
 
 def raise_interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
     """Signal handler that raises KeyboardInterrupt, for signals other than Ctrl-C."""
     raise KeyboardInterrupt
+
+
+@contextmanager
+def interrupted_after() -> Iterator[None]:
+    """Raise the KeyboardInterrupt of a signal that comes meanwhile afterwards.
+
+    An import that is broken off leaves half a module, with which no later import works.
+    """
+    with Interruption(graceful=True, quiet=True) as interruption:
+        yield
+    if interruption():
+        raise KeyboardInterrupt
 
 
 @contextmanager

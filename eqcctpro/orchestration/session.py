@@ -257,7 +257,7 @@ class PickSession:
             interrupted = isinstance(error, KeyboardInterrupt)
             journal.end("interrupted" if interrupted else f"{type(error).__name__}: {error}")
             if interrupted and run.complete:
-                raise _interrupted_writing(config) from None
+                raise RunInterrupted.while_writing(journal=config.journal) from None
             raise
         if asked or late():  # whoever runs one after the other must not go on
             raise RunInterrupted(f"interrupted; the results in {config.output} are complete")
@@ -372,15 +372,6 @@ class PickSession:
             )
             self._waveforms_mb = needed
         return self._workers
-
-
-def _interrupted_writing(config: PickConfig) -> RunInterrupted:
-    return RunInterrupted(
-        "interrupted while the results were written: all station tasks are picked",
-        hint="the same command writes them"
-        if config.journal
-        else "without a journal the same command picks everything again",
-    )
 
 
 def _changed(config: PickConfig, changes: Mapping[str, Any]) -> PickConfig:

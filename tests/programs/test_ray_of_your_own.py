@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 from pathlib import Path
 from typing import Any
@@ -74,8 +75,11 @@ def folder(network: Path, imported_model: str, tmp_path: Path) -> Path:
 @pytest.mark.slow
 def test_a_ray_that_the_program_has_started(folder: Path) -> None:
     job = """
+    import tempfile
     from eqcctpro.orchestration import foreign_ray
-    ray.init(num_cpus=1, include_dashboard=False, _temp_dir="/tmp/eqp-of-a-program")
+    folder = tempfile.TemporaryDirectory(prefix="eqp-", dir="/tmp", ignore_cleanup_errors=True)
+    place = folder.name
+    ray.init(num_cpus=1, include_dashboard=False, _temp_dir=place)
     with warnings.catch_warnings(record=True) as given:
         warnings.simplefilter("always")
         actors = run("actors")
@@ -84,7 +88,7 @@ def test_a_ray_that_the_program_has_started(folder: Path) -> None:
         refused("other", address="127.0.0.1:1"),
         refused("other", tmp_dir="elsewhere"),
     ]
-    same = run("same", tmp_dir="/tmp/eqp-of-a-program", workers=1)
+    same = run("same", tmp_dir=place, workers=1)
     forked = in_fork("modelactor")
 
     @ray.remote(num_cpus=1)
@@ -103,6 +107,7 @@ def test_a_ray_that_the_program_has_started(folder: Path) -> None:
         refusals=refusals, forked=forked, running=ray.is_initialized(),
         same_picks=[picks(name) == picks("expected") for name in ("actors", "tasks")],
     )
+    ray.shutdown()
     """
     said = as_script(START + job.replace("\n    ", "\n"), folder).result
     assert said["picks"] == [said["expected"]] * 3 and said["expected"] > 20
@@ -115,7 +120,7 @@ def test_a_ray_that_the_program_has_started(folder: Path) -> None:
     (address, _), (tmp_dir, _), (busy, seconds) = said["refusals"]
     assert "address='127.0.0.1:1': this process is already connected to Ray" in address
     assert "ray.shutdown()" in address
-    assert "tmp_dir='elsewhere'" in tmp_dir and "/tmp/eqp-of-a-program" in tmp_dir
+    assert "tmp_dir='elsewhere'" in tmp_dir and "with the folder /tmp/eqp-" in tmp_dir
     assert "no room for a worker in 2 s: it has 0 of 1 CPUs free" in busy and seconds < 30
     assert "forked from one that had used Ray" in said["forked"] and "spawn" in said["forked"]
     assert said["running"] is True
@@ -209,8 +214,8 @@ def test_a_long_or_foreign_name_is_replaced_by_a_link(tmp_path: Path) -> None:
         assert name.isascii() and len(name) < 41
         assert Path(name).resolve() == place.resolve()
     assert place.is_dir() and not Path(name).is_symlink()
-    with ray_folder(Path("/tmp/eqp-short")) as name:
-        assert name == "/tmp/eqp-short"
+    with tempfile.TemporaryDirectory(dir="/tmp") as short, ray_folder(Path(short)) as name:
+        assert name == short
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match=r"tmp_dir: Ray cannot write to .*file/below"):  # noqa: SIM117
         with ray_folder(tmp_path / "file" / "below"):

@@ -14,9 +14,9 @@ RESULTS = ("picks.csv", "picks.parquet", "detections.csv", "detections.parquet")
 # A file that appears while the run ends, and how long after it the signal comes.  The last
 # ones come when everything is written, and Python is on its way out.
 MOMENTS = [
-    *(("picks.csv", 0.0), ("detections.csv", 0.0), ("detections.parquet", 0.02)),
-    *(("detections.parquet", 0.1), ("overview.png", 0.0), ("summary.json", 0.0)),
-    *(("summary.json", 0.03), ("summary.json", 0.06), ("summary.json", 0.1)),
+    *(("picks.csv", 0.0), ("detections.csv", 0.0), ("detections.parquet", 0.05)),
+    *(("detections.parquet", 0.1), ("overview.png", 0.0)),
+    *(("summary.json", 0.0), ("summary.json", 0.06)),
 ]
 OPTIONS = ("--runtime", "openvino", "--format", "csv,parquet")
 
@@ -81,6 +81,7 @@ def signalled(
     return said
 
 
+@pytest.mark.slow
 def test_signals_through_writing_and_ending(
     generated_network: tuple[Path, object],
     imported_model: str,
@@ -108,18 +109,13 @@ def test_signals_through_writing_and_ending(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("file", "delay_s"), [("run.log", 1.5), ("picks.csv", 0.4)])
-def test_termination_while_ray_starts_and_ends(
-    generated_network: tuple[Path, object],
-    imported_model: str,
-    tmp_path: Path,
-    file: str,
-    delay_s: float,
+def test_termination_while_ray_ends(
+    generated_network: tuple[Path, object], imported_model: str, tmp_path: Path
 ) -> None:
     pytest.importorskip("ray")
     options = ("--mode", "modelactor", "--workers", "2")
     run = start(generated_network[0], tmp_path, imported_model, *options)
-    said = signalled(run, signal.SIGTERM, tmp_path / file, delay_s)
+    said = signalled(run, signal.SIGTERM, tmp_path / "picks.csv", 0.4)
     assert run.returncode in (0, 130) and "Traceback" not in said, said
 
 
