@@ -98,7 +98,7 @@ def draw_overview(
     first P pick, those without picks below.  With more stations than `max_traces`, those with
     the most picks are shown.  P is marked above the middle of a trace and S below it, so that
     one does not hide the other; other phases reach to both sides.  A mark is the longer and the
-    stronger, the higher the probability.  Traces are high-pass filtered at 1 Hz.
+    stronger, the higher the probability.  Traces are high-pass filtered at about 1 Hz.
 
     Parameters
     ----------

@@ -28,12 +28,13 @@ PHASE_COLOURS = {"P": "#D55E00", "S": "#0072B2"}
 HIGHPASS_HZ = 1.0
 """Below it lies the microseism, which on broadband stations is larger than local earthquakes."""
 
-FILTER_NOTE = f"Traces are high-pass filtered at {HIGHPASS_HZ:g} Hz for this picture only"
+FILTER_NOTE = f"Traces are high-pass filtered at about {HIGHPASS_HZ:g} Hz for this picture only"
 
 _PERCENTILE = 99.5
 _DAY_NS = 86_400 * NS_PER_S
-_SLOWEST = 5
-"""Sampling rates below this many times the filter's corner are not filtered."""
+_SHORTEST_HALF = 3
+"""Samples in half a second; channels with fewer are not filtered."""
+_BLOCK = 2**20
 _POINTS = 4
 """Points in a column of pixels that samples further apart are interpolated to."""
 
@@ -69,24 +70,39 @@ class OverviewTrace:
 
 
 def highpassed(trace: OverviewTrace) -> OverviewTrace:
-    """The trace without the microseism, to be looked at.
+    """The trace without the microseism, to be looked at: less its mean over a second.
 
-    Butterworth of two corners, forwards only: nothing moves before its onset.  Slow channels,
+    Of that only NumPy is needed, which is loaded already when results are written.  Slow channels,
     which have little above the corner, stay as they are.
     """
     samples = trace.samples
-    known = np.isfinite(samples)
-    if trace.sampling_rate < _SLOWEST * HIGHPASS_HZ or not known.any():
+    half = round(trace.sampling_rate / HIGHPASS_HZ / 2)
+    if half < _SHORTEST_HALF or not np.isfinite(samples).any():
         return trace
-    from scipy.signal import butter, sosfilt
-
-    sections = butter(2, HIGHPASS_HZ, "highpass", fs=trace.sampling_rate, output="sos")
-    first = float(samples[known.argmax()])
-    # What is no number must not spread to all that follows.
-    level = np.where(known, samples, first) - first
-    filtered = sosfilt(sections, level).astype(np.float32)
-    filtered[~known] = np.nan
+    filtered = np.empty(samples.size, np.float32)
+    for start in range(0, samples.size, _BLOCK):  # a day at once would need half a gigabyte
+        end = min(start + _BLOCK, samples.size)
+        first = max(start - half, 0)
+        filtered[start:end] = _less_mean(samples[first : end + half], half)[start - first :][
+            : end - start
+        ]
     return replace(trace, samples=filtered)
+
+
+def _less_mean(samples: NDArray[Any], half: int) -> Float64:
+    """Samples less the mean of the finite ones up to `half` of them away on either side."""
+    known = np.isfinite(samples)
+    level = np.where(known, samples, 0.0)
+    total, count = (_moving_sum(values, half) for values in (level, known))
+    return np.where(known, level - total / np.maximum(count, 1.0), np.nan)
+
+
+def _moving_sum(values: NDArray[Any], half: int) -> Float64:
+    sums = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+    half = min(half, values.size - 1)
+    ends = np.concatenate([sums[half + 1 :], np.full(half, sums[-1])])
+    ends[half:] -= sums[: values.size - half]
+    return ends
 
 
 def envelope(trace: OverviewTrace, column_ns: int) -> tuple[Float64, Float64]:
