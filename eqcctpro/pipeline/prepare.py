@@ -204,11 +204,13 @@ def prepare(
             blocks = _blocks(segments, picker, settings, prepared.notes)
             _lay_out(prepared, blocks, picker, settings)
             if not prepared.blocks:
-                reason = _too_short(blocks, picker, prepared.notes)
+                reason = _too_short(blocks, picker)
     except EQCCTProError as error:
         prepared.record = failed_record(task, error, tuple(prepared.notes))
         return prepared
     if reason is not None:
+        because = [note for note in prepared.notes if "contradict each other" in note]
+        reason += "".join(f" ({note})" for note in because[:1])
         prepared.record = TaskRecord(
             task.index, "empty", reason, notes=tuple(prepared.notes), n_samples=prepared.n_samples
         )
@@ -301,12 +303,11 @@ def _lay_out(
         prepared.notes.append(notes)
 
 
-def _too_short(blocks: Sequence[Block], picker: Picker, notes: Sequence[str]) -> str:
-    because = next((f" ({note})" for note in notes if "contradict each other" in note), "")
+def _too_short(blocks: Sequence[Block], picker: Picker) -> str:
     if not blocks:
-        return f"no stretch of usable samples{because}"
+        return "no stretch of usable samples"
     longest = max(block.data.shape[1] for block in blocks)
-    return f"too short: {longest} samples, and a window has {picker.in_samples}{because}"
+    return f"too short: {longest} samples, and a window has {picker.in_samples}"
 
 
 def _note_drift(segments: Sequence[Segment], notes: list[str]) -> None:

@@ -14,6 +14,7 @@ from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -293,29 +294,37 @@ def _run(piece: MS3TraceSeg) -> RecordRun:
     )
 
 
-def stamps_wander(content: bytes) -> bool:
+def stamps_wander(content: bytes, rate: float | None = None) -> bool:
     """Whether records that follow each other leave their nominal rate by half a sample anywhere.
 
     A fast check of miniSEED 2 in records of one length; False where these are others.  A drift
     that is still there at the end of a segment shows in the segment's end, too.
+
+    Parameters
+    ----------
+    content : bytes
+    rate : float, optional
+        Hz, of all records; by default that of each channel's first header.
     """
     length = usual_record_length(content)
     if length < LEAST_RECORD_BYTES or len(content) < 3 * length or len(content) % length:
         return False
-    order = "<" if content[48:50] == b"\xe8\x03" else ">"
-    formats = [kind.replace(">", order) for kind, _ in _HEADER.values()]
-    kind = np.dtype(
-        {
-            "names": list(_HEADER),
-            "formats": formats,
-            "offsets": [offset for _, offset in _HEADER.values()],
-            "itemsize": length,
-        }
-    )
-    records = np.frombuffer(content, dtype=kind)
-    if (records["exponent"] != records["exponent"][0]).any():
+    little = content[48:50] == b"\xe8\x03"
+    records = np.frombuffer(content, dtype=_header_dtype(length, little=little))
+    exponents = records["exponent"]
+    if (exponents != exponents[0]).any():
         return False
-    return any(_wanders(channel) for channel in _by_channel(records))
+    return any(_wanders(channel, rate) for channel in _by_channel(records))
+
+
+@lru_cache(maxsize=16)
+def _header_dtype(length: int, *, little: bool) -> np.dtype[np.void]:
+    """Fields of the headers of records of one length."""
+    formats = [kind.replace(">", "<" if little else ">") for kind, _ in _HEADER.values()]
+    offsets = [offset for _, offset in _HEADER.values()]
+    return np.dtype(
+        {"names": list(_HEADER), "formats": formats, "offsets": offsets, "itemsize": length}
+    )
 
 
 def _by_channel(records: NDArray[np.void]) -> Iterator[NDArray[np.void]]:
@@ -327,14 +336,18 @@ def _by_channel(records: NDArray[np.void]) -> Iterator[NDArray[np.void]]:
         yield records[codes == code]
 
 
-def _wanders(records: NDArray[np.void]) -> bool:
-    rate = _rate(int(records["factor"][0]), int(records["multiplier"][0]))
+def _wanders(records: NDArray[np.void], rate: float | None) -> bool:
+    if rate is None:
+        rate = _rate(int(records["factor"][0]), int(records["multiplier"][0]))
     if rate <= 0 or len(records) < 3:
         return False
-    year = records["year"].astype(np.int64)
-    days = year * 365 + (year - 1) // 4 + records["day"]
-    seconds = ((days * 24 + records["hour"]) * 60 + records["minute"]) * 60 + records["second"]
-    ticks = seconds * _TICKS_PER_S + records["fraction"]
+    days = records["day"].astype(np.int64)
+    years = records["year"]
+    if years[0] != years[-1]:
+        years = years.astype(np.int64)
+        days += years * 365 + (years - 1) // 4
+    minutes = (days * 24 + records["hour"]) * 60 + records["minute"]
+    ticks = (minutes * 60 + records["second"]) * _TICKS_PER_S + records["fraction"]
     steps = np.diff(ticks) - records["samples"][:-1] * (_TICKS_PER_S / rate)
     half = 0.5 * _TICKS_PER_S / rate
     steps[np.abs(steps) > half] = 0.0  # a gap, from which on time is counted anew

@@ -203,7 +203,9 @@ class _Stamps:
             with suppress(MiniSEEDError, ValueError):
                 traces.add_buffer(content, skip_not_data=True, split_version=True)
         pieces = [piece for trace in traces for piece in trace]
-        if any(map(_needs_clock, pieces)) or stamps_wander(content):
+        rates = {piece.samprate for piece in pieces}
+        rate = rates.pop() if len(rates) == 1 else None
+        if any(map(_needs_clock, pieces)) or stamps_wander(content, rate):
             self._runs = record_runs(content, names)
         elif cut:
             for trace in traces:

@@ -248,6 +248,27 @@ def test_seisbenchs_way(pick: Any, two_days: tuple[Path, Path], seisbench_cache:
     assert all("contradict" in task["reason"] for task in result.summary["empty"])
 
 
+def test_nothing_is_left(
+    pick: Any, continuous: Path, seisbench_cache: Path, tmp_path: Path
+) -> None:
+    """Two copies of a record with other numbers: the reason names the cause; quality decides."""
+    samples = real_rows(continuous, 12_000)
+    for letter, one in zip("ZNE", samples, strict=True):
+        first = records_of(f"HH{letter}", one, MIDNIGHT_NS)
+        write(tmp_path / f"in/{letter}.D.mseed", first)
+        write(tmp_path / f"plain/{letter}.mseed", first)
+        write(tmp_path / f"in/{letter}.2.mseed", records_of(f"HH{letter}", one * 2, MIDNIGHT_NS))
+    (empty,) = pick(tmp_path / "in", model=MODEL).summary["empty"]
+    assert "where records contradict each other" in empty["reason"]
+    for letter, one in zip("ZNE", samples, strict=True):
+        worse = records_of(f"HH{letter}", one[::-1], MIDNIGHT_NS, quality="R")
+        write(tmp_path / f"in/{letter}.2.mseed", worse)
+    result = pick(tmp_path / "in", model=MODEL)
+    assert picks_of(result.table) == picks_of(pick(tmp_path / "plain", model=MODEL).table)
+    (noted,) = result.summary["notes"]
+    assert "where records of a higher quality say something else" in noted["notes"][0]
+
+
 def test_seisbench_and_drop_leave_out_the_same() -> None:
     pieces = [piece(row(100), 0), piece(row(100) + 1, 98), piece(row(10), 300)]
     kept, found = drop_conflicts(pieces)
