@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.times import NS_PER_S
-from eqcctpro.waveform.clock import Clock, one_clock
+from eqcctpro.waveform.clock import Clock, one_clock, stretch
 from eqcctpro.waveform.segments import SAME_TIME_NS, Segment
 
 __all__ = ["Block", "assemble_blocks", "component_rows"]
@@ -144,12 +144,9 @@ def _on_one_clock(segments: Sequence[Segment]) -> tuple[Sequence[Segment], Clock
 
 def _with_clock(block: Block, clock: Clock) -> Block:
     """A block with the true time of its first sample and corrections from there."""
-    first = int(np.searchsorted(clock[:, 0], block.start_ns, side="right")) - 1
-    last = int(np.searchsorted(clock[:, 0], block.start_ns + _span_ns(block)))
-    rows = clock[max(first, 0) : last].copy()
-    rows[0, 0] = block.start_ns
+    rows = stretch(clock, block.start_ns, block.start_ns + _span_ns(block))
     shift = int(rows[0, 1])
-    rows -= np.array([block.start_ns, shift], dtype=np.int64)
+    rows -= rows[0]
     return replace(
         block,
         start_ns=block.start_ns + shift,

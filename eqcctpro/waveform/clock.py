@@ -3,8 +3,10 @@
 Records that follow each other within half a sample are one segment, however far their stamps run
 away from the nominal sampling rate in the end: by the drift of a clock without GPS, by a
 correction of the clock, or by a leap second.  A segment of such records carries a *clock*: an
-integer array of shape (n, 2), each row the nanoseconds from the first sample to another one at
-the nominal rate, and what is to be added to them from there on.  The first row is (0, 0).
+integer array of shape (n, 2), each row the nanoseconds from the first sample to the beginning of a
+record at the nominal rate, and what is to be added to them to have its time stamp.  Between two
+rows the correction changes evenly, behind the last one it stays; the first row is (0, 0).  At a
+leap second two rows lie a nanosecond apart.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,9 +37,11 @@ __all__ = [
     "corrections_at",
     "largest_correction",
     "leap_second_within",
+    "nominal_behind",
     "one_clock",
     "record_runs",
     "stamps_wander",
+    "stretch",
 ]
 
 Clock = NDArray[np.int64]
@@ -81,15 +86,37 @@ _ROUNDING_NS = 150_000
 
 def correction_at(clock: Clock, offset_ns: float) -> int:
     """What is to be added to a nominal time so many nanoseconds behind the first sample."""
-    row = int(np.searchsorted(clock[:, 0], offset_ns, side="right")) - 1
-    return int(clock[max(row, 0), 1])
+    return int(corrections_at(clock, np.array([offset_ns - int(clock[0, 0])]), relative=True)[0])
 
 
-def corrections_at(clock: Clock, offsets_ns: NDArray[np.float64]) -> NDArray[np.int64]:
-    """`correction_at` of many."""
-    rows = np.searchsorted(clock[:, 0], offsets_ns, side="right") - 1
-    corrections: NDArray[np.int64] = clock[np.maximum(rows, 0), 1]
-    return corrections
+def corrections_at(
+    clock: Clock, offsets_ns: NDArray[Any], *, relative: bool = False
+) -> NDArray[np.int64]:
+    """`correction_at` of many; `relative`: offsets are from the first row."""
+    first = int(clock[0, 0])
+    # Times since 1970 would lose digits as floats.
+    behind = offsets_ns if relative else offsets_ns - first
+    corrections = np.interp(behind, clock[:, 0] - first, clock[:, 1])
+    return np.round(corrections).astype(np.int64)
+
+
+def nominal_behind(clock: Clock, time_ns: int) -> float:
+    """Nominal nanoseconds from a clock's first row to a true time; also outside of the rows."""
+    true = clock.sum(axis=1)
+    # A leap second makes stamps go back.
+    row = int(np.searchsorted(np.maximum.accumulate(true), time_ns, side="right")) - 1
+    row = max(row, 0)
+    behind = float(time_ns - int(true[row]))
+    if behind > 0 and row + 1 < len(clock) and true[row + 1] > true[row]:
+        behind *= int(clock[row + 1, 0] - clock[row, 0]) / int(true[row + 1] - true[row])
+    return int(clock[row, 0] - clock[0, 0]) + behind
+
+
+def stretch(clock: Clock, first_ns: int, last_ns: int) -> Clock:
+    """Rows of a clock between two nominal times, and rows at both, in the same nominal times."""
+    inside = (clock[:, 0] > first_ns) & (clock[:, 0] < last_ns)
+    ends = [[[time, correction_at(clock, time)]] for time in (first_ns, last_ns)]
+    return np.concatenate([np.array(ends[0]), clock[inside], np.array(ends[1])])
 
 
 def largest_correction(clock: Clock) -> int:
@@ -105,8 +132,9 @@ def leap_second_within(start_ns: int, end_ns: int) -> int | None:
 
 
 def _changes(rows: Clock) -> Clock:
-    """Rows whose correction is another one than before."""
-    return rows[np.append(True, np.diff(rows[:, 1]) != 0)]
+    """Rows whose correction is another one than before or after them."""
+    differs = np.diff(rows[:, 1]) != 0
+    return rows[np.append(True, differs) | np.append(differs, False)]
 
 
 def one_clock(
@@ -133,13 +161,13 @@ def one_clock(
     for index in sorted(range(len(nominal)), key=starts_ns.__getitem__):
         start = starts_ns[index]
         if len(clock):
-            row = int(np.searchsorted(np.maximum.accumulate(clock.sum(axis=1)), start, "right"))
-            nominal[index] = start - int(clock[max(row - 1, 0), 1])
+            nominal[index] = int(clock[0, 0]) + round(nominal_behind(clock, start))
         end = nominal[index] + lengths_ns[index]
         if covered is not None and end <= covered:
             continue
         own = clocks[index]
         rows = np.zeros((1, 2), dtype=np.int64) if own is None else own
+        rows = stretch(rows, 0, lengths_ns[index])
         rows = rows + np.array([nominal[index], start - nominal[index]], dtype=np.int64)
         clock = np.concatenate([clock, rows if covered is None else rows[rows[:, 0] > covered]])
         covered = end
@@ -185,11 +213,12 @@ class RecordRun:
     def clock(self, record: int, n_samples: int) -> Clock | None:
         """Clock of so many samples from a record on, or None where the nominal rate is right."""
         behind = self.firsts[record:] - self.firsts[record]
-        records = slice(record, record + int(np.searchsorted(behind, n_samples)))
+        # With the record behind the last one, up to which the correction changes.
+        records = slice(record, record + int(np.searchsorted(behind, n_samples)) + 1)
         firsts, starts = self.firsts[records], self.starts_ns[records]
         offsets = np.round((firsts - firsts[0]) * self.interval_ns).astype(np.int64)
         rows = np.stack([offsets, starts - starts[0] - offsets], axis=1)
-        leaps = [self._leap(at, record, rows) for at in self._with_leap(records)]
+        leaps = [row for at in self._with_leap(records) for row in self._leap(at, record, rows)]
         if leaps:
             rows = np.concatenate([rows, np.array(leaps, dtype=np.int64)])
             rows = rows[np.argsort(rows[:, 0], kind="stable")]
@@ -202,15 +231,16 @@ class RecordRun:
         late = nominal - self.ends_ns[records] > self.interval_ns / 2
         return (np.flatnonzero(late) + records.start).tolist()
 
-    def _leap(self, at: int, record: int, rows: Clock) -> tuple[int, int]:
-        """The row from which on samples of a record lie behind its leap second."""
+    def _leap(self, at: int, record: int, rows: Clock) -> list[tuple[int, int]]:
+        """The rows at the end of a record's leap second, before and behind it."""
         start = int(self.starts_ns[at])
         # The second itself has the times of the one after the midnight.
         behind = ((start - NS_PER_S) // DAY_NS + 1) * DAY_NS + NS_PER_S
         sample = int(np.ceil((behind - start) / self.interval_ns - 1e-6))
         first = int(self.firsts[at]) + sample - int(self.firsts[record])
         offset = round(first * self.interval_ns)
-        return offset, int(rows[at - record, 1]) - NS_PER_S
+        correction = int(rows[at - record, 1])
+        return [(offset - 1, correction), (offset, correction - NS_PER_S)]
 
 
 def record_runs(content: bytes, names: dict[Code, Code]) -> dict[tuple[Code, int], list[RecordRun]]:

@@ -165,10 +165,11 @@ class _Timeline:
     def add(self, piece: Segment) -> None:
         """Take from a piece what is new; no earlier piece has a lower quality."""
         rest = [piece]
-        for other in _touching(self._void, piece, -SAME_TIME_NS):
+        for other in _touching(self._void, piece):
             rest = [part for one in rest for part in _without(one, other)]
-        # Pieces that share no more than the time of one sample do not contradict each other.
-        for other in _touching(self.pieces, piece, SAME_TIME_NS):
+        for other in _touching(self.pieces, piece):
+            if _only_touch(other, piece):
+                continue
             self._compare(other, piece)
             rest = [part for one in rest for part in _without(one, other)]
         for part in rest:
@@ -203,14 +204,25 @@ class _Timeline:
         ]
 
 
-def _touching(pieces: Sequence[Segment], piece: Segment, least_ns: int) -> list[Segment]:
-    """Those of some pieces that do not overlap that share more than so much time with a piece."""
+def _touching(pieces: Sequence[Segment], piece: Segment) -> list[Segment]:
+    """Those of some pieces, in the order of time, that have a time in common with a piece."""
     found = []
-    for at in range(bisect_right(pieces, piece.end_ns - least_ns, key=_start) - 1, -1, -1):
-        if pieces[at].end_ns - least_ns <= piece.start_ns:
+    for at in range(bisect_right(pieces, piece.end_ns + SAME_TIME_NS, key=_start) - 1, -1, -1):
+        if pieces[at].end_ns < piece.start_ns - SAME_TIME_NS:
             break
         found.append(pieces[at])
     return found
+
+
+def _only_touch(other: Segment, piece: Segment) -> bool:
+    """Whether pieces share no more than the time of one sample, which is no contradiction.
+
+    A piece of a single sample lies within another one.
+    """
+    if min(len(other.samples), len(piece.samples)) == 1:
+        return False
+    shared = min(other.end_ns, piece.end_ns) - max(other.start_ns, piece.start_ns)
+    return shared <= SAME_TIME_NS
 
 
 def _without(piece: Segment, other: Segment) -> list[Segment]:

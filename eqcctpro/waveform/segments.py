@@ -17,7 +17,13 @@ from numpy.typing import NDArray
 
 from eqcctpro.codes import component_of, instrument_of
 from eqcctpro.times import NS_PER_S
-from eqcctpro.waveform.clock import Clock, correction_at, leap_second_within
+from eqcctpro.waveform.clock import (
+    Clock,
+    correction_at,
+    leap_second_within,
+    nominal_behind,
+    stretch,
+)
 
 __all__ = [
     "SAME_TIME_NS",
@@ -120,10 +126,7 @@ class Segment:
         """Samples from the first one to a time, as a fraction; also of times outside."""
         behind = time_ns - self.start_ns
         if self.clock is not None:
-            # A leap second makes stamps go back.
-            stamps = np.maximum.accumulate(self.clock.sum(axis=1))
-            row = max(int(np.searchsorted(stamps, behind, side="right")) - 1, 0)
-            behind -= int(self.clock[row, 1])
+            return nominal_behind(self.clock, behind) / self.interval_ns
         return behind / self.interval_ns
 
     def part(self, first: int, last: int, *, cut: bool = True) -> Segment:
@@ -131,9 +134,7 @@ class Segment:
         before = round(first * self.interval_ns)
         clock = self.clock
         if clock is not None:
-            inside = (clock[:, 0] > before) & (clock[:, 0] < last * self.interval_ns)
-            at_first = [[before, correction_at(clock, before)]]
-            clock = np.concatenate([np.array(at_first, dtype=np.int64), clock[inside]])
+            clock = stretch(clock, before, round(last * self.interval_ns))
             clock = clock - clock[0]
         start = self.time_of(first)
         origin = start - before - (self.start_ns - self.origin_ns)
@@ -186,12 +187,13 @@ def _merge_channel(pieces: Sequence[Segment]) -> list[Segment]:
 
 def _join(left: Segment, right: Segment) -> Segment | None:
     """Both pieces as one, or None where they do not belong together."""
+    drifts = left.clock is not None or right.clock is not None
+    beside_ns = right.start_ns - left.time_of(len(left.samples))
+    if drifts and abs(beside_ns) <= RECORD_TOLERANCE * left.interval_ns:
+        return _append(left, right)
     position = left.position_of(right.start_ns)
     first = round(position)
-    if first > len(left.samples):
-        return None
-    drifts = first == len(left.samples) and not (left.clock is None and right.clock is None)
-    if abs(position - first) > (RECORD_TOLERANCE if drifts else MISALIGNMENT_THRESHOLD):
+    if abs(position - first) > MISALIGNMENT_THRESHOLD or first > len(left.samples):
         return None
     shared = min(len(left.samples) - first, len(right.samples))
     if not np.array_equal(left.samples[first : first + shared], right.samples[:shared]):
@@ -211,6 +213,10 @@ def _append(left: Segment, right: Segment) -> Segment:
         shift = np.array([[offset, late]], dtype=np.int64)
         none = np.zeros((1, 2), dtype=np.int64)
         parts = [piece.clock if piece.clock is not None else none for piece in (left, right)]
+        parts[0] = stretch(parts[0], 0, offset - 1)
+        before = int(parts[0][-1, 1])
+        if abs(late - before) <= left.interval_ns * RECORD_TOLERANCE:
+            parts[0] = parts[0][:-1]  # no leap second lies between
         clock = np.concatenate([parts[0], parts[1] + shift])
     samples = np.concatenate([left.samples, right.samples])
     return replace(left, samples=samples, clock=clock)
