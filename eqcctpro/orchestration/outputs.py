@@ -20,6 +20,7 @@ from eqcctpro.archive.coverage import station_hours
 from eqcctpro.archive.plan import Plan, StationTask, Tasks
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import OutputError, QuarantinedError
+from eqcctpro.orchestration.interrupt import interrupted_after
 from eqcctpro.orchestration.task_records import TaskRecords
 from eqcctpro.picks.eqcctpro_folders import write_eqcctpro_folders
 from eqcctpro.picks.formats import FORMATS, write_picks
@@ -132,7 +133,10 @@ def _write_folders(
 
 def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> str:
     """Draw ``overview.png``: traces of the chunk with the most picks, and its picks."""
-    from eqcctpro.analysis.overview import draw_overview
+    with interrupted_after():
+        import scipy.signal  # noqa: F401 (loaded where it is used first, while drawing)
+
+        from eqcctpro.analysis.overview import draw_overview
 
     picks = tables.picks.table
     chunk = busiest_chunk(plan, picks)
