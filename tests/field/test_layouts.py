@@ -156,7 +156,9 @@ class TestCompressed:
         assert found.picks[["time", "probability"]].equals(plain.picks[["time", "probability"]])
 
     @pytest.mark.parametrize(
-        "content", [gzip.compress(b"x" * 5000)[:40], b"PK\x03\x04" + b"0" * 90]
+        "content",
+        [gzip.compress(b"x" * 5000)[:40], b"PK\x03\x04" + bytes(90)],
+        ids=["cut", "ZIP"],
     )
     def test_what_cannot_be_read_is_named(self, tmp_path: Path, content: bytes) -> None:
         station(tmp_path / "ST0", "ST0")
