@@ -140,8 +140,9 @@ class TestInput:
         for path in station_folder(network, "DEM01").iterdir():
             content = path.read_bytes()
             path.write_bytes(content[: len(content) - 700])
-        code, out, _ = run(network, "--stations", "DEM01")
+        code, out, err = run(network, "--stations", "DEM01")
         assert code == 0 and "1 done" in out
+        assert err.count("not picked: ") == err.count("only partly readable") == 3
         (noted,) = summary()["notes"]
         assert len([note for note in noted["notes"] if "partly readable" in note]) == 3
 

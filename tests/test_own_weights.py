@@ -198,3 +198,34 @@ def test_the_authors_networks_of_eqcct_have_one_order(test_data: Path) -> None:
     assert described_weights(files, {"component_order": "ENZ"}).sha256 == files.sha256
     with pytest.raises(SettingsError, match="own weights, which take ENZ"):
         described_weights(files, {"component_order": "ZNE"})
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("cut", "damaged"),
+        ("model", "whole Python object.*model.save"),
+        ("checkpoint", "checkpoint of a training: its weights are under 'model_state_dict'"),
+    ],
+)
+def test_files_that_are_no_state_dict(saved: Path, tmp_path: Path, kind: str, words: str) -> None:
+    path = tmp_path / f"{kind}.pt"
+    if kind == "cut":
+        path.write_bytes((saved / "bare.pt").read_bytes()[:3000])
+    elif kind == "model":
+        torch.save(torch.nn.Linear(2, 2), path)
+    else:
+        state = torch.load(saved / "bare.pt", weights_only=True)
+        torch.save({"epoch": 3, "model_state_dict": state}, path)
+    with pytest.raises(WeightsError, match=words):
+        described_weights(find_weights("PhaseNet", str(path)), {})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("overlap", 1.5), ("stride", 2.5), ("overlap", "nan"), ("stride", "inf")]
+)
+def test_shares_of_samples_are_refused(
+    generated_network: Any, imported_model: str, pick: Any, name: str, value: object
+) -> None:
+    with pytest.raises(SettingsError, match=name):
+        pick(generated_network[0], model=imported_model, model_arguments={name: value})

@@ -16,6 +16,7 @@ from eqcctpro.errors import DecodeError, EQCCTProError, InputError
 from eqcctpro.evaluation.subject import Outcome, Workload
 from eqcctpro.orchestration.result import SOME_FAILED
 from eqcctpro.orchestration.session import PickSession
+from eqcctpro.waveform.decode import NOT_PICKED
 
 __all__ = ["CommandSubject", "SessionSubject"]
 
@@ -158,6 +159,7 @@ def _outcome(seconds: float, summary: Mapping[str, Any]) -> Outcome:
     lost += [one["message"] for one in summary["files_failed"]]
     errors = [summary["reasons"][kind] for kind in ("failed", "files_failed")]
     n_lost = tasks["failed"] + summary["plan"]["files_unusable"]
+    notes = [note for item in summary["notes"] for note in item["notes"]]
     picks = {phase: count for phase, count in summary["picks"].items() if phase != "total"}
     return Outcome(
         seconds,
@@ -169,4 +171,5 @@ def _outcome(seconds: float, summary: Mapping[str, Any]) -> Outcome:
         "; ".join(lost),
         sum(counts.get(kind, 0) for counts in errors for kind in _UNREADABLE),
         stages["load"] / loads if (loads := summary["model_loads"]) else None,
+        tuple(dict.fromkeys(note for note in notes if note.startswith(NOT_PICKED))),
     )

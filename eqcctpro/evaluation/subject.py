@@ -55,6 +55,8 @@ class Outcome:
     unreadable : int
         Station tasks and files among those that failed because the data themselves cannot be
         read, which is the same in every configuration.
+    lost : tuple of str
+        What of the data of other tasks could not be picked, in words.
     load_s : float or None
         Mean seconds in which a task loaded the model, where tasks do: in mode ripper.
     """
@@ -68,6 +70,7 @@ class Outcome:
     error: str = ""
     unreadable: int = 0
     load_s: float | None = None
+    lost: tuple[str, ...] = ()
 
 
 class Subject(Protocol):

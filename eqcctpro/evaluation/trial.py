@@ -138,8 +138,14 @@ def run_trial(
     if any(run.unreadable for run in result.repeats):
         run = result.median()
         said = f"{run.unreadable} station tasks or files are unreadable: {run.error}"
-        result.facts["notes"] = "; ".join(filter(None, (result.facts.get("notes"), said)))
+        _note(result, said)
+    for said in result.median().lost if result.repeats else ():
+        _note(result, said)
     return result
+
+
+def _note(result: TrialResult, said: str) -> None:
+    result.facts["notes"] = "; ".join(filter(None, (result.facts.get("notes"), said)))
 
 
 def _spoiled(run: Outcome) -> bool:

@@ -164,6 +164,7 @@ def _require_description(files: WeightFiles, written: Mapping[str, Any]) -> None
     if not missing:
         return
     path = files.weight_path
+    _refuse_other_than_weights(path)
     beside = files.metadata_path or _json_beside(path)
     example = " ".join(f"--set {name}={_EXAMPLES[name]}" for name in missing)
     raise WeightsError(
@@ -171,6 +172,53 @@ def _require_description(files: WeightFiles, written: Mapping[str, Any]) -> None
         "wrong ones give wrong picks without an error",
         hint=f"say how it was trained, such as {example}; or save it with SeisBench's model.save, "
         f"which writes {beside.name} with model_args",
+    )
+
+
+def _refuse_other_than_weights(path: Path) -> None:
+    """Say what a file is that is no state dict.
+
+    Raises
+    ------
+    WeightsError
+        It is damaged, a whole pickled model, or a checkpoint of a training.
+    """
+    import pickle
+
+    import torch
+
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if "Unsupported" not in str(error):
+            raise _damaged(path) from error
+        raise WeightsError(
+            f"{path} holds a whole Python object, as torch.save(model) writes it, not weights; "
+            "loading it would run code",
+            hint="save it with SeisBench's model.save, or save model.state_dict()",
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError) as error:
+        raise _damaged(path) from error
+    inner = (
+        [
+            name
+            for name, value in content.items()
+            if isinstance(value, Mapping) and any(map(torch.is_tensor, value.values()))
+        ]
+        if isinstance(content, Mapping)
+        else []
+    )
+    if inner:
+        raise WeightsError(
+            f"{path} is a checkpoint of a training: its weights are under {inner[0]!r}",
+            hint=f"load it, load the model from checkpoint[{inner[0]!r}], "
+            "and save that with SeisBench's model.save",
+        )
+
+
+def _damaged(path: Path) -> WeightsError:
+    return WeightsError(
+        f"{path} is damaged, or is no file of weights", hint="copy or fetch it again"
     )
 
 

@@ -57,6 +57,7 @@ from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.resources.allocator import return_free_memory
 from eqcctpro.resources.sampler import ResourceSampler
 from eqcctpro.runtimes.select import load_picker, windows_of_session
+from eqcctpro.waveform.decode import NOT_PICKED
 
 __all__ = ["CHANGEABLE", "PickSession"]
 
@@ -403,6 +404,9 @@ def _note_failures(
     bundle: BundleResult, plan: Plan, logger: logging.Logger, *, keep_going: bool
 ) -> None:
     for record in bundle.records:
+        for note in record.notes:
+            if note.startswith(NOT_PICKED):
+                logger.warning("%s", note)
         if record.status != "failed":
             continue
         task = plan.tasks[record.task]

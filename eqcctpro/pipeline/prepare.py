@@ -246,7 +246,20 @@ def _unusable(
             notes.append(f"components {first} and {second} are both there and share a row")
     if not any(segment.samples.any() for segment in segments if segment.code.component in usable):
         return "all samples are zero"
+    if constant := _constant_components(segments, usable):
+        notes.append(f"components {', '.join(constant)} hold a constant only: zero in every window")
     return None
+
+
+def _constant_components(segments: Sequence[Segment], usable: set[str]) -> list[str]:
+    """Components of which all samples are the same, as of a dead channel with an offset."""
+    varying = set()
+    for segment in segments:
+        samples = segment.samples
+        # Nearly every segment is told by its ends.
+        if samples[0] != samples[-1] or samples.min() != samples.max():
+            varying.add(segment.code.component)
+    return sorted(usable - varying)
 
 
 def _blocks(

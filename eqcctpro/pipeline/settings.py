@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -203,10 +204,17 @@ def _windows(picker: Picker, given: dict[str, Any]) -> WindowSettings:
     windows = picker.windows
     if "overlap" in given:
         overlap = _number("overlap", given.pop("overlap"))
+        if overlap >= 1 and overlap != int(overlap):
+            raise SettingsError(
+                f"overlap: {overlap:g} is neither a share below 1 nor a number of samples"
+            )
         samples = int(overlap * picker.in_samples) if overlap < 1 else int(overlap)
         windows = replace(windows, overlap=samples)
     if "stride" in given:
-        windows = replace(windows, stride=int(_number("stride", given.pop("stride"))))
+        stride = _number("stride", given.pop("stride"))
+        if stride != int(stride):
+            raise SettingsError(f"stride: {stride:g} is not a number of samples")
+        windows = replace(windows, stride=int(stride))
     if "stacking" in given:
         stacking = str(given.pop("stacking")).lower()
         _require_stacking(picker, "stacking")
@@ -257,9 +265,12 @@ def _flag(given: dict[str, Any], name: str, *, default: bool) -> bool:
 
 def _number(name: str, value: Any) -> float:
     try:
-        return float(value)
+        number = float(value)
     except (TypeError, ValueError) as error:
         raise SettingsError(f"{name}: {value!r} is not a number") from error
+    if not math.isfinite(number):
+        raise SettingsError(f"{name}: {value!r} is not a number")
+    return number
 
 
 def _unknown_argument(name: str, picker: Picker) -> SettingsError:

@@ -104,7 +104,7 @@ def decode_records(
         )
     if lost:
         warnings.append(
-            f"{path}: only partly readable: {lost} of {len(content)} bytes left out "
+            f"{NOT_PICKED}{lost} of {len(content)} bytes of {path}, which is only partly readable "
             f"({_one_line(details)})"
         )
     cut = start_ns is not None or end_ns is not None

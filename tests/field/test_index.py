@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from field_records import START_NS, in_time_order, noise, records_of, write
 
@@ -96,3 +97,14 @@ def test_what_the_ends_of_a_file_hide_is_said(
     result = pick(tmp_path / "in", model=imported_model)
     (line,) = result.problems
     assert line.startswith("not picked: XX.BBB.00.HH in ")
+
+
+def test_a_dead_channel_with_an_offset_is_noted(
+    tmp_path: Path, imported_model: str, pick: Any
+) -> None:
+    for letter in "ZNE":
+        code = f"XX.AAA.00.HH{letter}"
+        write(tmp_path / "in" / code, records_of(code, np.full(9000, 34)))
+    result = pick(tmp_path / "in", model=imported_model)
+    (noted,) = result.summary["notes"]
+    assert "components E, N, Z hold a constant only: zero in every window" in noted["notes"]
