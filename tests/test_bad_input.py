@@ -415,6 +415,25 @@ class TestOutput:
         code, _, err = run(network, "-o", tmp_path / "file" / "below")
         assert code == OUTPUT and str(tmp_path / "file" / "below") in err
 
+    def test_a_log_that_cannot_be_written(
+        self,
+        pick: Any,
+        cli: Any,
+        network: Path,
+        imported_model: str,
+        tmp_path: Path,
+        monkeypatch: Any,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        Path("file").write_text("in the way")
+        for log in ("file/below/my.log", "."):
+            with pytest.raises(OutputError, match=f"cannot write the log {log}: ") as caught:
+                pick(network, model=imported_model, output=tmp_path / "out", log_file=log)
+            assert caught.value.hint
+        ended = cli("evaluate", network, "-o", "file/ev")
+        assert ended.exit_code == OUTPUT, ended.output
+        assert "file/ev/evaluation.log" in ended.stderr and "hint:" in ended.stderr
+
     @not_as_root
     def test_output_may_not_be_written(self, run: Any, network: Path, tmp_path: Path) -> None:
         folder = tmp_path / "closed"

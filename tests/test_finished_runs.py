@@ -16,7 +16,13 @@ from typing import Any
 import pytest
 
 from eqcctpro import PickConfig, plot_station, run_picking
-from eqcctpro.errors import ReplaceError
+from eqcctpro.errors import (
+    InputError,
+    ReplaceError,
+    ResourceError,
+    RuntimeUnavailableError,
+    UnknownModelError,
+)
 from eqcctpro.picks.reading import read_picks
 
 SETTINGS: dict[str, Any] = {"runtime": "torch", "threads": 1, "overview": False}
@@ -193,6 +199,123 @@ class TestReplacing:
     ) -> None:
         (there / "summary.json").write_text("{")
         assert pick_again(finished, there, imported_model, p_threshold=0.4).counts["picks"]
+
+
+NO_GPU = {"device": "cuda", "runtime": "auto"}
+NO_MEMORY = {"mode": "modelactor", "workers": 2, "ram_safety_cap": 0.00001}
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file by its path, but for the log and what SQLite leaves when it reads."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith((".log", "-shm", "-wal"))
+    }
+
+
+@pytest.fixture
+def no_gpu() -> None:
+    torch = pytest.importorskip("torch")
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+
+
+@pytest.mark.usefixtures("no_gpu")
+class TestStartThatFails:
+    """A run that cannot start: what is in its folder stays, and the real fault is said."""
+
+    @pytest.mark.parametrize("journal", [True, False])
+    @pytest.mark.parametrize(
+        ("changes", "error"), [(NO_GPU, RuntimeUnavailableError), (NO_MEMORY, ResourceError)]
+    )
+    def test_fresh_keeps_the_results(
+        self,
+        finished: Path,
+        there: Path,
+        imported_model: str,
+        changes: dict[str, Any],
+        error: type[Exception],
+        journal: bool,
+    ) -> None:
+        before, log = contents(there), (there / "run.log").read_text()
+        changes = {**changes, "resume": "never", "journal": journal}
+        with pytest.raises(error) as caught:
+            pick_again(finished, there, imported_model, **changes)
+        assert contents(there) == before
+        after = (there / "run.log").read_text()
+        assert after.startswith(log)
+        assert str(caught.value).splitlines()[0] in after[len(log) :]
+
+    def test_fresh_keeps_an_unfinished_run(
+        self, finished: Path, tmp_path: Path, imported_model: str, monkeypatch: Any
+    ) -> None:
+        from eqcctpro.orchestration import session
+
+        def stop(*_: Any) -> None:
+            raise KeyboardInterrupt
+
+        out = tmp_path / "out"
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(session, "_finish", stop)
+            pick_again(finished, out, imported_model)
+        before = contents(out)
+        assert ".eqcctpro/journal.sqlite" in before
+        for resume in ("never", "auto"):  # the device differs too, which is not the real fault
+            with pytest.raises(RuntimeUnavailableError):
+                pick_again(finished, out, imported_model, **NO_GPU, resume=resume)
+            assert contents(out) == before
+        pick_again(finished, out, imported_model)
+        assert "going on with an earlier run" in (out / "run.log").read_text()
+
+    def test_workers_that_do_not_start(
+        self, finished: Path, there: Path, imported_model: str, monkeypatch: Any
+    ) -> None:
+        from eqcctpro.orchestration import session
+
+        def fail(*_: Any, **__: Any) -> None:
+            raise ResourceError("no worker started")
+
+        before = contents(there)
+        with monkeypatch.context() as patch, pytest.raises(ResourceError):
+            patch.setattr(session, "open_workers", fail)
+            pick_again(finished, there, imported_model, resume="never", p_threshold=0.4)
+        assert contents(there) == before
+        pick_again(finished, there, imported_model, resume="never", p_threshold=0.4)
+        log = (there / "run.log").read_text()
+        assert "no worker started" not in log, "a run that begins has a log of its own"
+        assert log.count("station tasks in") == 1 and log.count("done ") == 1
+
+    @pytest.mark.parametrize(
+        ("changes", "error", "words"),
+        [
+            ({"input": "nowhere"}, InputError, "does not exist"),
+            ({"input": "."}, InputError, "holds no files"),
+            (NO_GPU, RuntimeUnavailableError, "CUDA"),
+            (NO_MEMORY, ResourceError, "(?i)memory|RAM"),
+            ({"model": "NoNet/original"}, UnknownModelError, "NoNet"),
+            ({"runtime": "tensorflow"}, RuntimeUnavailableError, "tensorflow"),
+        ],
+    )
+    def test_the_fault_is_said_before_other_settings_are(
+        self,
+        finished: Path,
+        there: Path,
+        imported_model: str,
+        changes: dict[str, Any],
+        error: type[Exception],
+        words: str,
+        tmp_path: Path,
+        monkeypatch: Any,
+    ) -> None:
+        (tmp_path / "empty").mkdir()
+        monkeypatch.chdir(tmp_path / "empty")
+        before = contents(there)
+        model = {"model": imported_model, **changes}.pop("model")
+        changes = {name: value for name, value in changes.items() if name != "model"}
+        with pytest.raises(error, match=words):
+            pick_again(finished, there, model, p_threshold=0.4, **changes)
+        assert contents(there) == before
 
 
 class TestCommandLine:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import InputError, SettingsError
+from eqcctpro.errors import EQCCTProError, InputError, SettingsError
 from eqcctpro.orchestration.run import run_picking
 from eqcctpro.orchestration.session import PickSession
 from eqcctpro.runtimes import select
@@ -74,6 +74,22 @@ def test_a_session_outlives_a_run_that_failed(
         with pytest.raises(InputError, match="does not exist"):
             session.run(input=tmp_path / "nothing")
         assert session.run(input=network).counts["failed"] == 0
+
+
+def test_a_run_that_failed_leaves_the_settings_as_they_were(
+    network: Path, imported_model: str, tmp_path: Path
+) -> None:
+    with PickSession(config_of(network, tmp_path / "a", imported_model)) as session:
+        for changes in ({"input": "nowhere"}, {"stations": "NOPE"}, {"p_threshold": 1.5}):
+            before = session.config
+            with pytest.raises(EQCCTProError):
+                session.run(output=tmp_path / "b", **changes)
+            assert session.config is before
+        result = session.run(output=tmp_path / "c")
+        assert result.summary["settings"]["input"] == [str(network)]
+        session.close()
+        assert session.run(output=tmp_path / "d").counts == result.counts
+    assert csv(tmp_path / "c") == csv(tmp_path / "d")
 
 
 def test_opening_ahead_leaves_nothing_to_start(

@@ -62,6 +62,11 @@ class RunFolder:
         """Whether a run has left its record here."""
         return self.journal.exists()
 
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether a run has left its record or its results here."""
+        return self.has_journal or (self.output / "summary.json").exists()
+
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keep other runs from this folder.

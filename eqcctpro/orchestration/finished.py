@@ -15,7 +15,7 @@ from eqcctpro.models.weights import WeightFiles
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.times import format_utc, parse_utc
 
-__all__ = ["HINT", "finished_run", "require_same_settings"]
+__all__ = ["HINT", "keep_finished"]
 
 HINT = (
     "another output folder keeps them; --fresh (in Python resume='never') discards all that "
@@ -29,7 +29,25 @@ _WHAT = (
 )
 
 
-def finished_run(output: Path) -> dict[str, Any] | None:
+def keep_finished(
+    config: PickConfig,
+    weights: WeightFiles,
+    picker: Picker,
+    settings: PipelineSettings,
+) -> None:
+    """Refuse to replace what a finished run with other settings has left.
+
+    Raises
+    ------
+    ReplaceError
+        There is such a run.
+    """
+    summary = _finished_run(config.output)
+    if summary is not None:
+        _require_same_settings(summary, config, weights, picker, settings)
+
+
+def _finished_run(output: Path) -> dict[str, Any] | None:
     """The summary of the run whose results are in a folder; None if there is none to be read."""
     try:
         summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
@@ -39,7 +57,7 @@ def finished_run(output: Path) -> dict[str, Any] | None:
     return summary if known else None
 
 
-def require_same_settings(
+def _require_same_settings(
     summary: Mapping[str, Any],
     config: PickConfig,
     weights: WeightFiles,

@@ -56,6 +56,8 @@ class NoJournal:
     Parameters
     ----------
     tasks : Tasks
+    clear : callable, optional
+        Removes what an earlier run left, once this one begins to pick.
 
     Attributes
     ----------
@@ -71,7 +73,8 @@ class NoJournal:
 
     graceful = False
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Tasks, clear: Callable[[], None] | None = None) -> None:
+        self._clear = clear
         self.restored = Restored()
         self.todo: Tasks = tasks
         self.suspects: Tasks = tasks[:0]
@@ -86,8 +89,10 @@ class NoJournal:
         self.restored = Restored(again=restored.again)
         return restored
 
-    def begin(self, workers: Workers) -> None:
-        """Start to keep results."""
+    def begin(self, workers: Workers) -> None:  # noqa: ARG002 (for whoever records it)
+        """Remove what an earlier run left, and start to keep results."""
+        if self._clear is not None:
+            self._clear()
 
     def watched(self, stop: Callable[[], bool]) -> Sequence[StationTask]:
         """The station tasks to do, for workers that take one after the other."""
@@ -164,7 +169,11 @@ class RunJournal(NoJournal):
         )
 
     def begin(self, workers: Workers) -> None:
-        """Open the record and start to keep results."""
+        """Remove what is not gone on with, open the record and start to keep results."""
+        if self.config.resume == "never":
+            self.folder.discard()
+        elif self.earlier is None:
+            self.folder.forget()
         self.facts |= {"runtime": workers.runtime, "batch_size": workers.batch_size}
         attempts = self.earlier.attempts if self.earlier is not None else []
         number = len(attempts) + 1
@@ -293,8 +302,8 @@ def open_journal(
     folder.tidy()
     earlier = _earlier(config, folder)
     if earlier is None:
-        died_over = under_way(folder.started, facts["plan"])
-        folder.forget()
+        anew = config.resume == "never"
+        died_over = set() if anew else under_way(folder.started, facts["plan"])
         journal = RunJournal(folder, config, plan, ids, stamps, facts, died_over=died_over)
         _warn_of(journal.suspects)
         return journal
@@ -331,18 +340,15 @@ def _without(config: PickConfig, folder: RunFolder, plan: Plan) -> NoJournal:
     if config.resume == "require":
         raise ResumeError("a run without a journal cannot resume one", hint="leave out no-journal")
     if config.resume == "never":
-        folder.discard()
-    elif folder.unfinished():
+        return NoJournal(plan.tasks, folder.discard)
+    if folder.unfinished():
         raise ResumeError(f"{folder.output} holds an unfinished run", hint=HINT)
-    if folder.has_journal:
-        folder.forget()
-    return NoJournal(plan.tasks)
+    return NoJournal(plan.tasks, folder.forget if folder.has_journal else None)
 
 
 def _earlier(config: PickConfig, folder: RunFolder) -> EarlierRun | None:
     """The run to go on with, if there is one."""
     if config.resume == "never":
-        folder.discard()
         return None
     earlier = EarlierRun(folder) if folder.has_journal else None
     if earlier is not None and not earlier.facts:

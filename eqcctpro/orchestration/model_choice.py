@@ -20,6 +20,7 @@ from eqcctpro.windows.placement import window_step
 
 __all__ = [
     "check_model",
+    "check_runtimes",
     "describe",
     "expected_windows",
     "find_run_weights",
@@ -86,13 +87,29 @@ def check_model(config: PickConfig, runtimes: Sequence[str] = ()) -> PickConfig:
         An argument is wrong.
     """
     weights = _weights_here(config)
-    parent, _ = split_name(config.model)
-    for runtime in runtimes or (config.runtime,):
-        if config.address is None:
-            composed = parent in COMPOSED_CLASSES
-            check_runtime(runtime, config.device, config.model, composed=composed)
+    if config.address is None:
+        check_runtimes(config, runtimes)
     curves = None if weights is None else known_curves(weights)
     return config if curves is None else _without_thresholds(config, config.model, *curves)
+
+
+def check_runtimes(config: PickConfig, runtimes: Sequence[str] = ()) -> None:
+    """Find out whether this machine's runtimes execute a run's model on its device.
+
+    Parameters
+    ----------
+    config : PickConfig
+    runtimes : sequence of str
+        As in `check_model`.
+
+    Raises
+    ------
+    RuntimeUnavailableError
+        One is not installed, or does not.
+    """
+    composed = split_name(config.model)[0] in COMPOSED_CLASSES
+    for runtime in runtimes or (config.runtime,):
+        check_runtime(runtime, config.device, config.model, composed=composed)
 
 
 def _weights_here(config: PickConfig) -> WeightFiles | None:

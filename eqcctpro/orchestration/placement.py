@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import OutputError, RuntimeUnavailableError, SettingsError
+from eqcctpro.orchestration.model_choice import check_runtimes
 from eqcctpro.resources.calculators import MemorySettings, WorkerPlan, plan_workers
 from eqcctpro.resources.footprints import (
     Footprint,
@@ -21,6 +22,7 @@ from eqcctpro.resources.hardware import Hardware, read_hardware, require_cores, 
 __all__ = [
     "Placement",
     "check_gpus",
+    "check_machine",
     "find_run_footprint",
     "memory_settings",
     "place_workers",
@@ -156,6 +158,27 @@ def place_workers(
         vram_limits_mb=_vram_limits(plan, slots),
         plan=plan,
     )
+
+
+def check_machine(config: PickConfig, *, waveforms_mb: float) -> None:
+    """Find out, before workers start, whether this machine has what a run asks for.
+
+    A run on a cluster learns that from its nodes.
+
+    Parameters
+    ----------
+    config : PickConfig
+    waveforms_mb : float
+        As for `place_workers`.
+
+    Raises
+    ------
+    EQCCTProError
+        As `check_runtimes` and `place_workers`.
+    """
+    if config.address is None:
+        check_runtimes(config)
+        place_workers(config, waveforms_mb=waveforms_mb)
 
 
 def _memory_plan(

@@ -3,22 +3,44 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from eqcctpro.errors import OutputError
 
-__all__ = ["gathered_warnings", "run_log"]
+__all__ = ["RunLog", "gathered_warnings", "run_log"]
 
 FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
 
 
 class _LogFile(logging.FileHandler):
     """A log that misses lines while the disk is full; what else cannot be written says so."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, mode="a", encoding="utf-8")
+        self._beginning = path.stat().st_size
+
+    def drop_earlier(self) -> None:
+        """Remove what the file held before it was opened here."""
+        if self.lock is None or not self._beginning:
+            return
+        with self.lock, suppress(OSError):
+            self.flush()
+            with Path(self.baseFilename).open("r+b") as file:
+                file.seek(self._beginning)
+                own = file.read()
+                # Nothing, if another run that shares the file has emptied it meanwhile.
+                if own or file.seek(0, os.SEEK_END) == self._beginning:
+                    file.seek(0)
+                    file.write(own)
+                    file.truncate()
+            self._beginning = 0
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (the base class's name)
         if not isinstance(sys.exc_info()[1], OSError):
@@ -57,8 +79,29 @@ _level = _Level()
 _runs: dict[int, object] = {}
 
 
+@dataclass(frozen=True)
+class RunLog:
+    """The log of one run; from `run_log`.
+
+    Attributes
+    ----------
+    logger : Logger
+    append : bool
+        Whether the files keep what earlier runs wrote.
+    """
+
+    logger: logging.Logger
+    append: bool
+    _files: list[_LogFile]
+
+    def begin(self) -> None:
+        """Remove what earlier runs wrote, unless it is kept: the run begins to replace theirs."""
+        for file in () if self.append else self._files:
+            file.drop_earlier()
+
+
 @contextmanager
-def run_log(paths: list[Path], *, append: bool = False) -> Iterator[logging.Logger]:
+def run_log(paths: list[Path], *, append: bool = False) -> Iterator[RunLog]:
     """The logger ``eqcctpro``, writing to `paths` for as long as the run lasts.
 
     What runs in other threads say is left out.
@@ -67,7 +110,7 @@ def run_log(paths: list[Path], *, append: bool = False) -> Iterator[logging.Logg
     ----------
     paths : list of Path
     append : bool
-        Keep what is there: the run goes on with an earlier one.
+        Keep what is there, also once the run begins: it goes on with an earlier one.
 
     Raises
     ------
@@ -78,27 +121,19 @@ def run_log(paths: list[Path], *, append: bool = False) -> Iterator[logging.Logg
     formatter = logging.Formatter(FORMAT)
     formatter.converter = time.gmtime
     formatter.default_msec_format = "%s.%03dZ"
-    handlers: list[logging.Handler] = []
+    handlers: list[_LogFile] = []
     run, thread = object(), threading.get_ident()
     outer = _runs.get(thread)
     _runs[thread] = run
     _level.lower(logger)
     try:
-        for path in paths:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = _LogFile(path, mode="a" if append else "w", encoding="utf-8")
+        for path in {path.absolute(): path for path in paths}.values():
+            file = _open(path)
             file.setFormatter(formatter)
             file.addFilter(lambda record: _runs.get(record.thread or 0, run) is run)
             handlers.append(file)
             logger.addHandler(file)
-        yield logger
-    except OSError as error:
-        if error.filename is None or Path(error.filename) not in paths:
-            raise
-        raise OutputError(
-            f"cannot write the log {error.filename}: {error.strerror}",
-            hint="choose another path for it",
-        ) from error
+        yield RunLog(logger, append, handlers)
     finally:
         _level.restore(logger)
         if outer is None:
@@ -108,6 +143,17 @@ def run_log(paths: list[Path], *, append: bool = False) -> Iterator[logging.Logg
         for handler in handlers:
             logger.removeHandler(handler)
             handler.close()
+
+
+def _open(path: Path) -> _LogFile:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _LogFile(path)
+    except OSError as error:
+        raise OutputError(
+            f"cannot write the log {path}: {error.strerror or error}",
+            hint="choose another folder or path for it, or change the folder's permissions",
+        ) from error
 
 
 class _Gathering(logging.Handler):

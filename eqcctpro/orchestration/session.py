@@ -15,15 +15,15 @@ from eqcctpro import errors
 from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import EQCCTProError, InputError, SettingsError
+from eqcctpro.errors import EQCCTProError, InputError, ReplaceError, SettingsError
 from eqcctpro.journal.folder import RunFolder
 from eqcctpro.models.description import assumed_text
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles
-from eqcctpro.notices import gathered, one_warning
+from eqcctpro.notices import one_warning
 from eqcctpro.orchestration.execution import Execution, waveforms_mb
 from eqcctpro.orchestration.facts import run_facts, run_id
-from eqcctpro.orchestration.finished import finished_run, require_same_settings
+from eqcctpro.orchestration.finished import keep_finished
 from eqcctpro.orchestration.interrupt import (
     Interruption,
     RunInterrupted,
@@ -45,9 +45,10 @@ from eqcctpro.orchestration.outputs import (
     write_summary,
     write_tables,
 )
+from eqcctpro.orchestration.placement import check_machine
 from eqcctpro.orchestration.progress import Progress
 from eqcctpro.orchestration.result import RunResult
-from eqcctpro.orchestration.runlog import gathered_warnings, run_log
+from eqcctpro.orchestration.runlog import RunLog, gathered_warnings, run_log
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers, open_workers
 from eqcctpro.picks.table import DETECTION_SCHEMA, PickRows
@@ -150,7 +151,7 @@ class PickSession:
             End the workers while the results are written.
         **changes
             Settings of this run and the following ones that differ from those before:
-            those in `CHANGEABLE`.
+            those in `CHANGEABLE`.  A run that raises leaves the session's as they were.
 
         Raises
         ------
@@ -165,7 +166,12 @@ class PickSession:
             Ctrl-C or SIGTERM; the same command goes on.
         """
         with termination_interrupts(), self._lock:
-            return self._logged(changes, quiet=quiet, keep_going=keep_going, last=last)
+            before = self.config
+            try:
+                return self._logged(changes, quiet=quiet, keep_going=keep_going, last=last)
+            except BaseException:
+                self.config = before
+                raise
 
     def _logged(
         self, changes: Mapping[str, Any], *, quiet: bool, keep_going: bool, last: bool
@@ -177,36 +183,30 @@ class PickSession:
         folder = RunFolder(config.output)
         with folder.held() if config.journal else nullcontext():
             goes_on = config.resume != "never" and folder.unfinished()
-            if config.resume == "auto" and not goes_on:
-                self._keep_finished(config)
-            with run_log(logs, append=goes_on) as logger:
+            with run_log(logs, append=goes_on) as log:
                 try:
                     return self._run(
-                        clock, logger, folder, quiet=quiet, keep_going=keep_going, last=last
+                        clock, log, folder, quiet=quiet, keep_going=keep_going, last=last
                     )
+                except ReplaceError:  # which touches nothing, the log included
+                    raise
                 except BaseException as error:
                     if isinstance(error, (EQCCTProError, RunInterrupted)):
-                        logger.error("%s", error)
+                        log.logger.error("%s", error)
                     self._close()  # what they still had to do is no longer wanted
                     raise
 
     def _run(
         self,
         clock: _Clock,
-        logger: logging.Logger,
+        log: RunLog,
         folder: RunFolder,
         *,
         quiet: bool,
         keep_going: bool,
         last: bool,
     ) -> RunResult:
-        config = self.config
-        weights = self._find_weights()
-        for part in () if self._weights_logged else weights.single_files:
-            logger.info("weights %s from %s (%s)", part.name, part.weight_path, part.sha256)
-            if assumed := assumed_text(part):
-                logger.info("weights %s", assumed)
-        self._weights_logged = True
+        logger, weights = log.logger, self._find_weights()
         picker, settings = self._described(weights)
         config = self.config
         clock.lap("model")
@@ -218,9 +218,15 @@ class PickSession:
                 hold_bytes=HELD_BYTES if config.mode == "local" else 0,
             )
         )
-        _log_plan(plan, logger)
         if plan.problems and not keep_going:
             raise InputError(plan.problems[0].message)
+        if self._workers is None and config.resume != "never" and folder.holds_a_run:
+            # With --fresh, which the refusals below advise, the run could not start either.
+            check_machine(config, waveforms_mb=waveforms_mb(plan))
+        if config.resume == "auto" and not log.append:
+            keep_finished(config, weights, picker, settings)
+        self._log_weights(weights, logger)
+        _log_plan(plan, logger)
         if len(plan.tasks) >= MANY_TASKS:
             return_free_memory()  # of what planning needed, before there is more among it
         journal = open_journal(config, folder, plan, picker, weights, settings)
@@ -237,6 +243,8 @@ class PickSession:
             watched=self._watched,
         )
         self._watched = run.sampler
+        # Only now, when nothing is in the way of picking any more, earlier results may go.
+        log.begin()
         journal.begin(workers)
         try:
             asked = self._pick(run, logger, quiet=quiet, keep_going=keep_going)
@@ -288,15 +296,12 @@ class PickSession:
             )
         return interruption()
 
-    def _keep_finished(self, config: PickConfig) -> None:
-        """Refuse to replace what a finished run with other settings has left."""
-        summary = finished_run(config.output)
-        if summary is not None:
-            weights = self._find_weights()
-            picker = load_picker(weights)
-            with gathered():  # the run says it
-                config = fit_to_model(config, picker)
-            require_same_settings(summary, config, weights, *describe(config, weights, picker))
+    def _log_weights(self, weights: WeightFiles, logger: logging.Logger) -> None:
+        for part in () if self._weights_logged else weights.single_files:
+            logger.info("weights %s from %s (%s)", part.name, part.weight_path, part.sha256)
+            if assumed := assumed_text(part):
+                logger.info("weights %s", assumed)
+        self._weights_logged = True
 
     def _end(self, run: Execution) -> None:
         """End the workers after the last sample of what they take."""

@@ -306,10 +306,10 @@ def test_logs_of_runs_in_threads_are_apart(tmp_path: Path) -> None:
     level, step = logging.getLogger("eqcctpro").level, threading.Barrier(2)
 
     def work(name: str) -> None:
-        with run_log([tmp_path / name]) as logger:
+        with run_log([tmp_path / name]) as log:
             step.wait()
-            logger.info("of %s", name)
-            beside = threading.Thread(target=logger.info, args=(f"beside {name}",))
+            log.logger.info("of %s", name)
+            beside = threading.Thread(target=log.logger.info, args=(f"beside {name}",))
             beside.start()
             beside.join()
             step.wait()
