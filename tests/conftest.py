@@ -130,6 +130,8 @@ def imported_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("EQCCTPRO_MODELS", "SEISBENCH_CACHE_ROOT"):
             patch.setenv(variable, str(folder))
+        # Other tests may have left the weights in the session's own cache.
+        patch.setenv("EQCCTPRO_CACHE", str(folder / "cache"))
         found = find_weights(*split_name(IMPORTED_MODEL))
     assert found.source == "package"
     return folder
