@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import numpy as np
-
 from eqcctpro.errors import ExportError, RuntimeUnavailableError
 from eqcctpro.runtimes.base import Float32, Runtime
 from eqcctpro.runtimes.signal_stack import own_signal_stack
@@ -147,7 +145,11 @@ def _check_precision(core: Any, precision: str) -> None:
 
 
 class _Lane:
-    """Requests for the slices of one batch, each reading and writing its part of two arrays."""
+    """Requests for the slices of one batch, each reading and writing its part of two arrays.
+
+    OpenVINO owns the arrays, and a request holds the part that it works on: Ctrl-C may drop a
+    lane, in any order, while threads of OpenVINO still execute its requests.
+    """
 
     def __init__(
         self, openvino: Any, compiled: Mapping[int, Any], batch_size: int, threads: int
@@ -156,8 +158,12 @@ class _Lane:
         self._sizes = tuple(compiled)
         one = compiled[self._sizes[0]]
         full = -(-batch_size // self._sizes[0]) * self._sizes[0]
-        self.input: Float32 = np.zeros((full, *list(one.input(0).shape)[1:]), np.float32)
-        self._output: Float32 = np.zeros((full, *list(one.output(0).shape)[1:]), np.float32)
+        self._tensors = [
+            openvino.Tensor(openvino.Type.f32, [full, *list(port.shape)[1:]])
+            for port in (one.input(0), one.output(0))
+        ]
+        self.input: Float32 = self._tensors[0].data
+        self._output: Float32 = self._tensors[1].data
         self._requests: dict[tuple[int, int], Any] = {}
         self._started: list[Any] = []
         if len(compiled) == 1:
@@ -168,13 +174,17 @@ class _Lane:
         """The request for a slice."""
         request = self._requests.get((start, stop))
         if request is None:
-            part = self._openvino.Tensor(self.input[start:stop], shared_memory=True)
-            result = self._openvino.Tensor(self._output[start:stop], shared_memory=True)
             request = self._compiled[stop - start].create_infer_request()
+            part, result = (self._part(whole, start, stop) for whole in self._tensors)
             request.set_input_tensor(part)
             request.set_output_tensor(result)
             self._requests[start, stop] = request
         return request
+
+    def _part(self, whole: Any, start: int, stop: int) -> Any:
+        """The tensor of some windows, in the memory of all."""
+        rest = list(whole.shape)[1:]
+        return self._openvino.Tensor(whole, [start, *[0] * len(rest)], [stop, *rest])
 
     def holds(self, windows: Float32) -> bool:
         """Whether a batch already lies where this lane reads."""

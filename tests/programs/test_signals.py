@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while results are written and while the process ends."""
+"""Ctrl-C and SIGTERM: twice while a run picks, once while it writes results and ends."""
 
 from __future__ import annotations
 
@@ -178,6 +178,69 @@ def test_handlers_of_a_program_stay_its_own(
     assert "mine" in said and "end True" in said
 
 
+@pytest.fixture(scope="module")
+def long_network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Records that take seconds to pick."""
+    from eqcctpro.synthetic.network import synthetic_network
+
+    folder = tmp_path_factory.mktemp("long") / "archive"
+    synthetic_network(folder, stations=16, duration_s=1200.0)
+    return folder
+
+
+def signalled_twice(
+    run: subprocess.Popen[str], number: signal.Signals, output: Path, delay_s: float
+) -> str:
+    """What a process said that got a signal twice while it picked."""
+    until = time.monotonic() + 60
+    while not (output / ".eqcctpro" / "journal.sqlite").exists() and run.poll() is None:
+        assert time.monotonic() < until, "no journal"
+        time.sleep(0.001)
+    time.sleep(delay_s)
+    run.send_signal(number)
+    time.sleep(0.3)
+    run.send_signal(number)
+    said, _ = run.communicate(timeout=60)
+    return said
+
+
+@pytest.mark.slow
+def test_the_second_signal_stops_at_once_and_the_run_goes_on_later(
+    long_network: Path, imported_model: str, tmp_path: Path
+) -> None:
+    undisturbed = tmp_path / "undisturbed"
+    assert start(long_network, undisturbed, imported_model).wait(120) == 0
+    for turn, delay_s in enumerate((0.3, 0.6, 0.9)):
+        output = tmp_path / str(turn)
+        run = start(long_network, output, imported_model)
+        number = signal.SIGTERM if turn % 2 else signal.SIGINT
+        said = signalled_twice(run, number, output, delay_s)
+        assert run.returncode == 130 and "Traceback" not in said, (delay_s, said)
+        assert "interrupted" in said
+    assert start(long_network, output, imported_model).wait(120) == 0
+    assert results(output) == results(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_program_goes_on_after_the_second_signal(
+    long_network: Path, imported_model: str, tmp_path: Path
+) -> None:
+    parent, child = imported_model.split("/")
+    script, output = tmp_path / "script.py", tmp_path / "out"
+    script.write_text(
+        PROGRAM.format(archive=str(long_network), output=str(output), parent=parent, child=child)
+    )
+    run = subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    said = signalled_twice(run, signal.SIGINT, output, 0.6)
+    assert run.returncode == 0 and "caught" in said and "done 0" in said, said
+
+
 STACKS = """
 import signal, sys, threading
 from eqcctpro.runtimes.openvino_runtime import OpenVinoRuntime
@@ -194,27 +257,68 @@ except KeyboardInterrupt:
 """
 
 
-def test_openvino_released_by_another_thread_leaves_signals_to_python(tmp_path: Path) -> None:
-    """It frees the signal stack that it had given to the thread that loaded it."""
+DROPPED = """
+import sys
+from pathlib import Path
+import numpy as np
+from eqcctpro.runtimes.openvino_runtime import OpenVinoRuntime
+
+for turn in range(5):
+    runtime = OpenVinoRuntime(Path(sys.argv[1]), batch_size=128)
+    result = runtime.submit(np.ones((128, 3, 6000), np.float32))
+    runtime.close()
+    del runtime, result
+print("went on")
+"""
+
+
+@pytest.fixture
+def onnx_model(tmp_path: Path) -> Path:
+    """A network of three convolutions, which takes a while with a batch."""
     pytest.importorskip("openvino")
     onnx = pytest.importorskip("onnx")
     from onnx import TensorProto, helper
 
     value = helper.make_tensor_value_info
-    shape = [None, 3, 400]
+    shape = [None, 3, 6000]
+    layers = [("windows", "first", 3, 32), ("first", "second", 32, 32), ("second", "curves", 32, 3)]
+    nodes, weights = [], []
+    for source, target, inputs, outputs in layers:
+        name, size = f"{target}_weights", [outputs, inputs, 15]
+        values = [0.01] * (outputs * inputs * 15)
+        weights.append(helper.make_tensor(name, TensorProto.FLOAT, size, values))
+        nodes.append(helper.make_node("Conv", [source, name], [target], pads=[7, 7]))
     graph = helper.make_graph(
-        [helper.make_node("Relu", ["windows"], ["curves"])],
-        "relu",
+        nodes,
+        "convolutions",
         [value("windows", TensorProto.FLOAT, shape)],
         [value("curves", TensorProto.FLOAT, shape)],
+        weights,
     )
     opset = [helper.make_opsetid("", 17)]
-    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "m.onnx")
+    path = tmp_path / "m.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=opset, ir_version=8), path)
+    return path
+
+
+def said_by(program: str, model: Path) -> str:
+    """What a program said that was given a network, and ended well."""
     ended = subprocess.run(
-        [sys.executable, "-c", STACKS, str(tmp_path / "m.onnx")],
+        [sys.executable, "-c", program, str(model)],
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
-    assert (ended.returncode, ended.stdout) == (0, "interrupted\n"), ended.stderr
+    assert ended.returncode == 0, (ended.returncode, ended.stderr)
+    return ended.stdout
+
+
+def test_openvino_may_be_dropped_while_it_executes(onnx_model: Path) -> None:
+    """Ctrl-C drops it so; its threads read and write arrays for some time yet."""
+    assert said_by(DROPPED, onnx_model) == "went on\n"
+
+
+def test_openvino_released_by_another_thread_leaves_signals_to_python(onnx_model: Path) -> None:
+    """It frees the signal stack that it had given to the thread that loaded it."""
+    assert said_by(STACKS, onnx_model) == "interrupted\n"
