@@ -159,7 +159,7 @@ class TestInput:
         assert code == 0 and "2 done" in out
         (noted,) = summary()["notes"]
         notes = " ".join(noted["notes"])
-        assert str(path) in notes and f"512 of {len(content)} bytes left out" in notes
+        assert str(path) in notes and f"512 of {len(content)} bytes of " in notes
         assert "gaps: 4 pieces" in notes
 
     def test_other_files_are_listed_and_ignored(

@@ -61,6 +61,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("EQCCTPRO_MODELS", str(tmp_path / "models"))
     monkeypatch.setenv("SEISBENCH_CACHE_ROOT", str(tmp_path / "none"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("EQCCTPRO_CACHE", str(tmp_path / "ours"))
     return tmp_path / "models"
 
 

