@@ -114,7 +114,7 @@ class TestMeasuring:
         assert measured.ram_per_window_mb > 0 or runtime == "torch"
 
     def test_a_model_that_is_not_there(self) -> None:
-        with pytest.raises(WorkerError, match="exit code 4"):
+        with pytest.raises(WorkerError, match="did you mean EQTransformer"):
             measure_footprint("EQTransfromer/original")
 
     def test_the_command_writes_what_plans_read(

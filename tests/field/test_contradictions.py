@@ -153,12 +153,12 @@ def test_every_sample_is_kept_or_contradicted(
         copies.append((start, start + length, shift, quality))
     kept, _ = cut_conflicts(segments)
     found: dict[int, int] = {}
-    for one in kept:
-        first = round((one.start_ns - MIDNIGHT_NS) / INTERVAL_NS)
+    firsts = [round((one.start_ns - MIDNIGHT_NS) / INTERVAL_NS) for one in kept]
+    ends = {first + len(one.samples) - 1 for first, one in zip(firsts, kept, strict=True)}
+    for first, one in zip(firsts, kept, strict=True):
         for at, value in enumerate(one.samples.tolist(), first):
-            edge = at in (first, first + len(one.samples) - 1)
             # Two pieces may share the time of one sample, which is no contradiction.
-            assert found.setdefault(at, value) == value or edge
+            assert found.setdefault(at, value) == value or at in ends.union(firsts)
     for at in range(2 * SPANS):
         here = [(q, s) for begin, end, s, q in copies if begin <= at < end]
         best = {shift for quality, shift in here if quality == max(here)[0]}

@@ -337,31 +337,33 @@ def test_files_have_the_users_usual_permissions(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-def test_torch_keeps_the_threads_of_whoever_calls() -> None:
-    import numpy as np
-    import torch
+def test_torch_keeps_the_threads_of_whoever_calls(tmp_path: Path) -> None:
+    # In a process of its own: other tests may have left a runtime open.
+    ended = as_script(
+        """
+        import threading
+        import numpy as np
+        import torch
+        from eqcctpro.runtimes.torch_runtime import TorchRuntime
 
-    from eqcctpro.runtimes.torch_runtime import TorchRuntime
-
-    before = torch.get_num_threads()
-    windows = np.ones((2, 3, 400), np.float32)
-    torch.set_num_threads(2)
-    try:
-        first = TorchRuntime(torch.nn.ReLU(), batch_size=4, threads=2)
-        second = TorchRuntime(torch.nn.ReLU(), batch_size=4, threads=2)
-        inside = [runtime._pool.submit(torch.get_num_threads) for runtime in (first, second)]  # type: ignore[union-attr]
-        assert [number.result() for number in inside] == [1, 1]
-        for runtime in (first, second):
-            assert np.array_equal(runtime.predict(windows), windows)
-            assert torch.get_num_threads() == 2
-            runtime.close()
-        later: list[int] = []
+        windows = np.ones((2, 3, 400), np.float32)
+        torch.set_num_threads(2)
+        runtimes = [TorchRuntime(torch.nn.ReLU(), batch_size=4, threads=2) for _ in range(2)]
+        inside = [one._pool.submit(torch.get_num_threads).result() for one in runtimes]
+        outside = []
+        for one in runtimes:
+            assert np.array_equal(one.predict(windows), windows)
+            outside.append(torch.get_num_threads())
+            one.close()
+        later = []
         thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
         thread.start()
         thread.join()
-        assert later == [2], "of threads to come"
-    finally:
-        torch.set_num_threads(before)
+        say(inside=inside, outside=outside, later=later)
+        """,
+        tmp_path,
+    )
+    assert ended.result == {"inside": [1, 1], "outside": [2, 2], "later": [2]}
 
 
 def test_a_session_runs_for_one_thread_at_a_time(
