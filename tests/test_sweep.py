@@ -394,14 +394,20 @@ class TestRealTrials:
         assert "DEM02" in row["Notes"] and "unreadable" in row["Notes"] and row["Comments"] == ""
 
     @pytest.mark.slow
-    def test_a_model_that_cannot_be_loaded(
+    def test_every_trial_fails(
         self, settings: dict[str, Any], capfd: pytest.CaptureFixture[str]
     ) -> None:
-        settings |= {"seisbench_child_model": "nosuchweights", "station_counts": (2, 4)}
-        with pytest.raises(EQCCTProError, match=r"all 2 trials failed: .*nosuchweights"):
+        settings |= {"trial_timeout_s": 0.01, "station_counts": (2, 4)}
+        with pytest.raises(EvaluationError, match=r"all 2 trials failed: .*longer than .*2 trials"):
             EvaluateSystem(**settings).evaluate()
         assert capfd.readouterr().err.count("FAILED") == 4  # as they fail, and at the end
-        assert "nosuchweights" in rows_of(settings)[0]["Error Message"]
+        assert "longer than" in rows_of(settings)[0]["Error Message"]
+
+    def test_a_model_that_is_not_there(self, settings: dict[str, Any]) -> None:
+        settings |= {"seisbench_child_model": "nosuchweights", "station_counts": (2, 4)}
+        with pytest.raises(EQCCTProError, match="nosuchweights"):
+            EvaluateSystem(**settings).evaluate()
+        assert not (settings["csv_dir"] / "cpu_test_results.csv").exists()
 
     def test_nothing_is_written_elsewhere_or_deleted(
         self, settings: dict[str, Any], tmp_path: Path
