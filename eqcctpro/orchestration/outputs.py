@@ -134,8 +134,6 @@ def _write_folders(
 def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> str:
     """Draw ``overview.png``: traces of the chunk with the most picks, and its picks."""
     with interrupted_after():
-        import scipy.signal  # noqa: F401 (loaded where it is used first, while drawing)
-
         from eqcctpro.analysis.overview import draw_overview
 
     picks = tables.picks.table
