@@ -321,3 +321,30 @@ def test_curves_across_a_leap_second(
     before = (MIDNIGHT_NS - leap.stats.starttime.ns) // 10_000_000
     np.testing.assert_allclose(leap.data[:before], plain.data[:before], atol=1e-6)
     np.testing.assert_allclose(leap.data[before:], plain.data[before + 100 :], atol=1e-6)
+
+
+@pytest.mark.parametrize("drift_ppm", [0, 50, 400, 3000])
+@pytest.mark.parametrize("rate", [40.0, 100.0])
+def test_the_fast_check_of_few_records_misses_nothing(drift_ppm: float, rate: float) -> None:
+    from field_records import noise
+    from field_records import records_of as records
+
+    from eqcctpro.waveform import clock
+
+    whole = records("XX.AAA.00.HHZ", noise(200, rate=rate), rate=rate)
+    late = [
+        b"".join(
+            records(
+                "XX.AAA.00.HHZ",
+                noise(4, rate=rate, seed=number),
+                rate=rate,
+                start_ns=START_NS + round(number * 4e9 * (1 + drift_ppm * 1e-6)),
+            )
+        )
+        for number in range(20)
+    ]
+    for content in (b"".join(whole[:60]), b"".join(late)):
+        steady = clock._is_steady(content, 512, rate, little=False)
+        headers = np.frombuffer(content, dtype=clock._header_dtype(512, little=False))
+        assert not (steady and clock._wanders(headers, rate))
+        assert steady or drift_ppm
