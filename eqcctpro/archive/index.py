@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 from collections.abc import Callable, Iterable
 from contextlib import suppress
+from datetime import date
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -53,11 +56,21 @@ _LOOKED_AT = 6
 #: in order; or it is quieter at its ends than between them.
 _MORE_RECORDS = 1.05
 
-# Fixed header of miniSEED 2 (SEED 2.4, chapter 8): station, location, channel, network and time.
-_CODES_AND_TIME = slice(8, 30)
+# Fixed header of miniSEED 2 (SEED 2.4, chapter 8): station, location, channel, network, time and
+# number of samples.
+_CODES_TO_COUNT = slice(8, 32)
 _CODES_BYTES = 12
-_HEADER_BYTES = 64
+_COUNT = slice(22, 24)
 _YEARS = (1900, 2200)
+# Year, day, hour, minute, second, ten-thousandths and number of samples.
+_TIME_AND_COUNT = struct.Struct(">20xHHBBBxHH")
+_TICK_NS = 100_000
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+_CORRECTED, _CORRECTION = 0x02, slice(40, 44)
+# Blockette 1000 as the only one, and with 1001 behind it, which holds microseconds.
+_BLOCKETTES = slice(46, 52)
+_ONLY_1000, _1000_AND_ANOTHER = b"\0\x30\x03\xe8\0\0", b"\0\x30\x03\xe8\0\x38"
+_1001, _MICROSECONDS_AT = (slice(56, 60), b"\x03\xe9\0\0"), 61
 
 
 class ChannelExtent(NamedTuple):
@@ -165,22 +178,23 @@ def first_and_last(
         whole = len(beginning) == size
         end = beginning if whole else read(size - min(_LOOKED_AT * length, size), size)
         last = end[-length:]
-        tail = MS3Record.parse(last)
-        tail_start = tail.starttime
+        tail_start, tail_count = _start_and_count(last)
         if source_bytes(last) != source_bytes(beginning) or tail_start < start:
             return None
         before = (tail_start - start) * rate / NS_PER_S  # samples
         if before > size * MOST_SAMPLES_A_BYTE + LONG_GAP_NS * rate / NS_PER_S:
             return None
         if size > 2 * length:
-            ends = _headers_at_ends(beginning, end, size, length)
+            part = _CODES_TO_COUNT if _is_usual(beginning) else slice(0, length)
+            ends = _at_ends(beginning, end, size, length, part)
             if not _in_order(ends):
                 return None
             if not whole and _is_crowded(ends, before, size // length):
-                between = [read(at, at + length) for at in _between(size, length)]
-                if not _in_order([beginning[:length], *between, last]):
+                starts = [at + part.start for at in _between(size, length)]
+                between = [read(at, at + part.stop - part.start) for at in starts]
+                if not _in_order([ends[0], *between, ends[-1]]):
                     return None
-        span = round((tail.samplecnt - 1) * 1e9 / rate)
+        span = round((tail_count - 1) * 1e9 / rate)
         return ChannelExtent(record_code(beginning), start, tail_start + max(span, 0))
     except (MiniSEEDError, ValueError):
         return None
@@ -209,45 +223,73 @@ def _instrument_name(code: Code) -> str:
     return ".".join((*code[:3], instrument_of(code[3])))
 
 
-def _headers_at_ends(beginning: bytes, end: bytes, size: int, length: int) -> list[bytes]:
-    """Headers of the first and the last records; of all of them where a file is at hand."""
-    part = _HEADER_BYTES if _is_usual(beginning) else length
+def _at_ends(beginning: bytes, end: bytes, size: int, length: int, part: slice) -> list[bytes]:
+    """A part of the first and the last records; of all of them where a file is at hand."""
+    first, last = part.start, part.stop
     if len(beginning) == size:
-        return [beginning[at : at + part] for at in range(0, size, length)]
-    first = min(_LOOKED_AT * length, len(beginning) - length + 1)
-    headers = [beginning[at : at + part] for at in range(0, first, length)]
-    return headers + [end[at : at + part] for at in range(0, len(end), length)]
+        return [beginning[at + first : at + last] for at in range(0, size, length)]
+    looked_at = min(_LOOKED_AT * length, len(beginning) - length + 1)
+    parts = [beginning[at + first : at + last] for at in range(0, looked_at, length)]
+    return parts + [end[at + first : at + last] for at in range(0, len(end), length)]
 
 
-def _in_order(records: list[bytes]) -> bool:
-    """Whether records are of one channel and in the order of time, by their headers.
+def _in_order(parts: list[bytes]) -> bool:
+    """Check that records are of one channel and in the order of time.
 
     The header of miniSEED 2 begins with channel and time, such that its bytes have the order
-    of time (SEED 2.4, chapter 8); other kinds of records are parsed.
+    of time (SEED 2.4, chapter 8); other kinds of records are given whole, and parsed.
     """
-    if _is_usual(records[0]):
-        keys = [record[_CODES_AND_TIME] for record in records]
-        return keys == sorted(keys) and keys[0][:_CODES_BYTES] == keys[-1][:_CODES_BYTES]
-    times = [MS3Record.parse(record).starttime for record in records]
-    return times == sorted(times) and len(set(map(source_bytes, records))) == 1
+    if len(parts[0]) == _CODES_TO_COUNT.stop - _CODES_TO_COUNT.start:
+        return parts == sorted(parts) and parts[0][:_CODES_BYTES] == parts[-1][:_CODES_BYTES]
+    times = [MS3Record.parse(record).starttime for record in parts]
+    return times == sorted(times) and len(set(map(source_bytes, parts))) == 1
 
 
 def _is_usual(record: bytes) -> bool:
-    """Whether a record is miniSEED 2 with a header of big-endian bytes, as nearly all are."""
+    """Check that a record is miniSEED 2 with a header of big-endian bytes, as nearly all are."""
     return record[6] in b"DRQM" and _YEARS[0] <= record[20] << 8 | record[21] <= _YEARS[1]
 
 
 def _is_crowded(ends: list[bytes], samples: float, records: int) -> bool:
-    """Whether a file has more records than a number of samples fills.
+    """Check whether a file has more records than a number of samples fills.
 
     How many samples a record holds is read from the second one and the last but one, as the
     outermost may be cut.
     """
-    if not _is_usual(ends[0]):
+    if len(ends[0]) != _CODES_TO_COUNT.stop - _CODES_TO_COUNT.start:
         return True
-    second, last_but_one = ends[1], ends[-2]
-    held = (second[30] + last_but_one[30] << 8) + second[31] + last_but_one[31]
+    held = sum(int.from_bytes(part[_COUNT]) for part in (ends[1], ends[-2]))
     return records > _MORE_RECORDS * samples * 2 / max(held, 1) + 2
+
+
+def _start_and_count(record: bytes) -> tuple[int, int]:
+    """Time of the first sample and number of samples of a record, from its header.
+
+    Raises
+    ------
+    MiniSEEDError
+        It has no sound header.
+    """
+    blockettes = record[_BLOCKETTES]
+    with_1001 = blockettes == _1000_AND_ANOTHER and record[_1001[0]] == _1001[1]
+    year, day, hour, minute, second, ticks, count = _TIME_AND_COUNT.unpack_from(record)
+    if (
+        not (with_1001 or blockettes == _ONLY_1000)
+        or not _is_usual(record)
+        or not (0 < day <= 366 and hour < 24 and minute < 60 and second < 60 and ticks < 10_000)
+        or not (record[36] & _CORRECTED or record[_CORRECTION] == bytes(4))
+    ):
+        parsed = MS3Record.parse(record)  # twice as slow
+        return parsed.starttime, parsed.samplecnt
+    seconds = (((_days_before(year) + day) * 24 + hour) * 60 + minute) * 60 + second
+    microseconds = int.from_bytes(record[_MICROSECONDS_AT : _MICROSECONDS_AT + 1], signed=True)
+    return seconds * NS_PER_S + ticks * _TICK_NS + with_1001 * microseconds * 1000, count
+
+
+@lru_cache(maxsize=64)
+def _days_before(year: int) -> int:
+    """Days from 1970 to the day before a year."""
+    return date(year, 1, 1).toordinal() - _EPOCH_DAY - 1
 
 
 def _between(size: int, length: int) -> list[int]:

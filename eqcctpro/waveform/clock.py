@@ -12,6 +12,7 @@ leap second two rows lie a nanosecond apart.
 from __future__ import annotations
 
 import datetime
+import math
 import struct
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
@@ -358,23 +359,30 @@ def _is_steady(content: bytes, length: int, rate: float | None, *, little: bool)
 
     False where that is not certain.
     """
-    order = "<" if little else ">"
     if rate is None:
-        rate = _rate(*struct.unpack_from(f"{order}hh", content, 32))
+        rate = _rate(*struct.unpack_from("<hh" if little else ">hh", content, 32))
     if rate <= 0:
         return False
     sample = _TICKS_PER_S / rate
-    most = max(0.5 * sample, _LEAST_DRIFT_TICKS)
-    wandered, before, first = 0.0, None, (content[8:20], content[20:22])
-    headers = struct.iter_unpack(f"{order}8x12s2sHBBBxHH{length - 32}x", content)
-    for codes, year, day, hour, minute, second, fraction, samples in headers:
-        if (codes, year) != first:
+    half = 0.5 * sample
+    wandered, following, first = 0.0, -math.inf, content[8:22]
+    for same, day, hour, minute, second, fraction, samples in _times(length, little).iter_unpack(
+        content
+    ):
+        if same != first:
             return False
-        ticks = (((day * 24 + hour) * 60 + minute) * 60 + second) * _TICKS_PER_S + fraction
-        if before is not None and (step := abs(ticks - before)) <= 0.5 * sample:
-            wandered += step  # more is a gap, from which on time is counted anew
-        before = ticks + samples * sample
-    return wandered <= most
+        ticks = (day * 86_400 + hour * 3_600 + minute * 60 + second) * _TICKS_PER_S + fraction
+        step = ticks - following
+        if -half <= step <= half:  # more is a gap, from which on time is counted anew
+            wandered += abs(step)
+        following = ticks + samples * sample
+    return wandered <= max(half, _LEAST_DRIFT_TICKS)
+
+
+@lru_cache(maxsize=16)
+def _times(length: int, little: bool) -> struct.Struct:
+    """Codes with year, time and number of samples in the header of a record of some length."""
+    return struct.Struct(f"{'<' if little else '>'}8x14sHBBBxHH{length - 32}x")
 
 
 @lru_cache(maxsize=16)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
+from typing import NamedTuple
 
 from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 from pymseed.logging import clear_error_messages, get_error_messages
-from pymseed.mstracelist import MS3TraceSeg
+from pymseed.mstracelist import MS3TraceID, MS3TraceSeg
 
 from eqcctpro.archive.compressed import decompress, is_compressed
 from eqcctpro.archive.index import LOWEST_RATE_HZ, hidden_codes
@@ -108,8 +110,9 @@ def decode_records(
             f"({_one_line(details)})"
         )
     cut = start_ns is not None or end_ns is not None
-    stamps = _Stamps(content, traces, names, cut=cut)
-    segments = _collect(traces, names, path, warnings, stamps)
+    pieces = _pieces_of(traces)
+    stamps = _Stamps(content, None if cut else pieces, names)
+    segments = _collect(pieces, names, path, warnings, stamps)
     if len(segments) > 1:
         warnings += _hidden(original, path, segments)
     if not segments and not warnings and not cut:
@@ -176,6 +179,36 @@ def _add(traces: MS3TraceList, content: bytes, span: tuple[str | None, str | Non
     traces.add_buffer(content, unpack_data=True, starttime=start, endtime=end, split_version=True)
 
 
+class _Piece(NamedTuple):
+    """A continuous stretch of samples; each attribute of libmseed's object is read once."""
+
+    trace: MS3TraceID
+    samples: MS3TraceSeg
+    rate: float
+    start_ns: int
+    end_ns: int
+    n_samples: int
+
+    @property
+    def needs_clock(self) -> bool:
+        """Whether it has a leap second, or ends half a sample from where its rate puts it."""
+        _, _, rate, start, end, n = self
+        if rate <= 0:
+            return False
+        interval = NS_PER_S / rate
+        if abs(end - start - (n - 1) * interval) > interval / 2:
+            return True
+        return leap_second_within(start - NS_PER_S, end + NS_PER_S) is not None
+
+
+def _pieces_of(traces: MS3TraceList) -> list[_Piece]:
+    return [
+        _Piece(trace, seg, seg.samprate, seg.starttime, seg.endtime, seg.samplecnt)
+        for trace in traces
+        for seg in trace
+    ]
+
+
 class _Stamps:
     """Where records begin and what time their samples have, by their headers.
 
@@ -184,34 +217,32 @@ class _Stamps:
     Parameters
     ----------
     content : bytes
-    traces : MS3TraceList
-        What was decoded of it.
+    pieces : list of _Piece or None
+        All that is in it, or None where a part of it was decoded.
     names : dict
         From `with_placeholders`.
-    cut : bool
-        Whether that is a part of it.
     """
 
     def __init__(
-        self, content: bytes, traces: MS3TraceList, names: dict[Code, Code], *, cut: bool
+        self, content: bytes, pieces: list[_Piece] | None, names: dict[Code, Code]
     ) -> None:
         self._spans: dict[tuple[Code, int], list[tuple[int, int]]] = {}
         self._runs: dict[tuple[Code, int], list[RecordRun]] = {}
-        if cut:
+        if cut := pieces is None:
             traces = MS3TraceList()
             # What cannot be read has been reported when it was decoded.
             with suppress(MiniSEEDError, ValueError):
                 traces.add_buffer(content, skip_not_data=True, split_version=True)
-        pieces = [piece for trace in traces for piece in trace]
-        rates = {piece.samprate for piece in pieces}
+            pieces = _pieces_of(traces)
+        rates = {piece.rate for piece in pieces}
         rate = rates.pop() if len(rates) == 1 else None
-        if any(map(_needs_clock, pieces)) or stamps_wander(content, rate):
+        if any(piece.needs_clock for piece in pieces) or stamps_wander(content, rate):
             self._runs = record_runs(content, names)
         elif cut:
-            for trace in traces:
+            for piece in pieces:
                 with suppress(ValueError):  # reported when it was decoded
-                    key = trace_code(trace, names), trace.pubversion
-                    self._spans[key] = [(piece.starttime, piece.endtime) for piece in trace]
+                    key = trace_code(piece.trace, names), piece.trace.pubversion
+                    self._spans.setdefault(key, []).append((piece.start_ns, piece.end_ns))
 
     def of(self, key: tuple[Code, int], start_ns: int, n: int) -> tuple[int | None, Clock | None]:
         """Where the continuous record begins, if that is known, and the clock of a piece of it.
@@ -232,47 +263,35 @@ class _Stamps:
         return min(whole, default=None), None
 
 
-def _needs_clock(piece: MS3TraceSeg) -> bool:
-    """Whether a segment has a leap second, or ends half a sample from where its rate puts it."""
-    rate, start, end = piece.samprate, piece.starttime, piece.endtime
-    if rate <= 0:
-        return False
-    span = (piece.samplecnt - 1) * NS_PER_S / rate
-    if abs(end - start - span) > NS_PER_S / 2 / rate:
-        return True
-    return leap_second_within(start - NS_PER_S, end + NS_PER_S) is not None
-
-
 def _collect(
-    traces: MS3TraceList,
+    pieces: list[_Piece],
     names: dict[Code, Code],
     path: str | Path,
     warnings: list[str],
     stamps: _Stamps,
 ) -> list[Segment]:
     segments: list[Segment] = []
-    for trace_id in traces:
+    for trace, group in groupby(pieces, key=lambda piece: piece.trace):
         try:
-            code = ChannelCode(*trace_code(trace_id, names))
+            code = ChannelCode(*trace_code(trace, names))
         except ValueError as error:
             warnings.append(f"{path}: records left out: {error}")
             continue
-        version = trace_id.pubversion
-        for piece in trace_id:
-            rate = float(piece.samprate)
-            if rate <= 0 or piece.numsamples <= 0 or piece.sampletype == "t":
+        version = trace.pubversion
+        for piece in group:
+            n, rate = piece.samples.numsamples, float(piece.rate)
+            if rate <= 0 or n <= 0 or piece.samples.sampletype == "t":
                 warnings.append(f"{path}: {code} holds no time series (log or event records)")
                 continue
             if rate < LOWEST_RATE_HZ:
                 warnings.append(
-                    f"{path}: {piece.numsamples} samples of {code} at {rate:.3g} Hz "
+                    f"{path}: {n} samples of {code} at {rate:.3g} Hz "
                     f"left out: nothing below {LOWEST_RATE_HZ:g} Hz is picked"
                 )
                 continue
-            start = piece.starttime
-            origin, clock = stamps.of((code, version), start, piece.numsamples)
-            samples = piece.take_np_datasamples()
-            segments.append(Segment(code, start, rate, samples, origin, version, clock))
+            origin, clock = stamps.of((code, version), piece.start_ns, n)
+            samples = piece.samples.take_np_datasamples()
+            segments.append(Segment(code, piece.start_ns, rate, samples, origin, version, clock))
     return segments
 
 
