@@ -299,7 +299,7 @@ class Pipeline:
         if isinstance(stack, WindowPeaks):
             if block.shown is not None:
                 self._keep_curves([block], block.shown.finish()[np.newaxis])
-            block.owner.highest.add(stack.highest[self._labels], self._phase_rows)
+            block.owner.highest.add(stack.highest[self._labels].tolist(), self._phase_rows)
             self._close([block], stack.triggers_of(self._labels), stack.rate_factor)
             return
         curves = stack.finish()[np.newaxis]
@@ -341,14 +341,23 @@ class Pipeline:
 
     def _pick(self, blocks: Sequence[_OpenBlock], curves: Float32) -> None:
         """Find triggers on curves of shape (blocks, labels, samples)."""
-        for block, values in zip(blocks, curves, strict=True):
-            rate, n = curve_rate(self.picker), values.shape[1]
-            own = own_samples(block.origin, self.picker, self.settings, rate, n)
-            highest = np.fmax.reduce(values[:, own], axis=1, initial=np.nan)
-            block.owner.highest.add(highest, self._phase_rows)
+        self._note_highest(blocks, curves)
         rows = curves.reshape(-1, curves.shape[2])
         thresholds = [value for block in blocks for value in block.owner.thresholds]
         self._close(blocks, find_triggers_on(rows, thresholds), curve_rate(self.picker))
+
+    def _note_highest(self, blocks: Sequence[_OpenBlock], curves: Float32) -> None:
+        rate, n = curve_rate(self.picker), curves.shape[2]
+        own = [own_samples(block.origin, self.picker, self.settings, rate, n) for block in blocks]
+        if all(part == own[0] for part in own):
+            values = np.fmax.reduce(curves[:, :, own[0]], axis=2, initial=np.nan)
+        else:
+            parts = zip(curves, own, strict=True)
+            values = np.stack(
+                [np.fmax.reduce(rows[:, part], axis=1, initial=np.nan) for rows, part in parts]
+            )
+        for block, highest in zip(blocks, values.tolist(), strict=True):
+            block.owner.highest.add(highest, self._phase_rows)
 
     def _close(self, blocks: Sequence[_OpenBlock], found: CurveTriggers, rate: float) -> None:
         origins = [block.origin for block in blocks]

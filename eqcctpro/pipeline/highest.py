@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
+from eqcctpro.archive.timechunks import FOREVER_NS
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.findings import CurveOrigin, curve_times
 from eqcctpro.pipeline.settings import PipelineSettings
 
 __all__ = ["Highest", "own_samples", "phase_rows"]
+
+_UNBOUNDED = (-FOREVER_NS, FOREVER_NS, None, None)
 
 
 @dataclass(slots=True)
@@ -22,10 +23,10 @@ class Highest:
     p: float | None = None
     s: float | None = None
 
-    def add(self, highest: NDArray[np.float32], rows: tuple[list[int], list[int]]) -> None:
+    def add(self, highest: Sequence[float], rows: tuple[list[int], list[int]]) -> None:
         """Take the highest value of each curve; those of no use are NaN."""
-        self.p = _higher(self.p, highest[rows[0]])
-        self.s = _higher(self.s, highest[rows[1]])
+        self.p = _higher(self.p, [highest[row] for row in rows[0]])
+        self.s = _higher(self.s, [highest[row] for row in rows[1]])
 
 
 def phase_rows(picker: Picker, labels: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -44,6 +45,9 @@ def own_samples(
 ) -> slice:
     """Samples of a curve of `n` samples that lie in its task's chunk and in the run's span."""
     chunk = origin.task.chunk
+    bounds = (chunk.own_start_ns, chunk.own_end_ns, settings.start_ns, settings.end_ns)
+    if bounds == _UNBOUNDED:
+        return slice(0, n)
     shift_ns, interval_ns = curve_times(picker, settings, origin.sampling_rate, curve_rate)
     begin_ns = origin.start_ns + shift_ns
     first_ns, end_ns = chunk.own_start_ns, chunk.own_end_ns
@@ -56,8 +60,8 @@ def own_samples(
     return slice(first, max(min(end, n), first))
 
 
-def _higher(known: float | None, values: NDArray[np.float32]) -> float | None:
-    highest = float(np.fmax.reduce(values)) if len(values) else float("nan")
-    if np.isnan(highest):
-        return known
-    return highest if known is None else max(known, highest)
+def _higher(known: float | None, values: Sequence[float]) -> float | None:
+    numbers = [value for value in values if not math.isnan(value)]
+    if known is not None:
+        numbers.append(known)
+    return max(numbers, default=None)
