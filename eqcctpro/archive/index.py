@@ -15,6 +15,7 @@ from typing import NamedTuple
 from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 
 from eqcctpro.archive.compressed import decompress, is_compressed
+from eqcctpro.archive.ordering import in_order
 from eqcctpro.archive.salvage import whole_records
 from eqcctpro.archive.untidy import trace_code, with_placeholders
 from eqcctpro.codes import Code, instrument_of, record_code, source_bytes
@@ -312,6 +313,7 @@ def scan(content: bytes, path: str | Path) -> tuple[ChannelExtent, ...]:
         It holds no miniSEED record.
     """
     content, names = with_placeholders(content)
+    content = in_order(content)
     traces = MS3TraceList()
     try:
         traces.add_buffer(content, skip_not_data=True)

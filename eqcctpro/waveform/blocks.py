@@ -9,6 +9,7 @@ probabilities by more than the parity that we promise.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -113,8 +114,9 @@ def assemble_blocks(
         if segment.code.component in rows and len(segment.samples) > 1
     ]
     blocks = []
-    for start_ns, end_ns in _covered(aligned, n_rows, strict):
-        inside = [clip for piece in aligned if (clip := _clip(piece, start_ns, end_ns))]
+    spans = _covered(aligned, n_rows, strict)
+    for (start_ns, end_ns), touching in zip(spans, _touching(aligned, spans), strict=True):
+        inside = [clip for piece in touching if (clip := _clip(piece, start_ns, end_ns))]
         if inside:
             block = _fill(inside, n_rows)
             blocks.append(block if clock is None else _with_clock(block, clock))
@@ -194,13 +196,29 @@ def _union(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 def _intersect(
     left: Sequence[tuple[int, int]], right: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
-    spans = [
-        (max(a[0], b[0]), min(a[1], b[1]))
-        for a in left
-        for b in right
-        if a[0] + SAME_TIME_NS < b[1] and b[0] + SAME_TIME_NS < a[1]
-    ]
-    return sorted(spans)
+    """What two unions have in common, in order."""
+    spans, first, second = [], 0, 0
+    while first < len(left) and second < len(right):
+        a, b = left[first], right[second]
+        if a[0] + SAME_TIME_NS < b[1] and b[0] + SAME_TIME_NS < a[1]:
+            spans.append((max(a[0], b[0]), min(a[1], b[1])))
+        if a[1] < b[1]:
+            first += 1
+        else:
+            second += 1
+    return spans
+
+
+def _touching(pieces: Sequence[_Aligned], spans: Sequence[tuple[int, int]]) -> list[list[_Aligned]]:
+    """The pieces, in their order, that reach into each of some spans, which are apart."""
+    found: list[list[_Aligned]] = [[] for _ in spans]
+    ends = [end for _, end in spans]
+    for piece in pieces:
+        at = bisect_left(ends, piece.start_ns - SAME_TIME_NS)
+        while at < len(spans) and spans[at][0] <= piece.end_ns + SAME_TIME_NS:
+            found[at].append(piece)
+            at += 1
+    return found
 
 
 def _clip(piece: _Aligned, start_ns: int, end_ns: int) -> _Aligned | None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import datetime
 import math
 import struct
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -91,7 +91,12 @@ _FEW_RECORDS = 64
 
 def correction_at(clock: Clock, offset_ns: float) -> int:
     """What is to be added to a nominal time so many nanoseconds behind the first sample."""
-    return int(corrections_at(clock, np.array([offset_ns - int(clock[0, 0])]), relative=True)[0])
+    # Of a long clock, only the rows around that time are looked at.
+    first = int(clock[0, 0])
+    row = bisect_right(clock[:, 0], math.floor(offset_ns))
+    near = clock[max(row - 2, 0) : row + 2]
+    behind = np.interp(offset_ns - first, near[:, 0] - first, near[:, 1])
+    return int(np.round(behind))
 
 
 def corrections_at(
@@ -109,17 +114,28 @@ def nominal_behind(clock: Clock, time_ns: int) -> float:
     """Nominal nanoseconds from a clock's first row to a true time; also outside of the rows."""
     true = clock.sum(axis=1)
     # A leap second makes stamps go back.
-    row = int(np.searchsorted(np.maximum.accumulate(true), time_ns, side="right")) - 1
-    row = max(row, 0)
-    behind = float(time_ns - int(true[row]))
-    if behind > 0 and row + 1 < len(clock) and true[row + 1] > true[row]:
-        behind *= int(clock[row + 1, 0] - clock[row, 0]) / int(true[row + 1] - true[row])
-    return int(clock[row, 0] - clock[0, 0]) + behind
+    latest = np.maximum.accumulate(true)
+    row = max(int(np.searchsorted(latest, time_ns, side="right")) - 1, 0)
+    return _nominal_behind(
+        clock[row : row + 2].tolist(), latest[row : row + 2].tolist(), time_ns
+    ) + (int(clock[row, 0] - clock[0, 0]))
+
+
+def _nominal_behind(rows: Sequence[Sequence[int]], latest: Sequence[int], time_ns: int) -> float:
+    """`nominal_behind` of rows, and of the latest true time up to each of them."""
+    row = max(bisect_right(latest, time_ns) - 1, 0)
+    behind = float(time_ns - sum(rows[row]))
+    if behind > 0 and row + 1 < len(rows):
+        later, lasted = rows[row + 1][0] - rows[row][0], sum(rows[row + 1]) - sum(rows[row])
+        if lasted > 0:
+            behind *= later / lasted
+    return rows[row][0] - rows[0][0] + behind
 
 
 def stretch(clock: Clock, first_ns: int, last_ns: int) -> Clock:
     """Rows of a clock between two nominal times, and rows at both, in the same nominal times."""
-    inside = (clock[:, 0] > first_ns) & (clock[:, 0] < last_ns)
+    times = clock[:, 0]
+    inside = slice(bisect_right(times, first_ns), bisect_left(times, last_ns))
     ends = [[[time, correction_at(clock, time)]] for time in (first_ns, last_ns)]
     return np.concatenate([np.array(ends[0]), clock[inside], np.array(ends[1])])
 
@@ -161,22 +177,26 @@ def one_clock(
         Nominal times, ascending, and what is to be added to them from there on to have true ones.
     """
     nominal = list(starts_ns)
-    clock = np.empty((0, 2), dtype=np.int64)
+    rows: list[tuple[int, int]] = []
+    # Of each row the true time, or the latest one before it: a leap second makes stamps go back.
+    latest: list[int] = []
     covered = None
     for index in sorted(range(len(nominal)), key=starts_ns.__getitem__):
         start = starts_ns[index]
-        if len(clock):
-            nominal[index] = int(clock[0, 0]) + round(nominal_behind(clock, start))
+        if rows:
+            nominal[index] = rows[0][0] + round(_nominal_behind(rows, latest, start))
         end = nominal[index] + lengths_ns[index]
         if covered is not None and end <= covered:
             continue
         own = clocks[index]
-        rows = np.zeros((1, 2), dtype=np.int64) if own is None else own
-        rows = stretch(rows, 0, lengths_ns[index])
-        rows = rows + np.array([nominal[index], start - nominal[index]], dtype=np.int64)
-        clock = np.concatenate([clock, rows if covered is None else rows[rows[:, 0] > covered]])
+        own = np.zeros((1, 2), dtype=np.int64) if own is None else own
+        shift = np.array([nominal[index], start - nominal[index]], dtype=np.int64)
+        for time_ns, correction in (stretch(own, 0, lengths_ns[index]) + shift).tolist():
+            if covered is None or time_ns > covered:
+                rows.append((time_ns, correction))
+                latest.append(max(latest[-1] if latest else time_ns + correction, sum(rows[-1])))
         covered = end
-    return nominal, clock
+    return nominal, np.array(rows, dtype=np.int64).reshape(-1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,11 +222,6 @@ class RecordRun:
     ends_ns: NDArray[np.int64]
     n_samples: int
 
-    def find(self, start_ns: int) -> int | None:
-        """Position of the record that begins at a time, or None."""
-        found = np.flatnonzero(self.starts_ns == start_ns)
-        return int(found[0]) if len(found) else None
-
     def precedes_by_leap_second(self, other: RecordRun) -> bool:
         """Whether another run goes on behind the leap second that the last record begins in."""
         start, following = int(self.starts_ns[-1]), int(self.ends_ns[-1]) + self.interval_ns
@@ -217,9 +232,9 @@ class RecordRun:
 
     def clock(self, record: int, n_samples: int) -> Clock | None:
         """Clock of so many samples from a record on, or None where the nominal rate is right."""
-        behind = self.firsts[record:] - self.firsts[record]
+        behind = int(np.searchsorted(self.firsts, self.firsts[record] + n_samples))
         # With the record behind the last one, up to which the correction changes.
-        records = slice(record, record + int(np.searchsorted(behind, n_samples)) + 1)
+        records = slice(record, behind + 1)
         firsts, starts = self.firsts[records], self.starts_ns[records]
         offsets = np.round((firsts - firsts[0]) * self.interval_ns).astype(np.int64)
         rows = np.stack([offsets, starts - starts[0] - offsets], axis=1)
@@ -231,7 +246,10 @@ class RecordRun:
 
     def _with_leap(self, records: slice) -> list[int]:
         """Records whose end shows that there is a leap second in them."""
-        counts = np.diff(self.firsts, append=self.n_samples)[records]
+        ends = self.firsts[records.start + 1 : records.stop + 1]
+        if records.stop >= len(self.firsts):
+            ends = np.append(ends, self.n_samples)
+        counts = ends - self.firsts[records]
         nominal = self.starts_ns[records] + np.round((counts - 1) * self.interval_ns)
         late = nominal - self.ends_ns[records] > self.interval_ns / 2
         return (np.flatnonzero(late) + records.start).tolist()
@@ -294,7 +312,9 @@ def _as_its_clock(run: RecordRun, starts_ns: NDArray[np.int64]) -> RecordRun:
     nominal = start + round((last - 1) * run.interval_ns)
     late = nominal - int(run.ends_ns[-1]) > run.interval_ns / 2
     following = start + round(last * run.interval_ns)
-    if not late or not (np.abs(starts_ns - following) <= run.interval_ns / 2).any():
+    # The starts are in order.
+    at = bisect_left(starts_ns, following - run.interval_ns / 2)
+    if not late or at == len(starts_ns) or starts_ns[at] > following + run.interval_ns / 2:
         return run
     return replace(run, ends_ns=np.append(run.ends_ns[:-1], nominal))
 

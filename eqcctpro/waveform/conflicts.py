@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -164,15 +164,11 @@ class _Timeline:
 
     def add(self, piece: Segment) -> None:
         """Take from a piece what is new; no earlier piece has a lower quality."""
-        rest = [piece]
-        for other in _touching(self._void, piece):
-            rest = [part for one in rest for part in _without(one, other)]
-        for other in _touching(self.pieces, piece):
-            if _only_touch(other, piece):
-                continue
+        rest = _outside([piece], _touching(self._void, piece))
+        others = [one for one in _touching(self.pieces, piece) if not _only_touch(one, piece)]
+        for other in others:
             self._compare(other, piece)
-            rest = [part for one in rest for part in _without(one, other)]
-        for part in rest:
+        for part in _outside(rest, others):
             insort(self.pieces, part, key=_start)
 
     def _compare(self, other: Segment, piece: Segment) -> None:
@@ -195,7 +191,9 @@ class _Timeline:
             self._leave_out(other, runs)
 
     def _leave_out(self, other: Segment, runs: Sequence[tuple[int, int]]) -> None:
-        at = next(index for index, piece in enumerate(self.pieces) if piece is other)
+        at = bisect_left(self.pieces, other.start_ns, key=_start)
+        while self.pieces[at] is not other:
+            at += 1
         edges = [0, *(edge for begin, end in runs for edge in (begin, end + 1)), len(other.samples)]
         self.pieces[at : at + 1] = [
             other.part(first, last, cut=first == 0)
@@ -205,7 +203,7 @@ class _Timeline:
 
 
 def _touching(pieces: Sequence[Segment], piece: Segment) -> list[Segment]:
-    """Those of some pieces, in the order of time, that have a time in common with a piece."""
+    """Those of some pieces, in the order of time, that touch a piece; the latest comes first."""
     found = []
     for at in range(bisect_right(pieces, piece.end_ns + SAME_TIME_NS, key=_start) - 1, -1, -1):
         if pieces[at].end_ns < piece.start_ns - SAME_TIME_NS:
@@ -223,6 +221,29 @@ def _only_touch(other: Segment, piece: Segment) -> bool:
         return False
     shared = min(other.end_ns, piece.end_ns) - max(other.start_ns, piece.start_ns)
     return shared <= SAME_TIME_NS
+
+
+def _outside(parts: list[Segment], others: Sequence[Segment]) -> list[Segment]:
+    """What is left of parts outside of the times of others.
+
+    Parameters
+    ----------
+    parts : list of Segment
+        In the order of time.
+    others : sequence of Segment
+        That do not overlap, the latest first: behind one of them, no part is touched again.
+    """
+    pending, done = list(parts), []
+    for other in others:
+        near_ns = 2 * max(other.interval_ns, *(part.interval_ns for part in pending[-1:]), 0)
+        while pending and pending[-1].start_ns > other.end_ns + near_ns:
+            done.append(pending.pop())
+        touched = []
+        while pending and pending[-1].end_ns >= other.start_ns - near_ns:
+            touched.append(pending.pop())
+        for part in reversed(touched):
+            pending.extend(_without(part, other))
+    return pending + done[::-1]
 
 
 def _without(piece: Segment, other: Segment) -> list[Segment]:

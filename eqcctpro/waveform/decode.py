@@ -5,9 +5,11 @@ The codes, times and sampling rates come from the records; file names mean nothi
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import accumulate, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from pymseed.mstracelist import MS3TraceID, MS3TraceSeg
 
 from eqcctpro.archive.compressed import decompress, is_compressed
 from eqcctpro.archive.index import LOWEST_RATE_HZ, hidden_codes
+from eqcctpro.archive.ordering import in_order
 from eqcctpro.archive.salvage import control_bytes, incomplete_bytes, whole_records
 from eqcctpro.archive.untidy import trace_code, with_placeholders
 from eqcctpro.codes import Code, instrument_of
@@ -97,6 +100,7 @@ def decode_records(
     warnings: list[str] = []
     original = content
     content, names = with_placeholders(original)
+    content = in_order(content)
     span = (_time_text(start_ns), _time_text(end_ns))
     traces, lost, details = _unpack(content, span)
     if lost == len(content):
@@ -226,8 +230,8 @@ class _Stamps:
     def __init__(
         self, content: bytes, pieces: list[_Piece] | None, names: dict[Code, Code]
     ) -> None:
-        self._spans: dict[tuple[Code, int], list[tuple[int, int]]] = {}
-        self._runs: dict[tuple[Code, int], list[RecordRun]] = {}
+        self._spans: dict[tuple[Code, int], _Spans] = {}
+        self._runs: dict[tuple[Code, int], _Runs] = {}
         if cut := pieces is None:
             traces = MS3TraceList()
             # What cannot be read has been reported when it was decoded.
@@ -237,12 +241,15 @@ class _Stamps:
         rates = {piece.rate for piece in pieces}
         rate = rates.pop() if len(rates) == 1 else None
         if any(piece.needs_clock for piece in pieces) or stamps_wander(content, rate):
-            self._runs = record_runs(content, names)
+            runs = record_runs(content, names)
+            self._runs = {key: _Runs(found) for key, found in runs.items()}
         elif cut:
+            spans: dict[tuple[Code, int], list[tuple[int, int]]] = {}
             for piece in pieces:
                 with suppress(ValueError):  # reported when it was decoded
                     key = trace_code(piece.trace, names), piece.trace.pubversion
-                    self._spans.setdefault(key, []).append((piece.start_ns, piece.end_ns))
+                    spans.setdefault(key, []).append((piece.start_ns, piece.end_ns))
+            self._spans = {key: _Spans(found) for key, found in spans.items()}
 
     def of(self, key: tuple[Code, int], start_ns: int, n: int) -> tuple[int | None, Clock | None]:
         """Where the continuous record begins, if that is known, and the clock of a piece of it.
@@ -254,13 +261,50 @@ class _Stamps:
         start_ns, n : int
             First sample of the piece, and number of samples.
         """
-        for run in self._runs.get(key, ()):
-            record = run.find(start_ns)
-            if record is not None and run.n_samples - run.firsts[record] >= n:
-                before = round(int(run.firsts[record]) * run.interval_ns)
-                return start_ns - before, run.clock(record, n)
-        whole = [start for start, end in self._spans.get(key, ()) if start <= start_ns <= end]
-        return min(whole, default=None), None
+        runs = self._runs.get(key)
+        found = None if runs is None else runs.find(start_ns, n)
+        if found is not None:
+            run, record = found
+            before = round(int(run.firsts[record]) * run.interval_ns)
+            return start_ns - before, run.clock(record, n)
+        spans = self._spans.get(key)
+        return None if spans is None else spans.first_around(start_ns), None
+
+
+class _Runs:
+    """Runs of one channel, found by the times of their records."""
+
+    def __init__(self, runs: list[RecordRun]) -> None:
+        # Of records that begin together, those with more samples behind them than any before.
+        self._found: dict[int, list[tuple[int, RecordRun, int]]] = {}
+        for run in runs:
+            left = (run.n_samples - run.firsts).tolist()
+            seen: set[int] = set()
+            for record, start in enumerate(run.starts_ns.tolist()):
+                others = self._found.setdefault(start, [])
+                if start not in seen and (not others or left[record] > others[-1][0]):
+                    others.append((left[record], run, record))
+                seen.add(start)
+
+    def find(self, start_ns: int, n: int) -> tuple[RecordRun, int] | None:
+        """The first run with a record that begins at a time and `n` samples from there on."""
+        found = self._found.get(start_ns, [])
+        at = bisect_left(found, n, key=itemgetter(0))
+        return found[at][1:] if at < len(found) else None
+
+
+class _Spans:
+    """Spans of time, which may overlap."""
+
+    def __init__(self, spans: list[tuple[int, int]]) -> None:
+        self._spans = sorted(spans)
+        self._latest = list(accumulate((end for _, end in self._spans), max))
+
+    def first_around(self, time_ns: int) -> int | None:
+        """The earliest start of those that a time lies in."""
+        at = bisect_left(self._latest, time_ns)
+        found = at < len(self._spans) and self._spans[at][0] <= time_ns
+        return self._spans[at][0] if found else None
 
 
 def _collect(

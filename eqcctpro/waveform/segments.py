@@ -8,8 +8,10 @@ cover the same time with different samples is in `eqcctpro.waveform.conflicts`.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -173,24 +175,57 @@ def of_one_each(segments: Sequence[Segment]) -> bool:
 
 def _merge_channel(pieces: Sequence[Segment]) -> list[Segment]:
     out: list[Segment] = []
-    current = pieces[0]
+    current = _Growing(pieces[0])
     for piece in pieces[1:]:
-        joined = _join(current, piece)
-        if joined is None:
-            out.append(current)
-            current = piece
-        else:
-            current = joined
-    out.append(current)
+        rest = _continuation(current.segment, piece)
+        if rest is None:
+            out.append(current.finished())
+            current = _Growing(piece)
+        elif len(rest.samples):
+            current.append(rest)
+    out.append(current.finished())
     return out
 
 
-def _join(left: Segment, right: Segment) -> Segment | None:
-    """Both pieces as one, or None where they do not belong together."""
+class _Growing:
+    """A segment that others are appended to.
+
+    Room is kept behind its samples: each of many pieces would copy all that came before.
+
+    Attributes
+    ----------
+    segment : Segment
+        What has been joined so far.
+    """
+
+    def __init__(self, segment: Segment) -> None:
+        self.segment = segment
+        self._room = segment.samples
+
+    def append(self, piece: Segment) -> None:
+        """Append the piece that follows."""
+        known, new = self.segment.samples, piece.samples
+        kind, n = np.result_type(known, new), len(known) + len(new)
+        if kind != self._room.dtype or n > len(self._room) or len(self._room) == len(known):
+            self._room = np.empty(n + len(known), dtype=kind)
+            self._room[: len(known)] = known
+        self._room[len(known) : n] = new
+        self.segment = _append(self.segment, piece, self._room[:n])
+
+    def finished(self) -> Segment:
+        """The segment, without the room."""
+        samples = self.segment.samples
+        if len(self._room) == len(samples):
+            return self.segment
+        return replace(self.segment, samples=samples.copy())
+
+
+def _continuation(left: Segment, right: Segment) -> Segment | None:
+    """What a piece adds to the one before it, or None where they do not belong together."""
     drifts = left.clock is not None or right.clock is not None
     beside_ns = right.start_ns - left.time_of(len(left.samples))
     if drifts and abs(beside_ns) <= RECORD_TOLERANCE * left.interval_ns:
-        return _append(left, right)
+        return right
     position = left.position_of(right.start_ns)
     first = round(position)
     if abs(position - first) > MISALIGNMENT_THRESHOLD or first > len(left.samples):
@@ -199,12 +234,12 @@ def _join(left: Segment, right: Segment) -> Segment | None:
     if not np.array_equal(left.samples[first : first + shared], right.samples[:shared]):
         return None
     if shared == len(right.samples):
-        return left
-    return _append(left, right.part(shared, len(right.samples)) if shared else right)
+        return replace(right, samples=right.samples[:0])
+    return right.part(shared, len(right.samples)) if shared else right
 
 
-def _append(left: Segment, right: Segment) -> Segment:
-    """Two pieces whose samples follow each other."""
+def _append(left: Segment, right: Segment, samples: NDArray[Any] | None = None) -> Segment:
+    """Two pieces whose samples follow each other, if need be joined already."""
     clock = None
     offset = round(len(left.samples) * left.interval_ns)
     late = right.start_ns - left.start_ns - offset
@@ -218,7 +253,8 @@ def _append(left: Segment, right: Segment) -> Segment:
         if abs(late - before) <= left.interval_ns * RECORD_TOLERANCE:
             parts[0] = parts[0][:-1]  # no leap second lies between
         clock = np.concatenate([parts[0], parts[1] + shift])
-    samples = np.concatenate([left.samples, right.samples])
+    if samples is None:
+        samples = np.concatenate([left.samples, right.samples])
     return replace(left, samples=samples, clock=clock)
 
 
@@ -236,27 +272,53 @@ def join_at_leap_seconds(segments: Sequence[Segment]) -> list[Segment]:
     groups: dict[tuple[ChannelCode, float], list[Segment]] = {}
     for segment in segments:
         groups.setdefault((segment.code, segment.sampling_rate), []).append(segment)
-    joined: list[Segment] = []
-    for pieces in groups.values():
-        while (pair := _leap_pair(pieces)) is not None:
-            left, right, _ = pair
-            pieces = [piece for piece in pieces if piece is not left and piece is not right]
-            pieces.append(_over_leap_second(*pair))
-        joined.extend(pieces)
-    return joined
+    return [piece for pieces in groups.values() for piece in _joined_over_leap_seconds(pieces)]
 
 
-def _leap_pair(pieces: Sequence[Segment]) -> tuple[Segment, Segment, int] | None:
-    """A piece that ends with a leap second, the one that goes on behind it, and its midnight."""
-    for left in pieces:
-        following = left.time_of(len(left.samples))
-        midnight = leap_second_within(following - LONGEST_RECORD_NS, following + SAME_TIME_NS)
-        if midnight is None:
-            continue
-        for right in pieces:
-            late = following - NS_PER_S - right.start_ns
-            if right is not left and abs(late) <= left.interval_ns * RECORD_TOLERANCE:
-                return left, right, midnight
+def _joined_over_leap_seconds(pieces: Sequence[Segment]) -> list[Segment]:
+    """Join the pieces of a channel; what was joined comes last, and may be joined again."""
+    waiting = dict(enumerate(pieces))
+    starts = sorted((piece.start_ns, number) for number, piece in waiting.items())
+    number, end = 0, len(pieces)
+    while number < end:
+        left = waiting.get(number)
+        found = None if left is None else _behind_leap_second(left, number, starts)
+        if left is not None and found is not None:
+            other, midnight_ns = found
+            right = waiting.pop(other)
+            del waiting[number]
+            for gone in ((left.start_ns, number), (right.start_ns, other)):
+                del starts[bisect_left(starts, gone)]
+            waiting[end] = _over_leap_second(left, right, midnight_ns)
+            insort(starts, (waiting[end].start_ns, end))
+            end += 1
+        number += 1
+    return list(waiting.values())
+
+
+def _behind_leap_second(
+    left: Segment, number: int, starts: Sequence[tuple[int, int]]
+) -> tuple[int, int] | None:
+    """The number of the piece that goes on behind a leap second, and its midnight.
+
+    Parameters
+    ----------
+    left : Segment
+    number : int
+        Its own.
+    starts : sequence of (int, int)
+        Start and number of each piece, in order.
+    """
+    following = left.time_of(len(left.samples))
+    midnight_ns = leap_second_within(following - LONGEST_RECORD_NS, following + SAME_TIME_NS)
+    if midnight_ns is None:
+        return None
+    expected, tolerance = following - NS_PER_S, RECORD_TOLERANCE * left.interval_ns
+    at = bisect_left(starts, expected - tolerance, key=itemgetter(0))
+    if at < len(starts) and starts[at][1] == number:
+        at += 1
+    if at < len(starts) and starts[at][0] <= expected + tolerance:
+        return starts[at][1], midnight_ns
     return None
 
 
