@@ -22,8 +22,8 @@ from eqcctpro.archive.timechunks import whole_archive
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, InputError, OutputError, ResumeError
 from eqcctpro.journal import parts, recorder
-from eqcctpro.journal.folder import RunFolder
 from eqcctpro.journal.identity import item_ids, plan_hash
+from eqcctpro.journal.lock import OutputLock
 from eqcctpro.journal.status import read_status
 from eqcctpro.orchestration import session as session_module
 from eqcctpro.orchestration.interrupt import RunInterrupted
@@ -216,7 +216,7 @@ class TestGoingOn:
         }
 
     def test_only_one_run_at_a_time(self, session: Session, tmp_path: Path) -> None:
-        with RunFolder(tmp_path).held():
+        with OutputLock(tmp_path):
             assert read_status(tmp_path).state == "running"
             with pytest.raises(ResumeError, match="another run is writing to"):
                 run(session, tmp_path)

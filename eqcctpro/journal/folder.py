@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import re
 import shutil
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from eqcctpro.errors import OutputError, ResumeError
 from eqcctpro.journal.parts import TEMPORARY
 from eqcctpro.journal.store import JournalStore
 from eqcctpro.journal.writing import writing
@@ -66,49 +60,6 @@ class RunFolder:
     def holds_a_run(self) -> bool:
         """Whether a run has left its record or its results here."""
         return self.has_journal or (self.output / "summary.json").exists()
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Keep other runs from this folder.
-
-        The folder itself is locked: the operating system lets go of it when the process
-        ends, however it ends.
-
-        Raises
-        ------
-        ResumeError
-            Another run is at work here.
-        OutputError
-            The folder cannot be written.
-        """
-        try:
-            descriptor = os.open(self.output, os.O_RDONLY)
-        except OSError as error:
-            raise OutputError(
-                f"{self.output} cannot be opened: {error.strerror or error}",
-                hint="choose another output folder, or change its permissions",
-            ) from error
-        try:
-            if not _lock(descriptor, seconds=0.3):  # `status` holds it for a moment
-                raise ResumeError(
-                    f"another run is writing to {self.output}",
-                    hint=f"eqcctpro status {self.output} shows how far it is; "
-                    "wait for it, or choose another output folder",
-                )
-            yield
-        finally:
-            os.close(descriptor)
-
-    def is_held(self) -> bool:
-        """Whether a run is at work here, as far as this machine can tell."""
-        try:
-            descriptor = os.open(self.output, os.O_RDONLY)
-        except OSError:
-            return False
-        try:
-            return not _lock(descriptor)
-        finally:
-            os.close(descriptor)
 
     def unfinished(self) -> bool:
         """Whether a run began here and did not finish."""
@@ -212,19 +163,3 @@ def _result_names() -> list[str]:
     from eqcctpro.picks.formats import FORMATS
 
     return [*RESULTS, *(kind.file_name for kind in FORMATS.values() if kind.file_name)]
-
-
-def _lock(descriptor: int, *, seconds: float = 0.0) -> bool:
-    """Lock a file; True also where the file system has no locks."""
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() >= deadline:
-                return False
-            time.sleep(0.02)
-        except OSError:
-            return True
-        else:
-            return True

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from eqcctpro.errors import InputError
 from eqcctpro.journal.folder import RunFolder
+from eqcctpro.journal.lock import holder_at_work
 from eqcctpro.journal.store import WAITING, Attempt, JournalStore
 
 __all__ = ["RunStatus", "read_status"]
@@ -144,7 +145,7 @@ def read_status(output: Path) -> RunStatus:
 
 def _without_record(folder: RunFolder) -> RunStatus:
     """Of a run that has not recorded anything yet, or that finished with nothing to add."""
-    if folder.is_held():
+    if holder_at_work(folder.output):
         return _bare(folder.output, "running", {}, {})
     try:
         summary = json.loads((folder.output / "summary.json").read_text(encoding="utf-8"))
@@ -205,7 +206,7 @@ def _state(folder: RunFolder, facts: dict[str, Any], last: Attempt) -> State:
         return "interrupted"
     elsewhere = last.host != socket.gethostname()
     # A lock on a shared file system may not reach this machine.
-    return "running" if folder.is_held() or (elsewhere and _recent(last)) else "dead"
+    return "running" if holder_at_work(folder.output) or (elsewhere and _recent(last)) else "dead"
 
 
 def _recent(last: Attempt) -> bool:

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, InputError, ReplaceError, SettingsError
 from eqcctpro.journal.folder import RunFolder
+from eqcctpro.journal.lock import OutputLock
 from eqcctpro.models.description import assumed_text
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles
@@ -181,12 +181,12 @@ class PickSession:
         check_writable(config.output)
         logs = [config.output / "run.log", *([config.log_file] if config.log_file else [])]
         folder = RunFolder(config.output)
-        with folder.held() if config.journal else nullcontext():
+        with OutputLock(config.output) as lock:
             goes_on = config.resume != "never" and folder.unfinished()
             with run_log(logs, append=goes_on) as log:
                 try:
                     return self._run(
-                        clock, log, folder, quiet=quiet, keep_going=keep_going, last=last
+                        clock, log, folder, lock, quiet=quiet, keep_going=keep_going, last=last
                     )
                 except ReplaceError:  # which touches nothing, the log included
                     raise
@@ -201,6 +201,7 @@ class PickSession:
         clock: _Clock,
         log: RunLog,
         folder: RunFolder,
+        lock: OutputLock,
         *,
         quiet: bool,
         keep_going: bool,
@@ -244,11 +245,13 @@ class PickSession:
         )
         self._watched = run.sampler
         # Only now, when nothing is in the way of picking any more, earlier results may go.
+        lock.check()
         log.begin()
         journal.begin(workers)
         try:
             asked = self._pick(run, logger, quiet=quiet, keep_going=keep_going)
             clock.lap("pick")
+            lock.check()
             journal.settle()  # what cannot be recorded is said before results are written
             name = run_id(config, weights, plan.tasks)
             tables = _tables(run, picker, name)
@@ -261,6 +264,7 @@ class PickSession:
                     ended.result()
             # Half of what this does would be worth nothing.
             with Interruption(graceful=True, quiet=True) as late:
+                lock.check()
                 journal.finish(result.counts["failed"])
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)

@@ -12,16 +12,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+from disturbed_runs import Calm, end, results, start
 
-from eqcctpro.synthetic.network import synthetic_network
-
-FAULTY = Path(__file__).with_name("faulty.py")
-STATIONS = 30
 MOST_ATTEMPTS = 6
 
 # What happens to the process, from inside and from outside; and to its input.
@@ -32,65 +28,6 @@ INPUT = ("vanish", "change", "hang")
 # What really happens to the disk, not only to the process's calls.
 DISK = ("full", "unwritable")
 RAY = ("kill_driver", "kill_group", "kill_actor", "kill_raylet", "interrupt_group")
-
-
-@dataclass
-class Calm:
-    """An undisturbed run to compare with."""
-
-    archive: Path
-    results: dict[str, bytes]
-    seconds: float
-    options: list[str]
-
-
-def results(folder: Path) -> dict[str, bytes]:
-    names = ("picks.csv", "picks.parquet", "detections.csv", "detections.parquet")
-    return {name: (folder / name).read_bytes() for name in names}
-
-
-def start(
-    fault: str,
-    count: int,
-    archive: Path,
-    output: Path,
-    options: list[str],
-    *,
-    worker_pause_s: float = 0.0,
-    before: tuple[str, ...] = (),
-) -> subprocess.Popen[bytes]:
-    environment = dict(os.environ)
-    if worker_pause_s:
-        environment["EQCCTPRO_TEST_PAUSE_S"] = str(worker_pause_s)
-        folders = [str(FAULTY.parent / "slow_workers"), environment.get("PYTHONPATH", "")]
-        environment["PYTHONPATH"] = os.pathsep.join(folders)
-    command = [sys.executable, str(FAULTY), fault, str(count), "pick", str(archive)]
-    return subprocess.Popen(
-        [*before, *command, "-o", str(output), *options],
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-        env=environment,
-    )
-
-
-def end(run: subprocess.Popen[bytes]) -> tuple[int, str]:
-    _, words = run.communicate(timeout=120)
-    return run.returncode, words.decode(errors="replace")
-
-
-@pytest.fixture(scope="module")
-def calm(tmp_path_factory: pytest.TempPathFactory, imported_model: str) -> Calm:
-    folder = tmp_path_factory.mktemp("calm")
-    synthetic_network(folder / "archive", stations=STATIONS, duration_s=120.0)
-    options = ["--model", imported_model, "--runtime", "openvino", "--no-overview", "-q"]
-    seconds = 0.0
-    for _ in range(2):  # the first compiles the network for the cache
-        began = time.monotonic()
-        code, words = end(start("none", 0, folder / "archive", folder / "out", options))
-        seconds = time.monotonic() - began
-        assert code == 0, words
-    return Calm(folder / "archive", results(folder / "out"), seconds, options)
 
 
 def disturb(kind: str, chance: random.Random, calm: Calm, output: Path) -> str:
