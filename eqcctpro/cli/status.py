@@ -78,6 +78,8 @@ def _show_station(tasks: list[StationTaskStatus]) -> None:
 def _show(found: RunStatus) -> None:
     last = found.attempts[-1] if found.attempts else None
     where = "nothing is recorded yet"
+    if found.holder is not None:
+        where = f"{found.holder}, {where}"
     if last is not None:
         where = f"process {last.pid} on {last.host}, mode {last.mode}"
     states = {

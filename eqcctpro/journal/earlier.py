@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from eqcctpro.journal.identity import Stamp
 from eqcctpro.journal.parts import Findings, read_part
 from eqcctpro.journal.started import under_way
 from eqcctpro.journal.store import Attempt, JournalStore
+from eqcctpro.journal.writing import remove, writing
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.pipeline.records import TaskRecord
 
@@ -142,7 +142,8 @@ class EarlierRun:
         if self._folder.parts.is_dir():
             for path in self._folder.parts.iterdir():
                 if path.name not in known:
-                    Path(path).unlink()
+                    with writing(path.parent):
+                        remove(path)
 
 
 def _owned(picks: RawPicks, part: int, owner: Any, index: Any) -> RawPicks:

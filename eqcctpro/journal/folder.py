@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from pathlib import Path
 
+from eqcctpro.errors import OutputError
 from eqcctpro.journal.parts import TEMPORARY
 from eqcctpro.journal.store import JournalStore
-from eqcctpro.journal.writing import writing
+from eqcctpro.journal.writing import remove, writing
+from eqcctpro.times import parse_chunk_name
 
 __all__ = ["RunFolder"]
 
@@ -77,7 +78,7 @@ class RunFolder:
         with writing(self.output):
             if self.parts.is_dir():
                 for path in self.parts.glob(f"*{TEMPORARY}"):
-                    path.unlink(missing_ok=True)
+                    remove(path)
             names = "|".join(map(re.escape, (*_result_names(), STATION_RESULT)))
             # `tempfile` appends eight letters to the name of a file that is being written.
             left_over = re.compile(rf"\.({names})\.[a-z0-9_]{{8}}")
@@ -89,10 +90,10 @@ class RunFolder:
     def forget(self) -> None:
         """Remove the record and the parts; the results stay."""
         with writing(self.output):
-            if self.folder.exists():
+            if self.folder.is_dir():
                 # First, since without it the rest means nothing.
-                self.journal.unlink(missing_ok=True)
-                shutil.rmtree(self.folder, ignore_errors=True)
+                remove(self.journal)
+            remove(self.folder)
 
     def discard(self) -> None:
         """Remove the record and everything that a run writes, and nothing else.
@@ -128,20 +129,26 @@ class RunFolder:
     def _discard_station_results(self) -> None:
         from eqcctpro.picks.eqcctpro_folders import station_file
 
-        if self.has_journal:
-            store = JournalStore(self.journal, writable=False)
-            try:
-                folders = store.station_folders()
-            finally:
-                store.close()
-            paths = [station_file(self.output, chunk, folder) for chunk, folder in folders]
-        elif self._wrote_station_folders():
-            paths = list(self.output.glob(f"*/*_outputs/{STATION_RESULT}"))
+        folders = self._recorded_station_folders() if self.has_journal else []
+        if folders is None or (not self.has_journal and self._wrote_station_folders()):
+            found = self.output.glob(f"*/*_outputs/{STATION_RESULT}")
+            paths = [path for path in found if parse_chunk_name(path.parent.parent.name)]
         else:
-            paths = []
+            paths = [station_file(self.output, chunk, folder) for chunk, folder in folders]
         for path in paths:
             path.unlink(missing_ok=True)
             _remove_empty(path.parent, path.parent.parent)
+
+    def _recorded_station_folders(self) -> list[tuple[str, str]] | None:
+        """Time chunk and station folder of what was picked; None if the record cannot be read."""
+        try:
+            store = JournalStore(self.journal, writable=False)
+            try:
+                return store.station_folders() if store.facts() else []
+            finally:
+                store.close()
+        except OutputError:
+            return None
 
     def _wrote_station_folders(self) -> bool:
         """Whether a finished run says that EQCCTPro's folders here are its own."""

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
-from eqcctpro.journal.writing import writing
+from eqcctpro.journal.writing import remove, writing
 
 __all__ = ["StartedMarks", "WatchedTasks", "under_way"]
 
@@ -44,6 +44,7 @@ class StartedMarks:
         self._first = len(header)
         with writing(path.parent):
             path.parent.mkdir(exist_ok=True)
+            remove(path)
             with path.open("w+b") as file:
                 # Written, not only made long: a full disk is noticed now, not at a mark.
                 file.write(header + bytes(size))
@@ -71,7 +72,7 @@ def under_way(path: Path, plan: str) -> set[int]:
     """
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
+    except OSError:  # there are none, or something else has their name
         return set()
     header = bytes.fromhex(plan)
     if not content.startswith(header):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import socket
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from eqcctpro.errors import InputError
 from eqcctpro.journal.folder import RunFolder
-from eqcctpro.journal.lock import holder_at_work
+from eqcctpro.journal.lock import Holder, holder_at_work
 from eqcctpro.journal.store import WAITING, Attempt, JournalStore
 
 __all__ = ["RunStatus", "read_status"]
@@ -51,6 +51,8 @@ class RunStatus:
         without failures and its summary says it all.
     folder : str or None
         That the last attempt was started in, which relative paths of its command refer to.
+    holder : Holder or None
+        Process that writes to the folder now.
     """
 
     output: Path
@@ -66,6 +68,7 @@ class RunStatus:
     seconds_left: float | None
     attempts: list[Attempt]
     folder: str | None = None
+    holder: Holder | None = None
 
     @property
     def advice(self) -> str | None:
@@ -94,7 +97,7 @@ class RunStatus:
             "seconds_left": self.seconds_left,
             "attempts": len(self.attempts),
             **{
-                name: None if last is None else getattr(last, name)
+                name: getattr(last or self.holder, name, None)
                 for name in ("pid", "host", "mode", "command")
             },
             "folder": self.folder,
@@ -145,8 +148,8 @@ def read_status(output: Path) -> RunStatus:
 
 def _without_record(folder: RunFolder) -> RunStatus:
     """Of a run that has not recorded anything yet, or that finished with nothing to add."""
-    if holder_at_work(folder.output):
-        return _bare(folder.output, "running", {}, {})
+    if (holder := holder_at_work(folder.output)) is not None:
+        return replace(_bare(folder.output, "running", {}, {}), holder=holder)
     try:
         summary = json.loads((folder.output / "summary.json").read_text(encoding="utf-8"))
         counts = {name: int(summary["tasks"][name]) for name in ("done", "empty", "failed")}

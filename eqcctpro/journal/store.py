@@ -24,6 +24,19 @@ FORMAT = 2
 WITHOUT_PROBABILITIES = 1
 WAITING = "waiting"
 
+# Facts that every record has once it has any.
+_FACTS = frozenset(
+    {
+        *("state", "plan", "settings", "cut", "versions", "items"),
+        *("runtime", "batch_size", "skipped", "files_unusable"),
+    }
+)
+
+# SQLite's codes: no such table or column, no database, torn pages, wrong types.
+_DAMAGE = frozenset(
+    {sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_MISMATCH}
+)
+
 _SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE attempts (
@@ -141,11 +154,29 @@ class JournalStore:
             db = sqlite3.connect(f"{address}&immutable=1", uri=True, isolation_level=None)
         return db
 
+    def _damaged(self, reason: object) -> OutputError:
+        return OutputError(
+            f"the record of the run, {self.path}, is damaged: {reason}",
+            hint="--fresh discards it and picks everything anew; another output folder leaves it "
+            "as it is",
+        )
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Tell what is in the record and makes no sense."""
+        with self._errors():
+            try:
+                yield
+            except (ValueError, TypeError) as error:
+                raise self._damaged(error) from error
+
     @contextmanager
     def _errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", 0) & 0xFF in _DAMAGE or self.path.is_dir():
+                raise self._damaged(error) from error
             raise OutputError(
                 f"the record of the run, {self.path}, cannot be used: {error}",
                 hint="check the folder's permissions and the space on the disk; then the same "
@@ -180,8 +211,11 @@ class JournalStore:
         """What the run is: settings, versions, plan, state."""
         if self._empty:
             return {}
-        with self._errors():
-            return {name: json.loads(v) for name, v in self._db.execute("SELECT * FROM facts")}
+        with self._reading():
+            facts = {name: json.loads(v) for name, v in self._rows("SELECT * FROM facts")}
+            if facts and (missing := sorted(_FACTS - facts.keys())):
+                raise self._damaged(f"it does not say {', '.join(missing)}")
+        return facts
 
     def set_files(self, stamps: Iterable[tuple[str, tuple[int, int]]]) -> None:
         """Note the input's files, and forget those that were noted before."""
@@ -191,7 +225,7 @@ class JournalStore:
 
     def files(self) -> dict[str, tuple[int, int]]:
         """Size and time of the last change of the input's files."""
-        with self._errors():
+        with self._reading():
             return {name: (size, mtime) for name, size, mtime in self._rows("SELECT * FROM files")}
 
     # Its station tasks.
@@ -222,13 +256,13 @@ class JournalStore:
 
     def ids(self) -> dict[bytes, int]:
         """Keys of the station tasks by what they compute."""
-        with self._errors():
+        with self._reading():
             return {bytes(id_): key for key, id_ in self._rows("SELECT key, id FROM items")}
 
     def suspects(self) -> set[int]:
         """Station tasks that wait, and that a process died over."""
         query = "SELECT key FROM items WHERE status = 'waiting' AND deaths > 0"
-        with self._errors():
+        with self._reading():
             return {key for (key,) in self._rows(query)}
 
     def records(self) -> Iterator[tuple[TaskRecord, int | None]]:
@@ -238,7 +272,7 @@ class JournalStore:
             f"{'highest_p, highest_s, seconds' if self._measured else 'NULL, NULL, 0.0'}, part "
             "FROM items WHERE status != 'waiting'"
         )
-        with self._errors():
+        with self._reading():
             for key, status, reason, error, notes, *numbers, part in self._rows(query):
                 notes = tuple(json.loads(notes)) if notes else ()
                 yield TaskRecord(key, status, reason or "", error or "", notes, *numbers), part
@@ -267,7 +301,7 @@ class JournalStore:
 
     def parts(self) -> dict[int, tuple[str, int]]:
         """Name and CRC-32 of every part, by its number."""
-        with self._errors():
+        with self._reading():
             return {n: (file, crc) for n, file, crc in self._rows("SELECT * FROM parts")}
 
     # Who works on it.
@@ -293,14 +327,17 @@ class JournalStore:
     def attempts(self) -> list[Attempt]:
         """Every process that worked on the run, in order."""
         columns = "number, pid, host, mode, command, started, seen, ended, ending, recorded"
-        with self._errors():
-            return [Attempt(*row) for row in self._rows(f"SELECT {columns} FROM attempts")]
+        with self._reading():
+            found = [Attempt(*row) for row in self._rows(f"SELECT {columns} FROM attempts")]
+        if not found:
+            raise self._damaged("it names no process that worked on the run")
+        return found
 
     # What it looks like.
 
     def counts(self) -> dict[str, int]:
         """Station tasks by status."""
-        with self._errors():
+        with self._reading():
             return dict(self._rows("SELECT status, count(*) FROM items GROUP BY status"))
 
     def troubles(self) -> list[dict[str, str]]:
@@ -310,17 +347,17 @@ class JournalStore:
             "ORDER BY key"
         )
         names = ("station", "timechunk", "status", "error", "reason")
-        with self._errors():
+        with self._reading():
             return [dict(zip(names, row, strict=True)) for row in self._rows(query)]
 
     def items(self) -> list[tuple[int, str, str]]:
         """Key, name and time chunk of every station task."""
-        with self._errors():
+        with self._reading():
             return list(self._rows("SELECT key, name, chunk FROM items ORDER BY key"))
 
     def station_folders(self) -> list[tuple[str, str]]:
         """Time chunk and station folder of every station task."""
-        with self._errors():
+        with self._reading():
             return list(self._rows("SELECT DISTINCT chunk, folder FROM items"))
 
     def _rows(self, query: str) -> sqlite3.Cursor:

@@ -1,14 +1,29 @@
-"""What is said when the output folder cannot be written."""
+"""Files of a run are removed, and it is said where the output folder cannot be written."""
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from eqcctpro.errors import OutputError
 
-__all__ = ["writing"]
+__all__ = ["remove", "writing"]
+
+
+def remove(path: Path) -> None:
+    """Remove a file, link or folder, whichever it is, if there is one.
+
+    Raises
+    ------
+    OSError
+        It cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 @contextmanager
