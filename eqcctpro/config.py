@@ -101,6 +101,11 @@ class PickConfig(BaseModel):
     storage: dict[str, Any] = Field(
         default_factory=dict, description="Options of an object store, such as anon"
     )
+    input_roots: tuple[Annotated[Place, BeforeValidator(as_place)], ...] = Field(
+        (),
+        description="Folders and addresses that every file must lie in, links followed; "
+        "none allows all",
+    )
     start: UtcText | None = Field(None, description="Picks before this time are dropped")
     end: UtcText | None = Field(None, description="Picks from this time on are dropped")
     timechunk: float | None = Field(None, gt=0, description="Length of a time chunk, minutes")
@@ -211,7 +216,7 @@ class PickConfig(BaseModel):
         rest = {name: value for name, value in arguments.items() if name not in _NO_MATTER}
         return {**values, "model_arguments": rest}
 
-    @field_validator("input", mode="before")
+    @field_validator("input", "input_roots", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, (str, Path)) else value
@@ -358,9 +363,11 @@ class PickConfig(BaseModel):
             for name in ("output", "p_model", "s_model", "response", "log_file", "ray_temp_dir")
             if isinstance(value := getattr(self, name), Path)
         }
-        changes["input"] = tuple(
-            place.absolute() if isinstance(place, Path) else place for place in self.input
-        )
+        for name in ("input", "input_roots"):
+            changes[name] = tuple(
+                place.absolute() if isinstance(place, Path) else place
+                for place in getattr(self, name)
+            )
         changes["model"] = _absolute_model(self.model)
         return self.model_copy(update=changes)
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.amplitudes.ground import GroundMotion, moves
 from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
+from eqcctpro.archive.roots import Roots
 from eqcctpro.errors import DecodeError, InputError, SettingsError
 from eqcctpro.picks.table import AMPLITUDE_FIELDS
 from eqcctpro.pipeline.prepare import FileCache, load_segments
@@ -42,6 +43,7 @@ def measure_amplitudes(
     response: str | Path | None = None,
     *,
     layout: str = "auto",
+    input_roots: tuple[Place, ...] = (),
 ) -> pa.Table:
     """Add the peak amplitude of each pick's window.
 
@@ -58,6 +60,8 @@ def measure_amplitudes(
         StationXML or another inventory that ObsPy reads.
     layout : str
         Of the archive.
+    input_roots : tuple of Path or str
+        Folders and addresses that every file must lie in; none allows all.
 
     Returns
     -------
@@ -77,7 +81,15 @@ def measure_amplitudes(
     given = (archive,) if isinstance(archive, (str, Path)) else tuple(archive)
     paths = tuple(as_place(place) for place in given)
     # Chunks of our own: a record of any length takes the memory of an hour.
-    plan = make_plan(InputSettings(paths, layout, timechunk_min=_CHUNK_MIN, context_ns=_CONTEXT_NS))
+    plan = make_plan(
+        InputSettings(
+            paths,
+            layout,
+            timechunk_min=_CHUNK_MIN,
+            context_ns=_CONTEXT_NS,
+            input_roots=input_roots,
+        )
+    )
     ground = GroundMotion.read(Path(response)) if response is not None else None
     names = pc.binary_join_element_wise(
         *(pc.fill_null(picks[n], "") for n in ("network", "station", "location", "channel")), "."
@@ -88,7 +100,7 @@ def measure_amplitudes(
     for row, name in enumerate(names):
         by_name.setdefault(name, []).append(row)
     values = np.full((3, picks.num_rows), np.nan)
-    files = FileCache()
+    files = FileCache(roots=Roots(input_roots))
     wanted = [task for task in plan.tasks if task.name in by_name]
     if not wanted and picks.num_rows:
         raise InputError(

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from itertools import islice
+from pathlib import Path
 
 from eqcctpro.archive.files import ArchiveFile, expected_miniseed
 from eqcctpro.archive.index import ChannelExtent
@@ -140,7 +141,13 @@ def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[Archi
     margin_ns = DAY_NS if local else 0
     at = 0 if not layout.prefix or layout.prefix not in folder_names(root) else 1
     files: list[ArchiveFile] = []
-    for file in walk_tree(root, _keep(layout, wanted, at, margin_ns)):
+    named = _keep(layout, wanted, at, margin_ns)
+
+    def keep(parts: Parts) -> bool:
+        inside = not isinstance(root, Path) or wanted.enters(str(root.joinpath(*parts)))
+        return inside and named(parts)
+
+    for file in walk_tree(root, keep):
         match = layout.file.match(file.parts[-1])
         if match is None:
             if local:
@@ -155,10 +162,10 @@ def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[Archi
         span = day_ns - margin_ns, day_ns + DAY_NS + margin_ns
         if not wanted.span(*span) or not wanted.station(network, station):
             continue
-        named = _archive_file(file, match, (network, station), day_ns)
+        found = _archive_file(file, match, (network, station), day_ns)
         # Of a neighbouring day only what it may hold of the wanted time matters.
-        named.expected = wanted.overlaps(day_ns, day_ns + DAY_NS)
-        files.append(named)
+        found.expected = wanted.overlaps(day_ns, day_ns + DAY_NS)
+        files.append(found)
     return files
 
 

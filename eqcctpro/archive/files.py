@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,13 +51,23 @@ class ArchiveFile:
     channels: tuple[ChannelExtent, ...] | None = None
 
 
+Enters = Callable[[str], bool]
+
+
+def _anywhere(folder: str) -> bool:
+    del folder
+    return True
+
+
 def has_chunk_folders(folder: Path) -> bool:
     """Whether a folder holds time-chunk folders."""
     with os.scandir(folder) as entries:
         return any(entry.is_dir() and parse_chunk_name(entry.name) for entry in entries)
 
 
-def chunk_files(inputs: Sequence[Path], passed_over: dict[str, str]) -> Iterator[ArchiveFile]:
+def chunk_files(
+    inputs: Sequence[Path], passed_over: dict[str, str], enters: Enters = _anywhere
+) -> Iterator[ArchiveFile]:
     """Every file below the time-chunk folders of some folders.
 
     Parameters
@@ -65,6 +75,8 @@ def chunk_files(inputs: Sequence[Path], passed_over: dict[str, str]) -> Iterator
     inputs : sequence of Path
     passed_over : dict of str to str
         Gets what lies beside the folders and is not read, and why.
+    enters : callable
+        Told the path of a folder, whether it may be looked into.
 
     Raises
     ------
@@ -72,7 +84,7 @@ def chunk_files(inputs: Sequence[Path], passed_over: dict[str, str]) -> Iterator
         There is no time-chunk folder.
     """
     chunks = 0
-    folders = _Folders(inputs, passed_over)
+    folders = _Folders(inputs, passed_over, enters)
     for root in inputs:
         if not root.is_dir():
             raise InputError(
@@ -87,6 +99,8 @@ def chunk_files(inputs: Sequence[Path], passed_over: dict[str, str]) -> Iterator
                     passed_over[path] = f"a {kind} beside time-chunk folders"
                 continue
             chunks += 1
+            if not folders.enters(path):
+                continue
             yield from _in_chunk(path, name, folders)
     if not chunks:
         raise InputError(
@@ -96,9 +110,11 @@ def chunk_files(inputs: Sequence[Path], passed_over: dict[str, str]) -> Iterator
         )
 
 
-def plain_files(inputs: Sequence[Path], passed_over: dict[str, str]) -> Iterator[ArchiveFile]:
+def plain_files(
+    inputs: Sequence[Path], passed_over: dict[str, str], enters: Enters = _anywhere
+) -> Iterator[ArchiveFile]:
     """Files, and every file below folders; as `chunk_files`."""
-    folders = _Folders(inputs, passed_over)
+    folders = _Folders(inputs, passed_over, enters)
     for path in inputs:
         if path.is_dir():
             yield from _below(str(path), "", "", folders)
@@ -113,9 +129,11 @@ class _Folders:
     ----------
     inputs : sequence of Path
     passed_over : dict of str to str
+    enters : callable
     """
 
-    def __init__(self, inputs: Sequence[Path], passed_over: dict[str, str]) -> None:
+    def __init__(self, inputs: Sequence[Path], passed_over: dict[str, str], enters: Enters) -> None:
+        self.enters = enters
         self._roots = [str(path.resolve()) for path in inputs if path.is_dir()]
         self._passed_over = passed_over
         self._followed: set[str] = set()
@@ -141,7 +159,8 @@ def _in_chunk(folder: str, chunk: str, folders: _Folders) -> Iterator[ArchiveFil
         if name.startswith("."):
             continue
         if is_folder:
-            yield from _below(path, name, chunk, folders)
+            if folders.enters(path):
+                yield from _below(path, name, chunk, folders)
         else:
             yield _file(path, "", chunk)
 
@@ -162,7 +181,7 @@ def _below(root: str, folder: str, chunk: str, folders: _Folders) -> Iterator[Ar
         path = f"{root}/{name}"
         if not is_folder:
             yield _file(path, folder, chunk)
-        elif not os.path.islink(path) or folders.follow(path):  # noqa: PTH114 (text)
+        elif not os.path.islink(path) or (folders.enters(path) and folders.follow(path)):  # noqa: PTH114 (text)
             yield from _below(path, folder, chunk, folders)
 
 

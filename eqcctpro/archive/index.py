@@ -16,6 +16,7 @@ from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 
 from eqcctpro.archive.compressed import decompress, is_compressed
 from eqcctpro.archive.ordering import in_order
+from eqcctpro.archive.roots import Roots
 from eqcctpro.archive.salvage import whole_records
 from eqcctpro.archive.untidy import trace_code, with_placeholders
 from eqcctpro.codes import Code, instrument_of, record_code, source_bytes
@@ -106,20 +107,29 @@ class IndexedFile(NamedTuple):
     content: bytes | None = None
 
 
-def index_file(path: str | Path) -> IndexedFile:
+def index_file(path: str | Path, roots: Roots | None = None) -> IndexedFile:
     """Read headers at both ends of a file; scan the file when they do not tell what it holds.
 
     A file whose first and last records are of one channel and in order is taken to hold that
     channel only.  See `first_and_last`.
 
+    Parameters
+    ----------
+    path : path
+    roots : Roots, optional
+        What the file must lie in.
+
     Raises
     ------
     DecodeError
-        The file cannot be read, is empty, or holds no miniSEED record.
+        The file cannot be read, lies outside of what may be read, is empty, or holds no miniSEED
+        record.
     """
     try:
         descriptor = _open_without_waiting(path)
         try:
+            if roots is not None:
+                roots.require_open(descriptor, path)
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise DecodeError(f"{path} is not a file that holds records", hint="remove it")
@@ -131,11 +141,15 @@ def index_file(path: str | Path) -> IndexedFile:
                 status.st_size,
                 lambda start, end: os.pread(descriptor, end - start, start),
             )
+            content = beginning if len(beginning) == status.st_size else None
+            everything = content
+            if quick is None and everything is None:
+                with open(descriptor, "rb", buffering=0, closefd=False) as whole:
+                    everything = whole.readall()
         finally:
             os.close(descriptor)
-        content = beginning if len(beginning) == status.st_size else None
         if quick is None:
-            everything = Path(path).read_bytes() if content is None else content
+            assert everything is not None
             if is_compressed(beginning):
                 content, everything = None, decompress(everything, path)
             channels = scan(everything, path)

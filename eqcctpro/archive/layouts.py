@@ -118,11 +118,11 @@ def _files(places: Sequence[Place], layout: Layout, wanted: Wanted) -> Iterator[
             yield from read_file_list(path, wanted)
     elif layout == "chunks":
         if local:
-            yield from chunk_files(local, wanted.passed_over)
+            yield from chunk_files(local, wanted.passed_over, wanted.enters)
         for place in remote:
             yield from _remote_chunk_files(place, wanted.passed_over)
     else:
-        yield from plain_files(local, wanted.passed_over)
+        yield from plain_files(local, wanted.passed_over, wanted.enters)
         for place in remote:
             found = glob_addresses(place) if _is_pattern(place) else _below(place)
             yield from (_remote_file(file, "", "") for file in found)

@@ -6,7 +6,7 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from eqcctpro.archive.day_files import DAY_LAYOUTS
 from eqcctpro.archive.file_table import FileTable
@@ -16,6 +16,7 @@ from eqcctpro.archive.index import LONG_GAP_NS, IndexedFile, index_file, joined_
 from eqcctpro.archive.layouts import Layout, detect_layout, iter_files
 from eqcctpro.archive.remote import use_storage_options
 from eqcctpro.archive.remote_index import index_remote_files
+from eqcctpro.archive.roots import OUTSIDE, Roots
 from eqcctpro.archive.selection import (
     Instrument,
     Key,
@@ -34,16 +35,23 @@ from eqcctpro.archive.timechunks import (
     chunk_grid,
     chunks_of_folders,
     day_chunks,
+    grid_size,
     read_span,
     whole_archive,
 )
 from eqcctpro.codes import Code, instrument_of
 from eqcctpro.errors import DecodeError, InputError, SettingsError
+from eqcctpro.resources.hardware import available_memory_mb
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
 
 # Files at addresses that are asked about together.
 ADDRESSES_AT_ONCE = 512
+
+# What a time chunk and a station task take of memory, measured while plans of 10**6 were made;
+# and chunks that fit into any memory.
+CHUNK_BYTES, TASK_BYTES = 650, 350
+MANY_CHUNKS = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +147,16 @@ def make_plan(settings: InputSettings) -> Plan:
         A pattern matches nothing, or the time settings contradict each other.
     """
     use_storage_options(settings.storage)
+    roots = Roots(settings.input_roots)
+    for place in settings.inputs:
+        roots.require(place)
     layout: Layout = (
         detect_layout(settings.inputs) if settings.layout == "auto" else settings.layout  # type: ignore[assignment]
     )
     files = FileTable(settings.hold_bytes)
     plan = Plan(layout, [], Tasks(TaskTable(files), range(0)), files)
     wanted = Wanted(settings)
-    holdings = _index(iter_files(settings.inputs, layout, wanted), plan)
+    holdings = _index(iter_files(settings.inputs, layout, wanted), plan, roots)
     plan.ignored |= wanted.passed_over
     looked_at = plan.problems or plan.ignored
     if not holdings and not looked_at and wanted.refused_spans and not wanted.only_unwanted:
@@ -179,6 +190,7 @@ def _outside_span() -> InputError:
 
 def _indexed(
     files: Iterable[ArchiveFile],
+    roots: Roots,
 ) -> Iterator[tuple[ArchiveFile, IndexedFile | DecodeError]]:
     last = ""
     remote: list[ArchiveFile] = []
@@ -186,6 +198,9 @@ def _indexed(
         if file.path == last:
             continue  # inputs may overlap
         last = file.path
+        if roots and not roots.hold(last):
+            yield file, roots.error(last)
+            continue
         if "://" in last:  # is_address, but hot
             remote.append(file)
             if len(remote) == ADDRESSES_AT_ONCE:
@@ -193,23 +208,24 @@ def _indexed(
                 remote = []
             continue
         try:
-            yield file, index_file(last)
+            yield file, index_file(last, roots)
         except DecodeError as error:
             yield file, error
     if remote:
         yield from zip(remote, index_remote_files(remote), strict=True)
 
 
-def _index(files: Iterable[ArchiveFile], plan: Plan) -> Holdings:
+def _index(files: Iterable[ArchiveFile], plan: Plan, roots: Roots) -> Holdings:
     texts = Texts()
     holdings: dict[Key, _Pieces] = {}
-    for file, indexed in _indexed(files):
+    for file, indexed in _indexed(files, roots):
         if isinstance(indexed, DecodeError):
             if file.expected:
                 problem = FileProblem(file.path, type(indexed).__name__, str(indexed))
                 plan.problems.append(problem)
             else:
-                plan.ignored[file.path] = "not miniSEED"
+                outside = roots and not roots.hold(file.path)
+                plan.ignored[file.path] = OUTSIDE if outside else "not miniSEED"
             continue
         if not indexed.channels:
             plan.ignored[file.path] = "no channel of 1 Hz or more"
@@ -266,16 +282,42 @@ def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) ->
         length = round(settings.timechunk_min * MINUTE_NS)
         start = first // length * length if settings.start_ns is None else settings.start_ns
         end = last + 1 if settings.end_ns is None else settings.end_ns
-        return chunk_grid(
-            start,
-            end,
-            length_min=settings.timechunk_min,
-            overlap_min=settings.overlap_min,
-            spans=spans,
-        )
+        grid: dict[str, Any] = {
+            "length_min": settings.timechunk_min,
+            "overlap_min": settings.overlap_min,
+            "spans": spans,
+        }
+        _require_memory(grid_size(start, end, **grid), holdings, settings)
+        return chunk_grid(start, end, **grid)
     if layout in DAY_LAYOUTS:
         return day_chunks(spans, settings.start_ns, settings.end_ns)
     return [whole_archive(first, last, settings.start_ns, settings.end_ns)]
+
+
+def _require_memory(chunks: int, holdings: Holdings, settings: InputSettings) -> None:
+    """Refuse a plan that does not fit into memory, before it is made.
+
+    Raises
+    ------
+    SettingsError
+    """
+    if chunks < MANY_CHUNKS:
+        return
+    length_ns = (settings.timechunk_min or 1.0) * MINUTE_NS
+    beside = settings.overlap_min * MINUTE_NS + 2 * settings.context_ns
+    tasks = sum(
+        min(chunks, round(sum((p.end_ns - p.start_ns + beside) / length_ns + 1 for p in held)))
+        for held in holdings.values()
+    )
+    needed = (chunks * CHUNK_BYTES + tasks * TASK_BYTES) / 2**20
+    available = available_memory_mb()
+    if needed > available:
+        raise SettingsError(
+            f"timechunk: {settings.timechunk_min:g} min makes {chunks:,} time chunks and "
+            f"{tasks:,} station tasks; their plan takes {needed:,.0f} MB, and "
+            f"{available:,.0f} MB are available",
+            hint="use longer time chunks, such as --timechunk 60, or a shorter time span",
+        )
 
 
 def _with_hydrophones(everything: Holdings, chosen: Holdings, settings: InputSettings) -> Holdings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,6 +11,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
+from eqcctpro.archive.roots import OUTSIDE, Roots
 from eqcctpro.archive.settings import InputSettings
 from eqcctpro.archive.timechunks import FOREVER_NS
 from eqcctpro.errors import SettingsError
@@ -76,6 +78,7 @@ class Wanted:
         self.passed_over: dict[str, str] = {}
         self._start_ns, self._end_ns = -FOREVER_NS, FOREVER_NS
         self._beginnings: tuple[str, ...] = ()
+        self._roots = Roots() if settings is None else Roots(settings.input_roots)
         if settings is None:
             return
         margin = settings.context_ns + RECORD_NS
@@ -103,6 +106,13 @@ class Wanted:
     def overlaps(self, start_ns: int, end_ns: int) -> bool:
         """Whether a half-open span and the wanted time overlap."""
         return start_ns < self._end_ns and end_ns > self._start_ns
+
+    def enters(self, folder: str) -> bool:
+        """Whether a folder may be looked into: links may not lead out of the roots."""
+        if not self._roots or not os.path.islink(folder) or self._roots.hold(folder):  # noqa: PTH114
+            return True
+        self.passed_over[folder] = f"a link that {OUTSIDE}"
+        return False
 
     def network(self, network: str) -> bool:
         """Whether some station of a network may be wanted."""

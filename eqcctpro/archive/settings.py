@@ -50,6 +50,8 @@ class InputSettings:
         Options of an object store's file system; None leaves those of this process.
     hydrophone : bool
         Pick hydrophones with their seismometers, for models that have such a component.
+    input_roots : tuple of Path or str
+        Folders and addresses that every file must lie in; none allows all.
     """
 
     inputs: tuple[Place, ...]
@@ -67,6 +69,7 @@ class InputSettings:
     hold_bytes: int = 0
     storage: Mapping[str, Any] | None = None
     hydrophone: bool = False
+    input_roots: tuple[Place, ...] = ()
 
     @classmethod
     def of(
@@ -94,4 +97,5 @@ class InputSettings:
             hold_bytes=hold_bytes,
             storage=config.storage,
             hydrophone=hydrophone,
+            input_roots=config.input_roots,
         )

@@ -7,9 +7,9 @@ exactly one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.times import NS_PER_S, chunk_name, format_utc, parse_chunk_name
@@ -21,6 +21,7 @@ __all__ = [
     "chunk_grid",
     "chunks_of_folders",
     "day_chunks",
+    "grid_size",
     "read_span",
     "whole_archive",
 ]
@@ -81,24 +82,10 @@ def chunk_grid(
     SettingsError
         The span is empty, or a length or overlap is impossible.
     """
-    check_span(start_ns, end_ns)
-    if length_min <= 0:
-        raise SettingsError(f"timechunk: {length_min} min is not a length", hint="use more than 0")
-    if overlap_min < 0 or overlap_min >= length_min:
-        raise SettingsError(
-            f"overlap: {overlap_min} min does not fit chunks of {length_min} min",
-            hint="the overlap is at least 0 and shorter than a chunk",
-        )
-    length = round(length_min * MINUTE_NS)
-    overlap = round(overlap_min * MINUTE_NS)
+    ranges = _grid(start_ns, end_ns, length_min, overlap_min, spans)
+    length, overlap = round(length_min * MINUTE_NS), round(overlap_min * MINUTE_NS)
     count = -(-(end_ns - start_ns) // length)
-    numbers: Iterable[int] = range(count)
-    if spans is not None:
-        touched: set[int] = set()
-        for first, last in spans:
-            least = max((first - start_ns) // length, 0)
-            touched.update(range(least, min((last - start_ns + overlap) // length + 1, count)))
-        numbers = sorted(touched)
+    numbers = chain.from_iterable(ranges)
     chunks = []
     for index, number in enumerate(numbers):
         begin = start_ns + number * length
@@ -112,6 +99,56 @@ def chunk_grid(
         name = chunk_name(read_start, read_end)
         chunks.append(Timechunk(index, name, read_start, read_end, own_start, own_end))
     return chunks
+
+
+def grid_size(
+    start_ns: int,
+    end_ns: int,
+    *,
+    length_min: float,
+    overlap_min: float,
+    spans: Sequence[tuple[int, int]] | None = None,
+) -> int:
+    """How many chunks `chunk_grid` would make of the same arguments, without making them.
+
+    Raises
+    ------
+    SettingsError
+    """
+    return sum(map(len, _grid(start_ns, end_ns, length_min, overlap_min, spans)))
+
+
+def _grid(
+    start_ns: int,
+    end_ns: int,
+    length_min: float,
+    overlap_min: float,
+    spans: Sequence[tuple[int, int]] | None,
+) -> list[range]:
+    """Numbers of the chunks of a grid: stretches in ascending order that do not overlap."""
+    check_span(start_ns, end_ns)
+    if not 1 <= length_min * MINUTE_NS <= FOREVER_NS:
+        raise SettingsError(
+            f"timechunk: {length_min} min is not a length",
+            hint="use more than 0, such as 60; chunks shorter than a nanosecond do not exist",
+        )
+    if overlap_min < 0 or overlap_min >= length_min:
+        raise SettingsError(
+            f"overlap: {overlap_min} min does not fit chunks of {length_min} min",
+            hint="the overlap is at least 0 and shorter than a chunk",
+        )
+    length, overlap = round(length_min * MINUTE_NS), round(overlap_min * MINUTE_NS)
+    count = -(-(end_ns - start_ns) // length)
+    if spans is None:
+        return [range(count)]
+    ranges: list[range] = []
+    for first, last in sorted(spans):
+        done = ranges[-1].stop if ranges else 0
+        least = max((first - start_ns) // length, done)
+        end = min((last - start_ns + overlap) // length + 1, count)
+        if least < end:
+            ranges.append(range(least, end))
+    return ranges
 
 
 def _middle(left_end: int, right_start: int) -> int:

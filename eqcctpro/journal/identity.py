@@ -32,7 +32,7 @@ _USER_NAMES = {
     "flexible": "flexible_horizontal_components",
 }
 # What changes no pick.
-_WITHOUT_EFFECT = {"item_timeout_s", "storage"}
+_WITHOUT_EFFECT = {"item_timeout_s", "storage", "input_roots"}
 
 
 def pick_settings(

@@ -202,6 +202,7 @@ def describe(
         annotations=str(annotations) if config.annotations else None,
         storage=config.storage,
         contradictions=config.contradictions,
+        input_roots=config.absolute().input_roots,
     )
 
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from eqcctpro.archive.coverage import station_hours
 from eqcctpro.archive.plan import Plan, StationTask, Tasks
+from eqcctpro.archive.roots import Roots
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import OutputError, QuarantinedError
 from eqcctpro.orchestration.interrupt import interrupted_after
@@ -30,6 +31,7 @@ from eqcctpro.pipeline.annotations import CURVE_FOLDER
 from eqcctpro.pipeline.prepare import failed_record
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.pipeline.task_table import TASKS_FILE, task_table
+from eqcctpro.places import Place
 from eqcctpro.times import format_utc
 
 if TYPE_CHECKING:
@@ -105,7 +107,11 @@ def write_tables(
         from eqcctpro.amplitudes import measure_amplitudes, write_amplitudes
 
         measured = measure_amplitudes(
-            tables.picks.table, config.input, config.response, layout=config.layout
+            tables.picks.table,
+            config.input,
+            config.response,
+            layout=config.layout,
+            input_roots=config.input_roots,
         )
         write_amplitudes(measured, config.output / "amplitudes.csv")
         paths["amplitudes"] = str(config.output / "amplitudes.csv")
@@ -147,7 +153,7 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
         trace
         for task in tasks
         if (task.network, task.station) in shown
-        for trace in vertical_traces(task)
+        for trace in vertical_traces(task, config.input_roots)
     ]
     chunks, note = len(plan.chunks), ""
     if chunks > 1:
@@ -186,14 +192,14 @@ def busiest_chunk(plan: Plan, picks: pa.Table) -> str:
     return max(names, key=lambda name: counts[name])
 
 
-def vertical_traces(task: StationTask) -> list[OverviewTrace]:
-    """The vertical component of a task, or the first one it has."""
+def vertical_traces(task: StationTask, roots: Sequence[Place] = ()) -> list[OverviewTrace]:
+    """The vertical component of a task, or the first one it has; of files in these roots."""
     from eqcctpro.analysis.traces import OverviewTrace
     from eqcctpro.errors import InputError
     from eqcctpro.pipeline.prepare import FileCache, load_segments
 
     try:
-        decoded = FileCache().read(task, None, 0)
+        decoded = FileCache(roots=Roots(roots)).read(task, None, 0)
     except InputError:
         return []  # its record says what is wrong with it
     segments = load_segments(task, decoded, 0, [])

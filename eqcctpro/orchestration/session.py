@@ -72,7 +72,7 @@ HELD_BYTES = 16 * 2**20
 CHANGEABLE = frozenset(
     {
         *("input", "output", "layout", "start", "end", "timechunk", "overlap", "window_grid"),
-        *("stations", "stations_at_most", "exclude", "channel_priority", "storage"),
+        *("stations", "stations_at_most", "exclude", "channel_priority", "storage", "input_roots"),
         *("concurrent_timechunks", "annotations", "contradictions"),
         *("p_threshold", "s_threshold", "detection_threshold"),
         *("formats", "overview", "report", "log_file", "amplitudes", "response"),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.roots import Roots
 from eqcctpro.errors import EQCCTProError, InputTimeoutError
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.errands import Errand
@@ -61,10 +62,13 @@ class Feeder:
         self._changed = threading.Condition()
         self._source = enumerate(tasks)
         self._held = {} if held is None else held
-        self._cache = FileCache(self._held)
+        self._cache = self._new_cache()
         self._at: tuple[StationTask, float] | None = None
         self._errand = Errand(self._work)
         self.seconds = {"decode": 0.0, "prepare": 0.0}
+
+    def _new_cache(self) -> FileCache:
+        return FileCache(self._held, Roots(self._settings.input_roots))
 
     def __iter__(self) -> Iterator[Prepared]:
         self._errand.start()
@@ -108,7 +112,7 @@ class Feeder:
             hint="check the file system, then resume the run",
         )
         self._at = None
-        self._cache = FileCache(self._held)
+        self._cache = self._new_cache()
         self._errand = Errand(self._work)
         self._errand.start()
         return Prepared(task, failed_record(task, error))

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.roots import Roots
 from eqcctpro.archive.timechunks import read_span
 from eqcctpro.errors import EQCCTProError
 from eqcctpro.models.picker import Picker
@@ -86,6 +87,8 @@ class FileCache:
     ----------
     held : dict of str to bytes, optional
         Contents of files by their paths, which are not read then; they are taken out.
+    roots : Roots, optional
+        What files must lie in.
 
     Attributes
     ----------
@@ -95,8 +98,9 @@ class FileCache:
         Files of the last task whose contents were held.
     """
 
-    def __init__(self, held: dict[str, bytes] | None = None) -> None:
+    def __init__(self, held: dict[str, bytes] | None = None, roots: Roots | None = None) -> None:
         self.at = ""
+        self._roots = Roots() if roots is None else roots
         self.as_planned: set[str] = set()
         self._held = {} if held is None else held
         self._kept: dict[str, DecodedFile] = {}
@@ -124,6 +128,8 @@ class FileCache:
                 limits = (None, None) if path in wanted_next else span
                 held = self._held.pop(path, None)
                 held = self._fetched.take(path) if held is None else held
+                if held is None and self._roots:
+                    held = self._roots.read(path)
                 content = decode_file(path, *limits, held)
             if path in wanted_next:
                 self._kept[path] = content

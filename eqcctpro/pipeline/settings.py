@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.models.picker import Picker, WindowSettings
+from eqcctpro.places import Place
 from eqcctpro.waveform.conditioning import Bandpass, Conditioning
 from eqcctpro.windows.placement import WindowGrid, window_step
 
@@ -44,6 +45,8 @@ class PipelineSettings:
     contradictions : {"cut", "drop"}
         Of records of a channel that contradict each other, leave out the stretch where they do,
         or all of them, as SeisBench does.
+    input_roots : tuple of Path or str
+        Folders and addresses that every file must lie in; none allows all.
     """
 
     windows: WindowSettings
@@ -59,6 +62,7 @@ class PipelineSettings:
     annotations: str | None = None
     storage: Mapping[str, Any] | None = None
     contradictions: Contradictions = "cut"
+    input_roots: tuple[Place, ...] = ()
 
     def applied(self, picker: Picker) -> dict[str, Any]:
         """Thresholds and arguments with their values, by the names that SeisBench has for them.

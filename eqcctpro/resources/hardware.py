@@ -17,6 +17,7 @@ __all__ = [
     "Gpu",
     "Hardware",
     "available_cores",
+    "available_memory_mb",
     "memory_kills",
     "read_hardware",
     "require_cores",
@@ -95,6 +96,17 @@ def available_cores() -> list[int]:
     if hasattr(os, "sched_getaffinity"):
         return sorted(os.sched_getaffinity(0))
     return list(range(os.cpu_count() or 1))
+
+
+def available_memory_mb() -> float:
+    """Memory that this process may still take, MB of 2**20 bytes.
+
+    Raises
+    ------
+    SettingsError
+        ``EQCCTPRO_RAM_BUDGET_MB`` is not a positive number.
+    """
+    return _memory(CGROUP_ROOT, OWN_GROUPS)[1]
 
 
 def require_cores(cpu_ids: Sequence[int] | None, name: str = "cpu_ids") -> None:
