@@ -34,7 +34,7 @@ from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.online import OnlinePicker
 from eqcctpro.serving.pages import page_routes
 from eqcctpro.serving.routes import job_routes, session_routes
-from eqcctpro.serving.security import Guard, hash_password, make_key
+from eqcctpro.serving.security import Guard, Identity, hash_password, make_key
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.settings import JobSettings, LogSettings, ServeSettings
 from eqcctpro.serving.stations import lay_out
@@ -443,10 +443,11 @@ def test_links_do_not_lead_jobs_out_of_their_folders(tmp_path: Path) -> None:
     board = JobBoard(JobSettings(roots=(root,), folder=tmp_path / "jobs"), ["PhaseNet/original"])
     for text in ("out", str(other), "../other", "nothing", "\0", "~"):
         with pytest.raises(ForbiddenProblem):
-            board.submit(JobRequest(input=text), "me")
+            board.submit(JobRequest(input=text), Identity("me", "key"))
     board.close()
     with pytest.raises(ForbiddenProblem, match="takes no jobs"):
-        JobBoard(JobSettings(folder=tmp_path / "none"), ["A/b"]).submit(JobRequest(input="."), "me")
+        nobody = JobBoard(JobSettings(folder=tmp_path / "none"), ["A/b"])
+        nobody.submit(JobRequest(input="."), Identity("me", "key"))
 
 
 def test_slow_headers_are_cut_off(inside: Callable[..., Inside]) -> None:

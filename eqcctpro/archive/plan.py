@@ -36,6 +36,7 @@ from eqcctpro.archive.timechunks import (
     chunks_of_folders,
     day_chunks,
     grid_size,
+    length_ns,
     read_span,
     whole_archive,
 )
@@ -279,7 +280,7 @@ def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) ->
     )
     first, last = spans[0][0], spans[-1][1]
     if settings.timechunk_min is not None:
-        length = round(settings.timechunk_min * MINUTE_NS)
+        length = length_ns(settings.timechunk_min)
         start = first // length * length if settings.start_ns is None else settings.start_ns
         end = last + 1 if settings.end_ns is None else settings.end_ns
         grid: dict[str, Any] = {
@@ -303,10 +304,10 @@ def _require_memory(chunks: int, holdings: Holdings, settings: InputSettings) ->
     """
     if chunks < MANY_CHUNKS:
         return
-    length_ns = (settings.timechunk_min or 1.0) * MINUTE_NS
+    length = length_ns(settings.timechunk_min or 1.0)
     beside = settings.overlap_min * MINUTE_NS + 2 * settings.context_ns
     tasks = sum(
-        min(chunks, round(sum((p.end_ns - p.start_ns + beside) / length_ns + 1 for p in held)))
+        min(chunks, round(sum((p.end_ns - p.start_ns + beside) / length + 1 for p in held)))
         for held in holdings.values()
     )
     needed = (chunks * CHUNK_BYTES + tasks * TASK_BYTES) / 2**20

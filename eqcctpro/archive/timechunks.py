@@ -22,6 +22,7 @@ __all__ = [
     "chunks_of_folders",
     "day_chunks",
     "grid_size",
+    "length_ns",
     "read_span",
     "whole_archive",
 ]
@@ -83,7 +84,7 @@ def chunk_grid(
         The span is empty, or a length or overlap is impossible.
     """
     ranges = _grid(start_ns, end_ns, length_min, overlap_min, spans)
-    length, overlap = round(length_min * MINUTE_NS), round(overlap_min * MINUTE_NS)
+    length, overlap = length_ns(length_min), round(overlap_min * MINUTE_NS)
     count = -(-(end_ns - start_ns) // length)
     numbers = chain.from_iterable(ranges)
     chunks = []
@@ -99,6 +100,22 @@ def chunk_grid(
         name = chunk_name(read_start, read_end)
         chunks.append(Timechunk(index, name, read_start, read_end, own_start, own_end))
     return chunks
+
+
+def length_ns(length_min: float) -> int:
+    """Length of a time chunk in nanoseconds.
+
+    Raises
+    ------
+    SettingsError
+        It is none.
+    """
+    if not 1 <= length_min * MINUTE_NS <= FOREVER_NS:
+        raise SettingsError(
+            f"timechunk: {length_min} min is not a length",
+            hint="use minutes, such as 60; no chunk is shorter than a nanosecond",
+        )
+    return round(length_min * MINUTE_NS)
 
 
 def grid_size(
@@ -127,17 +144,13 @@ def _grid(
 ) -> list[range]:
     """Numbers of the chunks of a grid: stretches in ascending order that do not overlap."""
     check_span(start_ns, end_ns)
-    if not 1 <= length_min * MINUTE_NS <= FOREVER_NS:
-        raise SettingsError(
-            f"timechunk: {length_min} min is not a length",
-            hint="use more than 0, such as 60; chunks shorter than a nanosecond do not exist",
-        )
+    length = length_ns(length_min)
     if overlap_min < 0 or overlap_min >= length_min:
         raise SettingsError(
             f"overlap: {overlap_min} min does not fit chunks of {length_min} min",
             hint="the overlap is at least 0 and shorter than a chunk",
         )
-    length, overlap = round(length_min * MINUTE_NS), round(overlap_min * MINUTE_NS)
+    overlap = round(overlap_min * MINUTE_NS)
     count = -(-(end_ns - start_ns) // length)
     if spans is None:
         return [range(count)]

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import secrets
-import signal
-import subprocess
+import shutil
 import threading
 import time
 from collections import deque
@@ -17,17 +15,22 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 
-from eqcctpro.child import module_command
+from eqcctpro.archive.roots import Roots
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, SettingsError
-from eqcctpro.journal.status import read_status
+from eqcctpro.journal.status import RunStatus, read_status
+from eqcctpro.places import Place, is_address
+from eqcctpro.serving.job_files import PathHider
+from eqcctpro.serving.job_process import JobLimits, JobProcess
 from eqcctpro.serving.problems import (
     BusyProblem,
     ForbiddenProblem,
     InvalidProblem,
     NotFoundProblem,
 )
+from eqcctpro.serving.security import Identity
 from eqcctpro.serving.settings import JobSettings
 
 __all__ = ["JobBoard", "JobRequest"]
@@ -36,6 +39,12 @@ _FINISHED = ("done", "failed", "cancelled")
 # Exit code of a run that is complete though stations in it failed.
 _COMPLETE = (0, 10)
 _GLANCE_S = 0.2
+# How often old jobs are looked for.
+_TIDY_S = 600.0
+# What no job needs more of.
+_MOST_PATTERNS = 10_000
+_LONGEST_TEXT = 4096
+_LONGEST_MIN = 366 * 1440.0
 
 _log = logging.getLogger("eqcctpro.serving")
 
@@ -70,7 +79,8 @@ class _Job:
     ended: float | None = None
     exit_code: int | None = None
     message: str = ""
-    process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    kind: str = ""
+    process: JobProcess | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -80,13 +90,17 @@ class _Job:
     def out(self) -> Path:
         return self.folder / "out"
 
+    def belongs_to(self, who: Identity) -> bool:
+        """Whether somebody may see it; jobs of before know the name alone."""
+        return self.by == who.name and self.kind in ("", who.kind)
+
     def keep(self) -> None:
         """Write it to the disk, whole."""
         content = {
             name: getattr(self, name)
             for name in (
                 *("request", "by", "submitted", "status", "started", "ended"),
-                *("exit_code", "message"),
+                *("exit_code", "message", "kind"),
             )
         }
         new = self.folder / "job.json.new"
@@ -101,7 +115,8 @@ class _Job:
 class JobBoard:
     """Accepts jobs, runs them in processes of their own, and tells how far they are.
 
-    What was waiting or running when the service ended goes on when it starts again.
+    What was waiting or running when the service ended goes on when it starts again.  A job
+    belongs to whoever submitted it; to everybody else there is no such job.
 
     Parameters
     ----------
@@ -113,12 +128,21 @@ class JobBoard:
     def __init__(self, settings: JobSettings, models: Sequence[str]) -> None:
         self._settings = settings
         self._models = tuple(models)
-        self._roots = [root.resolve() for root in settings.roots]
+        self._roots: list[Place] = [
+            root.resolve() if isinstance(root, Path) else root for root in settings.roots
+        ]
+        self._allowed_roots = Roots(self._roots)
         self._folder = settings.folder.resolve()
+        self._limits = JobLimits(
+            settings.memory_mb or psutil.virtual_memory().total / 2**21,
+            settings.time_limit_s,
+            settings.end_s,
+        )
+        self._tidied = 0.0
         self._jobs: dict[str, _Job] = {}
         self._waiting: deque[_Job] = deque()
         self._lock = threading.Lock()
-        self._ended = False
+        self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
         if self._roots:
             self._begin()
@@ -140,7 +164,7 @@ class JobBoard:
             thread.start()
             self._threads.append(thread)
 
-    def submit(self, request: JobRequest, by: str) -> dict[str, Any]:
+    def submit(self, request: JobRequest, who: Identity) -> dict[str, Any]:
         """Accept a job.
 
         Raises
@@ -156,6 +180,7 @@ class JobBoard:
             raise ForbiddenProblem(
                 "this service takes no jobs", hint="its setting jobs.roots names no folder"
             )
+        _require_bounds(request, self._settings)
         source = self._allowed(request.input)
         given = {
             name: value
@@ -164,32 +189,37 @@ class JobBoard:
         }
         given["input"] = str(source)
         given["model"] = self._model(request.model)
+        given["input_roots"] = [str(root) for root in self._roots]
         with self._lock:
             if len(self._waiting) >= self._settings.waiting:
                 raise BusyProblem(f"{len(self._waiting)} jobs wait", headers={"Retry-After": "60"})
             name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
-            job = _Job(self._folder / name, given, by, time.time())
+            job = _Job(self._folder / name, given, who.name, time.time(), kind=who.kind)
             try:
                 PickConfig.checked(**given, output=job.out)
             except SettingsError as error:
-                raise InvalidProblem(error.message, hint=error.hint) from error
+                raise InvalidProblem(
+                    self._hider(job)(error.message), hint=self._hider(job)(error.hint)
+                ) from error
             job.folder.mkdir()
             job.keep()
             self._jobs[name] = job
             self._waiting.append(job)
         return self._facts(job)
 
-    def _allowed(self, text: str) -> Path:
+    def _allowed(self, text: str) -> Place:
         """The input, if it lies in a folder that jobs may read; links are followed first."""
-        try:
-            paths = [(root / text).resolve() for root in self._roots]
-            inside = [
-                path
-                for path in paths
-                if any(path.is_relative_to(root) for root in self._roots) and path.exists()
-            ]
-        except (OSError, ValueError) as error:
-            raise ForbiddenProblem(f"input: {text[:200]!r} is no path") from error
+        found: list[Place] = []
+        if is_address(text):
+            found = [text]
+        else:
+            folders = [root for root in self._roots if isinstance(root, Path)]
+            try:
+                paths = [(root / text).resolve() for root in folders]
+                found = [path for path in paths if path.exists()]
+            except (OSError, ValueError) as error:
+                raise ForbiddenProblem(f"input: {text[:200]!r} is no path") from error
+        inside = [place for place in found if self._allowed_roots.hold(place)]
         if not inside:
             raise ForbiddenProblem(
                 f"input: {text[:200]!r} is not in a folder that jobs may read",
@@ -206,46 +236,48 @@ class JobBoard:
             )
         return name
 
-    def jobs(self) -> list[dict[str, Any]]:
-        """All jobs, the latest first."""
-        return [self._facts(job) for job in sorted(self._jobs.values(), key=_by_time)]
+    def jobs(self, who: Identity) -> list[dict[str, Any]]:
+        """All jobs of somebody, the latest first."""
+        mine = [job for job in list(self._jobs.values()) if job.belongs_to(who)]
+        return [self._facts(job) for job in sorted(mine, key=_by_time)]
 
-    def job(self, name: str) -> dict[str, Any]:
+    def job(self, name: str, who: Identity) -> dict[str, Any]:
         """One job and how far it is.
 
         Raises
         ------
         NotFoundProblem
         """
-        job = self._find(name)
+        job = self._find(name, who)
         facts = self._facts(job)
         try:
-            facts["progress"] = read_status(job.out).as_dict() if job.out.is_dir() else None
+            progress = _progress(read_status(job.out)) if job.out.is_dir() else None
+            facts["progress"] = self._hider(job)(progress)
         except EQCCTProError:
             facts["progress"] = None
         facts["files"] = self._files(job)
         return facts
 
-    def result(self, name: str, file: str) -> Path:
+    def result(self, name: str, file: str, who: Identity) -> Path:
         """A file that a job has written.
 
         Raises
         ------
         NotFoundProblem
         """
-        job = self._find(name)
+        job = self._find(name, who)
         if file not in self._files(job):
             raise NotFoundProblem(f"job {name} has no file {file[:100]!r}")
         return job.out / file
 
-    def cancel(self, name: str) -> dict[str, Any]:
+    def cancel(self, name: str, who: Identity) -> dict[str, Any]:
         """End a job that waits or runs.
 
         Raises
         ------
         NotFoundProblem
         """
-        job = self._find(name)
+        job = self._find(name, who)
         with self._lock:
             if job in self._waiting:
                 self._waiting.remove(job)
@@ -253,24 +285,29 @@ class JobBoard:
                 job.status = "cancelled"
                 job.ended = time.time()
                 if job.process is not None:
-                    job.process.send_signal(signal.SIGTERM)
+                    job.process.end()
                 job.keep()
         return self._facts(job)
 
     def close(self) -> None:
         """End what runs, so that it can go on another time."""
-        self._ended = True
-        for job in self._jobs.values():
-            if job.process is not None and job.process.poll() is None:
-                job.process.send_signal(signal.SIGTERM)
+        self._ended.set()
+        with self._lock:
+            for job in self._jobs.values():
+                if job.process is not None:
+                    job.process.end()
         for thread in self._threads:
-            thread.join(10.0)
+            thread.join(self._limits.end_s + 5.0)
 
-    def _find(self, name: str) -> _Job:
+    def _find(self, name: str, who: Identity) -> _Job:
         job = self._jobs.get(name)
-        if job is None:
+        if job is None or not job.belongs_to(who):
             raise NotFoundProblem(f"there is no job {name[:100]!r}")
         return job
+
+    def _hider(self, job: _Job) -> PathHider:
+        folders = [root for root in self._roots if isinstance(root, Path)]
+        return PathHider([*folders, job.out, job.folder])
 
     def _files(self, job: _Job) -> list[str]:
         if job.status not in _FINISHED or not job.out.is_dir():
@@ -286,7 +323,10 @@ class JobBoard:
             "id": job.name,
             "status": job.status,
             "by": job.by,
-            "request": {**job.request, "input": self._shown(job.request["input"])},
+            "request": {
+                **{name: job.request[name] for name in job.request if name != "input_roots"},
+                "input": self._shown(job.request["input"]),
+            },
             "submitted": job.submitted,
             "started": job.started,
             "ended": job.ended,
@@ -296,16 +336,21 @@ class JobBoard:
 
     def _shown(self, text: str) -> str:
         """An input as clients write it."""
+        if is_address(text):
+            return text
         path = Path(text)
         for root in self._roots:
-            if path.is_relative_to(root):
+            if isinstance(root, Path) and path.is_relative_to(root):
                 return str(path.relative_to(root))
         return path.name
 
     def _work(self) -> None:
-        while not self._ended:
+        while not self._ended.is_set():
             with self._lock:
                 job = self._waiting.popleft() if self._waiting else None
+                if time.monotonic() - self._tidied > _TIDY_S:
+                    self._tidied = time.monotonic()
+                    self._tidy()
             if job is None:
                 time.sleep(_GLANCE_S)
             else:
@@ -314,37 +359,93 @@ class JobBoard:
     def _run(self, job: _Job) -> None:
         settings = job.folder / "settings.json"
         settings.write_text(json.dumps({**job.request, "overview": False}), encoding="utf-8")
-        command = module_command("eqcctpro", "pick", "--config", str(settings))
-        command += ["-o", str(job.out), "--quiet"]
-        with (job.folder / "log").open("ab") as log:
-            job.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=_environment()
-            )
-            with self._lock:
-                if job.status == "cancelled":
-                    job.process.terminate()
-                else:
-                    job.status, job.started = "running", time.time()
-                    job.keep()
-            job.exit_code = job.process.wait()
+        arguments = ["pick", "--config", str(settings), "-o", str(job.out), "--quiet"]
+        with self._lock:
+            if job.status == "cancelled" or self._ended.is_set():
+                return
+            job.process = process = JobProcess(arguments, job.folder / "log", self._limits)
+            job.status, job.started = "running", time.time()
+            job.keep()
+        code, limit = process.wait()
         with self._lock:
             job.process = None
-            if self._ended or job.status == "cancelled":
+            if self._ended.is_set() and job.status != "cancelled":
                 return
-            job.status = "done" if job.exit_code in _COMPLETE else "failed"
+            self._note_end(job, code, limit)
+
+    def _note_end(self, job: _Job, code: int, limit: str) -> None:
+        job.exit_code = code
+        if job.status != "cancelled":
+            job.status = "failed" if limit or code not in _COMPLETE else "done"
             job.ended = time.time()
-            if job.status == "failed":
-                job.message = _last_line(job.folder / "log")
-            job.keep()
+        if limit:
+            job.message = limit
+        elif job.status == "failed":
+            job.message = self._hider(job)(_last_line(job.folder / "log"))
+        try:
+            self._hider(job).rewrite(job.out)
+        except (OSError, ValueError):
+            _log.exception("job %s: what it wrote about itself cannot be rewritten", job.name)
+            if job.status == "done":
+                job.status, job.message = "failed", "its results cannot be read"
+        job.keep()
+
+    def _tidy(self) -> None:
+        """Remove the oldest of the jobs that have ended, as far as settings say so."""
+        settings, now = self._settings, time.time()
+        ended = sorted(
+            (job for job in self._jobs.values() if job.status in _FINISHED), key=_by_time
+        )
+        for position, job in enumerate(ended):
+            too_old = now - (job.ended or now) > settings.keep_days * 86_400
+            if (too_old or position >= settings.keep) and job.process is None:
+                _log.info("job %s of %s is removed: it ended long ago", job.name, job.by)
+                shutil.rmtree(job.folder, ignore_errors=True)
+                del self._jobs[job.name]
+
+
+def _progress(status: RunStatus) -> dict[str, Any]:
+    """What of a run's status is the business of whoever submitted it."""
+    facts = status.as_dict()
+    return {
+        name: facts[name]
+        for name in (
+            *("state", "station_tasks", "quarantined", "skipped", "files_unusable"),
+            *("per_second", "seconds_left", "attempts", "failures"),
+        )
+    }
+
+
+def _require_bounds(request: JobRequest, settings: JobSettings) -> None:
+    """Refuse what would cost more than any job may.
+
+    Raises
+    ------
+    InvalidProblem
+    """
+    least = settings.least_timechunk_min
+    if request.timechunk is not None and not least <= request.timechunk <= _LONGEST_MIN:
+        raise InvalidProblem(
+            f"timechunk: {request.timechunk:g} min is not between {least:g} and {_LONGEST_MIN:g}",
+            hint="the service's setting jobs.least_timechunk_min says what is the least",
+        )
+    texts = [
+        *(request.stations or ()),
+        *(request.formats or ()),
+        *filter(None, (request.input, request.start, request.end, request.layout)),
+    ]
+    if len(texts) > _MOST_PATTERNS or any(len(text) > _LONGEST_TEXT for text in texts):
+        raise InvalidProblem(
+            f"more than {_MOST_PATTERNS} stations, or a text of more than {_LONGEST_TEXT} letters"
+        )
+    if any("@" in text for text in request.stations or ()):
+        raise InvalidProblem(
+            "stations: lists in files are not read here", hint="send the patterns themselves"
+        )
 
 
 def _by_time(job: _Job) -> float:
     return -job.submitted
-
-
-def _environment() -> dict[str, str]:
-    """Of a run that has nothing to do with this service's Ray."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
 def _last_line(path: Path) -> str:

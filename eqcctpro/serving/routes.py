@@ -15,7 +15,7 @@ from eqcctpro.serving.bodies import receive_body
 from eqcctpro.serving.hub import Hub
 from eqcctpro.serving.jobs import JobRequest
 from eqcctpro.serving.problems import BusyProblem, InvalidProblem, MalformedProblem
-from eqcctpro.serving.security import COOKIE
+from eqcctpro.serving.security import COOKIE, Identity
 from eqcctpro.serving.service import Service
 
 __all__ = ["job_routes", "session_routes", "stream_routes"]
@@ -28,6 +28,12 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
     return Response(
         msgspec.json.encode(content), status, headers=headers, media_type="application/json"
     )
+
+
+def _who(request: Request) -> Identity:
+    """Who asks, as the gate has found out."""
+    identity: Identity = request.scope["state"]["exchange"].identity
+    return identity
 
 
 def session_routes(service: Service) -> APIRouter:
@@ -133,35 +139,36 @@ def job_routes(service: Service, hub: Hub) -> APIRouter:
             raise InvalidProblem(str(error)) from error
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise MalformedProblem(f"the body is no JSON: {error}") from error
-        identity = request.scope["state"]["exchange"].identity
-        found = await hub.ask_jobs("submit", job, identity.name if identity else "")
+        found = await hub.ask_jobs("submit", job, _who(request))
         return _json(found, 202, {"Location": f"/v1/jobs/{found['id']}"})
 
     @router.get("/v1/jobs")
-    async def jobs() -> Response:
-        """All jobs, the latest first."""
-        return _json({"jobs": await hub.ask_jobs("jobs")})
+    async def jobs(request: Request) -> Response:
+        """Your jobs, the latest first."""
+        return _json({"jobs": await hub.ask_jobs("jobs", _who(request))})
 
     @router.get("/v1/jobs/{job_id}")
-    async def job(job_id: str) -> Response:
+    async def job(job_id: str, request: Request) -> Response:
         """How far a job is, and the files that it has written."""
         # Of a run's record, which holds what only JSON of the standard library writes.
         return Response(
-            json.dumps(await hub.ask_jobs("job", job_id)), media_type="application/json"
+            json.dumps(await hub.ask_jobs("job", job_id, _who(request))),
+            media_type="application/json",
         )
 
     @router.delete("/v1/jobs/{job_id}")
-    async def cancel(job_id: str) -> Response:
-        """End a job."""
-        return _json(await hub.ask_jobs("cancel", job_id))
+    async def cancel(job_id: str, request: Request) -> Response:
+        """End a job; what does not end by itself soon is killed."""
+        return _json(await hub.ask_jobs("cancel", job_id, _who(request)))
 
     @router.get(
         "/v1/jobs/{job_id}/result/{name}",
         response_class=FileResponse,
         responses={200: {"content": {"*/*": {}}, "description": "The file"}},
     )
-    async def result(job_id: str, name: str) -> FileResponse:
+    async def result(job_id: str, name: str, request: Request) -> FileResponse:
         """A file that a job has written, such as ``picks.csv``."""
-        return FileResponse(await hub.ask_jobs("result", job_id, name), filename=name)
+        path = await hub.ask_jobs("result", job_id, name, _who(request))
+        return FileResponse(path, filename=name)
 
     return router

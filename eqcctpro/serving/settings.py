@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from eqcctpro.config import ClusterAddress, Threshold, sentences
 from eqcctpro.errors import SettingsError
+from eqcctpro.places import Place, as_place
 from eqcctpro.serving.security_settings import SecuritySettings
 
 __all__ = [
@@ -176,10 +185,32 @@ class ReplicaSettings(_Section):
 class JobSettings(_Section):
     """Jobs on archives that lie on the server's disk."""
 
-    roots: tuple[Path, ...] = Field((), description="Folders that jobs may read; none, no jobs")
+    roots: tuple[Annotated[Place, BeforeValidator(as_place)], ...] = Field(
+        (), description="Folders and addresses that jobs may read, links followed; none, no jobs"
+    )
     folder: Path = Field(Path("jobs"), description="Where jobs keep their results")
     at_a_time: int = Field(1, ge=1)
     waiting: int = Field(100, ge=0, description="Jobs that may wait; more are refused")
+    memory_mb: float | None = Field(
+        None, gt=0, description="Memory of a job; None is half of the machine's"
+    )
+    time_limit_s: float = Field(86_400.0, gt=0, description="How long a job may run")
+    end_s: float = Field(
+        10.0, ge=0, description="How long a cancelled job may take to end before it is killed"
+    )
+    least_timechunk_min: float = Field(1.0, gt=0, description="Shortest time chunk of a job")
+    keep: int = Field(1000, ge=0, description="Jobs that have ended and are kept")
+    keep_days: float = Field(30.0, ge=0, description="How long they are kept")
+
+    @model_validator(mode="after")
+    def _results_are_no_input(self) -> JobSettings:
+        for root in self.roots:
+            if isinstance(root, Path) and self.folder.resolve().is_relative_to(root.resolve()):
+                raise ValueError(
+                    f"folder: {self.folder} lies in {root}, which all jobs may read; "
+                    "keep results elsewhere"
+                )
+        return self
 
 
 class StreamSettings(_Section):

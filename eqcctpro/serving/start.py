@@ -71,7 +71,7 @@ def check_start(settings: ServeSettings) -> None:
     find_authenticator(settings.security)
     read_secret(settings.security)
     for root in settings.jobs.roots:
-        if not root.is_dir():
+        if isinstance(root, Path) and not root.is_dir():
             raise SettingsError(f"jobs.roots: {root} is no folder")
     for choice in settings.models:
         find_model(choice)
