@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -182,10 +182,14 @@ class ReplicaSettings(_Section):
         return self
 
 
+def _place(given: str | Path) -> Place:
+    return as_place(str(given))
+
+
 class JobSettings(_Section):
     """Jobs on archives that lie on the server's disk."""
 
-    roots: tuple[Annotated[Place, BeforeValidator(as_place)], ...] = Field(
+    roots: tuple[Annotated[str | Path, AfterValidator(_place)], ...] = Field(
         (), description="Folders and addresses that jobs may read, links followed; none, no jobs"
     )
     folder: Path = Field(Path("jobs"), description="Where jobs keep their results")

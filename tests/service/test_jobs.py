@@ -23,7 +23,7 @@ from eqcctpro.serving.job_process import JobLimits, JobProcess
 from eqcctpro.serving.jobs import JobBoard, JobRequest
 from eqcctpro.serving.problems import ForbiddenProblem, InvalidProblem, NotFoundProblem
 from eqcctpro.serving.security import Identity
-from eqcctpro.serving.settings import JobSettings
+from eqcctpro.serving.settings import JobSettings, ServeSettings
 
 ALICE, BOB = Identity("alice", "key"), Identity("bob", "key")
 USER_ALICE = Identity("alice", "user")
@@ -275,3 +275,10 @@ def test_old_jobs_are_removed(board: Callable[..., JobBoard], tmp_path: Path) ->
         time.sleep(0.05)
     left = {path.name[-1] for path in folder.iterdir()}
     assert left == {"0", "2"}, left  # the third of the youngest is too old
+
+
+def test_roots_reach_the_replicas(tmp_path: Path) -> None:
+    given = {"jobs": {"roots": [str(tmp_path / "a"), "s3://bucket/b/"], "folder": "elsewhere"}}
+    settings = ServeSettings.checked(given)
+    assert settings.jobs.roots == (tmp_path / "a", "s3://bucket/b")
+    assert ServeSettings.model_validate_json(settings.model_dump_json()) == settings
