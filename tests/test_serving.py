@@ -526,7 +526,9 @@ def test_jobs_pick_archives_on_the_servers_disk(
     problem(raw.post("/v1/jobs", json={"input": ".", "colour": 1}), 422)
     problem(raw.post("/v1/jobs", json={"input": ".", "timechunk": -1}), 422)
     problem(raw.post("/v1/jobs", json={"input": ".", "model": "PhaseNet//etc/passwd"}), 422)
-    problem(raw.post("/v1/jobs", content=b"{"), 400)
+    as_json = {"content-type": "application/json"}
+    problem(raw.post("/v1/jobs", content=b"{", headers=as_json), 400)
+    problem(raw.post("/v1/jobs", content=b"{}"), 415)
     problem(raw.get("/v1/jobs/nothing"), 404)
     job = client.submit(input=".", layout="files", formats=["csv"])
     assert job["status"] in ("waiting", "running")

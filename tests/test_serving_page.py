@@ -19,6 +19,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 from served import free_port
 
 from eqcctpro.serving.app import create_app
+from eqcctpro.serving.client import PickClient
 from eqcctpro.serving.engines import find_model, open_engine
 from eqcctpro.serving.example import example_miniseed
 from eqcctpro.serving.hub import LocalHub
@@ -118,13 +119,12 @@ def test_a_file_is_picked_and_shown(chromium: Any, url: str, tmp_path: Path, dar
     keep(chromium, f"serve-{'dark' if dark else 'light'}")
     ground = chromium.execute_script("return getComputedStyle(document.body).backgroundColor")
     assert (ground == "rgb(20, 24, 28)") == dark
-    # What was picked is in the stream as well.
-    wait_for(
-        lambda: (
-            chromium.execute_script("return document.querySelectorAll('#stream tbody tr').length")
-            >= 2
-        )
-    )
+    # What the page picks is forgotten; what the same client picks otherwise is in the stream.
+    rows = "return document.querySelectorAll('#stream tbody tr').length"
+    assert chromium.execute_script(rows) == 0
+    with PickClient(url) as client:
+        client.pick(example_miniseed())
+    wait_for(lambda: chromium.execute_script(rows) >= 2)
     assert [entry for entry in chromium.get_log("browser") if entry["level"] == "SEVERE"] == []
 
 

@@ -147,9 +147,9 @@ def read_options(query: bytes) -> Options | None:
             raise InvalidProblem(f"{name[:60]}: given twice")
         if name == "model":
             values[name] = text
-        elif name == "waveforms":
+        elif name in ("waveforms", "private"):
             if text not in ("true", "false"):
-                raise InvalidProblem(f"waveforms: {text[:60]!r} is not true or false")
+                raise InvalidProblem(f"{name}: {text[:60]!r} is not true or false")
             values[name] = text == "true"
         elif name in _OPTIONS:
             try:
@@ -159,7 +159,7 @@ def read_options(query: bytes) -> Options | None:
         else:
             raise InvalidProblem(
                 f"{name[:60]!r} is no parameter",
-                hint=f"known are model, waveforms, {', '.join(_OPTIONS)}",
+                hint=f"known are model, waveforms, private, {', '.join(_OPTIONS)}",
             )
     return Options(**values)  # type: ignore[arg-type]
 
@@ -229,7 +229,10 @@ def _joined(parts: list[_Part]) -> Waveforms:
             continue
         segments.extend(found.decoded.segments)
         warnings.extend(found.decoded.warnings)
+        private = options is not None and options.private
         options = found.options or options
+        if options is not None:
+            options.private |= private
     if problems and not segments:
         raise problems[0]
     warnings.extend(problem.message for problem in problems)

@@ -104,7 +104,8 @@ class PickClient:
         ----------
         waveforms : bytes, path or sequence of path
         **options
-            ``model``, ``p_threshold``, ``s_threshold``, ``detection_threshold``.
+            ``model``, ``p_threshold``, ``s_threshold``, ``detection_threshold``, and ``private``,
+            which keeps the picks out of the stream.
 
         Returns
         -------
@@ -130,7 +131,11 @@ class PickClient:
     def _work(
         self, path: str, content: bytes, accept: str, options: dict[str, Any]
     ) -> httpx.Response:
-        given = {name: value for name, value in options.items() if value is not None}
+        given = {
+            name: str(value).lower() if isinstance(value, bool) else value
+            for name, value in options.items()
+            if value is not None
+        }
         headers = {"Content-Type": _MINISEED, "Accept": accept}
         return self._ask("POST", path, content=content, headers=headers, params=given)
 
@@ -191,7 +196,7 @@ class PickClient:
         return self._ask("GET", f"/v1/jobs/{job_id}/result/{name}").content
 
     def stream(self, last_event_id: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Everything that is picked from now on, or since an event; ends when the service does.
+        """Picks of your requests from now on, or since an event; ends when the service does.
 
         Yields
         ------

@@ -29,7 +29,7 @@ _PROBLEMS = {
 }
 
 _PICKING = tuple(status for status in _PROBLEMS if status != "403")
-_JOBS = ("400", "401", "403", "404", "408", "413", "422", "429", "503")
+_JOBS = ("400", "401", "403", "404", "408", "413", "415", "422", "429", "503")
 # Problems of the other routes, by the beginnings of their paths.
 _ELSEWHERE = {
     "/v1/jobs": _JOBS,
@@ -133,7 +133,7 @@ def _parameters(models: list[str]) -> list[dict[str, Any]]:
         number = {"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}
         found.append({"name": name, "in": "query", "schema": number})
     flag = {"type": "boolean", "default": False}
-    found.append({"name": "waveforms", "in": "query", "schema": flag})
+    found += [{"name": name, "in": "query", "schema": flag} for name in ("waveforms", "private")]
     return found
 
 

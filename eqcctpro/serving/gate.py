@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from eqcctpro.serving.callers import Callers
 from eqcctpro.serving.pages import PAGES
 from eqcctpro.serving.problems import GoneProblem, LateProblem, Problem
 from eqcctpro.serving.security import Identity
@@ -59,6 +60,7 @@ class _Exchange:
     status: int = 0
     size: int = 0
     received: int = 0
+    address: str = ""
     identity: Identity | None = None
     problem: Problem | None = None
     complete: bool = False
@@ -109,6 +111,7 @@ class Gate:
         self._service = service
         self._compression = service.settings.http.compression
         self._origins = bool(service.settings.http.cors_origins)
+        self._callers = Callers(service.settings.http)
         self._metrics_path = service.settings.metrics.path
         self._answer_headers = _answer_headers(service)
 
@@ -140,9 +143,11 @@ class Gate:
 
     async def _handle(self, scope: Scope, receive: Receive, exchange: _Exchange) -> None:
         path, service, headers = exchange.path, self._service, exchange.received_headers
+        exchange.address = self._callers.address(scope)
+        if not path.startswith("/health/"):  # what watches over it may know its address only
+            self._callers.check(scope)
         if not self._is_open(path) and scope["method"] != "OPTIONS":
-            client = scope.get("client")
-            identity = service.guard.identify(headers, client[0] if client else "")
+            identity = service.guard.identify(headers, exchange.address)
             service.guard.count(identity)
             exchange.identity = identity
         if path not in WORK:

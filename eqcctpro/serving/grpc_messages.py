@@ -28,6 +28,7 @@ _MESSAGES: dict[str, list[tuple[str, str, str]]] = {
         ("double", "p_threshold", _OPTIONAL),
         ("double", "s_threshold", _OPTIONAL),
         ("double", "detection_threshold", _OPTIONAL),
+        ("bool", "private", ""),
     ],
     "Pick": [
         *(("string", name, "") for name in f"{_CODES} phase time start_time end_time".split()),

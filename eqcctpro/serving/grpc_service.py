@@ -13,6 +13,7 @@ import msgspec
 from eqcctpro.serving.answers import Answer
 from eqcctpro.serving.grpc_messages import SERVICE, message
 from eqcctpro.serving.problems import LateProblem, Problem, TooLargeProblem
+from eqcctpro.serving.security import Identity
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.waveforms import Options, read_body
 
@@ -67,14 +68,16 @@ class GrpcPicker:
 
     async def pick(self, request: Any, context: Any, *, with_curves: bool = False) -> Any:
         """Answer ``Pick`` or ``Annotate``."""
-        return await self._guarded(context, lambda: self._pick(request, with_curves), PickReply)
+        return await self._guarded(
+            context, lambda who: self._pick(request, with_curves, who), PickReply
+        )
 
     async def models(self, context: Any) -> Any:
         """Answer ``Models``."""
-        return await self._guarded(context, self._models, ModelsReply)
+        return await self._guarded(context, lambda _: self._models(), ModelsReply)
 
     async def _guarded(
-        self, context: Any, answer: Callable[[], Any], reply: Callable[[], Any]
+        self, context: Any, answer: Callable[[Identity], Any], reply: Callable[[], Any]
     ) -> Any:
         service, limit = self._service, self._service.settings.limits.request_timeout_s
         try:
@@ -82,28 +85,29 @@ class GrpcPicker:
                 str(name).lower().encode(): value if isinstance(value, bytes) else value.encode()
                 for name, value in context.invocation_metadata()
             }
-            service.guard.count(service.guard.identify(headers, "gRPC"))
+            who = service.guard.identify(headers, "gRPC")
+            service.guard.count(who)
             async with asyncio.timeout(limit):
-                return await answer()
+                return await answer(who)
         except TimeoutError:
             _refuse(context, LateProblem(f"there was no answer in {limit:g} s"))
         except Problem as problem:
             _refuse(context, problem)
         return reply()
 
-    async def _pick(self, request: Any, with_curves: bool) -> Any:
+    async def _pick(self, request: Any, with_curves: bool, who: Identity) -> Any:
         service = self._service
         with service.place():
             most = service.settings.limits.max_body_mb
             if len(request.body) > most * 2**20:
                 raise TooLargeProblem(f"the body has more than {most:g} MB")
             waveforms = await asyncio.to_thread(read_body, request.body, request.media_type)
-            options = Options(model=request.model or None)
+            options = Options(model=request.model or None, private=request.private)
             for name in ("p_threshold", "s_threshold", "detection_threshold"):
                 if request.HasField(name):
                     setattr(options, name, getattr(request, name))
             answer = await service.pick(
-                waveforms, options, uuid.uuid4().hex, with_curves=with_curves
+                waveforms, options, uuid.uuid4().hex, with_curves=with_curves, who=who
             )
             return _reply(answer)
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from eqcctpro.serving.answers import Answer, PickRow
 from eqcctpro.serving.jobs import JobBoard
 from eqcctpro.serving.settings import ServeSettings
-from eqcctpro.serving.stream import Event, PickLog
+from eqcctpro.serving.stream import Event, PickLogs
 
 __all__ = ["Hub", "HubReplica", "LocalHub", "RemoteHub"]
 
@@ -24,14 +24,14 @@ _log = logging.getLogger("eqcctpro.serving")
 class Hub(Protocol):
     """The shared part, wherever it is."""
 
-    def publish(self, answer: Answer) -> None:
-        """Add the picks of an answer to the stream."""
+    def publish(self, answer: Answer, owner: str) -> None:
+        """Add the picks of an answer to somebody's stream."""
 
-    async def end(self) -> str:
-        """Id of the last pick of the stream."""
+    async def end(self, owner: str) -> str:
+        """Id of the last pick of somebody's stream."""
 
-    async def after(self, event_id: str, wait_s: float) -> list[Event]:
-        """Picks after an event, or what comes within some seconds."""
+    async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
+        """Somebody's picks after an event, or what comes within some seconds."""
 
     async def ask_jobs(self, method: str, *arguments: Any) -> Any:
         """Call a method of the job board."""
@@ -49,20 +49,20 @@ class LocalHub:
     """
 
     def __init__(self, settings: ServeSettings) -> None:
-        self.log = PickLog(settings.stream.keep)
+        self.logs = PickLogs(settings.stream.keep, shared=settings.stream.shared)
         self.board = JobBoard(settings.jobs, [model.name for model in settings.models])
 
-    def publish(self, answer: Answer) -> None:
-        """Add the picks of an answer to the stream."""
-        self.log.publish(answer.rows())
+    def publish(self, answer: Answer, owner: str) -> None:
+        """Add the picks of an answer to somebody's stream."""
+        self.logs.publish(answer.rows(), owner)
 
-    async def end(self) -> str:
-        """Id of the last pick of the stream."""
-        return self.log.end
+    async def end(self, owner: str) -> str:
+        """Id of the last pick of somebody's stream."""
+        return self.logs.of(owner).end
 
-    async def after(self, event_id: str, wait_s: float) -> list[Event]:
-        """Picks after an event, or what comes within some seconds."""
-        return await self.log.after(event_id, wait_s)
+    async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
+        """Somebody's picks after an event, or what comes within some seconds."""
+        return await self.logs.after(owner, event_id, wait_s)
 
     async def ask_jobs(self, method: str, *arguments: Any) -> Any:
         """Call a method of the job board."""
@@ -85,17 +85,18 @@ class HubReplica:
     def __init__(self, content: str) -> None:
         self._hub = LocalHub(ServeSettings.model_validate_json(content))
 
-    async def add(self, picks: Sequence[PickRow]) -> None:
-        """Add picks to the stream."""
-        self._hub.log.publish(picks)
+    async def add(self, picks: Sequence[tuple[str, list[PickRow]]]) -> None:
+        """Add picks to the streams of those who have asked for them."""
+        for owner, rows in picks:
+            self._hub.logs.publish(rows, owner)
 
-    async def end(self) -> str:
-        """Id of the last pick of the stream."""
-        return await self._hub.end()
+    async def end(self, owner: str) -> str:
+        """Id of the last pick of somebody's stream."""
+        return await self._hub.end(owner)
 
-    async def after(self, event_id: str, wait_s: float) -> list[Event]:
-        """Picks after an event, or what comes within some seconds."""
-        return await self._hub.after(event_id, wait_s)
+    async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
+        """Somebody's picks after an event, or what comes within some seconds."""
+        return await self._hub.after(owner, event_id, wait_s)
 
     async def ask_jobs(self, method: str, *arguments: Any) -> Any:
         """Call a method of the job board."""
@@ -119,14 +120,15 @@ class RemoteHub:
 
     def __init__(self, handle: Any) -> None:
         self._handle = handle
-        self._waiting: list[PickRow] = []
+        self._waiting: list[tuple[str, list[PickRow]]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._hand_on, name="eqcctpro-hub", daemon=True)
         self._thread.start()
 
-    def publish(self, answer: Answer) -> None:
-        """Add the picks of an answer to the stream, a moment later."""
-        self._waiting.extend(answer.rows())
+    def publish(self, answer: Answer, owner: str) -> None:
+        """Add the picks of an answer to somebody's stream, a moment later."""
+        if rows := answer.rows():
+            self._waiting.append((owner, rows))
 
     def _hand_on(self) -> None:
         while True:
@@ -136,17 +138,17 @@ class RemoteHub:
                 try:
                     self._handle.add.remote(picks).result(timeout_s=10.0)
                 except Exception:  # Ray raises many kinds; the stream lacks these picks
-                    _log.exception("%d picks did not reach the stream", len(picks))
+                    _log.exception("picks of %d requests did not reach the stream", len(picks))
             if ended:
                 return
 
-    async def end(self) -> str:
-        """Id of the last pick of the stream."""
-        return str(await asyncio.to_thread(self._call, "end"))
+    async def end(self, owner: str) -> str:
+        """Id of the last pick of somebody's stream."""
+        return str(await asyncio.to_thread(self._call, "end", owner))
 
-    async def after(self, event_id: str, wait_s: float) -> list[Event]:
-        """Picks after an event, or what comes within some seconds."""
-        found: list[Event] = await asyncio.to_thread(self._call, "after", event_id, wait_s)
+    async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
+        """Somebody's picks after an event, or what comes within some seconds."""
+        found: list[Event] = await asyncio.to_thread(self._call, "after", owner, event_id, wait_s)
         return found
 
     async def ask_jobs(self, method: str, *arguments: Any) -> Any:

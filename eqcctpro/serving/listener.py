@@ -60,6 +60,9 @@ class Listener:
             log_level=logging.CRITICAL,
             server_header=False,
             root_path=http.root_path,
+            # By default it would believe whatever comes from loopback.
+            proxy_headers=bool(http.trusted_proxies),
+            forwarded_allow_ips=list(http.trusted_proxies),
             timeout_keep_alive=http.keep_alive_s,
             timeout_graceful_shutdown=int(settings.shutdown_s),
             limit_concurrency=settings.limits.connections,

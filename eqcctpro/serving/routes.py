@@ -14,7 +14,12 @@ from fastapi.responses import FileResponse, StreamingResponse
 from eqcctpro.serving.bodies import receive_body
 from eqcctpro.serving.hub import Hub
 from eqcctpro.serving.jobs import JobRequest
-from eqcctpro.serving.problems import BusyProblem, InvalidProblem, MalformedProblem
+from eqcctpro.serving.problems import (
+    BusyProblem,
+    InvalidProblem,
+    MalformedProblem,
+    MediaTypeProblem,
+)
 from eqcctpro.serving.security import COOKIE, Identity
 from eqcctpro.serving.service import Service
 
@@ -45,8 +50,7 @@ def session_routes(service: Service) -> APIRouter:
     async def log_in(request: Request) -> Response:
         """A token for a name and a password (HTTP Basic); also as a cookie."""
         headers = dict(request.scope["headers"])
-        client = request.client.host if request.client else ""
-        service.count_login(client)
+        service.count_login(request.scope["state"]["exchange"].address)
         # Checking a password takes long on purpose.
         session = await asyncio.to_thread(service.guard.log_in, headers)
         answer = _json(
@@ -71,8 +75,7 @@ def session_routes(service: Service) -> APIRouter:
     async def session(request: Request) -> Response:
         """Who asks."""
         headers = dict(request.scope["headers"])
-        client = request.client.host if request.client else ""
-        found = service.guard.identify(headers, client)
+        found = service.guard.identify(headers, request.scope["state"]["exchange"].address)
         return _json({"name": found.name, "kind": found.kind})
 
     @router.delete("/v1/session", status_code=204)
@@ -93,15 +96,16 @@ def stream_routes(service: Service, hub: Hub) -> APIRouter:
 
     @router.get("/v1/picks/stream")
     async def stream(request: Request) -> StreamingResponse:
-        """Everything that is picked from now on, or since `Last-Event-ID`, as it is found."""
+        """Picks of your requests from now on, or since `Last-Event-ID`, as they are found."""
         if listeners >= settings.subscribers:
             raise BusyProblem(f"{listeners} listen already", headers={"Retry-After": "60"})
-        last = request.headers.get("last-event-id", "")[:64] or await hub.end()
+        owner = _who(request).owner
+        last = request.headers.get("last-event-id", "")[:64] or await hub.end(owner)
         return StreamingResponse(
-            events(last), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+            events(owner, last), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
         )
 
-    async def events(last: str) -> AsyncIterator[bytes]:
+    async def events(owner: str, last: str) -> AsyncIterator[bytes]:
         nonlocal listeners
         listeners += 1
         loop = asyncio.get_running_loop()
@@ -109,7 +113,7 @@ def stream_routes(service: Service, hub: Hub) -> APIRouter:
         try:
             yield b": picks follow\n\n"
             while not service.stopping:
-                found = await hub.after(last, _GLANCE_S)
+                found = await hub.after(owner, last, _GLANCE_S)
                 for event in found:
                     data = msgspec.json.encode(event.pick)
                     yield b"id: %s\nevent: pick\ndata: %s\n\n" % (event.id.encode(), data)
@@ -132,6 +136,13 @@ def job_routes(service: Service, hub: Hub) -> APIRouter:
     @router.post("/v1/jobs", status_code=202)
     async def submit(request: Request) -> Response:
         """Begin a run on an archive in one of the folders that jobs may read."""
+        # A page elsewhere can send a form or plain text without being asked, but no JSON.
+        given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if given != "application/json":
+            raise MediaTypeProblem(
+                f"a job is not read from {given[:100] or 'a body without a type'!r}",
+                hint="send it with Content-Type: application/json",
+            )
         body = await receive_body(request, service.settings.limits)
         try:
             job = msgspec.json.decode(body, type=JobRequest)

@@ -58,6 +58,11 @@ class Identity:
     kind: str
     requests_per_s: float | None = None
 
+    @property
+    def owner(self) -> str:
+        """What jobs and picks are kept under: a key and a user of one name are two."""
+        return f"{self.kind}:{self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Session:

@@ -44,7 +44,7 @@ class Service:
     state : StateFolder, optional
         What is shared with other replicas.
     published : callable, optional
-        Called with every answer that holds picks.
+        Called with every answer that may be in the stream, and whose it is.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Service:
         metrics: Metrics,
         guard: Guard,
         state: StateFolder | None = None,
-        published: Callable[[Answer], None] | None = None,
+        published: Callable[[Answer, str], None] | None = None,
     ) -> None:
         self.settings = settings
         self.engines = dict(engines)
@@ -241,13 +241,25 @@ class Service:
         request_id: str,
         *,
         with_curves: bool = False,
+        who: Identity | None = None,
     ) -> Answer:
         """Pick what a request holds.
+
+        Parameters
+        ----------
+        waveforms : Waveforms
+        options : Options or None
+            In place of those in the body, but for `private`, which either may ask for.
+        request_id : str
+        with_curves : bool
+        who : Identity, optional
+            In whose stream the picks are; in none without it.
 
         Raises
         ------
         Problem
         """
+        private = any(one is not None and one.private for one in (options, waveforms.options))
         options = options or waveforms.options
         engine = self.engine(options.model if options is not None else None)
         laid = await self._lay_out(waveforms, options, engine, with_curves)
@@ -258,8 +270,8 @@ class Service:
         )
         if with_curves and options is not None and options.waveforms:
             answer.segments = waveforms.decoded.segments
-        if self._published is not None and any(len(result.picks) for result in results):
-            self._published(answer)
+        if self._published is not None and who is not None and not private:
+            self._published(answer, who.owner)
         return answer
 
     async def _lay_out(

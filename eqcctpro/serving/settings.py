@@ -75,7 +75,17 @@ class HttpSettings(_Section):
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
-    root_path: str = Field("", description="Prefix that a proxy in front cuts off")
+    hosts: tuple[str, ...] = Field(
+        (),
+        description="Names that clients call it by, beside those of loopback and the address it "
+        "listens at; .example.org is all below, * is all",
+    )
+    trusted_proxies: tuple[str, ...] = Field(
+        (), description="Addresses and networks whose X-Forwarded-For and -Proto are believed"
+    )
+    root_path: str = Field(
+        "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="Prefix that a proxy in front cuts off"
+    )
     listener: Literal["replica", "proxy"] = Field(
         "replica", description="Whether replicas take requests themselves, or Ray Serve's proxy"
     )
@@ -87,6 +97,18 @@ class HttpSettings(_Section):
     cors_headers: tuple[str, ...] = ("Authorization", "Content-Type", "Last-Event-ID", "X-API-Key")
     cors_credentials: bool = False
     cors_max_age_s: int = Field(600, ge=0)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for text in value:
+            try:
+                ipaddress.ip_network(text)
+            except ValueError as error:
+                raise ValueError(
+                    f"{text!r} is no address and no network such as 10.0.0.0/8"
+                ) from error
+        return value
 
     @model_validator(mode="after")
     def _clients_are_asked(self) -> HttpSettings:
@@ -218,10 +240,11 @@ class JobSettings(_Section):
 
 
 class StreamSettings(_Section):
-    """The stream of everything that is picked."""
+    """The stream of picks: to each key, user or address those of its own requests."""
 
     enabled: bool = True
-    keep: int = Field(10_000, ge=1, description="Picks that a client may come back for")
+    shared: bool = Field(False, description="Whether all see the picks of all")
+    keep: int = Field(10_000, ge=1, description="Picks of each that a client may come back for")
     keep_alive_s: float = Field(15.0, gt=0)
     subscribers: int = Field(100, ge=1)
 

@@ -129,6 +129,8 @@ def _environment(settings: ServeSettings, state: StateFolder) -> Iterator[None]:
     """What Ray's processes inherit."""
     wanted = dict(_RAY_SERVE)
     wanted[VARIABLE] = str(state.path)
+    # Of Ray Serve's proxy: uvicorn would believe whatever comes from loopback.
+    wanted["FORWARDED_ALLOW_IPS"] = ",".join(settings.http.trusted_proxies)
     replicas = settings.replicas
     if replicas.front_count > 1 or replicas.max is not None or settings.metrics.port is not None:
         wanted[SHARED_FOLDER] = str(state.metrics)

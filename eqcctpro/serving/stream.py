@@ -1,20 +1,24 @@
-"""Everything that is picked, in the order in which it was, for those who listen."""
+"""Picks in the order in which they were found, for those who listen: to each their own."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
 
 import msgspec
 
 from eqcctpro.serving.answers import PickRow
 
-__all__ = ["Event", "PickLog"]
+__all__ = ["Event", "PickLog", "PickLogs"]
 
 _GLANCE_S = 0.05
+# Picks that are kept of all together, in those that are kept of each: whoever has been silent
+# for longest is forgotten first.
+_TOGETHER = 10
+_MOST_OWNERS = 10_000
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -48,6 +52,9 @@ class PickLog:
             self._picks.extend(picks)
             self._end += len(picks)
 
+    def __len__(self) -> int:
+        return len(self._picks)
+
     @property
     def end(self) -> str:
         """Id of the last pick."""
@@ -69,10 +76,53 @@ class PickLog:
             for offset, pick in enumerate(found, start=1)
         ]
 
-    async def after(self, event_id: str, wait_s: float) -> list[Event]:
-        """The picks after an event, or what comes within some seconds."""
+
+class PickLogs:
+    """The logs of all who have picks in the stream.
+
+    Parameters
+    ----------
+    keep : int
+        Picks that are kept of each.
+    shared : bool
+        Whether there is one log for all.
+    """
+
+    def __init__(self, keep: int, *, shared: bool = False) -> None:
+        self._keep = keep
+        self._shared = shared
+        self._logs: OrderedDict[str, PickLog] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def publish(self, picks: Sequence[PickRow], owner: str) -> None:
+        """Add somebody's picks."""
+        if not picks:
+            return
+        log = self.of(owner)
+        log.publish(picks)
+        with self._lock:
+            total = sum(map(len, self._logs.values()))
+            for name in list(self._logs):
+                if total <= _TOGETHER * self._keep and len(self._logs) <= _MOST_OWNERS:
+                    break
+                if self._logs[name] is not log:
+                    total -= len(self._logs.pop(name))
+
+    def of(self, owner: str) -> PickLog:
+        """The log of somebody."""
+        name = "" if self._shared else owner
+        with self._lock:
+            log = self._logs.pop(name, None) or PickLog(self._keep)
+            self._logs[name] = log
+            while len(self._logs) > _MOST_OWNERS:
+                self._logs.popitem(last=False)
+        return log
+
+    async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
+        """Somebody's picks after an event, or what comes within some seconds."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
-        while not (found := self.since(event_id)) and loop.time() < until:
+        # Looked up each time: a log that was forgotten is another one when it comes back.
+        while not (found := self.of(owner).since(event_id)) and loop.time() < until:
             await asyncio.sleep(_GLANCE_S)
         return found

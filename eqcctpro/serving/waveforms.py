@@ -44,6 +44,8 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
         In place of the model's.
     waveforms : bool
         Whether ``/v1/annotate`` also gives the waveforms, for the eye.
+    private : bool
+        Keep the picks out of the stream.
     """
 
     model: str | None = None
@@ -51,6 +53,7 @@ class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     s_threshold: float | None = None
     detection_threshold: float | None = None
     waveforms: bool = False
+    private: bool = False
 
 
 class ArrayStation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):

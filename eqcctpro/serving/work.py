@@ -63,7 +63,11 @@ class Work:
             self._decode.observe(time.perf_counter() - started)
             async with _Present(receive):
                 answer = await self._service.pick(
-                    waveforms, options, exchange.request_id, with_curves=with_curves
+                    waveforms,
+                    options,
+                    exchange.request_id,
+                    with_curves=with_curves,
+                    who=exchange.identity,
                 )
             del waveforms
         started = time.perf_counter()

@@ -83,7 +83,7 @@ function suggest(model) {
 async function pick(body) {
   $("message").textContent = "";
   $("results").replaceChildren();
-  const query = new URLSearchParams({ waveforms: "true" });
+  const query = new URLSearchParams({ waveforms: "true", private: "true" });
   if ($("model").value) query.set("model", $("model").value);
   for (const phase of ["p", "s"]) if ($(phase).value) query.set(`${phase}_threshold`, $(phase).value);
   const response = await ask(`v1/annotate?${query}`, {
