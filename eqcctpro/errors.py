@@ -47,7 +47,15 @@ __all__ = [
     "WeightsError",
     "WeightsNotFoundError",
     "WorkerError",
+    "printable",
 ]
+
+
+def printable(text: str) -> str:
+    r"""Text that can be written as UTF-8: other bytes, as names of files hold, as ``\xff``."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class EQCCTProError(Exception):
@@ -64,9 +72,10 @@ class EQCCTProError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, *, hint: str | None = None) -> None:
+        message = printable(message)
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = None if hint is None else printable(hint)
 
     def __str__(self) -> str:
         return self.message if self.hint is None else f"{self.message} ({self.hint})"

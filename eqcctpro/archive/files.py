@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eqcctpro.archive.index import ChannelExtent
+from eqcctpro.archive.trees import leads_to_folder
 from eqcctpro.errors import InputError
 from eqcctpro.times import parse_chunk_name
 
@@ -62,7 +63,7 @@ def _anywhere(folder: str) -> bool:
 def has_chunk_folders(folder: Path) -> bool:
     """Whether a folder holds time-chunk folders."""
     with os.scandir(folder) as entries:
-        return any(entry.is_dir() and parse_chunk_name(entry.name) for entry in entries)
+        return any(leads_to_folder(entry) and parse_chunk_name(entry.name) for entry in entries)
 
 
 def chunk_files(
@@ -135,7 +136,7 @@ class _Folders:
     def __init__(self, inputs: Sequence[Path], passed_over: dict[str, str], enters: Enters) -> None:
         self.enters = enters
         self._roots = [str(path.resolve()) for path in inputs if path.is_dir()]
-        self._passed_over = passed_over
+        self.passed_over = passed_over
         self._followed: set[str] = set()
 
     def follow(self, link: str) -> bool:
@@ -147,7 +148,7 @@ class _Folders:
         )
         above = any(root.startswith(f"{target.rstrip('/')}/") for root in self._roots)
         if read_anyway or above:
-            self._passed_over[link] = f"a link to {target}, which is read already"
+            self.passed_over[link] = f"a link to {target}, which is read already"
             return False
         self._followed.add(target)
         return True
@@ -169,13 +170,18 @@ def _names(folder: str) -> Iterator[tuple[str, bool]]:
     """Names in a folder and whether they are folders, in the order that paths below them have."""
     with os.scandir(folder) as entries:
         # Only text is kept: there may be many thousand stations.
-        names = sorted(f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries)
+        names = sorted(
+            f"{entry.name}/" if leads_to_folder(entry) else entry.name for entry in entries
+        )
     return ((name.removesuffix("/"), name.endswith("/")) for name in names)
 
 
 def _below(root: str, folder: str, chunk: str, folders: _Folders) -> Iterator[ArchiveFile]:
     root = root.removesuffix("/")
-    for name, is_folder in _names(root or "/"):
+    names = list(_names(root or "/"))
+    if not names and os.path.splitext(root)[1].lower() in MINISEED_SUFFIXES:  # noqa: PTH122 (hot)
+        folders.passed_over[root] = "an empty folder with the name of a file"
+    for name, is_folder in names:
         if name.startswith("."):
             continue
         path = f"{root}/{name}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import date
 from functools import lru_cache
+from io import FileIO
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,8 +18,9 @@ from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 
 from eqcctpro.archive.compressed import decompress, is_compressed
 from eqcctpro.archive.ordering import in_order
+from eqcctpro.archive.reading import BLOCK_BYTES, read_blocks
 from eqcctpro.archive.roots import Roots
-from eqcctpro.archive.salvage import whole_records
+from eqcctpro.archive.salvage import whole_records, whole_records_end
 from eqcctpro.archive.untidy import trace_code, with_placeholders
 from eqcctpro.codes import Code, instrument_of, record_code, source_bytes
 from eqcctpro.errors import DecodeError
@@ -142,23 +145,28 @@ def index_file(path: str | Path, roots: Roots | None = None) -> IndexedFile:
                 lambda start, end: os.pread(descriptor, end - start, start),
             )
             content = beginning if len(beginning) == status.st_size else None
-            everything = content
-            if quick is None and everything is None:
-                with open(descriptor, "rb", buffering=0, closefd=False) as whole:
-                    everything = whole.readall()
+            channels: tuple[ChannelExtent, ...]
+            if quick is not None:
+                channels = (quick,)
+            elif content is not None and not is_compressed(content):
+                channels = scan(content, path)
+            else:
+                content = None
+                with open(descriptor, "rb", buffering=0, closefd=False) as file:
+                    if is_compressed(beginning):
+                        channels = scan(decompress(file.readall(), path), path)
+                    else:
+                        channels = _scan_file(file, path)
         finally:
             os.close(descriptor)
-        if quick is None:
-            assert everything is not None
-            if is_compressed(beginning):
-                content, everything = None, decompress(everything, path)
-            channels = scan(everything, path)
-        else:
-            channels = (quick,)
     except OSError as error:
         raise DecodeError(
             f"cannot read {path}: {error.strerror or error}",
             hint="check that the file exists and may be read",
+        ) from error
+    except MemoryError as error:
+        raise DecodeError(
+            f"{path} needs more memory to be read than there is", hint="cut it into smaller files"
         ) from error
     return IndexedFile(str(path), status.st_size, status.st_mtime_ns, channels, content)
 
@@ -326,6 +334,49 @@ def scan(content: bytes, path: str | Path) -> tuple[ChannelExtent, ...]:
     DecodeError
         It holds no miniSEED record.
     """
+    return _joined(_extents_in(content), path)
+
+
+def _scan_file(file: FileIO, path: str | Path) -> tuple[ChannelExtent, ...]:
+    """`scan` of a file of any size, of which little is in memory at a time."""
+    return _joined(chain.from_iterable(map(_extents_in, _record_blocks(file))), path)
+
+
+def _record_blocks(file: FileIO) -> Iterator[bytes]:
+    """Contents of a file in blocks of whole records."""
+    rest = b""
+    for read in read_blocks(file):
+        block = rest + read
+        end = whole_records_end(block)
+        # A record is no longer than a block: what does not end in two of them is none.
+        end = len(block) if len(block) - end > BLOCK_BYTES else end
+        yield block[:end]
+        rest = block[end:]
+    if rest:
+        yield rest
+
+
+def _joined(found: Iterable[ChannelExtent], path: str | Path) -> tuple[ChannelExtent, ...]:
+    spans: dict[Code, list[tuple[int, int]]] = {}
+    seen = False
+    for code, start, end in found:
+        seen = True
+        spans.setdefault(code, [])
+        if start <= end:
+            spans[code].append((start, end))
+    if not seen:
+        raise DecodeError(
+            f"{path} is not readable as miniSEED", hint="only miniSEED 2 and 3 can be picked"
+        )
+    return tuple(
+        ChannelExtent(code, start, end)
+        for code in sorted(spans)
+        for start, end in joined_spans(sorted(spans[code]), LONG_GAP_NS)
+    )
+
+
+def _extents_in(content: bytes) -> Iterator[ChannelExtent]:
+    """Channels of records in memory; those without a time series end before they start."""
     content, names = with_placeholders(content)
     content = in_order(content)
     traces = MS3TraceList()
@@ -337,22 +388,15 @@ def scan(content: bytes, path: str | Path) -> tuple[ChannelExtent, ...]:
         for record in whole_records(content):
             with suppress(MiniSEEDError, ValueError):
                 traces.add_buffer(record, skip_not_data=True)
-    if not len(traces):
-        raise DecodeError(
-            f"{path} is not readable as miniSEED", hint="only miniSEED 2 and 3 can be picked"
-        )
-    return tuple(sorted(_extents(traces, names), key=lambda extent: (extent.code, extent.start_ns)))
-
-
-def _extents(traces: MS3TraceList, names: dict[Code, Code]) -> Iterable[ChannelExtent]:
     for trace in traces:
         try:
             code = trace_code(trace, names)
         except ValueError:
             continue
-        pieces = sorted((p.starttime, p.endtime) for p in trace if p.samprate >= LOWEST_RATE_HZ)
-        for start, end in joined_spans(pieces, LONG_GAP_NS):
-            yield ChannelExtent(code, start, end)
+        yield ChannelExtent(code, 1, 0)
+        for piece in trace:
+            if piece.samprate >= LOWEST_RATE_HZ:
+                yield ChannelExtent(code, piece.starttime, piece.endtime)
 
 
 def joined_spans(spans: Iterable[tuple[int, int]], gap_ns: int) -> list[tuple[int, int]]:

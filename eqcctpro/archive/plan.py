@@ -41,7 +41,7 @@ from eqcctpro.archive.timechunks import (
     whole_archive,
 )
 from eqcctpro.codes import Code, instrument_of
-from eqcctpro.errors import DecodeError, InputError, SettingsError
+from eqcctpro.errors import DecodeError, InputError, SettingsError, printable
 from eqcctpro.resources.hardware import available_memory_mb
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
@@ -158,7 +158,8 @@ def make_plan(settings: InputSettings) -> Plan:
     plan = Plan(layout, [], Tasks(TaskTable(files), range(0)), files)
     wanted = Wanted(settings)
     holdings = _index(iter_files(settings.inputs, layout, wanted), plan, roots)
-    plan.ignored |= wanted.passed_over
+    passed_over = plan.ignored | wanted.passed_over
+    plan.ignored = {printable(path): reason for path, reason in passed_over.items()}
     looked_at = plan.problems or plan.ignored
     if not holdings and not looked_at and wanted.refused_spans and not wanted.only_unwanted:
         raise _outside_span()
@@ -222,7 +223,7 @@ def _index(files: Iterable[ArchiveFile], plan: Plan, roots: Roots) -> Holdings:
     for file, indexed in _indexed(files, roots):
         if isinstance(indexed, DecodeError):
             if file.expected:
-                problem = FileProblem(file.path, type(indexed).__name__, str(indexed))
+                problem = FileProblem(printable(file.path), type(indexed).__name__, str(indexed))
                 plan.problems.append(problem)
             else:
                 outside = roots and not roots.hold(file.path)

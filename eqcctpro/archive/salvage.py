@@ -13,6 +13,7 @@ __all__ = [
     "incomplete_bytes",
     "usual_record_length",
     "whole_records",
+    "whole_records_end",
 ]
 
 # How records begin (SEED 2.4, chapter 8; miniSEED 3): a number of six digits, a letter for the
@@ -33,6 +34,12 @@ def whole_records(content: bytes) -> Iterator[bytes]:
     After bytes that are no record, the search goes on at the next place where one may
     begin.
     """
+    for start, end in _places(content):
+        yield content[start:end]
+
+
+def _places(content: bytes) -> Iterator[tuple[int, int]]:
+    """Where complete records begin and end."""
     view = memoryview(content)
     position = 0
     while position < len(content):
@@ -41,8 +48,21 @@ def whole_records(content: bytes) -> Iterator[bytes]:
             found = _START.search(content, position + 1)
             position = len(content) if found is None else found.start()
             continue
-        yield content[position : position + length]
+        yield position, position + length
         position += length
+
+
+def whole_records_end(content: bytes) -> int:
+    """Where the last complete record ends; the rest may be the beginning of one."""
+    length = usual_record_length(content)
+    if length:
+        end = len(content) // length * length
+        if not content[EXPONENT_AT:end:length].strip(content[EXPONENT_AT : EXPONENT_AT + 1]):
+            return end
+    end = 0
+    for _, stop in _places(content):
+        end = stop
+    return end
 
 
 def incomplete_bytes(content: bytes) -> int:

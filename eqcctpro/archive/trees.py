@@ -11,7 +11,7 @@ from pathlib import Path
 from eqcctpro.archive.remote import list_folder
 from eqcctpro.places import Place
 
-__all__ = ["TreeFile", "folder_names", "walk_tree"]
+__all__ = ["TreeFile", "folder_names", "leads_to_folder", "walk_tree"]
 
 # Requests under way at a time: a store answers each in tens of milliseconds.
 PARALLEL_LISTS = 16
@@ -68,6 +68,14 @@ def folder_names(root: Place, *below: str) -> list[str]:
     return list(lister(below)[0])
 
 
+def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder or leads to one; a link that leads nowhere is none."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself, or a folder that may not be entered
+        return False
+
+
 Listing = tuple[Sequence[str], Sequence[TreeFile]]
 
 
@@ -79,7 +87,7 @@ def _local_lister(root: Path) -> Callable[[tuple[str, ...]], Listing]:
                 for entry in entries:
                     if entry.name.startswith("."):
                         continue
-                    if entry.is_dir():
+                    if leads_to_folder(entry):
                         folders.append(entry.name)
                     else:
                         files.append(TreeFile((*parts, entry.name), entry.path))

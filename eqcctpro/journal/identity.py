@@ -13,6 +13,7 @@ from typing import Any
 
 from eqcctpro.archive.file_table import FileTable
 from eqcctpro.archive.tasks import StationTask
+from eqcctpro.errors import printable
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.places import Place, is_address
@@ -133,8 +134,8 @@ class RelativeNames:
         for number, root in enumerate(self._roots):
             if path.startswith(root):
                 label = f"{number}:" if len(self._roots) > 1 else ""
-                return label + path[len(root) :]
-        return path if is_address(path) else str(Path(path).absolute())
+                return printable(label + path[len(root) :])
+        return path if is_address(path) else printable(str(Path(path).absolute()))
 
 
 def item_ids(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eqcctpro.errors import OutputError
+from eqcctpro.errors import OutputError, printable
 from eqcctpro.pipeline.records import TaskRecord
 
 __all__ = ["WAITING", "Attempt", "Item", "JournalStore"]
@@ -232,7 +232,7 @@ class JournalStore:
 
     def add_items(self, items: Iterable[Item]) -> None:
         """Note station tasks that wait."""
-        rows = ((item.key, item.id, item.name, item.chunk, item.folder) for item in items)
+        rows = ((i.key, i.id, i.name, i.chunk, printable(i.folder)) for i in items)
         self._db.executemany(
             "INSERT INTO items (key, id, name, chunk, folder) VALUES (?, ?, ?, ?, ?)", rows
         )

@@ -5,6 +5,7 @@ The codes, times and sampling rates come from the records; file names mean nothi
 
 from __future__ import annotations
 
+import os
 from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,10 +21,11 @@ from pymseed.mstracelist import MS3TraceID, MS3TraceSeg
 from eqcctpro.archive.compressed import decompress, is_compressed
 from eqcctpro.archive.index import LOWEST_RATE_HZ, hidden_codes
 from eqcctpro.archive.ordering import in_order
+from eqcctpro.archive.reading import is_sparse, read_blocks
 from eqcctpro.archive.salvage import control_bytes, incomplete_bytes, whole_records
 from eqcctpro.archive.untidy import trace_code, with_placeholders
 from eqcctpro.codes import Code, instrument_of
-from eqcctpro.errors import DecodeError
+from eqcctpro.errors import DecodeError, printable
 from eqcctpro.times import NS_PER_S, format_utc
 from eqcctpro.waveform.clock import Clock, RecordRun, leap_second_within, record_runs, stamps_wander
 from eqcctpro.waveform.segments import ChannelCode, Segment
@@ -72,8 +74,16 @@ def decode_file(
     DecodeError
         The file cannot be read, is empty, or holds no miniSEED record.
     """
-    content = _read(path) if content is None else content
-    return decode_records(content, path, start_ns, end_ns)
+    holes = 0
+    if content is None:
+        content, holes = _read(path)
+    decoded = decode_records(content, path, start_ns, end_ns)
+    if holes:
+        name = printable(str(path))
+        decoded.warnings.append(
+            f"{NOT_PICKED}{holes} bytes of {name} to which nothing was ever written; fetch it again"
+        )
+    return decoded
 
 
 def decode_records(
@@ -93,6 +103,7 @@ def decode_records(
     DecodeError
         There is nothing, or no miniSEED record.
     """
+    path = printable(str(path))
     if not content:
         raise DecodeError(f"{path} is empty (0 bytes)", hint="remove it or fetch it again")
     if is_compressed(content):
@@ -140,10 +151,18 @@ def _hidden(content: bytes, path: str | Path, segments: list[Segment]) -> list[s
     ]
 
 
-def _read(path: str | Path) -> bytes:
+def _read(path: str | Path) -> tuple[bytes, int]:
+    """Contents of a file, and the bytes of its holes, which are left out."""
     try:
         with open(path, "rb", buffering=0) as file:  # noqa: PTH123 (hot)
-            return file.readall()
+            if not is_sparse(file):
+                return file.readall(), 0
+            content = b"".join(read_blocks(file))
+            return content, os.fstat(file.fileno()).st_size - len(content)
+    except MemoryError as error:
+        raise DecodeError(
+            f"{path} needs more memory to be read than there is", hint="cut it into smaller files"
+        ) from error
     except OSError as error:
         raise DecodeError(
             f"cannot read {path}: {error.strerror or error}",

@@ -1,0 +1,156 @@
+"""Archives in which one name or file is bad: it fails alone, or is named."""
+
+from __future__ import annotations
+
+import os
+import random
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from disturbed_runs import results
+
+from eqcctpro.archive import index, reading
+from eqcctpro.archive.index import index_file, scan
+from eqcctpro.config import PickConfig
+from eqcctpro.errors import DecodeError
+from eqcctpro.orchestration.session import PickSession
+
+
+@pytest.fixture(scope="module")
+def session(
+    generated_network: Any, imported_model: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[PickSession]:
+    config = PickConfig.checked(
+        input=generated_network[0],
+        output=tmp_path_factory.mktemp("calm"),
+        model=imported_model,
+        runtime="openvino",
+        overview=False,
+    )
+    with PickSession(config) as ready:
+        yield ready
+
+
+@pytest.fixture
+def archive(generated_network: Any, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(generated_network[0], tmp_path / "archive"))
+
+
+def test_bad_names(session: PickSession, archive: Path, tmp_path: Path) -> None:
+    session.run(input=archive, output=tmp_path / "calm", layout="files")
+    files = sorted(archive.rglob("*.mseed"))
+    link = archive / "loop.mseed"
+    link.symlink_to("loop.mseed")
+    (archive / "folder.mseed").mkdir()
+    foreign = os.fsencode(files[0]).replace(b".mseed", b"\xe4\xff.mseed")
+    files[0].rename(os.fsdecode(foreign))
+    folder = Path(os.fsdecode(os.fsencode(archive) + b"/st\xe4tion"))
+    folder.mkdir()
+    files[1].rename(folder / files[1].name)
+    result = session.run(
+        input=archive, output=tmp_path / "out", layout="files", formats=("csv", "parquet")
+    )
+    assert results(tmp_path / "out") == results(tmp_path / "calm")
+    told = "\n".join(result.problems)
+    assert f"cannot read {link}: Too many levels of symbolic links" in told
+    assert f"{archive}/folder.mseed: an empty folder with the name of a file" in told
+    told.encode()
+
+
+def test_an_unreadable_file_with_a_foreign_name_is_named(
+    session: PickSession, archive: Path, tmp_path: Path
+) -> None:
+    path = os.fsencode(archive) + b"/\xff.mseed"
+    with open(path, "wb") as file:  # noqa: PTH123 (bytes)
+        file.write(b"nothing of use" * 100)
+    result = session.run(input=archive, output=tmp_path / "out", layout="files")
+    assert f"{archive}/\\xff.mseed" in "\n".join(result.problems)
+
+
+@pytest.fixture
+def sparse(archive: Path, tmp_path: Path) -> Path:
+    """A file of three gigabytes with little in it."""
+    path = tmp_path / "sparse.mseed"
+    content = sorted(archive.rglob("*.mseed"))[0].read_bytes()
+    with path.open("wb") as file:
+        file.write(content)
+        file.seek(2**31)
+        file.write(content)
+        file.truncate(3 * 2**30)
+    if path.stat().st_blocks * 512 > 2**30:
+        pytest.skip("the file system has no sparse files")
+    return path
+
+
+MEMORY = """
+import resource, sys
+from eqcctpro.archive.index import index_file
+from eqcctpro.waveform.decode import decode_file
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+(channel,) = index_file(sys.argv[1]).channels
+decoded = decode_file(sys.argv[1])
+assert [s.code.channel for s in decoded.segments] == [channel.code[3]] * len(decoded.segments)
+print(decoded.warnings[-1])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+def test_a_sparse_file_takes_no_more_memory_than_it_holds(sparse: Path) -> None:
+    told = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(sparse)], capture_output=True, text=True, check=True
+    )
+    warning, megabytes = told.stdout.splitlines()
+    assert warning.endswith("to which nothing was ever written; fetch it again")
+    assert int(megabytes) < 400, told.stdout
+
+
+def test_too_little_memory_is_told(archive: Path, tmp_path: Path) -> None:
+    path = tmp_path / "large.mseed"
+    content = sorted(archive.rglob("*.mseed"))[0].read_bytes()
+    with path.open("wb") as file:
+        for _ in range(2**30 // len(content) // 2):
+            file.write(content)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_DATA, (2**28, 2**28))
+
+    script = (
+        "import sys; from eqcctpro.waveform.decode import decode_file; decode_file(sys.argv[1])"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", script, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=limit,
+    )
+    assert f"{path} needs more memory to be read than there is" in told.stderr, told.stderr
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_blocks_hold_what_the_whole_file_holds(
+    archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    chance = random.Random(seed)
+    parts = [file.read_bytes() for file in sorted(archive.rglob("*.mseed"))]
+    records = [part[at : at + 512] for part in parts for at in range(0, len(part), 512)]
+    chance.shuffle(records)
+    if seed % 2:
+        for _ in range(5):
+            records.insert(chance.randrange(len(records)), chance.randbytes(chance.randrange(700)))
+    content = b"".join(records)
+    path = tmp_path / "mixed.mseed"
+    path.write_bytes(content)
+    expected = scan(content, path)
+    for module in (reading, index):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 10_000)
+    assert index_file(path).channels == expected
+    path.write_bytes(bytes(50_000))
+    with pytest.raises(DecodeError, match="not readable as miniSEED"):
+        index_file(path)
