@@ -124,10 +124,11 @@ def test_failures_beyond_the_summary_are_in_the_status(
         assert {item["error"] for item in failures} == {"ArithmeticError"}
 
 
+@pytest.mark.parametrize("version", [1, 2])
 def test_records_of_earlier_versions_can_be_read(
-    pick: Any, imported_model: str, write_mseed: Any, tmp_path: Path, monkeypatch: Any
+    pick: Any, imported_model: str, write_mseed: Any, tmp_path: Path, monkeypatch: Any, version: int
 ) -> None:
-    """They have no columns for probabilities."""
+    """They have no columns for probabilities, and for how many samples there are."""
     from eqcctpro.journal.folder import RunFolder
     from eqcctpro.journal.store import JournalStore
     from eqcctpro.pipeline import feeder
@@ -140,13 +141,16 @@ def test_records_of_earlier_versions_can_be_read(
     pick(archive, model=imported_model, output=tmp_path / "out")
     journal = RunFolder(tmp_path / "out").journal
     with contextlib.closing(sqlite3.connect(journal)) as db, db:
-        for column in ("highest_p", "highest_s", "seconds"):
+        lacking = ["held", "picked", "data_ns", "left_out"]
+        lacking += ["highest_p", "highest_s", "seconds"] if version == 1 else []
+        for column in lacking:
             db.execute(f"ALTER TABLE items DROP COLUMN {column}")
-        db.execute("PRAGMA user_version = 1")
+        db.execute(f"PRAGMA user_version = {version}")
     assert len(read_status(tmp_path / "out").failures) == 2
     store = JournalStore(journal, writable=False)
     records = [record for record, _ in store.records()]
     store.close()
-    assert [(r.status, r.highest_p, r.seconds) for r in records] == [("failed", None, 0.0)] * 2
-    with pytest.raises(OutputError, match="is a record of format 1, not 2"):
+    assert [(r.status, r.highest_p, r.counts.held) for r in records] == [("failed", None, 0)] * 2
+    assert all(record.seconds == 0 for record in records) == (version == 1)
+    with pytest.raises(OutputError, match=f"is a record of format {version}, not 3"):
         JournalStore(journal, writable=True)

@@ -2,43 +2,102 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import heapq
+from collections.abc import Iterable, Iterator
+from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import Plan
 from eqcctpro.times import NS_PER_S
 
-__all__ = ["station_hours"]
+__all__ = ["planned_samples", "station_hours"]
 
 # Spans that are numbers of Python's at a time.
 _AT_A_TIME = 4096
 
 
-def station_hours(plan: Plan, tasks: Iterable[int]) -> float:
+def station_hours(
+    plan: Plan, tasks: Iterable[int], data_ns: NDArray[np.int64] | None = None
+) -> float:
     """Hours of data of some tasks, summed over their stations.
 
     Several instruments, channels and files of a station at one time count once, and only what
-    the tasks' chunks own.  Gaps between files are left out; gaps inside a file are not known.
+    the tasks' chunks own.
 
     Parameters
     ----------
     plan : Plan
     tasks : iterable of int
         Their indices in the plan.
+    data_ns : ndarray of int64, optional
+        Time of which each of the tasks has samples.  Without it gaps inside files count as data.
+        With it a gap is spread over what the files of the task hold; where several instruments
+        of a station hold the same time, the one with the most data counts.
     """
-    return _covered(plan.tasks.spans_of(tasks)) / (3600 * NS_PER_S)
+    spans = plan.tasks.spans_of(tasks)
+    spans = spans[spans[:, 3] > spans[:, 2]]
+    weights = np.ones(len(spans))
+    if data_ns is not None:
+        held = np.zeros(len(data_ns))
+        for task, start, end in _joined(spans[:, 0], spans):
+            held[task] += end - start
+        share = np.divide(data_ns, held, out=np.zeros(len(held)), where=held > 0)
+        weights = np.minimum(share, 1.0)[spans[:, 0]]
+    total = 0.0
+    of_station: list[tuple[int, int, float]] = []
+    at = latest = -(2**63)
+    for index in _in_order(spans[:, 1], spans):
+        station, start, end = (int(spans[index, column]) for column in (1, 2, 3))
+        if of_station and (station != at or start >= latest):
+            total += _weighted(of_station)
+            of_station = []
+        at, latest = station, max(end, latest) if of_station else end
+        of_station.append((start, end, float(weights[index])))
+    return (total + _weighted(of_station)) / (3600 * NS_PER_S)
 
 
-def _covered(spans: np.ndarray[tuple[int, int], np.dtype[np.int64]]) -> int:
-    """Nanoseconds that spans cover, those of each station together; one row each."""
-    total = 0
-    latest = at = -(2**63)
-    order = np.lexsort((spans[:, 2], spans[:, 1], spans[:, 0]))
+def planned_samples(plan: Plan, tasks: Iterable[int]) -> NDArray[np.int64]:
+    """Samples of some tasks, as headers at the ends of their files tell."""
+    tasks = np.fromiter(tasks, dtype=np.int64)
+    spans = plan.tasks.spans_of(tasks)
+    return np.bincount(spans[:, 0], spans[:, 4], len(tasks)).astype(np.int64)
+
+
+def _in_order(keys: NDArray[np.int64], spans: NDArray[np.int64]) -> Iterator[int]:
+    order = np.lexsort((spans[:, 3], spans[:, 2], keys))
     for first in range(0, len(order), _AT_A_TIME):
-        for station, start, end in spans[order[first : first + _AT_A_TIME]].tolist():
-            if station != at:
-                at, latest = station, -(2**63)
-            total += max(0, end - max(start, latest))
-            latest = max(latest, end)
+        yield from order[first : first + _AT_A_TIME].tolist()
+
+
+def _joined(keys: NDArray[np.int64], spans: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
+    """Spans of each key that do not overlap."""
+    at = latest = -(2**63)
+    for index in _in_order(keys, spans):
+        key, start, end = int(keys[index]), int(spans[index, 2]), int(spans[index, 3])
+        if key != at:
+            at, latest = key, start
+        if end > latest:
+            yield key, max(start, latest), end
+            latest = end
+
+
+def _weighted(spans: list[tuple[int, int, float]]) -> float:
+    """Nanoseconds that spans in the order of their starts cover, times the highest weight there."""
+    if not spans:
+        return 0.0
+    if len({weight for _, _, weight in spans}) == 1:
+        return (max(end for _, end, _ in spans) - spans[0][0]) * spans[0][2]
+    edges = sorted({edge for start, end, _ in spans for edge in (start, end)})
+    total, number = 0.0, 0
+    here: list[tuple[float, int]] = []
+    for begin, after in pairwise(edges):
+        while number < len(spans) and spans[number][0] <= begin:
+            heapq.heappush(here, (-spans[number][2], spans[number][1]))
+            number += 1
+        while here and here[0][1] <= begin:
+            heapq.heappop(here)
+        if here:
+            total -= (after - begin) * here[0][0]
     return total

@@ -49,6 +49,7 @@ class FileTable(Sequence[IndexedFile]):
         # Network, station, location and channel of each extent, and where each file's end.
         self._codes = array("i")
         self._extents = array("q")
+        self._samples = array("q")
         self.extent_ends = array("q")
 
     def append(self, file: IndexedFile) -> int:
@@ -65,6 +66,7 @@ class FileTable(Sequence[IndexedFile]):
         for extent in file.channels:
             self._codes.extend(map(self.texts.number, extent.code))
             self._extents.extend((extent.start_ns, extent.end_ns))
+            self._samples.append(extent.samples)
         self.extent_ends.append(len(self._extents) // 2)
         return len(self._sizes) - 1
 
@@ -90,7 +92,8 @@ class FileTable(Sequence[IndexedFile]):
             self.texts.__getitem__, self._codes[4 * at : 4 * at + 4]
         )
         code = (network, station, location, channel)
-        return ChannelExtent(code, self._extents[2 * at], self._extents[2 * at + 1])
+        start_ns, end_ns = self._extents[2 * at : 2 * at + 2]
+        return ChannelExtent(code, start_ns, end_ns, self._samples[at])
 
     def codes(self) -> NDArray[np.int32]:
         """Codes of all extents, as numbers of `texts`; shape (extents, 4)."""
@@ -112,6 +115,10 @@ class FileTable(Sequence[IndexedFile]):
         Like `codes` a view: no file can be added while there is one.
         """
         return np.frombuffer(self._extents, dtype=np.int64).reshape(-1, 2)
+
+    def samples(self) -> Int64:
+        """Samples of all extents, as headers tell; shape (extents,)."""
+        return np.frombuffer(self._samples, dtype=np.int64)
 
     def seconds(self) -> NDArray[np.float64]:
         """How much each file holds, summed over its channels."""

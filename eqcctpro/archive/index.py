@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import date
 from functools import lru_cache
@@ -79,11 +79,22 @@ _1001, _MICROSECONDS_AT = (slice(56, 60), b"\x03\xe9\0\0"), 61
 
 
 class ChannelExtent(NamedTuple):
-    """First and last sample time of one channel in one file, in nanoseconds."""
+    """What one file holds of one channel.
+
+    Attributes
+    ----------
+    code : Code
+    start_ns, end_ns : int
+        Times of the first and the last sample, nanoseconds.
+    samples : int
+        As headers tell; where only those at the ends of the file were read, as if there were
+        no gap in between.  0 where no header was read.
+    """
 
     code: Code
     start_ns: int
     end_ns: int
+    samples: int = 0
 
 
 class IndexedFile(NamedTuple):
@@ -218,7 +229,8 @@ def first_and_last(
                 if not _in_order([ends[0], *between, ends[-1]]):
                     return None
         span = round((tail_count - 1) * 1e9 / rate)
-        return ChannelExtent(record_code(beginning), start, tail_start + max(span, 0))
+        samples = round(before) + tail_count
+        return ChannelExtent(record_code(beginning), start, tail_start + max(span, 0), samples)
     except (MiniSEEDError, ValueError):
         return None
 
@@ -357,22 +369,29 @@ def _record_blocks(file: FileIO) -> Iterator[bytes]:
 
 
 def _joined(found: Iterable[ChannelExtent], path: str | Path) -> tuple[ChannelExtent, ...]:
-    spans: dict[Code, list[tuple[int, int]]] = {}
+    pieces: dict[Code, list[tuple[int, int, int]]] = {}
     seen = False
-    for code, start, end in found:
+    for code, start, end, samples in found:
         seen = True
-        spans.setdefault(code, [])
+        pieces.setdefault(code, [])
         if start <= end:
-            spans[code].append((start, end))
+            pieces[code].append((start, end, samples))
     if not seen:
         raise DecodeError(
             f"{path} is not readable as miniSEED", hint="only miniSEED 2 and 3 can be picked"
         )
-    return tuple(
-        ChannelExtent(code, start, end)
-        for code in sorted(spans)
-        for start, end in joined_spans(sorted(spans[code]), LONG_GAP_NS)
-    )
+    return tuple(extent for code in sorted(pieces) for extent in _apart(code, sorted(pieces[code])))
+
+
+def _apart(code: Code, pieces: Sequence[tuple[int, int, int]]) -> Iterator[ChannelExtent]:
+    """Extents of a channel between its long gaps, from pieces in order: start, end, samples."""
+    at = 0
+    for start, end in joined_spans((piece[:2] for piece in pieces), LONG_GAP_NS):
+        samples = 0
+        while at < len(pieces) and pieces[at][0] <= end:
+            samples += pieces[at][2]
+            at += 1
+        yield ChannelExtent(code, start, end, samples)
 
 
 def _extents_in(content: bytes) -> Iterator[ChannelExtent]:
@@ -396,7 +415,7 @@ def _extents_in(content: bytes) -> Iterator[ChannelExtent]:
         yield ChannelExtent(code, 1, 0)
         for piece in trace:
             if piece.samprate >= LOWEST_RATE_HZ:
-                yield ChannelExtent(code, piece.starttime, piece.endtime)
+                yield ChannelExtent(code, piece.starttime, piece.endtime, piece.samplecnt)
 
 
 def joined_spans(spans: Iterable[tuple[int, int]], gap_ns: int) -> list[tuple[int, int]]:

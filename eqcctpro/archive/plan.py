@@ -48,6 +48,8 @@ __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make
 
 # Files at addresses that are asked about together.
 ADDRESSES_AT_ONCE = 512
+# An end so far behind the last sample has it inside, for all that is rounded.
+_BEHIND_NS = 10_000
 
 # What a time chunk and a station task take of memory, measured while plans of 10**6 were made;
 # and chunks that fit into any memory.
@@ -251,7 +253,7 @@ def _folder_name(key: Key, pieces: _Pieces) -> str:
 def _instruments(indexed: IndexedFile) -> dict[Key, list[tuple[int, int]]]:
     """When there are samples of each instrument in a file; long gaps are left out."""
     if len(indexed.channels) == 1:  # as in nearly every file
-        code, start_ns, end_ns = indexed.channels[0]
+        code, start_ns, end_ns, _ = indexed.channels[0]
         return {instrument_key(code): [(start_ns, end_ns)]}
     spans: dict[Key, list[tuple[int, int]]] = {}
     for extent in indexed.channels:
@@ -283,7 +285,7 @@ def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) ->
     if settings.timechunk_min is not None:
         length = length_ns(settings.timechunk_min)
         start = first // length * length if settings.start_ns is None else settings.start_ns
-        end = last + 1 if settings.end_ns is None else settings.end_ns
+        end = last + _BEHIND_NS if settings.end_ns is None else settings.end_ns
         grid: dict[str, Any] = {
             "length_min": settings.timechunk_min,
             "overlap_min": settings.overlap_min,

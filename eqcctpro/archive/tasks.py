@@ -186,9 +186,10 @@ class TaskTable:
 
         Returns
         -------
-        ndarray of int64, shape (spans, 3)
-            A number of the station, first and last time in nanoseconds; the last one is the
-            earlier one where the chunk owns none of it.
+        ndarray of int64, shape (spans, 5)
+            Which of the rows; a number of the station; first and last time in nanoseconds, the
+            last one the earlier one where the chunk owns none of it; samples, as headers at the
+            ends of files tell.
         """
         files = self.files
         task, at = _members(self._file_ends, rows)
@@ -202,11 +203,15 @@ class TaskTable:
         if any(self._texts[number] for number in np.unique(codes[:, 5]).tolist()):
             instruments |= self._instruments(found[:, 3], codes[:, 5])
         same &= instruments
-        owned = self.owned(rows)[task[same]]
+        task = task[same]
+        owned = self.owned(rows)[task]
         spans = files.spans()[extent[same]]
         station = codes[same, 0].astype(np.int64) << 32 | codes[same, 1]
         first, last = np.maximum(spans[:, 0], owned[:, 0]), np.minimum(spans[:, 1], owned[:, 1])
-        return np.stack([station, first, last], axis=1)
+        share = np.clip((last - first) / np.maximum(spans[:, 1] - spans[:, 0], 1), 0, 1)
+        share[(first == spans[:, 0]) & (last == spans[:, 1])] = 1  # of a single sample, too
+        samples = np.rint(share * files.samples()[extent[same]]).astype(np.int64)
+        return np.stack([task, station, first, last, samples], axis=1)
 
     def _instruments(
         self, channels: NDArray[np.int32], instruments: NDArray[np.int32]
@@ -281,10 +286,16 @@ class Tasks(Sequence[StationTask]):
         return self.table.owned(np.array(self.rows, dtype=np.int64))
 
     def spans_of(self, positions: Iterable[int]) -> Int64:
-        """What files hold of the instruments of some tasks; see `TaskTable.spans_of`."""
+        """What files hold of the instruments of some tasks; see `TaskTable.spans_of`.
+
+        The first column says which of the positions.
+        """
         rows = np.array(self.rows, dtype=np.int64)[np.fromiter(positions, dtype=np.int64)]
-        parts = [rows[at : at + AT_A_TIME] for at in range(0, len(rows), AT_A_TIME)]
-        return np.concatenate([np.empty((0, 3), np.int64), *map(self.table.spans_of, parts)])
+        parts = [np.empty((0, 5), np.int64)]
+        for at in range(0, len(rows), AT_A_TIME):
+            parts.append(self.table.spans_of(rows[at : at + AT_A_TIME]))
+            parts[-1][:, 0] += at
+        return np.concatenate(parts)
 
     def choose(self, rows: Iterable[int]) -> Tasks:
         """Those of some rows of the table."""

@@ -16,12 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from eqcctpro.errors import OutputError, printable
-from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.pipeline.records import SampleCounts, TaskRecord
 
 __all__ = ["WAITING", "Attempt", "Item", "JournalStore"]
 
-FORMAT = 2
-WITHOUT_PROBABILITIES = 1
+FORMAT = 3
+# What ended records hold, by the format that has it first.
+_MEASURES = {
+    2: ("highest_p", "highest_s", "seconds"),
+    3: ("held", "picked", "data_ns", "left_out"),
+}
 WAITING = "waiting"
 
 # Facts that every record has once it has any.
@@ -50,7 +54,8 @@ CREATE TABLE items (
     key INTEGER PRIMARY KEY, id BLOB NOT NULL, name TEXT NOT NULL, chunk TEXT NOT NULL,
     folder TEXT NOT NULL, status TEXT NOT NULL DEFAULT 'waiting', error TEXT, reason TEXT,
     notes TEXT, windows INTEGER, samples INTEGER, outside INTEGER,
-    highest_p REAL, highest_s REAL, seconds REAL, part INTEGER,
+    highest_p REAL, highest_s REAL, seconds REAL,
+    held INTEGER, picked INTEGER, data_ns INTEGER, left_out TEXT, part INTEGER,
     deaths INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE parts (number INTEGER PRIMARY KEY, file TEXT NOT NULL, crc32 INTEGER NOT NULL);
@@ -127,9 +132,9 @@ class JournalStore:
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {FORMAT}")
         self._empty = version == 0 and not writable  # its first moment was its last
-        # Of one of an earlier version everything but the probabilities can be read.
-        self._measured = version != WITHOUT_PROBABILITIES
-        if version not in (0, FORMAT) and (writable or self._measured):
+        # Of one of an earlier version everything can be read that it has.
+        self._version = version or FORMAT
+        if version not in (0, FORMAT) and (writable or version > FORMAT):
             self.close()
             raise OutputError(
                 f"{path} is a record of format {version}, not {FORMAT}",
@@ -267,27 +272,49 @@ class JournalStore:
 
     def records(self) -> Iterator[tuple[TaskRecord, int | None]]:
         """What became of the station tasks that ended, under their keys, and their parts."""
+        measures = [
+            name if first <= self._version else "NULL"
+            for first, names in _MEASURES.items()
+            for name in names
+        ]
         query = (
             "SELECT key, status, reason, error, notes, windows, samples, outside, "
-            f"{'highest_p, highest_s, seconds' if self._measured else 'NULL, NULL, 0.0'}, part "
-            "FROM items WHERE status != 'waiting'"
+            f"{', '.join(measures)}, part FROM items WHERE status != 'waiting'"
         )
         with self._reading():
             for key, status, reason, error, notes, *numbers, part in self._rows(query):
-                notes = tuple(json.loads(notes)) if notes else ()
-                yield TaskRecord(key, status, reason or "", error or "", notes, *numbers), part
+                windows, samples, outside, p, s, seconds, held, picked, data_ns, left_out = numbers
+                causes = tuple(map(tuple, json.loads(left_out))) if left_out else ()
+                record = TaskRecord(
+                    key,
+                    status,
+                    reason or "",
+                    error or "",
+                    tuple(json.loads(notes)) if notes else (),
+                    windows,
+                    samples,
+                    outside,
+                    highest_p=p,
+                    highest_s=s,
+                    seconds=seconds or 0.0,
+                    counts=SampleCounts(held or 0, picked or 0, data_ns or 0, causes),
+                )
+                yield record, part
 
     def record(self, records: Sequence[TaskRecord], part: int | None) -> None:
         """Note what became of station tasks; ``record.task`` is their key."""
         self._db.executemany(
             "UPDATE items SET status = ?, reason = ?, error = ?, notes = ?, windows = ?, "
-            "samples = ?, outside = ?, highest_p = ?, highest_s = ?, seconds = ?, part = ? "
-            "WHERE key = ?",
+            "samples = ?, outside = ?, highest_p = ?, highest_s = ?, seconds = ?, held = ?, "
+            "picked = ?, data_ns = ?, left_out = ?, part = ? WHERE key = ?",
             (
                 (
                     *(r.status, r.reason, r.error, json.dumps(r.notes) if r.notes else None),
                     *(r.n_windows, r.n_samples, r.n_outside),
-                    *(r.highest_p, r.highest_s, r.seconds, part, r.task),
+                    *(r.highest_p, r.highest_s, r.seconds),
+                    *(r.counts.held, r.counts.picked, r.counts.data_ns),
+                    json.dumps(r.counts.left_out) if r.counts.left_out else None,
+                    *(part, r.task),
                 )
                 for r in records
             ),

@@ -14,9 +14,10 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
-from eqcctpro.archive.coverage import station_hours
+from eqcctpro.archive.coverage import planned_samples, station_hours
 from eqcctpro.archive.plan import Plan, StationTask, Tasks
 from eqcctpro.archive.roots import Roots
 from eqcctpro.config import PickConfig
@@ -131,7 +132,8 @@ def _write_folders(
     """Write EQCCTPro's folders; a station whose file cannot be written has failed."""
 
     def fail(task: StationTask, error: OutputError) -> None:
-        records.add([failed_record(task, error, records[task.index].notes)])
+        earlier = records[task.index]
+        records.add([failed_record(task, error, earlier.notes, earlier.counts)])
 
     ended = [tasks[index] for index in records.ended("done", "empty")]
     write_eqcctpro_folders(tables.picks.table, ended, config.output, fail)
@@ -229,6 +231,8 @@ def summarise(
     balance says so.
     """
     statuses, totals, told = records.counts(), records.totals(), records.with_texts()
+    samples = _sample_balance(plan, records)
+    ended = np.fromiter(records.ended("done", "empty"), dtype=np.int64)
     reasons = {
         **{s: _counted(_kind(record) for record in told if record.status == s) for s in _ENDED},
         "files_failed": _counted(problem.error for problem in plan.problems),
@@ -248,8 +252,10 @@ def summarise(
         "tasks": statuses,
         "quarantined": sum(record.error == QuarantinedError.__name__ for record in told),
         "skipped": plan.skipped,
-        "balanced": sum(statuses.values()) == len(plan.tasks),
-        "station_hours": round(station_hours(plan, records.ended("done", "empty")), 6),
+        "balance": samples,
+        "balanced": sum(statuses.values()) == len(plan.tasks)
+        and samples["input"] == samples["picked"] + sum(samples["not_picked"].values()),
+        "station_hours": round(station_hours(plan, ended, records.data_ns(ended)), 6),
         "picks": {"total": len(tables.picks), **dict(sorted(tables.picks.phases.items()))},
         "detections": None if tables.detections is None else len(tables.detections),
         "picks_outside_span": totals["n_outside"],
@@ -268,6 +274,25 @@ def summarise(
         "notes": _notes(plan, told),
         "versions": package_versions(),
         "machine": {"system": platform.platform(), "python": platform.python_version()},
+    }
+
+
+def _sample_balance(plan: Plan, records: TaskRecords) -> dict[str, Any]:
+    """Samples that are picked, and those that are not by their causes, the most first.
+
+    Those of stations that failed before they were read are counted by headers at the ends of
+    their files.
+    """
+    counts = records.sample_counts()
+    unknown = int(planned_samples(plan, records.unknown()).sum())
+    causes = Counter(dict(counts.left_out))
+    if unknown:
+        causes["failed"] += unknown
+    return {
+        "input": counts.held + unknown,
+        "picked": counts.picked,
+        "not_picked": dict(causes.most_common()),
+        "by_file_ends": unknown,
     }
 
 

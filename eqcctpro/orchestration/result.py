@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from eqcctpro.orchestration.outputs import RunTables
+from eqcctpro.pipeline.records import NOT_PICKED_BECAUSE
 from eqcctpro.waveform.decode import NOT_PICKED
 
 if TYPE_CHECKING:
@@ -101,7 +102,18 @@ class RunResult:
                 lines.append(f"{status}: {more} more, in {summary['paths']['tasks']}")
         notes = [note for item in summary["notes"] for note in item["notes"]]
         lines += [note for note in dict.fromkeys(notes) if note.startswith(NOT_PICKED)]
+        lines += self._samples()
         return lines + [f"warning: {text}" for text in summary.get("warnings", [])]
+
+    def _samples(self) -> list[str]:
+        """A line on samples that are not picked, other than those that records hold twice."""
+        balance = self.summary["balance"]
+        causes = {cause: n for cause, n in balance["not_picked"].items() if cause != "doubled"}
+        if not causes:
+            return []
+        listed = "; ".join(f"{n} {NOT_PICKED_BECAUSE[cause]}" for cause, n in causes.items())
+        share = 100 * sum(causes.values()) / balance["input"]
+        return [f"{NOT_PICKED}{share:.2g} % of {balance['input']} samples: {listed}"]
 
     def _ignored(self) -> list[str]:
         """A line for each reason why files or folders were not read, with an example."""

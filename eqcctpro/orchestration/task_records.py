@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
-from eqcctpro.pipeline.records import Status, TaskRecord
+from eqcctpro.pipeline.records import SampleCounts, Status, TaskRecord
 
 __all__ = ["TaskRecords"]
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 NOT_ENDED = len(STATUSES)
+
+_NUMBERS = 6
 
 
 class TaskRecords(Mapping[int, TaskRecord]):
@@ -30,12 +34,15 @@ class TaskRecords(Mapping[int, TaskRecord]):
 
     def __init__(self, n_tasks: int, records: Iterable[TaskRecord] = ()) -> None:
         self._statuses = bytearray([NOT_ENDED]) * n_tasks
-        # Windows, samples and picks outside of the run's span, of each task.
-        self._numbers = array("q", bytes(24 * n_tasks))
+        # Windows, samples, picks outside of the run's span, samples that the task has, those
+        # of them that are picked, and nanoseconds of data, of each task.
+        self._numbers = array("q", bytes(8 * _NUMBERS * n_tasks))
         # Highest probability of P and of S, and seconds, of each task.
         self._measures = array("f", [math.nan, math.nan, 0.0] * n_tasks)
         # Reason, error and notes, of tasks that have any or ended as empty or failed: few.
         self._texts: dict[int, tuple[str, str, tuple[str, ...]]] = {}
+        # Samples that are not picked, of tasks that have any.
+        self._left_out: dict[int, tuple[tuple[str, int], ...]] = {}
         self._n_ended = 0
         self.add(records)
 
@@ -45,10 +52,12 @@ class TaskRecords(Mapping[int, TaskRecord]):
             task = record.task
             self._n_ended += self._statuses[task] == NOT_ENDED
             self._statuses[task] = STATUSES.index(record.status)
+            counts = record.counts
+            at = _NUMBERS * task
+            numbers = [record.n_windows, record.n_samples, record.n_outside]
+            numbers += [counts.held, counts.picked, counts.data_ns]
+            self._numbers[at : at + _NUMBERS] = array("q", numbers)
             at = 3 * task
-            self._numbers[at] = record.n_windows
-            self._numbers[at + 1] = record.n_samples
-            self._numbers[at + 2] = record.n_outside
             self._measures[at] = math.nan if record.highest_p is None else record.highest_p
             self._measures[at + 1] = math.nan if record.highest_s is None else record.highest_s
             self._measures[at + 2] = record.seconds
@@ -56,6 +65,10 @@ class TaskRecords(Mapping[int, TaskRecord]):
                 self._texts[task] = (record.reason, record.error, record.notes)
             else:
                 self._texts.pop(task, None)
+            if counts.left_out:
+                self._left_out[task] = counts.left_out
+            else:
+                self._left_out.pop(task, None)
 
     def __len__(self) -> int:
         return self._n_ended
@@ -67,12 +80,14 @@ class TaskRecords(Mapping[int, TaskRecord]):
         if not 0 <= task < len(self._statuses) or self._statuses[task] == NOT_ENDED:
             raise KeyError(task)
         reason, error, notes = self._texts.get(task, ("", "", ()))
-        windows, samples, outside = self._numbers[3 * task : 3 * task + 3]
+        at = _NUMBERS * task
+        windows, samples, outside, held, picked, data_ns = self._numbers[at : at + _NUMBERS]
         p, s, seconds = self._measures[3 * task : 3 * task + 3]
         highest = (None if math.isnan(p) else p, None if math.isnan(s) else s)
         status = STATUSES[self._statuses[task]]
         numbers = (windows, samples, outside)
-        return TaskRecord(task, status, reason, error, notes, *numbers, *highest, seconds)
+        counts = SampleCounts(held, picked, data_ns, self._left_out.get(task, ()))
+        return TaskRecord(task, status, reason, error, notes, *numbers, *highest, seconds, counts)
 
     def counts(self) -> dict[str, int]:
         """How many tasks ended in which way."""
@@ -89,5 +104,25 @@ class TaskRecords(Mapping[int, TaskRecord]):
 
     def totals(self) -> dict[str, int]:
         """Windows, samples and picks outside of the run's span, of all tasks."""
-        sums = np.array(self._numbers, dtype=np.int64).reshape(-1, 3).sum(axis=0).tolist()
-        return dict(zip(("n_windows", "n_samples", "n_outside"), sums, strict=True))
+        sums = self._columns().sum(axis=0).tolist()
+        return dict(zip(("n_windows", "n_samples", "n_outside"), sums, strict=False))
+
+    def sample_counts(self) -> SampleCounts:
+        """Samples of all tasks; what `data_ns` adds up to says nothing."""
+        held, picked, data_ns = self._columns()[:, 3:].sum(axis=0).tolist()
+        left_out: Counter[str] = Counter()
+        for causes in self._left_out.values():
+            left_out.update(dict(causes))
+        return SampleCounts(held, picked, data_ns, tuple(sorted(left_out.items())))
+
+    def data_ns(self, tasks: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Time of which tasks have samples, ns."""
+        return self._columns()[tasks, 5]
+
+    def unknown(self) -> list[int]:
+        """Tasks that failed before it was known how many samples they have."""
+        held = self._columns()[:, 3]
+        return [task for task in self.ended("failed") if not held[task]]
+
+    def _columns(self) -> NDArray[np.int64]:
+        return np.array(self._numbers, dtype=np.int64).reshape(-1, _NUMBERS)

@@ -376,7 +376,7 @@ class Pipeline:
                 write_curves(path, prepared.task, self.picker.labels, owner.curves)
             except OutputError as error:
                 notes = tuple(prepared.notes)
-                return TaskResult(failed_record(prepared.task, error, notes))
+                return TaskResult(failed_record(prepared.task, error, notes, prepared.counts))
         return _finish(owner)
 
 
@@ -419,6 +419,7 @@ def _finish(owner: _OpenTask) -> TaskResult:
         highest_p=owner.highest.p,
         highest_s=owner.highest.s,
         seconds=prepared.seconds,
+        counts=prepared.counts,
     )
     return TaskResult(
         record,

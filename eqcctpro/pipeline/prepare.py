@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,8 +14,9 @@ from eqcctpro.archive.roots import Roots
 from eqcctpro.archive.timechunks import read_span
 from eqcctpro.errors import EQCCTProError
 from eqcctpro.models.picker import Picker
+from eqcctpro.pipeline.balance import SampleBalance
 from eqcctpro.pipeline.fetching import Fetched
-from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.pipeline.records import NOT_COUNTED, SampleCounts, TaskRecord
 from eqcctpro.pipeline.settings import Contradictions, PipelineSettings
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.blocks import Block, assemble_blocks, component_rows
@@ -49,6 +51,8 @@ class Prepared:
     notes : list of str
     n_samples : int
         Decoded samples.
+    counts : SampleCounts
+        Those that the task has, and what becomes of them.
     thresholds : dict or None
         Other ones than the pipeline's, by the names of its settings.
     keep_curves : bool
@@ -62,6 +66,7 @@ class Prepared:
     blocks: list[tuple[Block, NDArray[np.intp]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     n_samples: int = 0
+    counts: SampleCounts = NOT_COUNTED
     thresholds: dict[str, float] | None = None
     keep_curves: bool = False
     seconds: float = 0.0
@@ -150,6 +155,7 @@ def load_segments(
     context_ns: int,
     notes: list[str],
     contradictions: Contradictions = "cut",
+    balance: SampleBalance | None = None,
 ) -> list[Segment]:
     """The segments of a task's instrument, trimmed to what its chunk reads.
 
@@ -164,6 +170,8 @@ def load_segments(
     contradictions : {"cut", "drop"}
         Whether stretches for which a channel has two records are left out here; ``"drop"``
         leaves such records in.
+    balance : SampleBalance, optional
+        Counts them.
     """
     place = (task.network, task.station, task.location)
     instruments = {task.instrument, task.hydrophone} if task.hydrophone else {task.instrument}
@@ -182,13 +190,17 @@ def load_segments(
             pieces, not_finite = split_at_nan(part)
             segments.extend(pieces)
             missing += not_finite
+            if not_finite and balance is not None:
+                balance.not_numbers(part, pieces)
     if missing:
         notes.append(f"{missing} samples that are not numbers were treated as a gap")
     segments = join_at_leap_seconds(segments)
-    if contradictions == "cut":
-        segments, found = cut_conflicts(segments)
-        notes.extend(in_words(found))
-    return merge_segments(segments)
+    kept, found = cut_conflicts(segments) if contradictions == "cut" else (segments, [])
+    notes.extend(in_words(found))
+    merged = merge_segments(kept)
+    if balance is not None:
+        balance.resolved(segments, merged, found)
+    return merged
 
 
 def prepare(
@@ -199,62 +211,105 @@ def prepare(
     Never raises for bad waveforms: the task then ends with a record that says why.
     """
     prepared = Prepared(task)
+    balance = SampleBalance(task, settings)
+    segments: list[Segment] = []
     try:
         segments = load_segments(
-            task, decoded, settings.context_ns, prepared.notes, settings.contradictions
+            task, decoded, settings.context_ns, prepared.notes, settings.contradictions, balance
         )
         _note_drift(segments, prepared.notes)
         prepared.n_samples = sum(len(segment.samples) for segment in segments)
-        reason = _unusable(segments, picker, settings, prepared.notes)
+        used, reason = _usable(segments, picker, settings, prepared.notes, balance)
         if reason is None:
-            blocks = _blocks(segments, picker, settings, prepared.notes)
-            _lay_out(prepared, blocks, picker, settings)
+            blocks = _blocks(segments, used, picker, settings, prepared.notes, balance)
+            laid_out = _lay_out(prepared, blocks, picker, settings)
+            strict = _is_strict(picker, settings)
+            balance.windows(used, laid_out, picker.in_samples, strict=strict)
             if not prepared.blocks:
                 reason = _too_short(blocks, picker)
     except EQCCTProError as error:
-        prepared.record = failed_record(task, error, tuple(prepared.notes))
+        counts = balance.counts().failed
+        prepared.record = failed_record(task, error, told_once(prepared.notes), counts)
         return prepared
+    prepared.notes = list(told_once(prepared.notes))
+    prepared.counts = balance.counts()
     if reason is not None:
         because = [note for note in prepared.notes if "contradict each other" in note]
         reason += "".join(f" ({note})" for note in because[:1])
         prepared.record = TaskRecord(
-            task.index, "empty", reason, notes=tuple(prepared.notes), n_samples=prepared.n_samples
+            task.index,
+            "empty",
+            reason,
+            notes=tuple(prepared.notes),
+            n_samples=prepared.n_samples,
+            counts=prepared.counts,
         )
     return prepared
 
 
-def failed_record(task: StationTask, error: Exception, notes: tuple[str, ...] = ()) -> TaskRecord:
+def failed_record(
+    task: StationTask,
+    error: Exception,
+    notes: tuple[str, ...] = (),
+    counts: SampleCounts = NOT_COUNTED,
+) -> TaskRecord:
     """The record of a task that ended with an error."""
-    return TaskRecord(task.index, "failed", str(error), type(error).__name__, notes)
+    return TaskRecord(
+        task.index, "failed", str(error), type(error).__name__, notes, counts=counts.failed
+    )
 
 
-def _unusable(
-    segments: Sequence[Segment], picker: Picker, settings: PipelineSettings, notes: list[str]
-) -> str | None:
+def told_once(notes: Sequence[str]) -> tuple[str, ...]:
+    """Each note once, in the order of the first ones, with how often it was made."""
+    times = Counter(notes)
+    return tuple(note if n == 1 else f"{note} ({n} times)" for note, n in times.items())
+
+
+def _is_strict(picker: Picker, settings: PipelineSettings) -> bool:
+    """Whether only the time is picked that all components cover."""
+    return settings.strict or picker.features is not None
+
+
+def _usable(
+    segments: Sequence[Segment],
+    picker: Picker,
+    settings: PipelineSettings,
+    notes: list[str],
+    balance: SampleBalance,
+) -> tuple[list[Segment], str | None]:
+    """Segments of components that the model uses, and why none can be picked, if so."""
     if not segments:
-        return "no samples in the time that is read"
+        return [], "no samples in the time that is read"
     rows = component_rows(picker.recorded, flexible=settings.flexible)
     components = {segment.code.component for segment in segments}
     usable = components & rows.keys()
+    used = list(segments)
     if components - usable:
         notes.append(f"components not used: {', '.join(sorted(components - usable))}")
+        used = [segment for segment in segments if segment.code.component in usable]
+        others = [segment for segment in segments if segment.code.component not in usable]
+        balance.unusable("component_not_used", others)
     if not usable:
-        return f"no component that {picker.name} knows ({', '.join(picker.recorded)})"
+        return [], f"no component that {picker.name} knows ({', '.join(picker.recorded)})"
     missing = [letter for letter in picker.recorded if rows[letter] not in map(rows.get, usable)]
     if missing:
-        if picker.features is not None:
-            return f"components {', '.join(missing)} missing, and {picker.model} needs all three"
-        if settings.strict:
-            return f"components {', '.join(missing)} missing, and strict is set"
-        notes.append(f"components {', '.join(missing)} missing: filled with zeros")
+        lacking = f"components {', '.join(missing)} missing"
+        if _is_strict(picker, settings):
+            balance.unusable("components_missing", used)
+            why = "strict is set" if picker.features is None else f"{picker.model} needs all three"
+            return [], f"{lacking}, and {why}"
+        notes.append(f"{lacking}: filled with zeros")
     for first, second in (("1", "N"), ("2", "E")):
         if first in usable and second in usable and rows[first] == rows[second]:
             notes.append(f"components {first} and {second} are both there and share a row")
-    if not any(segment.samples.any() for segment in segments if segment.code.component in usable):
-        return "all samples are zero"
+    if not any(segment.samples.any() for segment in used):
+        balance.unusable("all_zero", used)
+        return [], "all samples are zero"
+    if len(usable) > len({rows[letter] for letter in usable}):
+        balance.shared_rows(used, rows)
     if constant := _constant_components(segments, usable):
         notes.append(f"components {', '.join(constant)} hold a constant only: zero in every window")
-    return None
+    return used, None
 
 
 def _constant_components(segments: Sequence[Segment], usable: set[str]) -> list[str]:
@@ -269,7 +324,12 @@ def _constant_components(segments: Sequence[Segment], usable: set[str]) -> list[
 
 
 def _blocks(
-    segments: Sequence[Segment], picker: Picker, settings: PipelineSettings, notes: list[str]
+    segments: Sequence[Segment],
+    used: Sequence[Segment],
+    picker: Picker,
+    settings: PipelineSettings,
+    notes: list[str],
+    balance: SampleBalance,
 ) -> list[Block]:
     rates = sorted({segment.sampling_rate for segment in segments})
     target = picker.sampling_rate
@@ -287,8 +347,10 @@ def _blocks(
     resolve = cut_conflicts if settings.contradictions == "cut" else drop_conflicts
     kept, found = resolve(conditioned)
     notes.extend(in_words(found))
+    if found:
+        balance.contradicted(used, found)
     rows = component_rows(picker.recorded, flexible=settings.flexible)
-    strict = settings.strict or picker.features is not None
+    strict = _is_strict(picker, settings)
     blocks = assemble_blocks(kept, rows, len(picker.recorded), strict=strict)
     if picker.features is not None:
         features = FeatureSettings.of(picker.features)
@@ -301,8 +363,9 @@ def _blocks(
 
 def _lay_out(
     prepared: Prepared, blocks: Sequence[Block], picker: Picker, settings: PipelineSettings
-) -> None:
-    short = 0
+) -> list[tuple[Block, NDArray[np.intp]]]:
+    """Lay out the windows; returns all blocks, also those that have none."""
+    laid_out = []
     for block in blocks:
         offsets = window_offsets(
             picker,
@@ -313,13 +376,14 @@ def _lay_out(
             origin_ns=block.origin_ns,
             sampling_rate=block.sampling_rate,
         )
+        laid_out.append((block, offsets))
         if len(offsets):
             prepared.blocks.append((block, offsets))
-        else:
-            short += 1
+    short = len(blocks) - len(prepared.blocks)
     if short and prepared.blocks:
         notes = f"{short} stretches shorter than a window ({picker.in_samples} samples) left out"
         prepared.notes.append(notes)
+    return laid_out
 
 
 def _too_short(blocks: Sequence[Block], picker: Picker) -> str:

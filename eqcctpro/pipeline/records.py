@@ -11,9 +11,62 @@ from numpy.typing import NDArray
 
 from eqcctpro.picks.raw import RawPicks
 
-__all__ = ["BlockCurves", "StageSeconds", "Status", "TaskRecord", "TaskResult"]
+__all__ = [
+    "NOT_COUNTED",
+    "NOT_PICKED_BECAUSE",
+    "BlockCurves",
+    "SampleCounts",
+    "StageSeconds",
+    "Status",
+    "TaskRecord",
+    "TaskResult",
+]
 
 Status = Literal["done", "empty", "failed"]
+
+#: Why samples are not picked, in words for a user.
+NOT_PICKED_BECAUSE = {
+    "doubled": "other records hold the same",
+    "contradicting": "records contradict each other",
+    "not_a_number": "not a number",
+    "component_not_used": "of a component that the model does not use",
+    "components_missing": "other components are missing",
+    "all_zero": "of stations with zeros only",
+    "shorter_than_window": "in stretches shorter than a window",
+    "failed": "of stations that failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SampleCounts:
+    """Samples of one station task in the time that its chunk owns, as its records hold them.
+
+    Attributes
+    ----------
+    held : int
+        Samples of all channels of its instrument.
+    picked : int
+        Those that windows cover.
+    data_ns : int
+        Time of which some channel has samples, ns.
+    left_out : tuple of (str, int)
+        Those that are not picked, by the names of `NOT_PICKED_BECAUSE`.
+    """
+
+    held: int = 0
+    picked: int = 0
+    data_ns: int = 0
+    left_out: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def failed(self) -> SampleCounts:
+        """The same of a task that has failed: none of its samples are picked."""
+        left_out = (("failed", self.held),) if self.held else ()
+        return SampleCounts(self.held, 0, self.data_ns, left_out)
+
+
+#: Of a task of which nothing is known.
+NOT_COUNTED = SampleCounts()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +95,8 @@ class TaskRecord:
         task's picks are reported of; None where no window reaches.
     seconds : float
         That reading and preparing it took.
+    counts : SampleCounts
+        Zeros where a task failed before that was known.
     """
 
     task: int
@@ -55,6 +110,7 @@ class TaskRecord:
     highest_p: float | None = None
     highest_s: float | None = None
     seconds: float = field(default=0.0, compare=False)
+    counts: SampleCounts = NOT_COUNTED
 
 
 @dataclass(frozen=True, slots=True)

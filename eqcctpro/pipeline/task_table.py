@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 from eqcctpro.archive.tasks import Heading
 from eqcctpro.errors import InputError
 from eqcctpro.picks.arrow import number_column, text_column
-from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.pipeline.records import NOT_PICKED_BECAUSE, TaskRecord
 
 __all__ = ["TASKS_FILE", "TASK_SCHEMA", "read_tasks", "task_table"]
 
@@ -24,6 +25,12 @@ _TEXTS = (
     *("reason", "error"),
 )
 
+# Columns that tables of earlier versions lack.
+_COUNTED = (
+    *("samples_input", "samples_picked"),
+    *(f"samples_{cause}" for cause in NOT_PICKED_BECAUSE),
+)
+
 TASK_SCHEMA = pa.schema(
     [
         *((name, pa.string()) for name in _TEXTS),
@@ -32,6 +39,7 @@ TASK_SCHEMA = pa.schema(
         *((f"max_probability_{phase}", pa.float32()) for phase in "PS"),
         *(("windows", pa.int64()), ("samples", pa.int64()), ("picks_outside_span", pa.int64())),
         ("seconds", pa.float32()),
+        *((name, pa.int64()) for name in _COUNTED),
     ]
 )
 """Columns of ``tasks.parquet``.
@@ -39,7 +47,9 @@ TASK_SCHEMA = pa.schema(
 ``channel`` is the band and instrument code; ``status`` is ``done``, ``empty`` or ``failed``,
 and ``reason`` and ``error`` (a class of `eqcctpro.errors`) say why; ``notes`` say what was
 done to the waveforms.  ``max_probability_P`` and ``max_probability_S`` are null where no
-window reaches; ``seconds`` are those of reading and preparing.
+window reaches; ``seconds`` are those of reading and preparing.  ``samples_input`` are those in
+the task's own time, of which ``samples_picked`` are picked; the others are in the columns
+``samples_CAUSE``, see `eqcctpro.pipeline.records.NOT_PICKED_BECAUSE`.
 """
 
 
@@ -75,6 +85,8 @@ def task_table(
             *(picks.get(index, 0), detections.get(index, 0)),
             *(_or_nan(record.highest_p), _or_nan(record.highest_s)),
             *(record.n_windows, record.n_samples, record.n_outside, record.seconds),
+            *(record.counts.held, record.counts.picked),
+            *map(dict(record.counts.left_out).get, NOT_PICKED_BECAUSE, repeat(0)),
         )
         for values, value in zip(numbers.values(), measured, strict=True):
             values.append(value)
@@ -128,8 +140,11 @@ def read_tasks(folder: Path) -> pa.Table | None:
         raise InputError(
             f"{path} cannot be read: {error}", hint="pick again, with --fresh, to have it written"
         ) from error
-    if missing := [name for name in TASK_SCHEMA.names if name not in table.column_names]:
+    missing = [name for name in TASK_SCHEMA.names if name not in table.column_names]
+    if lacking := [name for name in missing if name not in _COUNTED]:
         raise InputError(
-            f"{path} lacks the columns {', '.join(missing)}", hint="is it the table of a run?"
+            f"{path} lacks the columns {', '.join(lacking)}", hint="is it the table of a run?"
         )
+    for name in missing:
+        table = table.append_column(name, pa.nulls(len(table), pa.int64()))
     return table

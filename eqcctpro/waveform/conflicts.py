@@ -169,7 +169,9 @@ class _Timeline:
         for other in others:
             self._compare(other, piece)
         for part in _outside(rest, others):
-            insort(self.pieces, part, key=_start)
+            # A single sample that is left may lie in the time of one that is here.
+            if len(part.samples) > 1 or not _touching(self.pieces, part):
+                insort(self.pieces, part, key=_start)
 
     def _compare(self, other: Segment, piece: Segment) -> None:
         """Note where a piece contradicts one that is here, and leave that out of it."""

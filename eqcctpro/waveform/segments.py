@@ -36,6 +36,7 @@ __all__ = [
     "of_one_each",
     "split_at_nan",
     "trim",
+    "within",
 ]
 
 # ObsPy's Stream._cleanup: pieces misaligned by less than this share of a sample join.
@@ -362,14 +363,23 @@ def split_at_nan(segment: Segment) -> tuple[list[Segment], int]:
 
 def trim(segment: Segment, start_ns: int | None, end_ns: int | None) -> Segment | None:
     """The part of a segment in ``start_ns <= t < end_ns``, or None; None is no bound."""
+    first, last = within(segment, start_ns, end_ns)
+    if first >= last:
+        return None
+    if first == 0 and last == len(segment.samples):
+        return segment
+    return segment.part(first, last)
+
+
+def within(segment: Segment, start_ns: int | None, end_ns: int | None) -> tuple[int, int]:
+    """First sample with ``start_ns <= t < end_ns``, and the one after the last such.
+
+    None is no bound.  Where there is no such sample, the second is not above the first.
+    """
     first = 0
     last = len(segment.samples)
     if start_ns is not None and start_ns > segment.start_ns:
         first = math.ceil(segment.position_of(start_ns) - 1e-6)
     if end_ns is not None:
         last = min(last, math.ceil(segment.position_of(end_ns) - 1e-6))
-    if first >= last:
-        return None
-    if first == 0 and last == len(segment.samples):
-        return segment
-    return segment.part(first, last)
+    return first, last

@@ -122,6 +122,14 @@ def test_three_records_of_one_time() -> None:
     assert resolved(piece(two, 0), piece(one, 0), piece(three[400:], 400))[0] == expected
 
 
+def test_a_single_sample_hides_no_contradiction() -> None:
+    """Of the third piece one sample is left, at the time of the second's first."""
+    one, two = row(200), row(200) + 1
+    pieces = [piece(one[:180], 0), piece(two[:184], 0), piece(one[:181], 0)]
+    kept, _ = cut_conflicts([*pieces, piece(one[181:184], 181)])
+    assert spans(kept) == [(180, 180)]
+
+
 def test_many_short_overlapping_files() -> None:
     """A day of files that share a tenth with their neighbours does not take for ever."""
     whole = row(400_000)
