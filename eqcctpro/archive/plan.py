@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -12,7 +12,8 @@ from eqcctpro.archive.day_files import DAY_LAYOUTS
 from eqcctpro.archive.file_table import FileTable
 from eqcctpro.archive.files import ArchiveFile
 from eqcctpro.archive.hydrophones import seismometer_of
-from eqcctpro.archive.index import LONG_GAP_NS, IndexedFile, index_file, joined_spans
+from eqcctpro.archive.index import LONG_GAP_NS, IndexedFile, joined_spans
+from eqcctpro.archive.indexing import FILES_AT_ONCE, index_files
 from eqcctpro.archive.layouts import Layout, detect_layout, iter_files
 from eqcctpro.archive.remote import use_storage_options
 from eqcctpro.archive.remote_index import index_remote_files
@@ -139,8 +140,14 @@ class _Pieces:
 Holdings = dict["Instrument", _Pieces]
 
 
-def make_plan(settings: InputSettings) -> Plan:
+def make_plan(settings: InputSettings, told: Callable[[int], None] | None = None) -> Plan:
     """List the station tasks of a run.
+
+    Parameters
+    ----------
+    settings : InputSettings
+    told : callable, optional
+        Told now and then how many files have been looked at.
 
     Raises
     ------
@@ -159,7 +166,8 @@ def make_plan(settings: InputSettings) -> Plan:
     files = FileTable(settings.hold_bytes)
     plan = Plan(layout, [], Tasks(TaskTable(files), range(0)), files)
     wanted = Wanted(settings)
-    holdings = _index(iter_files(settings.inputs, layout, wanted), plan, roots)
+    there = iter_files(settings.inputs, layout, wanted)
+    holdings = _index(_indexed(there, roots, settings.file_timeout_s), plan, roots, told)
     passed_over = plan.ignored | wanted.passed_over
     plan.ignored = {printable(path): reason for path, reason in passed_over.items()}
     looked_at = plan.problems or plan.ignored
@@ -193,10 +201,10 @@ def _outside_span() -> InputError:
 
 
 def _indexed(
-    files: Iterable[ArchiveFile],
-    roots: Roots,
-) -> Iterator[tuple[ArchiveFile, IndexedFile | DecodeError]]:
+    files: Iterable[ArchiveFile], roots: Roots, limit_s: float | None
+) -> Iterator[tuple[ArchiveFile, IndexedFile | InputError]]:
     last = ""
+    local: list[ArchiveFile] = []
     remote: list[ArchiveFile] = []
     for file in files:
         if file.path == last:
@@ -205,26 +213,38 @@ def _indexed(
         if roots and not roots.hold(last):
             yield file, roots.error(last)
             continue
-        if "://" in last:  # is_address, but hot
-            remote.append(file)
-            if len(remote) == ADDRESSES_AT_ONCE:
-                yield from zip(remote, index_remote_files(remote), strict=True)
-                remote = []
-            continue
-        try:
-            yield file, index_file(last, roots)
-        except DecodeError as error:
-            yield file, error
+        (remote if "://" in last else local).append(file)  # is_address, but hot
+        if len(remote) == ADDRESSES_AT_ONCE:
+            yield from zip(remote, index_remote_files(remote), strict=True)
+            remote = []
+        if len(local) == FILES_AT_ONCE:
+            yield from _local(local, roots, limit_s)
+            local = []
+    yield from _local(local, roots, limit_s)
     if remote:
         yield from zip(remote, index_remote_files(remote), strict=True)
 
 
-def _index(files: Iterable[ArchiveFile], plan: Plan, roots: Roots) -> Holdings:
+def _local(
+    files: list[ArchiveFile], roots: Roots, limit_s: float | None
+) -> Iterator[tuple[ArchiveFile, IndexedFile | InputError]]:
+    found = index_files([file.path for file in files], roots, limit_s)
+    return zip(files, found, strict=True)
+
+
+def _index(
+    found: Iterable[tuple[ArchiveFile, IndexedFile | InputError]],
+    plan: Plan,
+    roots: Roots,
+    told: Callable[[int], None] | None,
+) -> Holdings:
     texts = Texts()
     holdings: dict[Key, _Pieces] = {}
-    for file, indexed in _indexed(files, roots):
-        if isinstance(indexed, DecodeError):
-            if file.expected:
+    for count, (file, indexed) in enumerate(found):
+        if told is not None and not count % FILES_AT_ONCE:
+            told(count)
+        if isinstance(indexed, InputError):
+            if file.expected or not isinstance(indexed, DecodeError):
                 problem = FileProblem(printable(file.path), type(indexed).__name__, str(indexed))
                 plan.problems.append(problem)
             else:

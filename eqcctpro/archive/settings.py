@@ -52,6 +52,8 @@ class InputSettings:
         Pick hydrophones with their seismometers, for models that have such a component.
     input_roots : tuple of Path or str
         Folders and addresses that every file must lie in; none allows all.
+    file_timeout_s : float or None
+        Time in which the headers of a file must be read.
     """
 
     inputs: tuple[Place, ...]
@@ -70,6 +72,7 @@ class InputSettings:
     storage: Mapping[str, Any] | None = None
     hydrophone: bool = False
     input_roots: tuple[Place, ...] = ()
+    file_timeout_s: float | None = None
 
     @classmethod
     def of(
@@ -98,4 +101,5 @@ class InputSettings:
             storage=config.storage,
             hydrophone=hydrophone,
             input_roots=config.input_roots,
+            file_timeout_s=config.item_timeout,
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from eqcctpro.errors import EQCCTProError
+from eqcctpro.errors import EQCCTProError, ResourceError
 from eqcctpro.notices import SettingsWarning, WorkerWarning
 
 __all__ = ["INTERRUPTED", "reporting"]
@@ -35,6 +35,10 @@ def reporting(*, warn: bool = True) -> Iterator[None]:
         if error.hint is not None:
             typer.echo(f"hint: {error.hint}", err=True)
         raise typer.Exit(error.exit_code) from error
+    except MemoryError as error:
+        typer.echo("error: the machine, or this process's limit, has too little memory", err=True)
+        typer.echo("hint: pick fewer stations or shorter time chunks at a time", err=True)
+        raise typer.Exit(ResourceError.exit_code) from error
     except KeyboardInterrupt as error:
         typer.echo(str(error) or "interrupted", err=True)
         if hint := getattr(error, "hint", None):

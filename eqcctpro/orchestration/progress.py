@@ -9,10 +9,43 @@ from typing import TextIO
 
 from eqcctpro.resources.sampler import tree_rss_mb
 
-__all__ = ["Progress"]
+__all__ = ["PlanningProgress", "Progress"]
 
 LIVE_INTERVAL_S = 0.1
 PLAIN_INTERVAL_S = 10.0
+MOMENT_S = 0.5
+
+
+class PlanningProgress:
+    """Shows how many files have been looked at, once that takes longer than a moment.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show nothing.
+    stream : text file, optional
+        Standard error by default.
+    """
+
+    def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._quiet = quiet
+        self._live = self._stream.isatty()
+        self._shown = time.monotonic() + MOMENT_S - self._interval
+
+    @property
+    def _interval(self) -> float:
+        return LIVE_INTERVAL_S if self._live else PLAIN_INTERVAL_S
+
+    def __call__(self, count: int) -> None:
+        """Show the number of files."""
+        now = time.monotonic()
+        if self._quiet or now - self._shown < self._interval:
+            return
+        self._shown = now
+        line = f"planning: {count} files"
+        self._stream.write(f"\r\x1b[2K{line}" if self._live else f"{line}\n")
+        self._stream.flush()
 
 
 class Progress:

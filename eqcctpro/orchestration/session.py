@@ -46,7 +46,7 @@ from eqcctpro.orchestration.outputs import (
     write_tables,
 )
 from eqcctpro.orchestration.placement import check_machine
-from eqcctpro.orchestration.progress import Progress
+from eqcctpro.orchestration.progress import PlanningProgress, Progress
 from eqcctpro.orchestration.result import RunResult
 from eqcctpro.orchestration.runlog import RunLog, gathered_warnings, run_log
 from eqcctpro.orchestration.worker import BundleResult
@@ -217,7 +217,8 @@ class PickSession:
                 context_ns=settings.context_ns,
                 hydrophone=has_hydrophone(picker.components),
                 hold_bytes=HELD_BYTES if config.mode == "local" else 0,
-            )
+            ),
+            PlanningProgress(quiet=quiet),
         )
         if plan.problems and not keep_going:
             raise InputError(plan.problems[0].message)

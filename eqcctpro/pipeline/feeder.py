@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.archive.roots import Roots
+from eqcctpro.background import BackgroundTask
 from eqcctpro.errors import EQCCTProError, InputTimeoutError
 from eqcctpro.models.picker import Picker
-from eqcctpro.pipeline.errands import Errand
 from eqcctpro.pipeline.prepare import FileCache, Prepared, failed_record, prepare
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.pipeline.unchanged import require_unchanged
@@ -64,14 +64,14 @@ class Feeder:
         self._held = {} if held is None else held
         self._cache = self._new_cache()
         self._at: tuple[StationTask, float] | None = None
-        self._errand = Errand(self._work)
+        self._reader = BackgroundTask(self._work)
         self.seconds = {"decode": 0.0, "prepare": 0.0}
 
     def _new_cache(self) -> FileCache:
         return FileCache(self._held, Roots(self._settings.input_roots))
 
     def __iter__(self) -> Iterator[Prepared]:
-        self._errand.start()
+        self._reader.start()
         try:
             while (item := self._take()) is not None:
                 yield item
@@ -79,7 +79,7 @@ class Feeder:
             with self._changed:
                 self._stopped = True
                 self._changed.notify_all()
-            self._errand.wait(PARTING_SECONDS)
+            self._reader.wait(PARTING_SECONDS)
 
     def _take(self) -> Prepared | None:
         with self._changed:
@@ -113,14 +113,14 @@ class Feeder:
         )
         self._at = None
         self._cache = self._new_cache()
-        self._errand = Errand(self._work)
-        self._errand.start()
+        self._reader = BackgroundTask(self._work)
+        self._reader.start()
         return Prepared(task, failed_record(task, error))
 
-    def _put(self, item: Prepared, errand: Errand) -> bool:
+    def _put(self, item: Prepared, reader: BackgroundTask) -> bool:
         size = item.n_bytes
         with self._changed:
-            if errand is not self._errand:
+            if reader is not self._reader:
                 return False  # it was given up
             self._at = None
             while self._ready and self._waiting_bytes + size > WAITING_BYTES and not self._stopped:
@@ -134,21 +134,21 @@ class Feeder:
                 self._changed.wait()
             return not self._stopped
 
-    def _work(self, errand: Errand) -> None:
+    def _work(self, reader: BackgroundTask) -> None:
         cache = self._cache
         try:
             for position, task in self._source:
                 following = self._tasks[position + 1] if position + 1 < len(self._tasks) else None
                 self._at = task, time.monotonic()
-                if not self._put(self._timed(cache, task, following), errand):
+                if not self._put(self._timed(cache, task, following), reader):
                     return
         except BaseException as error:  # handed to the thread that iterates
-            if errand is self._errand:
+            if reader is self._reader:
                 self._failure = error
         finally:
             cache.close()
             with self._changed:
-                if errand is self._errand:
+                if reader is self._reader:
                     self._ended = True
                     self._changed.notify_all()
 

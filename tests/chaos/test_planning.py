@@ -8,6 +8,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,11 @@ from typing import Any
 import pytest
 from disturbed_runs import results
 
-from eqcctpro.archive import index, reading
+from eqcctpro.archive import index, indexing, reading
 from eqcctpro.archive.index import index_file, scan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import DecodeError
+from eqcctpro.orchestration.progress import PlanningProgress
 from eqcctpro.orchestration.session import PickSession
 
 
@@ -154,3 +156,46 @@ def test_blocks_hold_what_the_whole_file_holds(
     path.write_bytes(bytes(50_000))
     with pytest.raises(DecodeError, match="not readable as miniSEED"):
         index_file(path)
+
+
+def test_a_file_system_that_hangs_costs_its_file(
+    session: PickSession, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(archive.rglob("*.mseed"))
+    hangs, released = str(files[4]), threading.Event()
+    sound = indexing.index_file
+
+    def index(path: str, *rest: Any) -> Any:
+        if path == hangs:
+            released.wait(60)
+        return sound(path, *rest)
+
+    monkeypatch.setattr(indexing, "index_file", index)
+    result = session.run(input=archive, output=tmp_path / "out", item_timeout=0.2)
+    released.set()
+    assert f"{hangs} could not be read in 0.2 s (check the file system)" in result.problems[0]
+    assert result.summary["plan"]["files"] == len(files) - 1
+
+
+def test_a_file_that_breaks_the_reader_fails_alone(
+    session: PickSession, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = sorted(archive.rglob("*.mseed"))
+    sound = indexing.index_file
+
+    def index(path: str, *rest: Any) -> Any:
+        if path == str(files[0]):
+            raise RuntimeError("unforeseen")
+        return sound(path, *rest)
+
+    monkeypatch.setattr(indexing, "index_file", index)
+    result = session.run(input=archive, output=tmp_path / "out")
+    assert f"{files[0]} cannot be read: RuntimeError: unforeseen" in result.problems[0]
+
+
+def test_progress_of_planning(capsys: pytest.CaptureFixture[str]) -> None:
+    told = PlanningProgress(stream=sys.stderr)
+    told(64)
+    told._shown -= 20
+    told(12_800)
+    assert capsys.readouterr().err == "planning: 12800 files\n"

@@ -1,4 +1,4 @@
-"""Work beside the main thread, by threads that are used again."""
+"""Background threads that are used again."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections import deque
 from collections.abc import Callable
 from queue import SimpleQueue
 
-__all__ = ["Errand"]
+__all__ = ["BackgroundTask"]
 
 
-class Errand:
-    """Work that a thread does beside; nothing at the process's end waits for it.
+class BackgroundTask:
+    """Work in a background thread; nothing at the process's end waits for it.
 
-    A thread that has done its work waits for the next errand, whoever sends it, and does it on
+    A thread that has done its work waits for the next task, whoever starts it, and does it on
     the cores of whoever does.  New threads would be given memory by the C library from one of
     its arenas after the other, in a process with many threads, and what each had of waveforms
     would stay with the arena.
@@ -22,11 +22,11 @@ class Errand:
     Parameters
     ----------
     work : callable
-        Given this errand.  It must not raise.
+        Given this task.  It must not raise.
     """
 
-    def __init__(self, work: Callable[[Errand], None]) -> None:
-        self._work: Callable[[Errand], None] | None = work
+    def __init__(self, work: Callable[[BackgroundTask], None]) -> None:
+        self._work: Callable[[BackgroundTask], None] | None = work
         self._done = threading.Event()
         self._cores: set[int] = set()
 
@@ -38,11 +38,11 @@ class Errand:
         except IndexError:
             thread = _Thread()
             thread.start()
-        thread.errands.put(self)
+        thread.tasks.put(self)
 
-    def wait(self, seconds: float) -> None:
-        """Wait until it is done, at most so long."""
-        self._done.wait(seconds)
+    def wait(self, seconds: float) -> bool:
+        """Wait until it is done, at most so long; returns whether it is."""
+        return self._done.wait(seconds)
 
     def carry_out(self) -> threading.Event:
         """Do it, in the thread that calls; returns what tells others that it is done."""
@@ -57,12 +57,12 @@ class Errand:
 
 class _Thread(threading.Thread):
     def __init__(self) -> None:
-        super().__init__(name="eqcctpro-errand", daemon=True)
-        self.errands: SimpleQueue[Errand] = SimpleQueue()
+        super().__init__(name="eqcctpro-background", daemon=True)
+        self.tasks: SimpleQueue[BackgroundTask] = SimpleQueue()
 
     def run(self) -> None:
         while True:
-            done = self.errands.get().carry_out()
+            done = self.tasks.get().carry_out()
             _idle.append(self)  # before anybody knows that it is
             done.set()
 
