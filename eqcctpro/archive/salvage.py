@@ -17,9 +17,13 @@ __all__ = [
 ]
 
 # How records begin (SEED 2.4, chapter 8; miniSEED 3): a number of six digits, a letter for the
-# quality and a filler, or a mark.  Records usually lie at multiples of 64 bytes, but not behind
-# foreign bytes.
-_START = re.compile(rb"[0-9 \x00]{6}[DRQM][ \x00]|MS\x03")
+# quality and a filler, or a mark; and, as libmseed checks it, an hour, a minute and a second.
+# Records usually lie at multiples of 64 bytes, but not behind foreign bytes.
+_CLOCK = rb"[\x00-\x17][\x00-\x3b][\x00-\x3c]"
+_START = re.compile(
+    rb"(?:[0-9 \x00]{6}[DRQM][ \x00].{16}|MS\x03.{9})" + _CLOCK,
+    re.DOTALL,
+)
 # Full SEED has headers of a volume, of abbreviations, stations and time spans before the data.
 _CONTROL = re.compile(rb"[0-9 \x00]{6}[VAST][ *]")
 _CONTROL_BYTES = 256
