@@ -171,7 +171,7 @@ def test_more_than_the_capacity_is_refused_at_once(inside: Callable[..., Inside]
 
 
 def test_bodies_have_room_together(inside: Callable[..., Inside]) -> None:
-    one = inside(limits={"bodies_mb": 1.5 * len(EXAMPLE) / 2**20})
+    one = inside(limits={"bodies_mb": 0.6})
     release_later(one, 0.5)
     answers = one.ask_all([pick()] * 3)
     assert sorted(answer.status_code for answer in answers) == [200, 429, 429]

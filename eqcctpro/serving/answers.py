@@ -41,6 +41,10 @@ __all__ = [
 # Values of a waveform that a screen can tell apart.
 _MOST_SHOWN = 8000
 
+# What a value of a curve, and a row, take while they are written.
+_BYTES_OF_VALUE, _BYTES_OF_ROW = 30, 2000
+_NUMBERS_AT_ONCE = 65_536
+
 
 class _ChannelRow(msgspec.Struct, frozen=True):
     network: str
@@ -165,6 +169,23 @@ class Answer:
     _rows: list[PickRow] | None = None
 
     @property
+    def n_picks(self) -> int:
+        """Picks of all stations."""
+        return sum(len(result.picks) for result in self.results)
+
+    @property
+    def most_bytes(self) -> int:
+        """Memory that writing the answer may take."""
+        values = sum(piece.values.size for result in self.results for piece in result.curves)
+        shown = sum(min(len(segment.samples), _MOST_SHOWN) for segment in self.segments)
+        rows = self.n_picks + sum(len(result.detections) for result in self.results)
+        return (
+            _BYTES_OF_VALUE * (values + 2 * shown)
+            + _BYTES_OF_ROW * (rows + len(self.results))
+            + 2 * sum(map(len, self.notes))
+        )
+
+    @property
     def picks(self) -> RawPicks:
         """Of all stations."""
         return RawPicks.concatenate([result.picks for result in self.results])
@@ -235,10 +256,17 @@ def _shown(segment: Segment) -> WaveformPiece:
     )
 
 
-def _plain(values: NDArray[np.float32]) -> list[list[float | None]]:
-    """Numbers that JSON can hold: six decimals, null for what is not known."""
-    rounded = np.round(values.astype(np.float64), 6)
-    return [[None if value != value else value for value in row] for row in rounded.tolist()]
+def _plain(values: NDArray[np.float32]) -> list[msgspec.Raw]:
+    """Rows of numbers as JSON has them: six decimals, null for what is not known."""
+    return [msgspec.Raw(b"[" + b",".join(_texts(row)) + b"]") for row in values]
+
+
+def _texts(row: NDArray[np.float32]) -> Iterator[bytes]:
+    """Numbers with commas between them, of some at a time: objects take more than their texts."""
+    for at in range(0, len(row), _NUMBERS_AT_ONCE):
+        rounded = np.round(row[at : at + _NUMBERS_AT_ONCE].astype(np.float64), 6).tolist()
+        known = [None if value != value else value for value in rounded]
+        yield msgspec.json.encode(known)[1:-1]
 
 
 def _station(record: TaskRecord, task: StationTask) -> StationRow:

@@ -17,9 +17,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from eqcctpro import __version__
 from eqcctpro.serving.description import describe_interface
 from eqcctpro.serving.example import example_miniseed
-from eqcctpro.serving.gate import PROBLEM_TYPE, Gate, problem_body
+from eqcctpro.serving.gate import Gate
 from eqcctpro.serving.metrics import CONTENT_TYPE_LATEST
-from eqcctpro.serving.problems import InvalidProblem, Problem
+from eqcctpro.serving.problems import PROBLEM_TYPE, InvalidProblem, Problem, problem_body
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.waveforms import MINISEED

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 from urllib.parse import parse_qsl
 
 from starlette.datastructures import Headers, UploadFile
@@ -13,6 +14,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 from starlette.types import Receive
 
+from eqcctpro.serving.memory import Share, unlimited
 from eqcctpro.serving.problems import (
     GoneProblem,
     InvalidProblem,
@@ -23,16 +25,48 @@ from eqcctpro.serving.problems import (
     TooLargeProblem,
 )
 from eqcctpro.serving.settings import LimitSettings
-from eqcctpro.serving.waveforms import Options, Waveforms, read_body
+from eqcctpro.serving.waveforms import Allowance, Options, Waveforms, read_at_once, read_body
 from eqcctpro.waveform.decode import DecodedFile
 
-__all__ = ["Received", "read_options", "read_waveforms", "receive_body"]
+__all__ = ["Body", "Reader", "Received", "read_options", "receive_body"]
 
-# Above this, decoding leaves the event loop to others.
-_INLINE_BYTES = 512 * 1024
+T = TypeVar("T")
+
+_CODINGS = {"gzip": "gzip", "x-gzip": "gzip", "deflate": "deflate"}
+# Bodies up to this size do not wait for those that take longer.
+_SHORT_BYTES = 2**20
+_LANE_THREADS = 2
+# For the first bytes of a body, whatever the rate.
+_FIRST_S = 5.0
+# What a part takes beside its bytes.
+_BYTES_OF_PART = 128
+# What is asked for beside waveforms.
+_MOST_REQUEST_BYTES = 2**20
 _MOST_PARTS = 1000
+_PART_BYTES = 64 * 1024
 
 _OPTIONS = ("p_threshold", "s_threshold", "detection_threshold")
+
+
+@dataclass(slots=True)
+class Body:
+    """A body that has come.
+
+    Attributes
+    ----------
+    parts : list of bytes
+    size : int
+    coding : str or None
+        How it is compressed.
+    media_type, content_type : str
+        Without parameters, in small letters; and as it was sent.
+    """
+
+    parts: list[bytes]
+    size: int
+    coding: str | None
+    media_type: str
+    content_type: str
 
 
 class Received:
@@ -44,91 +78,107 @@ class Received:
     headers : dict of bytes
         Names in small letters.
     limits : LimitSettings
+    share : Share
+        Grows as the body comes.
     """
 
     def __init__(
-        self, receive: Receive, headers: Mapping[bytes, bytes], limits: LimitSettings
+        self,
+        receive: Receive,
+        headers: Mapping[bytes, bytes],
+        limits: LimitSettings,
+        share: Share,
+        most: int | None = None,
     ) -> None:
         self._receive = receive
         self._headers = headers
         self._limits = limits
-        self._most = int(limits.max_body_mb * 2**20)
+        self._share = share
+        self._most = int(limits.max_body_mb * 2**20) if most is None else most
 
-    @property
-    def size(self) -> int:
-        """How long it is said to be, or may be at most."""
-        announced = self._headers.get(b"content-length", b"")
-        return min(int(announced), self._most) if announced.isdigit() else self._most
-
-    async def body(self) -> bytes:
-        """The whole of it, decompressed.
+    async def body(self) -> Body:
+        """The whole of it, as it was sent.
 
         Raises
         ------
-        TooLargeProblem, LateProblem, MalformedProblem, MediaTypeProblem, GoneProblem
+        TooLargeProblem, LateProblem, MediaTypeProblem, GoneProblem, BusyProblem
         """
-        limits = self._limits
         announced = self._headers.get(b"content-length", b"")
-        if announced.isdigit() and int(announced) > self._most:
-            raise _too_large(limits)
-        try:
-            async with asyncio.timeout(limits.body_timeout_s):
-                body = await self._whole()
-        except TimeoutError:
-            raise LateProblem(
-                f"the body did not arrive in {limits.body_timeout_s:g} s", hint="send it faster"
-            ) from None
-        coding = self._headers.get(b"content-encoding")
-        if coding is None:
-            return body
-        text = coding.decode("latin-1").strip().lower()
-        return body if text in ("identity", "") else _decompressed(body, text, self._most, limits)
+        if announced.isdigit() and (len(announced) > 18 or int(announced) > self._most):
+            raise self._too_large()
+        given = self._headers.get(b"content-encoding", b"").decode("latin-1").strip().lower()
+        coding = None if given in ("identity", "") else _CODINGS.get(given, "")
+        if coding == "":
+            raise MediaTypeProblem(
+                f"bodies in the coding {given[:40]!r} are not read",
+                hint="send gzip, or as it is",
+                headers={"Connection": "close"},
+            )
+        parts = await self._parts()
+        content_type = self._headers.get(b"content-type", b"").decode("latin-1")
+        media_type = content_type.partition(";")[0].strip().lower()
+        return Body(parts, sum(map(len, parts)), coding, media_type, content_type)
 
-    async def _whole(self) -> bytes:
+    async def _parts(self) -> list[bytes]:
+        """The parts, in time: all of them, and as many as a rate asks for."""
+        limits, loop = self._limits, asyncio.get_running_loop()
+        started = loop.time()
+        end = started + limits.body_timeout_s
+        first = min(_FIRST_S, limits.body_timeout_s)
         parts: list[bytes] = []
         size, more = 0, True
-        while more:
-            message = await self._receive()
-            if message["type"] != "http.request":
-                raise GoneProblem("the client left while it sent the body")
-            part: bytes = message.get("body", b"")
-            more = message.get("more_body", False)
-            size += len(part)
-            if size > self._most:
-                raise _too_large(self._limits)
-            parts.append(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        try:
+            async with asyncio.timeout_at(started + first) as timeout:
+                while more:
+                    message = await self._receive()
+                    if message["type"] != "http.request":
+                        raise GoneProblem("the client left while it sent the body")
+                    part: bytes = message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if not part:
+                        continue
+                    size += len(part)
+                    if size > self._most:
+                        raise self._too_large()
+                    self._share.take(len(part) + _BYTES_OF_PART)
+                    parts.append(part)
+                    if more:
+                        lasts = first + size / (limits.body_kb_per_s * 1000)
+                        timeout.reschedule(min(end, started + lasts))
+        except TimeoutError:
+            seconds = loop.time() - started
+            raise LateProblem(
+                f"{size} bytes of the body came in {seconds:.3g} s, and it did not end",
+                hint=f"send it faster than {limits.body_kb_per_s:g} kB/s, and in "
+                f"{limits.body_timeout_s:g} s",
+                headers={"Connection": "close"},
+            ) from None
+        return parts
+
+    def _too_large(self) -> Problem:
+        # The rest of the body is not read, so that the connection cannot be used again.
+        return TooLargeProblem(
+            f"the body has more than {self._most / 2**20:g} MB",
+            hint="send fewer stations or less time in a request",
+            headers={"Connection": "close"},
+        )
 
 
 async def receive_body(request: Request, limits: LimitSettings) -> bytes:
-    """The body of a request to the framework's routes; see `Received.body`."""
-    return await Received(request.receive, dict(request.scope["headers"]), limits).body()
+    """The body of a request to the framework's routes, which are never long.
 
-
-def _too_large(limits: LimitSettings) -> Problem:
-    # The rest of the body is not read, so that the connection cannot be used again.
-    return TooLargeProblem(
-        f"the body has more than {limits.max_body_mb:g} MB",
-        hint="send fewer stations or less time in a request",
-        headers={"Connection": "close"},
-    )
-
-
-def _decompressed(body: bytes, coding: str, most: int, limits: LimitSettings) -> bytes:
-    if coding not in ("gzip", "deflate", "x-gzip"):
-        raise MediaTypeProblem(
-            f"bodies in the coding {coding[:40]!r} are not read", hint="send gzip, or as it is"
-        )
-    inflate = zlib.decompressobj(wbits=zlib.MAX_WBITS | (32 if coding != "deflate" else 0))
-    try:
-        content = inflate.decompress(body, most + 1)
-    except zlib.error as error:
-        raise MalformedProblem(f"the body is not {coding}: {error}") from error
-    if len(content) > most:
-        raise _too_large(limits)
-    if not inflate.eof:
-        raise MalformedProblem(f"the body is {coding} that breaks off")
-    return content
+    Raises
+    ------
+    TooLargeProblem, LateProblem, MediaTypeProblem, GoneProblem
+    """
+    headers = dict(request.scope["headers"])
+    received = Received(request.receive, headers, limits, unlimited(), _MOST_REQUEST_BYTES)
+    body = await received.body()
+    allowance = Allowance(max_bytes=_MOST_REQUEST_BYTES)
+    if body.coding is None:
+        return b"".join(body.parts)
+    coding = body.coding
+    return await asyncio.to_thread(lambda: allowance.decompressed(body.parts, coding))
 
 
 def read_options(query: bytes) -> Options | None:
@@ -164,6 +214,68 @@ def read_options(query: bytes) -> Options | None:
     return Options(**values)  # type: ignore[arg-type]
 
 
+class Reader:
+    """Decompresses and decodes bodies: at once what takes nothing, the rest in a few threads.
+
+    Parameters
+    ----------
+    limits : LimitSettings
+    """
+
+    def __init__(self, limits: LimitSettings) -> None:
+        self._limits = limits
+        self._short, self._long = (
+            ThreadPoolExecutor(_LANE_THREADS, f"eqcctpro-{name}") for name in ("short", "long")
+        )
+
+    async def read(self, body: Body, share: Share) -> Waveforms:
+        """The waveforms of a body.
+
+        Raises
+        ------
+        MalformedProblem, InvalidProblem, MediaTypeProblem, TooLargeProblem, BusyProblem
+        """
+        limits = self._limits
+        allowance = Allowance(
+            int(limits.max_body_mb * 2**20),
+            int(limits.max_list_mb * 2**20),
+            limits.max_pieces,
+            share,
+        )
+        if body.coding is None and len(body.parts) == 1:
+            found = read_at_once(body.parts[0], body.media_type, allowance)
+            if found is not None:
+                return found
+        return await self.in_thread(lambda: _read(body, allowance), body.size, share)
+
+    async def in_thread(self, function: Callable[[], T], cost: int, share: Share) -> T:
+        """Call a function that takes long in a thread, in that for what takes longest if it does.
+
+        Parameters
+        ----------
+        function : callable
+        cost : int
+            Bytes that it works on.
+        share : Share
+            Of the request that it works for.
+        """
+        lane = self._short if cost <= _SHORT_BYTES else self._long
+        return await asyncio.wrap_future(share.submit(lane, function))
+
+
+def _read(body: Body, allowance: Allowance) -> Waveforms:
+    """Decompress and decode a body; its parts are taken out."""
+    if body.coding is not None:
+        content = allowance.decompressed(body.parts, body.coding)
+    else:
+        allowance.share.take(body.size if len(body.parts) > 1 else 0)
+        content = b"".join(body.parts)
+    body.parts.clear()
+    if body.media_type == "multipart/form-data":
+        return _joined(_parts(body.content_type, content, allowance), allowance)
+    return read_body(content, body.media_type, allowance=allowance)
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     name: str
@@ -171,51 +283,43 @@ class _Part:
     content: bytes
 
 
-async def read_waveforms(headers: Mapping[bytes, bytes], body: bytes) -> Waveforms:
-    """Decode a body, in a thread if it is long.
-
-    Raises
-    ------
-    MalformedProblem, InvalidProblem, MediaTypeProblem
-    """
-    given = headers.get(b"content-type", b"").decode("latin-1")
-    media_type = given.partition(";")[0].strip().lower()
-    if media_type == "multipart/form-data":
-        parts = await _parts(given, body)
-        return await asyncio.to_thread(_joined, parts)
-    if len(body) <= _INLINE_BYTES:
-        return read_body(body, media_type)
-    return await asyncio.to_thread(read_body, body, media_type)
-
-
-async def _parts(content_type: str, body: bytes) -> list[_Part]:
+def _parts(content_type: str, body: bytes, allowance: Allowance) -> list[_Part]:
     """The files of a form."""
+    allowance.share.take(len(body))
 
     async def stream() -> AsyncGenerator[bytes, None]:
-        yield body
+        for at in range(0, len(body), _PART_BYTES):
+            allowance.share.take(0)
+            yield body[at : at + _PART_BYTES]
         yield b""
 
-    parser = MultiPartParser(
-        Headers({"content-type": content_type}), stream(), max_files=_MOST_PARTS, max_fields=0
-    )
-    try:
+    async def parsed() -> list[_Part]:
+        parser = MultiPartParser(
+            Headers({"content-type": content_type}), stream(), max_files=_MOST_PARTS, max_fields=0
+        )
+        parser.spool_max_size = len(body) + 1  # nothing goes to the disk
         form = await parser.parse()
-    except (MultiPartException, KeyError) as error:
+        parts: list[_Part] = []
+        for name, value in form.multi_items():
+            if isinstance(value, UploadFile):
+                media_type = (value.content_type or "").partition(";")[0].strip().lower()
+                parts.append(_Part(value.filename or name, media_type, await value.read()))
+        await form.close()
+        return parts
+
+    try:
+        parts = asyncio.run(parsed())
+    except (MultiPartException, KeyError, ValueError) as error:
         raise MalformedProblem(
-            f"the form cannot be read: {error}", hint="send files; options go into the query"
+            f"the form cannot be read: {str(error)[:300]}",
+            hint="send files; options go into the query",
         ) from error
-    parts: list[_Part] = []
-    for name, value in form.multi_items():
-        if isinstance(value, UploadFile):
-            media_type = (value.content_type or "").partition(";")[0].strip().lower()
-            parts.append(_Part(value.filename or name, media_type, await value.read()))
-    await form.close()
     if not parts:
         raise MalformedProblem("the form holds no file", hint="add one or more files")
     return parts
 
 
-def _joined(parts: list[_Part]) -> Waveforms:
+def _joined(parts: list[_Part], allowance: Allowance) -> Waveforms:
     """All files of a form as one request; a file that cannot be read fails alone, with a note."""
     segments, warnings = [], []
     problems: list[Problem] = []
@@ -223,7 +327,7 @@ def _joined(parts: list[_Part]) -> Waveforms:
     for part in parts:
         media_type = "" if part.media_type in ("text/plain", "") else part.media_type
         try:
-            found = read_body(part.content, media_type, part.name[:200])
+            found = read_body(part.content, media_type, part.name[:200], allowance)
         except MalformedProblem as problem:
             problems.append(problem)
             continue
@@ -236,4 +340,5 @@ def _joined(parts: list[_Part]) -> Waveforms:
     if problems and not segments:
         raise problems[0]
     warnings.extend(problem.message for problem in problems)
+    allowance.require_few_pieces(len(segments))
     return Waveforms(DecodedFile(segments, warnings), options)

@@ -10,19 +10,23 @@ import uuid
 from dataclasses import dataclass, field
 from typing import Any
 
-import msgspec
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eqcctpro.serving.callers import Callers
 from eqcctpro.serving.pages import PAGES
-from eqcctpro.serving.problems import GoneProblem, LateProblem, Problem
+from eqcctpro.serving.problems import (
+    PROBLEM_TYPE,
+    BusyProblem,
+    GoneProblem,
+    LateProblem,
+    Problem,
+    problem_body,
+)
 from eqcctpro.serving.security import Identity
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.work import WORK
 
-__all__ = ["PROBLEM_TYPE", "Gate", "problem_body"]
-
-PROBLEM_TYPE = "application/problem+json"
+__all__ = ["Gate"]
 
 _REQUEST_ID = re.compile(rb"^[A-Za-z0-9_.:-]{1,128}$")
 _OPEN = frozenset({"/health/startup", "/health/live", "/health/ready", "/v1/session"})
@@ -33,19 +37,6 @@ _ENDPOINTS = frozenset(
 )
 
 _log = logging.getLogger("eqcctpro.serving.access")
-
-
-def problem_body(problem: Problem, request_id: str) -> bytes:
-    """A problem as RFC 9457 writes it."""
-    content = {
-        "type": "about:blank",
-        "title": problem.title,
-        "status": problem.status,
-        "detail": problem.message,
-        "hint": problem.hint,
-        "request_id": request_id,
-    }
-    return msgspec.json.encode(content)
 
 
 @dataclass(slots=True)
@@ -146,6 +137,13 @@ class Gate:
         exchange.address = self._callers.address(scope)
         if not path.startswith("/health/"):  # what watches over it may know its address only
             self._callers.check(scope)
+        if scope["state"].get("crowded") and not path.startswith("/health/"):
+            seconds = str(service.settings.limits.retry_after_s)
+            raise BusyProblem(
+                f"{service.settings.limits.connections} connections are open",
+                hint=f"ask again in {seconds} s, and close connections after use",
+                headers={"Retry-After": seconds, "Connection": "close"},
+            )
         if not self._is_open(path) and scope["method"] != "OPTIONS":
             identity = service.guard.identify(headers, exchange.address)
             service.guard.count(identity)
@@ -153,10 +151,11 @@ class Gate:
         if path not in WORK:
             await self._app(scope, receive, exchange.pass_on)
             return
-        with service.place():
-            async with asyncio.timeout(service.settings.limits.request_timeout_s):
-                app = self._app if self._needs_more(headers) else self._work
-                await app(scope, receive, exchange.pass_on)
+        # A place is for what is worked on; it is taken when the body has come.
+        service.require_place()
+        async with asyncio.timeout(service.settings.limits.request_timeout_s):
+            app = self._app if self._needs_more(headers) else self._work
+            await app(scope, receive, exchange.pass_on)
 
     def _needs_more(self, headers: dict[bytes, bytes]) -> bool:
         """Whether an answer may have to be compressed, or depends on where a page is from."""

@@ -11,11 +11,12 @@ import grpc
 import msgspec
 
 from eqcctpro.serving.answers import Answer
+from eqcctpro.serving.bodies import Body
 from eqcctpro.serving.grpc_messages import SERVICE, message
 from eqcctpro.serving.problems import LateProblem, Problem, TooLargeProblem
 from eqcctpro.serving.security import Identity
 from eqcctpro.serving.service import Service
-from eqcctpro.serving.waveforms import Options, read_body
+from eqcctpro.serving.waveforms import Options
 
 __all__ = ["GrpcPicker", "add_PickerServicer_to_server"]
 
@@ -97,17 +98,25 @@ class GrpcPicker:
 
     async def _pick(self, request: Any, with_curves: bool, who: Identity) -> Any:
         service = self._service
-        with service.place():
+        with service.share() as share, service.place():
             most = service.settings.limits.max_body_mb
             if len(request.body) > most * 2**20:
                 raise TooLargeProblem(f"the body has more than {most:g} MB")
-            waveforms = await asyncio.to_thread(read_body, request.body, request.media_type)
+            share.take(len(request.body))
+            kind = request.media_type
+            body = Body([request.body], len(request.body), None, kind, kind)
+            waveforms = await service.reader.read(body, share)
             options = Options(model=request.model or None, private=request.private)
             for name in ("p_threshold", "s_threshold", "detection_threshold"):
                 if request.HasField(name):
                     setattr(options, name, getattr(request, name))
             answer = await service.pick(
-                waveforms, options, uuid.uuid4().hex, with_curves=with_curves, who=who
+                waveforms,
+                options,
+                uuid.uuid4().hex,
+                with_curves=with_curves,
+                who=who,
+                share=share,
             )
             return _reply(answer)
 

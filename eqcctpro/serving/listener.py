@@ -12,7 +12,7 @@ from typing import Any
 import uvicorn
 
 from eqcctpro.errors import SettingsError
-from eqcctpro.serving.connections import timed_protocol
+from eqcctpro.serving.connections import bounded_protocol
 from eqcctpro.serving.settings import ServeSettings
 
 __all__ = ["Listener", "require_free_port"]
@@ -53,7 +53,8 @@ class Listener:
                 options["ssl_cert_reqs"] = ssl.CERT_REQUIRED
         config = uvicorn.Config(
             app,
-            http=timed_protocol(settings.limits.headers_timeout_s),
+            http=bounded_protocol(settings.limits),
+            ws="none",
             lifespan="off",
             access_log=False,
             log_config=None,
@@ -65,7 +66,6 @@ class Listener:
             forwarded_allow_ips=list(http.trusted_proxies),
             timeout_keep_alive=http.keep_alive_s,
             timeout_graceful_shutdown=int(settings.shutdown_s),
-            limit_concurrency=settings.limits.connections,
             backlog=_BACKLOG,
             **options,
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from eqcctpro.errors import EQCCTProError
 
 __all__ = [
+    "PROBLEM_TYPE",
     "BusyProblem",
     "ForbiddenProblem",
     "GoneProblem",
+    "HeadersProblem",
     "InvalidProblem",
     "LateProblem",
     "MalformedProblem",
@@ -19,7 +23,10 @@ __all__ = [
     "StoppingProblem",
     "TooLargeProblem",
     "UnauthorizedProblem",
+    "problem_body",
 ]
+
+PROBLEM_TYPE = "application/problem+json"
 
 
 class Problem(EQCCTProError):  # noqa: N818 (the word of RFC 9457)
@@ -120,6 +127,12 @@ class BusyProblem(Problem):
     status, title = 429, "Too many requests"
 
 
+class HeadersProblem(Problem):
+    """The headers, or the address, are more than the service reads."""
+
+    status, title = 431, "Request header fields too large"
+
+
 class GoneProblem(Problem):
     """The client has left; the status is for the log alone."""
 
@@ -130,3 +143,16 @@ class StoppingProblem(Problem):
     """The service is ending."""
 
     status, title = 503, "Not available"
+
+
+def problem_body(problem: Problem, request_id: str) -> bytes:
+    """A problem as RFC 9457 writes it."""
+    content = {
+        "type": "about:blank",
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.message,
+        "hint": problem.hint,
+        "request_id": request_id,
+    }
+    return msgspec.json.encode(content)

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from eqcctpro import __version__
-from eqcctpro.pipeline.records import TaskResult
 from eqcctpro.serving.answers import Answer
+from eqcctpro.serving.bodies import Reader
 from eqcctpro.serving.engines import Engine
 from eqcctpro.serving.example import example_segments
+from eqcctpro.serving.memory import Budget, Share, unlimited
 from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.problems import BusyProblem, NotFoundProblem, Problem, StoppingProblem
 from eqcctpro.serving.security import Guard, Identity
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.state import StateFolder
-from eqcctpro.serving.stations import StationRequest, lay_out, thresholds_of
+from eqcctpro.serving.stations import (
+    StationRequest,
+    lay_out,
+    longest_resampled,
+    require_size,
+    thresholds_of,
+)
 from eqcctpro.serving.waveforms import Options, Waveforms
 from eqcctpro.waveform.decode import DecodedFile
 
 __all__ = ["Service"]
 
-_INLINE_SAMPLES = 200_000
+# More is laid out, counted and written in a thread: the event loop belongs to all requests.
+_FEW_SAMPLES, _FEW_PIECES = 100_000, 30
+_FEW_PICKS = 300
+# Memory of a sample on its way: in a block, in curves, as a number of 64 bits while it is filtered;
+# and of one that is resampled, with the rest of its segment.
+_BYTES_OF_SAMPLE, _BYTES_OF_RESAMPLED = 16, 64
 
 #: Guesses of a password that an address may make, after the first few.
 LOGINS_PER_S = 0.5
@@ -65,7 +78,11 @@ class Service:
         self.in_progress = 0
         self.started = time.time()
         self._durations: deque[float] = deque(maxlen=settings.watchdog.over_requests)
-        self.n_stations = self.n_picks = self._bytes = 0
+        self.n_stations = self.n_picks = 0
+        limits = settings.limits
+        self._counting = threading.Lock()
+        self.memory = Budget(int(limits.bodies_mb * 2**20), limits.retry_after_s)
+        self.reader = Reader(limits)
         self._self_tested = time.monotonic()
         self._self_test_problem: str | None = None
         self._published = published
@@ -181,9 +198,8 @@ class Service:
         """
         self.guard.count(Identity(address, "login", LOGINS_PER_S))
 
-    @contextmanager
-    def place(self) -> Iterator[None]:
-        """A place among the requests that are worked on.
+    def require_place(self) -> None:
+        """Refuse a request for which there would be no place, before its body comes.
 
         Raises
         ------
@@ -205,6 +221,17 @@ class Service:
                 hint=f"ask again in {limits.retry_after_s} s",
                 headers={"Retry-After": str(limits.retry_after_s)},
             )
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """A place among the requests that are worked on: those whose bodies have come.
+
+        Raises
+        ------
+        BusyProblem, StoppingProblem
+            See `require_place`.
+        """
+        self.require_place()
         self.in_progress += 1
         try:
             yield
@@ -212,27 +239,21 @@ class Service:
             self.in_progress -= 1
 
     @contextmanager
-    def room(self, n_bytes: int) -> Iterator[None]:
-        """Room for a body; there is always some for one.
+    def share(self) -> Iterator[Share]:
+        """A share of the memory for one request.
 
         Raises
         ------
         BusyProblem
-            Bodies of other requests fill it.
+            Where other requests have all of it.
         """
-        limits = self.settings.limits
-        if self._bytes and self._bytes + n_bytes > limits.bodies_mb * 2**20:
-            self.metrics.refused.labels("memory").inc()
-            raise BusyProblem(
-                f"requests of {self._bytes / 2**20:.0f} MB are being worked on",
-                hint=f"ask again in {limits.retry_after_s} s",
-                headers={"Retry-After": str(limits.retry_after_s)},
-            )
-        self._bytes += n_bytes
-        try:
-            yield
-        finally:
-            self._bytes -= n_bytes
+        with self.memory.share() as share:
+            try:
+                yield share
+            except BusyProblem as problem:
+                if problem is share.refused:
+                    self.metrics.refused.labels("memory").inc()
+                raise
 
     async def pick(
         self,
@@ -242,6 +263,7 @@ class Service:
         *,
         with_curves: bool = False,
         who: Identity | None = None,
+        share: Share | None = None,
     ) -> Answer:
         """Pick what a request holds.
 
@@ -254,62 +276,100 @@ class Service:
         with_curves : bool
         who : Identity, optional
             In whose stream the picks are; in none without it.
+        share : Share, optional
+            Of the memory; by default there is as much as is wanted.
 
         Raises
         ------
         Problem
         """
         private = any(one is not None and one.private for one in (options, waveforms.options))
+        share = share or unlimited()
         options = options or waveforms.options
         engine = self.engine(options.model if options is not None else None)
-        laid = await self._lay_out(waveforms, options, engine, with_curves)
+        laid = await self._lay_out(waveforms, options, engine, with_curves, share)
         results = await engine.online.pick(laid.prepared)
-        self._count(laid, results, engine.model.picker.labels)
         answer = Answer(
             request_id, engine.model.picker, laid.tasks, results, laid.notes, with_curves
         )
         if with_curves and options is not None and options.waveforms:
             answer.segments = waveforms.decoded.segments
-        if self._published is not None and who is not None and not private:
+        if len(results) <= _FEW_PIECES and answer.n_picks <= _FEW_PICKS:
+            self._count(laid, answer)
+        else:
+            await self.reader.in_thread(lambda: self._count(laid, answer), 0, share)
+        if self._published is not None and who is not None and not private and answer.n_picks:
             self._published(answer, who.owner)
         return answer
 
+    async def encode(
+        self, answer: Answer, write: Callable[[Answer], bytes], *, quick: bool, share: Share
+    ) -> bytes:
+        """An answer as its body.
+
+        Parameters
+        ----------
+        answer : Answer
+        write : callable
+        quick : bool
+            Whether it takes no time for a few picks.
+        share : Share
+        """
+        few = len(answer.results) <= _FEW_PIECES and answer.n_picks <= _FEW_PICKS
+        if quick and few and not answer.with_curves:
+            return write(answer)
+        cost = answer.most_bytes
+        share.take(cost)
+        return await self.reader.in_thread(lambda: write(answer), cost, share)
+
     async def _lay_out(
-        self, waveforms: Waveforms, options: Options | None, engine: Engine, with_curves: bool
+        self,
+        waveforms: Waveforms,
+        options: Options | None,
+        engine: Engine,
+        with_curves: bool,
+        share: Share,
     ) -> StationRequest:
-        model = engine.model
+        model, limits = engine.model, self.settings.limits
         started = time.perf_counter()
         thresholds = thresholds_of(options, model.picker, model.settings)
+        segments = waveforms.decoded.segments
 
         def prepared() -> StationRequest:
-            return lay_out(
-                waveforms.decoded,
-                model.picker,
-                model.settings,
-                max_samples=self.settings.limits.max_samples,
-                thresholds=thresholds,
-                keep_curves=with_curves,
-            )
+            at_rate = require_size(segments, model.picker, limits)
+            share.take(int(at_rate * _BYTES_OF_SAMPLE))
+            with share.for_a_while(_BYTES_OF_RESAMPLED * longest_resampled(segments, model.picker)):
+                return lay_out(
+                    waveforms.decoded,
+                    model.picker,
+                    model.settings,
+                    max_samples=limits.max_samples,
+                    thresholds=thresholds,
+                    keep_curves=with_curves,
+                )
 
-        samples = sum(len(segment.samples) for segment in waveforms.decoded.segments)
-        laid = prepared() if samples < _INLINE_SAMPLES else await asyncio.to_thread(prepared)
+        few = len(segments) <= _FEW_PIECES
+        samples = sum(len(segment.samples) for segment in segments)
+        if few and samples <= _FEW_SAMPLES:
+            laid = prepared()
+        else:
+            laid = await self.reader.in_thread(prepared, samples + 10_000 * len(segments), share)
         self._prepare.observe(time.perf_counter() - started)
         self.metrics.samples.inc(samples)
         return laid
 
-    def _count(
-        self, laid: StationRequest, results: list[TaskResult], labels: tuple[str, ...]
-    ) -> None:
-        metrics = self.metrics
-        self.n_stations += len(results)
-        self.n_picks += sum(len(result.picks) for result in results)
-        statuses: dict[str, int] = {}
-        for result in results:
-            status = result.record.status
-            statuses[status] = statuses.get(status, 0) + 1
-            for label in result.picks.label.tolist():
-                metrics.picks.labels(labels[label]).inc()
+    def _count(self, laid: StationRequest, answer: Answer) -> None:
+        metrics, results = self.metrics, answer.results
+        answer.rows()
+        labels = answer.picker.labels
+        with self._counting:
+            self.n_stations += len(results)
+            self.n_picks += answer.n_picks
+        statuses = Counter(result.record.status for result in results)
+        found = Counter(label for result in results for label in result.picks.label.tolist())
+        for label, number in found.items():
+            metrics.picks.labels(labels[label]).inc(number)
         for outcome, number in statuses.items():
             metrics.stations.labels(outcome).inc(number)
-        if statuses.get("done"):
+        if statuses["done"]:
             metrics.data_age_seconds.observe(max(0.0, time.time() - laid.latest_ns / 1e9))

@@ -148,20 +148,35 @@ class LimitSettings(_Section):
 
     capacity: int = Field(256, ge=1, description="Requests accepted and not answered, a replica")
     max_body_mb: float = Field(64.0, gt=0, description="MB of 2**20 bytes, after decompression")
+    max_list_mb: float = Field(
+        2.0, gt=0, description="JSON and msgpack with samples as lists of numbers"
+    )
     bodies_mb: float = Field(
-        1024.0, gt=0, description="Bodies of all requests that are being worked on"
+        1024.0, gt=0, description="Memory of all bodies that are worked on, and of their samples"
     )
     max_samples: int = Field(
         60_000_000, ge=1, description="Samples of all components after resampling"
+    )
+    max_pieces: int = Field(
+        100_000, ge=1, description="Pieces with gaps between them, of all channels of a request"
     )
     request_timeout_s: float = Field(30.0, gt=0)
     headers_timeout_s: float = Field(
         10.0, gt=0, description="For a client to send its headers; only http.listener=replica"
     )
+    max_header_kb: float = Field(
+        32.0, gt=0, description="kB of 1024 bytes, of a request's address and headers"
+    )
+    max_headers: int = Field(100, ge=8, description="Headers of a request")
     body_timeout_s: float = Field(30.0, gt=0, description="For a client to send its request")
+    body_kb_per_s: float = Field(
+        1.0, gt=0, description="How fast a body must come, after its first seconds"
+    )
     forward_timeout_s: float = Field(60.0, gt=0, description="For a batch in the network")
     retry_after_s: int = Field(1, ge=0)
-    connections: int | None = Field(None, ge=1, description="Open connections of a replica")
+    connections: int = Field(
+        1000, ge=1, description="Open connections of a replica; idle ones make room for others"
+    )
 
 
 class ReplicaSettings(_Section):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from eqcctpro.archive.hydrophones import has_hydrophone, seismometer_of
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.archive.selection import Key
@@ -13,12 +15,23 @@ from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.prepare import Prepared, failed_record, prepare
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.serving.problems import InvalidProblem, TooLargeProblem
-from eqcctpro.serving.waveforms import Options
+from eqcctpro.serving.settings import LimitSettings
+from eqcctpro.serving.waveforms import MOST_STATIONS, Options
 from eqcctpro.times import chunk_name
 from eqcctpro.waveform.decode import DecodedFile
 from eqcctpro.waveform.segments import Segment
 
-__all__ = ["StationRequest", "lay_out", "thresholds_of"]
+__all__ = [
+    "StationRequest",
+    "lay_out",
+    "longest_resampled",
+    "require_size",
+    "samples_at_rate",
+    "thresholds_of",
+]
+
+#: Notes that an answer lists.
+MOST_NOTES = 1000
 
 
 @dataclass(slots=True)
@@ -65,7 +78,8 @@ def lay_out(
     Raises
     ------
     TooLargeProblem
-        There are more samples than `max_samples`, once they have the model's rate.
+        There are more samples than `max_samples`, once they have the model's rate, or more
+        stations than are taken at once.
     """
     stations: dict[Key, list[Segment]] = {}
     for segment in decoded.segments:
@@ -73,7 +87,12 @@ def lay_out(
         key = (code.network, code.station, code.location, code.instrument)
         stations.setdefault(key, []).append(segment)
     hydrophones = _join_hydrophones(stations) if has_hydrophone(picker.components) else {}
-    _check_size(decoded.segments, picker, max_samples)
+    if len(stations) > MOST_STATIONS:
+        raise TooLargeProblem(
+            f"{len(stations)} stations, and {MOST_STATIONS} are taken at once",
+            hint="send fewer in a request",
+        )
+    _require_samples(samples_at_rate(decoded.segments, picker), picker, max_samples)
     first = min((segment.start_ns for segment in decoded.segments), default=0)
     last = max((segment.end_ns for segment in decoded.segments), default=0)
     chunk = Timechunk(0, _name(first, last), None, None, -FOREVER_NS, FOREVER_NS)
@@ -84,7 +103,13 @@ def lay_out(
         station = _prepare(task, stations[key], picker, settings)
         station.thresholds, station.keep_curves = thresholds, keep_curves
         prepared.append(station)
-    return StationRequest(prepared, list(decoded.warnings), last)
+    return StationRequest(prepared, _some(decoded.warnings), last)
+
+
+def _some(notes: list[str]) -> list[str]:
+    """Notes, and how many more there are where they would fill the answer."""
+    more = len(notes) - MOST_NOTES
+    return notes[:MOST_NOTES] + ([f"and {more} more notes"] if more > 0 else [])
 
 
 def _join_hydrophones(stations: dict[Key, list[Segment]]) -> dict[Key, str]:
@@ -108,11 +133,56 @@ def _prepare(
         return Prepared(task, failed_record(task, error))
 
 
-def _check_size(segments: Sequence[Segment], picker: Picker, max_samples: int) -> None:
+def require_size(segments: Sequence[Segment], picker: Picker, limits: LimitSettings) -> float:
+    """Samples of a request at the model's rate, unless they are more than it may have.
+
+    Raises
+    ------
+    TooLargeProblem
+        There are too many, or too many pieces, counted with those between values that are no
+        numbers.
+    """
+    pieces = len(segments) + sum(map(_holes, segments))
+    if pieces > limits.max_pieces:
+        raise TooLargeProblem(
+            f"{pieces} pieces with gaps between them, and {limits.max_pieces} are taken at once",
+            hint="send fewer stations or less time in a request",
+        )
+    total = samples_at_rate(segments, picker)
+    _require_samples(total, picker, limits.max_samples)
+    return total
+
+
+def _holes(segment: Segment) -> int:
+    """Stretches of values that are no numbers."""
+    if segment.samples.dtype.kind != "f":
+        return 0
+    finite = np.isfinite(segment.samples)
+    return int(np.count_nonzero(finite[1:] < finite[:-1]))
+
+
+def samples_at_rate(segments: Sequence[Segment], picker: Picker) -> float:
+    """Samples of all segments, once they have the model's rate; no less than before."""
     total = 0.0
     for segment in segments:
         rate = picker.sampling_rate or segment.sampling_rate
         total += len(segment.samples) * max(rate / segment.sampling_rate, 1.0)
+    return total
+
+
+def longest_resampled(segments: Sequence[Segment], picker: Picker) -> int:
+    """Samples of the longest segment that has not the model's rate, before or after it has."""
+    return max(
+        (
+            int(samples_at_rate([segment], picker))
+            for segment in segments
+            if picker.sampling_rate not in (None, segment.sampling_rate)
+        ),
+        default=0,
+    )
+
+
+def _require_samples(total: float, picker: Picker, max_samples: int) -> None:
     if total > max_samples:
         raise TooLargeProblem(
             f"{total:.0f} samples at {picker.name}'s rate, and {max_samples} are taken at once",

@@ -1,24 +1,47 @@
-"""Bodies of requests to segments: miniSEED, arrays in msgpack or JSON, Arrow."""
+"""Bodies of requests to segments: miniSEED, arrays in msgpack or JSON, Arrow.
+
+What a body says of its size is counted before anything is made of it.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.index import LOWEST_RATE_HZ
+from eqcctpro.archive.salvage import EXPONENT_AT, usual_record_length
 from eqcctpro.errors import DecodeError, SettingsError
-from eqcctpro.serving.problems import InvalidProblem, MalformedProblem, MediaTypeProblem
+from eqcctpro.serving.inflate import inflate, kind_of_file
+from eqcctpro.serving.memory import Share, unlimited
+from eqcctpro.serving.problems import (
+    InvalidProblem,
+    MalformedProblem,
+    MediaTypeProblem,
+    TooLargeProblem,
+)
 from eqcctpro.times import NS_PER_S, parse_utc
 from eqcctpro.waveform.decode import DecodedFile, decode_records
 from eqcctpro.waveform.segments import ChannelCode, Segment
 
-__all__ = ["ARROW", "BODY_TYPES", "MINISEED", "ArrayBody", "ArrayStation", "Options", "read_body"]
+__all__ = [
+    "ARROW",
+    "BODY_TYPES",
+    "MINISEED",
+    "MOST_STATIONS",
+    "Allowance",
+    "ArrayBody",
+    "ArrayStation",
+    "Options",
+    "Waveforms",
+    "read_at_once",
+    "read_body",
+]
 
 MINISEED = "application/vnd.fdsn.mseed"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -32,6 +55,78 @@ _LONGEST_CODE = 8
 # Between the years 1678 and 2261, what nanoseconds can say, with a year's room for arithmetic.
 _TIME_LIMIT_NS = 2**63 - 366 * 86_400 * NS_PER_S
 _HIGHEST_RATE_HZ = 100_000.0
+
+#: Stations of a request.
+MOST_STATIONS = 10_000
+_MOST_CHANNELS = 100
+# Letters that separate values, in JSON without lists of numbers.
+_SEPARATORS_OF_A_STATION = 30
+# What a value becomes at most for each of its bytes: a number, or a list of nothing.
+_BYTES_OF_JSON, _BYTES_OF_MSGPACK = 24, 32
+# Steim-2 has seven samples of 32 bits in four bytes.
+_BYTES_OF_STEIM = 7
+
+# What takes less than a millisecond, or not much more, is done at once.
+_FEW_BYTES, _FEW_ARRAY_BYTES, _FEW_RECORDS = 8 * 1024, 128 * 1024, 128
+_FEW_RECORD_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """How much may be made of a body.
+
+    Attributes
+    ----------
+    max_bytes : int
+        Once it is decompressed.
+    max_list_bytes : int
+        Of JSON and msgpack whose samples are lists of numbers.
+    max_pieces : int
+        Stretches without a gap, of all channels.
+    share : Share
+        Of the memory.
+    """
+
+    max_bytes: int = 2**62
+    max_list_bytes: int = 2**62
+    max_pieces: int = 2**62
+    share: Share = field(default_factory=unlimited)
+
+    def require_few_pieces(self, n: int) -> None:
+        """Refuse more pieces than are taken at once.
+
+        Raises
+        ------
+        TooLargeProblem
+        """
+        if n > self.max_pieces:
+            raise TooLargeProblem(
+                f"the data has {n} pieces with gaps between them, and {self.max_pieces} are "
+                "taken at once",
+                hint="send fewer stations or less time in a request",
+            )
+
+    def decompressed(self, parts: list[bytes], kind: str) -> bytes:
+        """A compressed content as a whole; see `inflate`.
+
+        Raises
+        ------
+        TooLargeProblem
+            It has more than `max_bytes`.
+        """
+        size = 0
+
+        def note(n: int) -> None:
+            nonlocal size
+            size += n
+            if size > self.max_bytes:
+                raise TooLargeProblem(
+                    f"the body has more than {self.max_bytes / 2**20:g} MB once it is decompressed",
+                    hint="send fewer stations or less time in a request",
+                )
+            self.share.take(n)
+
+        return b"".join(inflate(parts, kind, note))
 
 
 class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -77,17 +172,25 @@ class ArrayStation(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     network: str = ""
     station: str
     location: str = ""
-    channels: list[str]
+    channels: Annotated[list[str], msgspec.Meta(max_length=_MOST_CHANNELS)]
     start: str | int | float
     sampling_rate: float
-    samples: bytes | list[list[float]]
+    samples: bytes | Annotated[list[list[float]], msgspec.Meta(max_length=_MOST_CHANNELS)]
     dtype: Literal["int16", "int32", "float32", "float64"] = "float32"
 
 
 class ArrayBody(Options, kw_only=True, forbid_unknown_fields=True):
     """A request with arrays."""
 
-    stations: list[ArrayStation]
+    stations: Annotated[list[ArrayStation], msgspec.Meta(max_length=MOST_STATIONS)]
+
+
+class _PackedStation(ArrayStation, kw_only=True, forbid_unknown_fields=True):
+    samples: bytes
+
+
+class _PackedBody(Options, kw_only=True, forbid_unknown_fields=True):
+    stations: Annotated[list[_PackedStation], msgspec.Meta(max_length=MOST_STATIONS)]
 
 
 class _JsonStation(ArrayStation, kw_only=True, forbid_unknown_fields=True):
@@ -98,6 +201,14 @@ class _JsonBody(Options, kw_only=True, forbid_unknown_fields=True):
     stations: list[_JsonStation]
 
 
+class _PackedJsonStation(ArrayStation, kw_only=True, forbid_unknown_fields=True):
+    samples: str  # type: ignore[assignment]
+
+
+class _PackedJsonBody(Options, kw_only=True, forbid_unknown_fields=True):
+    stations: list[_PackedJsonStation]
+
+
 @dataclass(frozen=True, slots=True)
 class Waveforms:
     """What a body holds."""
@@ -106,11 +217,13 @@ class Waveforms:
     options: Options | None = None
 
 
-_MSGPACK = msgspec.msgpack.Decoder(ArrayBody)
-_JSON = msgspec.json.Decoder(_JsonBody)
+_MSGPACK, _PACKED = (msgspec.msgpack.Decoder(kind) for kind in (ArrayBody, _PackedBody))
+_JSON, _PACKED_JSON = (msgspec.json.Decoder(kind) for kind in (_JsonBody, _PackedJsonBody))
 
 
-def read_body(content: bytes, media_type: str, name: str = "the body") -> Waveforms:
+def read_body(
+    content: bytes, media_type: str, name: str = "the body", allowance: Allowance | None = None
+) -> Waveforms:
     """Decode a body by its media type.
 
     Parameters
@@ -120,6 +233,8 @@ def read_body(content: bytes, media_type: str, name: str = "the body") -> Wavefo
         Without parameters, in small letters; empty is miniSEED.
     name : str
         What messages call it.
+    allowance : Allowance, optional
+        How much may be made of it; by default as much as it asks for.
 
     Raises
     ------
@@ -129,6 +244,8 @@ def read_body(content: bytes, media_type: str, name: str = "the body") -> Wavefo
         It is, and says something impossible.
     MediaTypeProblem
         Such bodies are not read.
+    TooLargeProblem, BusyProblem
+        It is more than is allowed.
     """
     read = BODY_TYPES.get(media_type)
     if read is None:
@@ -139,34 +256,128 @@ def read_body(content: bytes, media_type: str, name: str = "the body") -> Wavefo
         )
     if not content:
         raise MalformedProblem(f"{name} is empty", hint="send miniSEED records or arrays")
-    return read(content, name)
+    allowance = allowance or Allowance()
+    found = read(content, name, allowance)
+    allowance.require_few_pieces(len(found.decoded.segments))
+    allowance.share.take(sum(segment.samples.nbytes for segment in found.decoded.segments))
+    return found
 
 
-def _read_miniseed(content: bytes, name: str) -> Waveforms:
+def read_at_once(content: bytes, media_type: str, allowance: Allowance) -> Waveforms | None:
+    """Decode a body that is certain to take little, or return None; see `read_body`."""
+    few = len(content) <= _FEW_BYTES
+    read = BODY_TYPES.get(media_type)
+    if read is _read_miniseed and len(content) <= _FEW_RECORD_BYTES:
+        few = _has_few_records(content)
+    elif read is _read_arrow:
+        few = False
+    elif read is _read_msgpack and not few and len(content) <= _FEW_ARRAY_BYTES:
+        try:
+            body: Any = _PACKED.decode(content)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            return None  # it has lists, or is wrong
+        if len(body.stations) > _FEW_RECORDS:
+            return None
+        found = _waveforms(body, "the body")
+        allowance.share.take(len(content))
+        return found
+    return read_body(content, media_type, allowance=allowance) if few else None
+
+
+def _has_few_records(content: bytes) -> bool:
+    """Whether a content is some sound records of miniSEED 2, by their first letters."""
+    length = usual_record_length(content)
+    if not length or len(content) > _FEW_RECORDS * length:
+        return False
+    qualities, lengths = content[6::length], content[EXPONENT_AT::length]
+    return not qualities.strip(b"DRQM") and not lengths.strip(lengths[:1])
+
+
+def _read_miniseed(content: bytes, name: str, allowance: Allowance) -> Waveforms:
+    kind = kind_of_file(content)
+    if kind is not None:
+        content = allowance.decompressed([content], kind)
     try:
-        decoded = decode_records(content, name)
+        with allowance.share.for_a_while(_bytes_of_samples(content)):
+            decoded = decode_records(content, name)
     except DecodeError as error:
         raise MalformedProblem(error.message, hint=error.hint) from error
     return Waveforms(decoded)
 
 
-def _read_msgpack(content: bytes, name: str) -> Waveforms:
-    return _read_arrays(_MSGPACK.decode, content, name)
+def _bytes_of_samples(content: bytes) -> int:
+    """How much memory the samples of miniSEED may take."""
+    length = usual_record_length(content)
+    n = len(content) // length if length > EXPONENT_AT else 0
+    lengths = content[EXPONENT_AT : n * length : length] if n else b""
+    if not n or lengths.strip(lengths[:1]):
+        return _BYTES_OF_STEIM * len(content)
+    order = "<" if content[48:50] == b"\xe8\x03" else ">"
+    fields: Any = {
+        "names": ["samples"],
+        "formats": [f"{order}u2"],
+        "offsets": [30],
+        "itemsize": length,
+    }
+    counts = np.frombuffer(content, np.dtype(fields), n)["samples"]
+    # Numbers of 64 bits are as long in records as in memory.
+    return min(4 * int(counts.sum(dtype=np.int64)) + len(content), _BYTES_OF_STEIM * len(content))
 
 
-def _read_json(content: bytes, name: str) -> Waveforms:
-    return _read_arrays(_JSON.decode, content, name)
+def _read_msgpack(content: bytes, name: str, allowance: Allowance) -> Waveforms:
+    if len(content) > allowance.max_list_bytes:
+        return _read_arrays(_PACKED.decode, content, name, allowance, len(content))
+    cost = _BYTES_OF_MSGPACK * len(content)
+    return _read_arrays(_MSGPACK.decode, content, name, allowance, cost)
 
 
-def _read_arrays(decode: Callable[[bytes], Any], content: bytes, name: str) -> Waveforms:
-    try:
-        body = decode(content)
-    except msgspec.ValidationError as error:
-        raise InvalidProblem(f"{name}: {error}", hint="/docs describes what is read") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise MalformedProblem(
-            f"{name} cannot be read: {error}", hint="/docs describes what is read"
-        ) from error
+def _read_json(content: bytes, name: str, allowance: Allowance) -> Waveforms:
+    stations = _count(content, b"{") - 1
+    if stations > MOST_STATIONS:
+        raise TooLargeProblem(
+            f"{name} has {stations} stations, and {MOST_STATIONS} are taken at once",
+            hint="send fewer in a request",
+        )
+    if len(content) <= allowance.max_list_bytes:
+        cost = _BYTES_OF_JSON * len(content)
+        return _read_arrays(_JSON.decode, content, name, allowance, cost)
+    if _count(content, b",") > _SEPARATORS_OF_A_STATION * MOST_STATIONS:
+        raise _too_many_numbers(name, allowance)
+    return _read_arrays(_PACKED_JSON.decode, content, name, allowance, 2 * len(content))
+
+
+def _count(content: bytes, letter: bytes) -> int:
+    """How often a letter is there, with a breath for other threads every now and then."""
+    step = 2**20
+    return sum(content.count(letter, at, at + step) for at in range(0, len(content), step))
+
+
+def _too_many_numbers(name: str, allowance: Allowance) -> TooLargeProblem:
+    return TooLargeProblem(
+        f"{name} has more than {allowance.max_list_bytes / 2**20:g} MB, with samples as lists of "
+        "numbers",
+        hint="send samples as bytes of a dtype, in JSON as base64",
+    )
+
+
+def _read_arrays(
+    decode: Callable[[bytes], Any], content: bytes, name: str, allowance: Allowance, cost: int
+) -> Waveforms:
+    with allowance.share.for_a_while(cost):
+        try:
+            body = decode(content)
+        except msgspec.ValidationError as error:
+            if len(content) > allowance.max_list_bytes and "got `array`" in str(error):
+                raise _too_many_numbers(name, allowance) from error
+            raise InvalidProblem(f"{name}: {error}", hint="/docs describes what is read") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError) as error:
+            raise MalformedProblem(
+                f"{name} cannot be read: {str(error)[:300]}", hint="/docs describes what is read"
+            ) from error
+        return _waveforms(body, name)
+
+
+def _waveforms(body: Any, name: str) -> Waveforms:
     segments: list[Segment] = []
     for index, station in enumerate(body.stations):
         segments.extend(_segments(station, f"stations[{index}]"))
@@ -240,11 +451,15 @@ def _samples(station: ArrayStation, where: str) -> NDArray[Any]:
 
 
 def _from_base64(text: str, where: str) -> bytes:
-    import base64
     import binascii
 
+    # By pieces, for other threads wait meanwhile; only the last one may be filled up.
+    step = 2**20
+    pieces = [text[at : at + step] for at in range(0, len(text), step)]
     try:
-        return base64.b64decode(text, validate=True)
+        if any("=" in piece for piece in pieces[:-1]):
+            raise binascii.Error("there is padding inside")
+        return b"".join(binascii.a2b_base64(piece, strict_mode=True) for piece in pieces)
     except (binascii.Error, ValueError) as error:
         raise InvalidProblem(f"{where}.samples: no base64: {error}") from error
 
@@ -261,55 +476,31 @@ def _start_ns(start: str | int | float, where: str) -> int:
     return round(value)
 
 
-_ARROW_COLUMNS = ("network", "station", "location", "channel", "start", "sampling_rate", "samples")
+def _read_arrow(content: bytes, name: str, allowance: Allowance) -> Waveforms:
+    from eqcctpro.serving.arrow import read_stream
 
+    declared = 0
 
-def _read_arrow(content: bytes, name: str) -> Waveforms:
-    """One row for each piece of a channel; `start` is a timestamp or nanoseconds."""
-    import pyarrow as pa
+    def note(n_bytes: int) -> None:
+        nonlocal declared
+        declared += n_bytes
+        if declared > allowance.max_bytes:
+            raise TooLargeProblem(
+                f"{name} has more than {allowance.max_bytes / 2**20:g} MB once it is decompressed",
+                hint="send fewer stations or less time in a request",
+            )
+        allowance.share.take(n_bytes)
 
-    try:
-        table = pa.ipc.open_stream(content).read_all()
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise MalformedProblem(f"{name} is no Arrow stream: {error}") from error
-    missing = [column for column in _ARROW_COLUMNS if column not in table.column_names]
-    if missing:
-        raise InvalidProblem(
-            f"{name}: columns missing: {', '.join(missing)}",
-            hint=f"columns are {', '.join(_ARROW_COLUMNS)}",
-        )
-    try:
-        table.validate(full=True)
-        segments = [
-            _arrow_segment(table, row, f"{name}, row {row}") for row in range(table.num_rows)
-        ]
-    except (pa.ArrowException, TypeError, AttributeError) as error:
-        raise InvalidProblem(f"{name}: a column is of another type: {error}") from error
+    segments: list[Segment] = []
+    for row, (codes, start_ns, rate, samples) in enumerate(read_stream(content, name, note)):
+        allowance.require_few_pieces(row)
+        segments.append(_segment(codes, start_ns, rate, samples, f"{name}, row {row}"))
     if not segments:
         raise InvalidProblem(f"{name} holds no row")
     return Waveforms(DecodedFile(segments))
 
 
-def _arrow_segment(table: Any, row: int, where: str) -> Segment:
-    import pyarrow as pa
-
-    values = [table[column][row] for column in _ARROW_COLUMNS]
-    codes = tuple(str(value.as_py() or "") for value in values[:4])
-    start, rate, samples = values[4:]
-    if not (start.is_valid and rate.is_valid and samples.is_valid):
-        raise InvalidProblem(f"{where}: a value is missing")
-    if pa.types.is_timestamp(start.type):
-        start = start.cast(pa.timestamp("ns", tz=start.type.tz)).cast(pa.int64())
-    numbers = samples.values
-    if numbers.null_count:
-        raise InvalidProblem(f"{where}: a sample is missing", hint="send gaps as several rows")
-    if not (pa.types.is_integer(numbers.type) or pa.types.is_floating(numbers.type)):
-        raise InvalidProblem(f"{where}: samples are numbers, not {numbers.type}")
-    array = numbers.to_numpy(zero_copy_only=False)
-    return _segment(codes, int(start.as_py()), float(rate.as_py()), array, where)  # type: ignore[arg-type]
-
-
-BODY_TYPES: dict[str, Callable[[bytes, str], Waveforms]] = {
+BODY_TYPES: dict[str, Callable[[bytes, str, Allowance], Waveforms]] = {
     MINISEED: _read_miniseed,
     "application/octet-stream": _read_miniseed,
     _CURL: _read_miniseed,

@@ -7,13 +7,16 @@ one station but the network.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from starlette.types import Receive, Scope, Send
 
 from eqcctpro.serving.answers import ANSWER_TYPES, choose_type
-from eqcctpro.serving.bodies import Received, read_options, read_waveforms
+from eqcctpro.serving.bodies import Received, read_options
+from eqcctpro.serving.memory import Share
 from eqcctpro.serving.problems import GoneProblem, MethodProblem
 from eqcctpro.serving.service import Service
 
@@ -22,6 +25,9 @@ __all__ = ["WORK", "Work"]
 #: Paths, and whether the answer holds curves.
 WORK = {"/v1/pick": False, "/v1/annotate": True}
 
+_PIECE_BYTES = 256 * 1024
+# An answer that takes a millisecond to compress, and how much it is compressed.
+_FEW_BYTES, _LEVEL = 16 * 1024, 5
 _QUICK = ("application/json", "application/msgpack", "application/x-msgpack")
 
 
@@ -53,39 +59,68 @@ class Work:
         accept = headers.get(b"accept", b"").decode("latin-1")
         media_type = choose_type(accept, curves=with_curves)
         options = read_options(scope["query_string"])
-        received = Received(receive, headers, self._service.settings.limits)
-        with self._service.room(received.size):
-            body = await received.body()
-            exchange.received = len(body)
-            started = time.perf_counter()
-            waveforms = await read_waveforms(headers, body)
-            del body
-            self._decode.observe(time.perf_counter() - started)
-            async with _Present(receive):
-                answer = await self._service.pick(
-                    waveforms,
-                    options,
-                    exchange.request_id,
-                    with_curves=with_curves,
-                    who=exchange.identity,
-                )
-            del waveforms
-        started = time.perf_counter()
-        write = ANSWER_TYPES[media_type]
-        quick = media_type in _QUICK and not with_curves
-        content = write(answer) if quick else await asyncio.to_thread(write, answer)
-        self._encode.observe(time.perf_counter() - started)
-        await respond(send, content, media_type)
+        service = self._service
+        with service.share() as share:
+            body = await Received(receive, headers, service.settings.limits, share).body()
+            exchange.received = body.size
+            with service.place():
+                async with _Present(receive):
+                    started = time.perf_counter()
+                    waveforms = await service.reader.read(body, share)
+                    del body
+                    self._decode.observe(time.perf_counter() - started)
+                    answer = await service.pick(
+                        waveforms,
+                        options,
+                        exchange.request_id,
+                        with_curves=with_curves,
+                        who=exchange.identity,
+                        share=share,
+                    )
+                    del waveforms
+                    started = time.perf_counter()
+                    write = ANSWER_TYPES[media_type]
+                    quick = media_type in _QUICK
+                    content = await service.encode(answer, write, quick=quick, share=share)
+                    more = []
+                    if self._is_compressed(headers, content):
+                        content = await self._compressed(content, share)
+                        more = [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
+                    self._encode.observe(time.perf_counter() - started)
+            await respond(send, content, media_type, more)
+
+    def _is_compressed(self, headers: Mapping[bytes, bytes], content: bytes) -> bool:
+        http = self._service.settings.http
+        asked = http.compression and b"gzip" in headers.get(b"accept-encoding", b"")
+        return asked and len(content) >= http.compress_from_bytes
+
+    async def _compressed(self, content: bytes, share: Share) -> bytes:
+        """An answer as gzip, from a thread unless it is short."""
+
+        def compressed() -> bytes:
+            return gzip.compress(content, _LEVEL, mtime=0)
+
+        if len(content) <= _FEW_BYTES:
+            return compressed()
+        share.take(len(content))
+        return await self._service.reader.in_thread(compressed, len(content), share)
 
 
-async def respond(send: Send, content: bytes, media_type: str) -> None:
-    """Send a whole answer."""
+async def respond(
+    send: Send, content: bytes, media_type: str, more: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
+    """Send a whole answer, with more headers."""
     headers = [
+        *more,
         (b"content-type", media_type.encode()),
         (b"content-length", str(len(content)).encode()),
     ]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
-    await send({"type": "http.response.body", "body": content})
+    # By pieces: what a client does not read yet is in memory once.
+    for at in range(0, max(len(content), 1), _PIECE_BYTES):
+        follows = at + _PIECE_BYTES < len(content)
+        piece = content[at : at + _PIECE_BYTES]
+        await send({"type": "http.response.body", "body": piece, "more_body": follows})
 
 
 class _Present:

@@ -1,0 +1,153 @@
+"""A service in a process of its own, without Ray, that is watched while something happens to it.
+
+Run as a program, it serves: ``python bare_service.py '{"models": [...], ...}'``.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from served import START_SECONDS, free_port
+
+_GLANCE_S = 0.05
+_MB = 2**20
+
+
+def serve(content: str) -> None:
+    """Serve until the input ends."""
+    from eqcctpro.serving.app import create_app
+    from eqcctpro.serving.engines import find_model, open_engine
+    from eqcctpro.serving.listener import Listener
+    from eqcctpro.serving.logs import set_up_logs
+    from eqcctpro.serving.metrics import Metrics
+    from eqcctpro.serving.security import Guard
+    from eqcctpro.serving.service import Service
+    from eqcctpro.serving.settings import ServeSettings
+
+    settings = ServeSettings.checked(json.loads(content))
+    set_up_logs(settings.logs)
+    sys.setswitchinterval(0.0005)
+    engines = {choice.name: open_engine(find_model(choice), settings) for choice in settings.models}
+    service = Service(
+        settings, engines, Metrics(settings.metrics), Guard(settings.security, "x" * 32)
+    )
+    listener = Listener(create_app(service), settings)
+    listener.start()
+    print("ready", flush=True)
+    sys.stdin.read()
+    listener.close(5.0)
+    os._exit(0)
+
+
+@dataclass
+class Watched:
+    """A service that runs.
+
+    Attributes
+    ----------
+    port : int
+    process : subprocess.Popen
+    log : Path
+    slowest_s : float
+        That a probe took, since `watch` began.
+    grown_mb : float
+        Memory above what it was then, at most.
+    refused : list
+        Probes that were not answered with 200.
+    """
+
+    port: int
+    process: subprocess.Popen[str]
+    log: Path
+    slowest_s: float = 0.0
+    grown_mb: float = 0.0
+    refused: list[Any] = field(default_factory=list)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Probe it, each time through a new connection, until the end of the block."""
+        import httpx
+        import psutil
+
+        inside = psutil.Process(self.process.pid)
+        before = inside.memory_info().rss
+        self.slowest_s, self.grown_mb, self.refused = 0.0, 0.0, []
+        ended = threading.Event()
+
+        def probe() -> None:
+            while not ended.wait(_GLANCE_S):
+                started = time.perf_counter()
+                try:
+                    answer = httpx.get(f"{self.url}/health/ready", timeout=120.0)
+                    if answer.status_code != 200:
+                        self.refused.append(answer.text)
+                except httpx.HTTPError as error:
+                    self.refused.append(repr(error))
+                self.slowest_s = max(self.slowest_s, time.perf_counter() - started)
+
+        def weigh() -> None:
+            while not ended.wait(_GLANCE_S / 5):
+                grown = (inside.memory_info().rss - before) / _MB
+                self.grown_mb = max(self.grown_mb, grown)
+
+        threads = [threading.Thread(target=one) for one in (probe, weigh)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            for thread in threads:
+                thread.join()
+
+
+@contextmanager
+def bare_service(folder: Path, **settings: Any) -> Iterator[Watched]:
+    """Run a service until the end of the block."""
+    port = free_port()
+    settings = {**settings, "http": {"port": port, **settings.get("http", {})}}
+    settings.setdefault("jobs", {})["folder"] = str(folder / "jobs")
+    log = folder / f"bare-{port}.log"
+    with log.open("w") as file:
+        process = subprocess.Popen(
+            [sys.executable, __file__, json.dumps(settings)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        )
+    killer = threading.Timer(START_SECONDS, process.kill)
+    killer.start()
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n", log.read_text()
+        killer.cancel()
+        yield Watched(port, process, log)
+    finally:
+        killer.cancel()
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1])
