@@ -17,6 +17,10 @@ __all__ = ["FileTable"]
 
 Int64 = NDArray[np.int64]
 
+#: Rate of most models, and the lowest one of most channels: headers do not tell how much of the
+#: span of an extent is gaps, but how many samples it has.
+USUAL_RATE_HZ, LOW_RATE_HZ = 100.0, 20.0
+
 
 class FileTable(Sequence[IndexedFile]):
     """Files and what is in them; each has at least one channel.
@@ -121,10 +125,23 @@ class FileTable(Sequence[IndexedFile]):
         return np.frombuffer(self._samples, dtype=np.int64)
 
     def seconds(self) -> NDArray[np.float64]:
-        """How much each file holds, summed over its channels."""
+        """How much each file holds, summed over its channels; not much more where it has gaps."""
+        return self._per_file(np.minimum(self._durations_s(), self.samples() / LOW_RATE_HZ))
+
+    def samples_in_memory(self) -> NDArray[np.float64]:
+        """Samples of each file, or what becomes of them at the rate of a model, if that is more."""
+        samples = self.samples()
+        resampled = np.minimum(self._durations_s(), samples / LOW_RATE_HZ) * USUAL_RATE_HZ
+        return self._per_file(np.maximum(samples, resampled))
+
+    def _durations_s(self) -> NDArray[np.float64]:
         spans = self.spans()
+        durations: NDArray[np.float64] = (spans[:, 1] - spans[:, 0]) / NS_PER_S
+        return durations
+
+    def _per_file(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         ends = np.array(self.extent_ends, dtype=np.int64)
-        starts = np.concatenate([[0], ends[:-1]]) if len(ends) else ends
-        durations = (spans[:, 1] - spans[:, 0]) / NS_PER_S
-        total: NDArray[np.float64] = np.add.reduceat(durations, starts) if len(ends) else durations
+        if not len(ends):
+            return values
+        total: NDArray[np.float64] = np.add.reduceat(values, np.concatenate([[0], ends[:-1]]))
         return total

@@ -233,12 +233,12 @@ class TaskTable:
         """Bytes of a task's files."""
         return self._sizes[row]
 
-    def seconds(self) -> NDArray[np.float64]:
-        """How much the files of each task hold, summed over their channels."""
+    def samples_in_memory(self) -> NDArray[np.float64]:
+        """Samples of the files of each task; see `FileTable.samples_in_memory`."""
         ends = np.array(self._file_ends, dtype=np.int64)
         if not len(ends):
             return np.empty(0)
-        held = self.files.seconds()[np.array(self._files, dtype=np.int64)]
+        held = self.files.samples_in_memory()[np.array(self._files, dtype=np.int64)]
         total: NDArray[np.float64] = np.add.reduceat(held, np.concatenate([[0], ends[:-1]]))
         return total
 

@@ -19,16 +19,10 @@ from eqcctpro.pipeline.records import StageSeconds
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.resources.sampler import ResourceSampler, ResourceUse
 
-__all__ = ["Execution", "waveforms_mb"]
+__all__ = ["Execution"]
 
-# What a sample takes from decoding to curves, with the next station waiting, in bytes, and
-# what of it the footprint of a worker covers, in MB (docs/resources.md).
-BYTES_A_SAMPLE = 30
-COVERED_MB = 5.0
 # Parts in which findings are held.
 MOST_PARTS = 1000
-# Records do not say how dense they are before they are read.
-USUAL_RATE_HZ = 100.0
 
 
 class Execution:
@@ -96,6 +90,9 @@ class Execution:
             Whether nothing new is to be started.
         """
         source = self._source(stop)
+        if left_out := self.journal.left_out:
+            bundle = BundleResult(list(left_out), RawPicks.empty(), RawPicks.empty())
+            source = chain([bundle], source)
         with ExitStack() as stack:
             self.sampler.start()
             self._begun = True
@@ -161,10 +158,3 @@ def _in_order(picks: RawPicks) -> RawPicks:
     if np.all(picks.task[:-1] <= picks.task[1:]):
         return picks
     return picks.take(np.argsort(picks.task, kind="stable"))
-
-
-def waveforms_mb(plan: Plan) -> float:
-    """What the largest station task takes beyond short ones, MB, from the records' times."""
-    largest = float(plan.tasks.table.seconds().max())
-    taken = largest * USUAL_RATE_HZ * BYTES_A_SAMPLE / 2**20
-    return max(0.0, taken - COVERED_MB)

@@ -30,6 +30,7 @@ from eqcctpro.models.weights import WeightFiles
 from eqcctpro.orchestration.outputs import package_versions
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers
+from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.pipeline.settings import PipelineSettings
 
 __all__ = ["NoJournal", "RunJournal", "open_journal"]
@@ -67,6 +68,8 @@ class NoJournal:
         What remains to be picked.
     suspects : Tasks
         What is to be picked one by one, because a process died over it.
+    left_out : list of TaskRecord
+        What has failed before anything of it was read.
     graceful : bool
         Whether an interrupted run can be gone on with later.
     """
@@ -78,10 +81,24 @@ class NoJournal:
         self.restored = Restored()
         self.todo: Tasks = tasks
         self.suspects: Tasks = tasks[:0]
+        self.left_out: list[TaskRecord] = []
 
     def pinned(self, config: PickConfig) -> PickConfig:
         """The configuration with what an earlier run had chosen by itself."""
         return config
+
+    def leave_out(self, records: Sequence[TaskRecord]) -> None:
+        """Have station tasks end as these records say, without picking them."""
+        if not records:
+            return
+        ended = [record.task for record in records]
+        waiting: set[int] = set()
+        for name in ("todo", "suspects"):
+            tasks: Tasks = getattr(self, name)
+            rows = np.array(tasks.rows, dtype=np.int64)
+            waiting.update(rows.tolist())
+            setattr(self, name, Tasks(tasks.table, rows[~np.isin(rows, ended)]))
+        self.left_out = [record for record in records if record.task in waiting]
 
     def hand_over(self) -> Restored:
         """What an earlier run had got, which is not kept here any longer."""
@@ -148,6 +165,7 @@ class RunJournal(NoJournal):
         )
         suspected = self._suspected()
         ended, keys = self.restored.records, self.keys
+        self.left_out = []
         remaining = [index for index in range(len(tasks)) if index not in ended]
         self.todo = tasks.choose(i for i in remaining if int(keys[i]) not in suspected)
         self.suspects = tasks.choose(i for i in remaining if int(keys[i]) in suspected)

@@ -21,7 +21,7 @@ from eqcctpro.models.description import assumed_text
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weights import WeightFiles
 from eqcctpro.notices import one_warning
-from eqcctpro.orchestration.execution import Execution, waveforms_mb
+from eqcctpro.orchestration.execution import Execution
 from eqcctpro.orchestration.facts import run_facts, run_id
 from eqcctpro.orchestration.finished import keep_finished
 from eqcctpro.orchestration.interrupt import (
@@ -49,6 +49,7 @@ from eqcctpro.orchestration.placement import check_machine
 from eqcctpro.orchestration.progress import PlanningProgress, Progress
 from eqcctpro.orchestration.result import RunResult
 from eqcctpro.orchestration.runlog import RunLog, gathered_warnings, run_log
+from eqcctpro.orchestration.waveform_memory import tasks_without_room, waveforms_mb
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers, open_workers
 from eqcctpro.picks.table import DETECTION_SCHEMA, PickRows
@@ -224,7 +225,7 @@ class PickSession:
             raise InputError(plan.problems[0].message)
         if self._workers is None and config.resume != "never" and folder.holds_a_run:
             # With --fresh, which the refusals below advise, the run could not start either.
-            check_machine(config, waveforms_mb=waveforms_mb(plan))
+            check_machine(config, waveforms_mb=float(waveforms_mb(plan).min()))
         if config.resume == "auto" and not log.append:
             keep_finished(config, weights, picker, settings)
         self._log_weights(weights, logger)
@@ -357,8 +358,12 @@ class PickSession:
         A run that goes on with an earlier one takes the runtime that was chosen then; workers
         that stay for further runs take what is fastest once it is loaded.
         """
-        needed = waveforms_mb(plan)
         config = journal.pinned(self.config)
+        each = waveforms_mb(plan)
+        if self._workers is None or each.max() > self._waveforms_mb:
+            journal.leave_out(tasks_without_room(config, plan, each))
+            each[[record.task for record in journal.left_out]] = 0.0
+        needed = float(each.max())
         if self._workers is not None and (
             needed > self._waveforms_mb
             or config.runtime not in ("auto", self._workers.runtime)
