@@ -2,7 +2,9 @@
 
 A code is printable ASCII.  Blanks and zero bytes at its ends are padding.  Any other byte, and the
 tilde itself, is written as a tilde and two hexadecimal digits, so that different codes stay
-different: the byte D1 is ``~D1``.  A record that is written holds the bytes that were read.
+different: the byte D1 is ``~D1``.  So is a first letter that has a spreadsheet take a code for a
+formula: ``=``, ``+``, ``@``, and ``-`` before anything but dashes.  A record that is written holds
+the bytes that were read.
 """
 
 from __future__ import annotations
@@ -16,15 +18,18 @@ __all__ = [
     "channel_of",
     "code_of_header",
     "code_of_source",
+    "code_of_text",
     "component_of",
     "file_name",
     "header_of_code",
     "instrument_of",
+    "is_code",
     "is_tidy",
     "record_code",
     "safe_name",
     "source_bytes",
     "source_of_code",
+    "without_formula",
 ]
 
 Code = tuple[str, str, str, str]
@@ -44,20 +49,31 @@ _ANY_BYTES = ("utf-8", "surrogateescape")
 
 # Without a tilde, and without what separates the parts of a source identifier.
 _PLAIN = r"!-^`-}"
+# What a code begins with: without = + - @.
+_FIRST = r"!-*,.-<>-?A-^`-}"
+_USUAL = rf"(?:[{_FIRST}][{_PLAIN}]*|-*)"
 _USUAL_SOURCE = re.compile(
-    rf"FDSN:([{_PLAIN}]*)_([{_PLAIN}]*)_([{_PLAIN}]*)_([{_PLAIN}])_([{_PLAIN}])_([{_PLAIN}])"
+    rf"FDSN:({_USUAL})_({_USUAL})_({_USUAL})_([{_FIRST}])_([{_PLAIN}])_([{_PLAIN}])"
 ).fullmatch
+
+
+def _letters(number: int) -> str:
+    return f"(?:[{_FIRST}][{_PLAIN}]{{{number - 1}}}|-{{{number}}})" if number else ""
+
+
 _TIDY = re.compile(
     rb"(?=.{12}\Z)"
     + "".join(
         # So many letters, then blanks: every split of the width.
-        "(?:" + "|".join(f"[{_PLAIN}]{{{k}}} {{{n - k}}}" for k in range(n, least - 1, -1)) + ")"
+        "(?:" + "|".join(f"{_letters(k)} {{{n - k}}}" for k in range(n, least - 1, -1)) + ")"
         for n, least in ((5, 0), (2, 0), (3, 3), (2, 0))
     ).encode(),
     re.DOTALL,
 ).match
 
 _FOREIGN = re.compile(rb"[^ -}]")
+# A letter that makes a formula of the text behind it.
+_FORMULA = re.compile(r"[=+@\t\r]|-(?!-*\Z)").match
 _ESCAPED = re.compile(rb"~([0-9A-F]{2})")
 _COMPONENT = re.compile(r"(?:~[0-9A-F]{2}|.)\Z", re.DOTALL)
 # What not every file system takes in a name; the tilde, which escapes the others, is one of them
@@ -203,8 +219,25 @@ def _in_source(code: str) -> str:
     return code.replace("_", "~5F").replace(" ", "~20")
 
 
+def code_of_text(text: str) -> str:
+    """A code that comes as text and not in a record, written by this module's rule."""
+    return _escape(_unescape(text.encode(*_ANY_BYTES)))
+
+
+def is_code(text: str, letters: int) -> bool:
+    """Whether a text is a code of so many letters at most, written by this module's rule."""
+    raw = _unescape(text.encode(*_ANY_BYTES))
+    return len(raw) <= letters and _escape(raw) == text
+
+
+def without_formula(text: str) -> str:
+    """A text that no spreadsheet takes for a formula; others stay as they are."""
+    return f"~{ord(text[0]):02X}{text[1:]}" if _FORMULA(text) else text
+
+
 def _escape(raw: bytes) -> str:
-    return _FOREIGN.sub(lambda found: _in_hex(found[0]).encode(), raw.strip(b" \0")).decode()
+    plain = _FOREIGN.sub(lambda found: _in_hex(found[0]).encode(), raw.strip(b" \0")).decode()
+    return without_formula(plain)
 
 
 def _in_hex(raw: bytes) -> str:

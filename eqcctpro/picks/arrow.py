@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 __all__ = [
     "TextPool",
+    "first_letters",
     "flag_column",
     "number_column",
     "numbers_of",
@@ -96,6 +97,21 @@ def numbers_of(column: pa.ChunkedArray, kind: str) -> NDArray[Any]:
         if len(chunk)
     ]
     return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+
+
+def first_letters(column: pa.ChunkedArray) -> NDArray[np.uint8]:
+    """The first byte of each text of a column that has one."""
+    parts = [np.empty(0, dtype=np.uint8)]
+    for chunk in column.chunks:
+        if len(chunk):
+            _, ends, texts = chunk.buffers()
+            edges = np.frombuffer(ends, dtype=np.int32)[
+                chunk.offset : chunk.offset + len(chunk) + 1
+            ]
+            if texts is not None:
+                starts = edges[:-1][edges[1:] > edges[:-1]]
+                parts.append(np.frombuffer(texts, dtype=np.uint8)[starts])
+    return np.concatenate(parts)
 
 
 def texts_in(column: pa.ChunkedArray) -> bytes:

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from eqcctpro.codes import code_of_text
 from eqcctpro.errors import InputError
 from eqcctpro.picks.columns import picks_of_text
 from eqcctpro.picks.table import MEASURED_SCHEMA, PICK_SCHEMA
@@ -52,7 +53,8 @@ def read_picks(path: str | Path) -> pa.Table:
     """All picks of a file or of a run's output folder, of any origin, with the same columns.
 
     Codes are text and stay as they are: a location ``00`` is not the number 0, and a network
-    ``NA`` not a missing value.  Times are UTC, to the microsecond.
+    ``NA`` not a missing value.  What no code holds is written as in `eqcctpro.codes`, such as
+    ``~0A`` for a line feed.  Times are UTC, to the microsecond.
 
     Parameters
     ----------
@@ -94,7 +96,20 @@ def read_pick_batches(path: str | Path, *, amplitudes: bool = False) -> Iterator
         The file is missing, unreadable, or holds no table of picks.
     """
     for file in find_picks(path):
-        yield from _batches(file, MEASURED_SCHEMA if amplitudes else PICK_SCHEMA)
+        for batch in _batches(file, MEASURED_SCHEMA if amplitudes else PICK_SCHEMA):
+            yield _with_codes(batch)
+
+
+def _with_codes(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """A batch whose codes are written by the rule of `eqcctpro.codes`."""
+    for name in ("network", "station", "location", "channel"):
+        column = batch.column(name).dictionary_encode()
+        given = column.dictionary.to_pylist()
+        codes = list(map(code_of_text, given))
+        if codes != given:
+            texts = pa.array(codes, pa.string()).take(column.indices)
+            batch = batch.set_column(batch.schema.get_field_index(name), name, texts)
+    return batch
 
 
 def _batches(file: Path, schema: pa.Schema) -> Iterator[pa.RecordBatch]:

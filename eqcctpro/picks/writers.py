@@ -17,8 +17,9 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import NDArray
 
+from eqcctpro.codes import without_formula
 from eqcctpro.errors import OutputError
-from eqcctpro.picks.arrow import numbers_of, text_column, texts_in, texts_of_width
+from eqcctpro.picks.arrow import first_letters, numbers_of, text_column, texts_in, texts_of_width
 from eqcctpro.picks.table import PickRows
 
 __all__ = ["atomic_file", "check_writable", "csv_lines", "write_csv", "write_parquet"]
@@ -27,6 +28,8 @@ __all__ = ["atomic_file", "check_writable", "csv_lines", "write_csv", "write_par
 # fast, and Parquet compresses more at once better.
 CSV_ROWS = 4_096
 PARQUET_ROWS = 8_192
+
+_FORMULA_LETTERS = np.frombuffer(b"=+-@\t\r", dtype=np.uint8)
 
 
 @contextmanager
@@ -143,8 +146,21 @@ def _as_text(table: pa.Table) -> pa.Table:
             texts = _iso_times(numbers_of(column, f"M8[{column.type.unit}]"))
         elif pa.types.is_float32(column.type):
             texts = text_column([f"{value:.6f}" for value in numbers_of(column, "f4").tolist()])
+        elif pa.types.is_string(column.type):
+            columns.append(_without_formulas(column))
+            continue
         columns.append(column if texts is None else _or_empty(texts, column))
     return pa.table(columns, names=table.column_names)
+
+
+def _without_formulas(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    """A column of texts of which a spreadsheet takes none for a formula."""
+    if not np.isin(first_letters(column), _FORMULA_LETTERS).any():
+        return column
+    return pa.array(
+        [None if text is None else without_formula(text) for text in column.to_pylist()],
+        pa.string(),
+    )
 
 
 def _or_empty(text: pa.Array, column: pa.ChunkedArray) -> pa.Array:

@@ -28,7 +28,7 @@ from eqcctpro.serving.work import WORK
 
 __all__ = ["Gate"]
 
-_REQUEST_ID = re.compile(rb"^[A-Za-z0-9_.:-]{1,128}$")
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _OPEN = frozenset({"/health/startup", "/health/live", "/health/ready", "/v1/session"})
 _PAGES = frozenset({*PAGES, "/openapi.json"})
 # What metrics tell apart; anything else that clients think of is one name.
@@ -220,7 +220,7 @@ def _facts(exchange: _Exchange, seconds: float) -> dict[str, Any]:
 
 def _request_id(headers: dict[bytes, bytes]) -> str:
     given = headers.get(b"x-request-id", b"")
-    return given.decode() if _REQUEST_ID.match(given) else uuid.uuid4().hex
+    return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 def _path(scope: Scope) -> str:

@@ -5,7 +5,6 @@ What a body says of its size is counted before anything is made of it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.archive.index import LOWEST_RATE_HZ
 from eqcctpro.archive.salvage import EXPONENT_AT, usual_record_length
+from eqcctpro.codes import is_code
 from eqcctpro.errors import DecodeError, SettingsError
 from eqcctpro.serving.inflate import inflate, kind_of_file
 from eqcctpro.serving.memory import Share, unlimited
@@ -49,8 +49,6 @@ ARROW = "application/vnd.apache.arrow.stream"
 # What curl says of `--data-binary @FILE` unless it is told otherwise.
 _CURL = "application/x-www-form-urlencoded"
 
-# Codes are part of identifiers and names of files later.
-_CODE = re.compile(r"^[A-Za-z0-9_-]*$")
 _LONGEST_CODE = 8
 # Between the years 1678 and 2261, what nanoseconds can say, with a year's room for arithmetic.
 _TIME_LIMIT_NS = 2**63 - 366 * 86_400 * NS_PER_S
@@ -404,9 +402,10 @@ def _segment(
     where: str,
 ) -> Segment:
     for code in codes:
-        if not _CODE.match(code) or len(code) > _LONGEST_CODE:
+        if not is_code(code, _LONGEST_CODE):
             raise InvalidProblem(
-                f"{where}: {code[:40]!r} is no code", hint="at most 8 letters of A-Za-z0-9_-"
+                f"{where}: {code[:40]!r} is no code",
+                hint="at most 8 letters of printable ASCII, the first one none of = + - @",
             )
     if not codes[1] or not codes[3]:
         raise InvalidProblem(f"{where}: a station and a channel code are needed")

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from eqcctpro.codes import without_formula
+
 __all__ = ["BATCH_ROWS", "Batches", "ExportOptions", "PickRow", "pick_rows", "row_batches"]
 
 # Rows that are turned into text at a time, so that memory stays flat.
@@ -89,7 +91,8 @@ def pick_rows(batch: pa.RecordBatch) -> Iterator[PickRow]:
     """The rows of a batch; a missing text is empty and a missing probability is NaN."""
 
     def text(name: str) -> list[str]:
-        return [value or "" for value in batch.column(name).to_pylist()]
+        values = [value or "" for value in batch.column(name).to_pylist()]
+        return list(map(without_formula, values))
 
     times = batch.column("time").to_numpy(zero_copy_only=False).astype("M8[us]")
     probabilities = batch.column("probability").cast(pa.float64())
