@@ -113,7 +113,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
 
     @app.get("/health/ready")
     async def ready() -> Response:
-        return _probe("ready", "not ready", "stopping" if service.stopping else service.broken)
+        return _probe("ready", "not ready", "stopping" if service.ending else service.broken)
 
     if service.settings.metrics.enabled:
 

@@ -157,8 +157,10 @@ class PickReplica:
         service = getattr(self, "_service", None)
         if service is None:
             return
-        service.stopping = True
+        service.draining = True
         service.metrics.ready.set(0)
+        await asyncio.sleep(self._settings.drain_s)
+        service.stopping = True
         if self._listener is not None:
             self._listener.close(self._settings.shutdown_s)
         for engine in service.engines.values():
@@ -310,7 +312,7 @@ def _replica_options(
         "max_ongoing_requests": limits.capacity + 64,
         "max_queued_requests": limits.capacity,
         "backpressure_config": {"status_code": 429, "retry_after_s": limits.retry_after_s},
-        "graceful_shutdown_timeout_s": settings.shutdown_s + 5,
+        "graceful_shutdown_timeout_s": settings.drain_s + settings.shutdown_s + 5,
         "graceful_shutdown_wait_loop_s": 0.2,
         "health_check_period_s": settings.watchdog.period_s,
         "health_check_timeout_s": max(30.0, 2 * settings.watchdog.period_s),

@@ -114,6 +114,8 @@ class Gate:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request_id = _request_id(headers)
         own = [(b"x-request-id", request_id.encode()), *self._answer_headers]
+        if self._service.ending:
+            own.append((b"connection", b"close"))  # the next request goes elsewhere
         exchange = _Exchange(send, _path(scope), headers, request_id, own)
         scope.setdefault("state", {})["exchange"] = exchange
         try:
@@ -194,7 +196,9 @@ class Gate:
                 metrics.request_bytes.labels(endpoint).observe(exchange.received)
             if path in WORK and status == 200:
                 self._service.note_duration(seconds)
-        if self._service.settings.logs.access:
+        logs = self._service.settings.logs
+        probe = path == self._metrics_path or path.startswith("/health/")
+        if logs.access and (logs.probes or not probe or status >= 400):
             _log.info(
                 "%s %s %d",
                 scope["method"],

@@ -6,6 +6,7 @@ import base64
 import binascii
 import hashlib
 import hmac
+import logging
 import secrets
 import time
 from collections import OrderedDict
@@ -14,10 +15,12 @@ from dataclasses import dataclass
 from importlib import import_module
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
+from pydantic import ValidationError
 
+from eqcctpro.config import load_config_file, sentences
 from eqcctpro.errors import SettingsError
 from eqcctpro.serving.problems import BusyProblem, UnauthorizedProblem
-from eqcctpro.serving.security_settings import SecuritySettings
+from eqcctpro.serving.security_settings import People, SecuritySettings
 
 __all__ = [
     "COOKIE",
@@ -27,6 +30,7 @@ __all__ = [
     "find_authenticator",
     "hash_password",
     "make_key",
+    "read_people",
     "read_secret",
 ]
 
@@ -37,6 +41,11 @@ _SCRYPT_N, _SCRYPT_R, _SCRYPT_P = 2**14, 8, 1
 
 # Whoever asks from more addresses than this is forgotten, the longest silent first.
 _REMEMBERED = 10_000
+
+# How often a file of keys and users is looked at.
+_LOOK_S = 1.0
+
+_log = logging.getLogger("eqcctpro.serving")
 
 Authenticator = Callable[[str, str], bool]
 
@@ -80,6 +89,60 @@ class Session:
     expires_in_s: float
 
 
+class _Known:
+    """Keys and users: those of the settings, and those of a file that is read again as it changes.
+
+    Parameters
+    ----------
+    settings : SecuritySettings
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read.
+    """
+
+    def __init__(self, settings: SecuritySettings) -> None:
+        self._settings = settings
+        self._looked = 0.0
+        self._stamp = self._file_stamp()
+        self._take(read_people(settings))
+
+    def _take(self, people: People) -> None:
+        self.keys = [(bytes.fromhex(key.sha256), key) for key in people.api_keys]
+        self.users = {user.name: user.password_hash for user in people.users}
+
+    def _file_stamp(self) -> tuple[int, ...] | None:
+        path = self._settings.people_file
+        try:
+            status = path.stat() if path is not None else None
+        except OSError:
+            return None
+        return None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)
+
+    def refresh(self) -> None:
+        """Read the file again if it has changed; one that is wrong changes nothing."""
+        now = time.monotonic()
+        if self._settings.people_file is None or now - self._looked < _LOOK_S:
+            return
+        self._looked = now
+        stamp = self._file_stamp()
+        if stamp == self._stamp:
+            return
+        self._stamp = stamp
+        try:
+            self._take(read_people(self._settings))
+        except SettingsError as error:
+            _log.error("keys and users stay what they were: %s", error)
+        else:
+            _log.info("%d keys and %d users are known now", len(self.keys), len(self.users))
+
+    def mark(self, name: str) -> str | None:
+        """What a token holds of a user, so that it ends with the user or the password."""
+        kept = self.users.get(name)
+        return None if kept is None else hashlib.sha256(kept.encode()).hexdigest()[:16]
+
+
 class Guard:
     """Tells who asks, and refuses who asks too often.
 
@@ -92,11 +155,12 @@ class Guard:
 
     def __init__(self, settings: SecuritySettings, secret: str) -> None:
         self._settings = settings
-        self._keys = [(bytes.fromhex(key.sha256), key) for key in settings.api_keys]
+        self._known = _Known(settings)
         self._signer = URLSafeTimedSerializer(
             secret, salt="eqcctpro-session", signer_kwargs={"digest_method": hashlib.sha256}
         )
-        self._authenticate = find_authenticator(settings)
+        self._authenticator = find_authenticator(settings)
+        self._nobody = hash_password(secrets.token_hex(8)) if settings.can_authenticate else ""
         self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
 
     def identify(self, headers: Mapping[bytes, bytes], address: str) -> Identity:
@@ -107,12 +171,13 @@ class Guard:
         UnauthorizedProblem
             The service is closed to those whom nobody knows, or a key or token is wrong.
         """
+        self._known.refresh()
         rate = self._settings.requests_per_s
         key = headers.get(b"x-api-key", b"").decode("latin-1")
         scheme, _, credentials = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         bearer = credentials.strip() if scheme.lower() == "bearer" else ""
         token = bearer or _cookie(headers.get(b"cookie", b"").decode("latin-1"))
-        if (key or bearer) and self._keys:
+        if (key or bearer) and self._known.keys:
             found = self._known_key(key or bearer)
             if found is not None:
                 return found
@@ -127,7 +192,7 @@ class Guard:
     def _known_key(self, given: str) -> Identity | None:
         digest = hashlib.sha256(given.encode("utf-8", "surrogateescape")).digest()
         found = None
-        for known, key in self._keys:  # all of them, so that time tells nothing
+        for known, key in self._known.keys:  # all of them, so that time tells nothing
             if hmac.compare_digest(digest, known):
                 found = key
         if found is None:
@@ -139,8 +204,22 @@ class Guard:
             content = self._signer.loads(token, max_age=int(self._settings.session_s))
         except BadSignature:
             return None
-        name = content.get("name") if isinstance(content, dict) else None
-        return name if isinstance(name, str) else None
+        if not isinstance(content, dict) or not isinstance(name := content.get("name"), str):
+            return None
+        return name if content.get("mark", "-") == self._mark(name) else None
+
+    def _mark(self, name: str) -> str | None:
+        """What the token of somebody must hold; None of somebody whom nobody knows."""
+        if self._authenticator is not None:
+            return self._settings.authenticator
+        return self._known.mark(name)
+
+    def _authenticate(self, name: str, password: str) -> bool:
+        if self._authenticator is not None:
+            return self._authenticator(name, password)
+        users = self._known.users
+        # Also for nobody, so that time tells nothing.
+        return bool(users) and _right(password, users.get(name, self._nobody)) and name in users
 
     def log_in(self, headers: Mapping[bytes, bytes]) -> Session:
         """A token for a name and a password in HTTP's Basic authentication.
@@ -150,6 +229,7 @@ class Guard:
         UnauthorizedProblem
             They are missing or wrong.
         """
+        self._known.refresh()
         scheme, _, credentials = headers.get(b"authorization", b"").decode("latin-1").partition(" ")
         try:
             text = base64.b64decode(credentials.strip(), validate=True).decode("utf-8")
@@ -166,7 +246,9 @@ class Guard:
                 self._settings,
                 scheme='Basic realm="eqcctpro"',
             )
-        token = self._signer.dumps({"name": name, "nonce": secrets.token_hex(8)})
+        token = self._signer.dumps(
+            {"name": name, "mark": self._mark(name), "nonce": secrets.token_hex(8)}
+        )
         return Session(str(token), name, self._settings.session_s)
 
     def count(self, identity: Identity) -> None:
@@ -199,8 +281,9 @@ class Guard:
 def _unauthorized(
     message: str, settings: SecuritySettings, *, scheme: str = "Bearer"
 ) -> UnauthorizedProblem:
-    ways = ["the header X-API-Key"] if settings.api_keys else []
-    if settings.users or settings.authenticator:
+    either = settings.people_file is not None
+    ways = ["the header X-API-Key"] if settings.api_keys or either else []
+    if settings.users or settings.authenticator or either:
         ways.append("a token from POST /v1/session")
     return UnauthorizedProblem(
         message, hint=f"send {' or '.join(ways)}", headers={"WWW-Authenticate": scheme}
@@ -215,8 +298,8 @@ def _cookie(header: str) -> str:
     return ""
 
 
-def find_authenticator(settings: SecuritySettings) -> Authenticator:
-    """The function that tells whether a name and a password belong together.
+def find_authenticator(settings: SecuritySettings) -> Authenticator | None:
+    """The function that tells whether a name and a password belong together, if one is named.
 
     Raises
     ------
@@ -224,11 +307,7 @@ def find_authenticator(settings: SecuritySettings) -> Authenticator:
         The settings name a function that is not there.
     """
     if settings.authenticator is None:
-        known = {user.name: user.password_hash for user in settings.users}
-        nobody = hash_password(secrets.token_hex(8)) if known else ""
-        return lambda name, password: (
-            bool(known) and _right(password, known.get(name, nobody)) and name in known
-        )
+        return None
     module, _, name = settings.authenticator.partition(":")
     try:
         function: Authenticator = getattr(import_module(module), name)
@@ -258,6 +337,28 @@ def make_key() -> tuple[str, str]:
     """A new key, and the hash that the settings keep of it."""
     key = f"eqp_{secrets.token_urlsafe(32)}"
     return key, hashlib.sha256(key.encode()).hexdigest()
+
+
+def read_people(settings: SecuritySettings) -> People:
+    """Keys and users of the settings, and of the file that they name.
+
+    Raises
+    ------
+    SettingsError
+        The file cannot be read, or a name is given twice.
+    """
+    path = settings.people_file
+    if path is None:
+        return People(api_keys=settings.api_keys, users=settings.users)
+    given = load_config_file(path)
+    try:
+        found = People(**given)
+        return People(
+            api_keys=(*settings.api_keys, *found.api_keys), users=(*settings.users, *found.users)
+        )
+    except (ValidationError, TypeError) as error:
+        said = "; ".join(sentences(error, People)) if isinstance(error, ValidationError) else error
+        raise SettingsError(f"security.people_file: {path}: {said}") from error
 
 
 def read_secret(settings: SecuritySettings) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-__all__ = ["ApiKey", "SecuritySettings", "User"]
+__all__ = ["ApiKey", "People", "SecuritySettings", "User"]
 
-_SHA256 = re.compile(r"^[0-9a-f]{64}$")
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class _Section(BaseModel):
@@ -27,7 +27,7 @@ class ApiKey(_Section):
     @field_validator("sha256")
     @classmethod
     def _is_hash(cls, value: str) -> str:
-        if not _SHA256.match(value):
+        if not _SHA256.fullmatch(value):
             raise ValueError("64 letters of 0-9a-f are wanted; eqcctpro serve key makes a key")
         return value
 
@@ -42,11 +42,27 @@ class User(_Section):
     )
 
 
-class SecuritySettings(_Section):
-    """Who may use the service; by default everybody who reaches it, and only this machine does."""
+class People(_Section):
+    """Keys and users."""
 
     api_keys: tuple[ApiKey, ...] = ()
     users: tuple[User, ...] = ()
+
+    @model_validator(mode="after")
+    def _each_name_once(self) -> Self:
+        for kind in ("api_keys", "users"):
+            names = [item.name for item in getattr(self, kind)]
+            if len(set(names)) < len(names):
+                raise ValueError(f"{kind}: each name once")
+        return self
+
+
+class SecuritySettings(People):
+    """Who may use the service; by default everybody who reaches it, and only this machine does."""
+
+    people_file: Path | None = Field(
+        None, description="A file with more api_keys and users, read again whenever it changes"
+    )
     authenticator: str | None = Field(
         None,
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
@@ -67,7 +83,7 @@ class SecuritySettings(_Section):
     @property
     def can_authenticate(self) -> bool:
         """Whether there is anybody to be known."""
-        return bool(self.api_keys or self.users or self.authenticator)
+        return bool(self.api_keys or self.users or self.authenticator or self.people_file)
 
     @property
     def closed(self) -> bool:
@@ -75,11 +91,7 @@ class SecuritySettings(_Section):
         return self.can_authenticate if self.required is None else self.required
 
     @model_validator(mode="after")
-    def _each_name_once(self) -> SecuritySettings:
-        for kind in ("api_keys", "users"):
-            names = [item.name for item in getattr(self, kind)]
-            if len(set(names)) < len(names):
-                raise ValueError(f"{kind}: each name once")
+    def _somebody_is_known(self) -> SecuritySettings:
         if self.required and not self.can_authenticate:
-            raise ValueError("required: give api_keys, users or an authenticator")
+            raise ValueError("required: give api_keys, users, people_file or an authenticator")
         return self

@@ -74,6 +74,7 @@ class Service:
         self.metrics = metrics
         self.guard = guard
         self.state = state
+        self.draining = False
         self.stopping = False
         self.in_progress = 0
         self.started = time.time()
@@ -96,6 +97,11 @@ class Service:
     def waiting(self) -> int:
         """Stations that wait for a batch."""
         return sum(engine.online.waiting for engine in self.engines.values())
+
+    @property
+    def ending(self) -> bool:
+        """Whether it was told to end, though it may still take requests."""
+        return self.draining or self.stopping
 
     @property
     def broken(self) -> str | None:
@@ -148,8 +154,8 @@ class Service:
         return {
             "version": __version__,
             "uptime_s": time.time() - self.started,
-            "ready": not self.stopping and self.broken is None,
-            "reason": "stopping" if self.stopping else self.broken,
+            "ready": not self.ending and self.broken is None,
+            "reason": "stopping" if self.ending else self.broken,
             "in_progress": self.in_progress,
             "capacity": self.settings.limits.capacity,
             "waiting": self.waiting,

@@ -269,13 +269,23 @@ class MetricsSettings(_Section):
 
     enabled: bool = True
     namespace: str = Field("eqcctpro", pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")
-    path: str = Field("/metrics", pattern=r"^/[A-Za-z0-9/_-]+$")
+    path: str = Field("/metrics", pattern=r"^(/[A-Za-z0-9_-]+)+$")
     buckets_s: tuple[float, ...] = (
         *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
         *(1.0, 2.5, 5.0, 10.0, 30.0),
     )
     age_buckets_s: tuple[float, ...] = (1, 2, 5, 10, 20, 30, 60, 120, 300, 3600, 86_400)
     port: int | None = Field(None, ge=1, le=65535, description="A port of its own as well")
+
+    @field_validator("path")
+    @classmethod
+    def _is_free(cls, value: str) -> str:
+        # Metrics may need no key, and would take the place of what does.
+        if value.split("/")[1] in ("v1", "health", "docs", "-"):
+            raise ValueError(
+                f"{value} is a path of the interface; choose another, such as /metrics"
+            )
+        return value
 
     @field_validator("buckets_s", "age_buckets_s")
     @classmethod
@@ -291,6 +301,7 @@ class LogSettings(_Section):
     format: Literal["text", "json"] = "text"
     level: Literal["debug", "info", "warning", "error"] = "info"
     access: bool = Field(True, description="A line for each request")
+    probes: bool = Field(False, description="Also for those to health and metrics that succeed")
     file: Path | None = None
 
 
@@ -340,6 +351,9 @@ class ServeSettings(_Section):
     logs: LogSettings = _defaults(LogSettings)
     watchdog: WatchdogSettings = _defaults(WatchdogSettings)
     shutdown_s: float = Field(30.0, gt=0, description="For what was accepted to be finished")
+    drain_s: float = Field(
+        0.0, ge=0, description="How long it still takes requests when it is to end, not ready"
+    )
     address: ClusterAddress | None = Field(None, description="A running Ray cluster to join")
     ray_temp_dir: Path | None = None
 

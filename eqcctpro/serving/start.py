@@ -22,7 +22,7 @@ from eqcctpro.serving.listener import require_free_port
 from eqcctpro.serving.logs import LogReader
 from eqcctpro.serving.metrics import SHARED_FOLDER
 from eqcctpro.serving.proxy import proxy_grpc_options, proxy_http_options, proxy_location
-from eqcctpro.serving.security import find_authenticator, read_secret
+from eqcctpro.serving.security import find_authenticator, read_people, read_secret
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.state import VARIABLE, StateFolder
 
@@ -70,6 +70,7 @@ def check_start(settings: ServeSettings) -> None:
             require_free_port(settings.http.host, port)
     find_authenticator(settings.security)
     read_secret(settings.security)
+    read_people(settings.security)
     for root in settings.jobs.roots:
         if isinstance(root, Path) and not root.is_dir():
             raise SettingsError(f"jobs.roots: {root} is no folder")
