@@ -33,6 +33,7 @@ _SAME_NAMES = (
     *("window_grid", "runtime", "batch_size", "max_vram_mb", "vram_mb", "bandpass"),
     *("gpu_vram_safety_cap", "cudnn_headroom", "ram_safety_cap", "overview", "report"),
     *("journal", "resume", "retry_failed", "item_timeout", "address"),
+    *("contradictions", "fill_gaps", "longest_gap", "filters"),
 )
 
 
@@ -111,6 +112,17 @@ class RunEQCCTPro:
         ``"modelactor"``.
     runtime, batch_size, window_grid, bandpass, model_arguments, formats, overview, report
         As in `eqcctpro.PickConfig`.  ``runtime="tensorflow"`` runs EQCCT as published.
+    contradictions : {"cut", "drop"}
+        Of records of a channel that contradict each other, leave out the stretch where they do,
+        or all of them, as SeisBench does.
+    fill_gaps : {"none", "zero", "interpolate"}
+        Fill gaps as ObsPy's ``Stream.merge(fill_value=0)`` or ``fill_value="interpolate"`` do.
+    longest_gap : float
+        Seconds, a day at most; longer gaps stay gaps.
+    filters : str or sequence of str
+        Filters and detrending as by ObsPy, before everything else and in their order:
+        ``"highpass:1"``, ``"bandpass:3,15,corners=2,zerophase"``, ``"detrend:linear"``; see
+        ``docs/picking.md``.
     journal : bool
         Record what is done, so that a killed run goes on where it was.
     resume : {"auto", "require", "never"}
@@ -210,6 +222,10 @@ class RunEQCCTPro:
         formats: Sequence[str] = ("csv", "parquet", "eqcctpro"),
         overview: bool = True,
         report: bool = False,
+        contradictions: str = "cut",
+        fill_gaps: str = "none",
+        longest_gap: float = 60.0,
+        filters: str | Sequence[str] = (),
         max_vram_mb: float | None = None,
         journal: bool = True,
         resume: str = "auto",

@@ -24,6 +24,8 @@ from eqcctpro.errors import SettingsError
 from eqcctpro.notices import one_warning, without_effect
 from eqcctpro.places import Place, as_place
 from eqcctpro.times import parse_utc, utc_text
+from eqcctpro.waveform.filters import parse_step
+from eqcctpro.waveform.gaps import LONGEST_GAP_S, MOST_GAP_S
 
 __all__ = [
     "ClusterAddress",
@@ -126,6 +128,20 @@ class PickConfig(BaseModel):
         "cut",
         description="Of records of a channel that contradict each other, leave out the stretch "
         "where they do, or (drop) all of them, as SeisBench does",
+    )
+
+    fill_gaps: Literal["none", "zero", "interpolate"] = Field(
+        "none",
+        description="Fill gaps between the pieces of a channel with zeros or straight lines, as "
+        "ObsPy's merge does",
+    )
+    longest_gap: float = Field(
+        LONGEST_GAP_S, gt=0, description="Seconds; longer gaps stay gaps, a day at most"
+    )
+    filters: tuple[str, ...] = Field(
+        (),
+        description="Filters and detrending in their order, with ObsPy's defaults: highpass:1, "
+        "lowpass:20, bandpass:3,15,corners=4,causal, bandstop:49,51, detrend:linear",
     )
 
     mode: Literal["local", "modelactor", "ripper"] = Field(
@@ -247,6 +263,26 @@ class PickConfig(BaseModel):
             )
         return value
 
+    @field_validator("longest_gap")
+    @classmethod
+    def _is_bounded(cls, value: float) -> float:
+        if value > MOST_GAP_S:
+            raise ValueError(
+                f"gaps of {value:g} s are not filled; give a day ({MOST_GAP_S:g} s) or less"
+            )
+        return value
+
+    @field_validator("filters", mode="before")
+    @classmethod
+    def _one_or_many_filters(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    @field_validator("filters")
+    @classmethod
+    def _are_filters(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        """Filters with their defaults written out."""
+        return tuple(str(parse_step(text)) for text in value)
+
     @field_validator("device")
     @classmethod
     def _is_device(cls, value: str) -> str:
@@ -315,6 +351,8 @@ class PickConfig(BaseModel):
                 f"the runtime {self.runtime} executes one operator after the other; "
                 "tensorflow takes more",
             )
+        if self.fill_gaps == "none" and self.longest_gap != LONGEST_GAP_S:
+            self._leave_out("longest_gap", "fill_gaps is none")
         for name in () if self.gpu_ids else GPU_SETTINGS:
             if getattr(self, name) != type(self).model_fields[name].default:
                 self._leave_out(name, "this run uses no GPU")

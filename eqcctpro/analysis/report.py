@@ -167,11 +167,19 @@ def _applied(summary: Mapping[str, Any]) -> dict[str, str | None]:
         "Arguments": _text({name: _text(value) for name, value in applied["arguments"].items()}),
         "Window": f"{window}, moved by {applied['window_step']:,}, grid {applied['window_grid']}, "
         f"components {applied['component_order']}",
+        "Gaps filled": _gaps(applied),
+        "Filters": "; ".join(applied.get("filters") or ()) or None,
         "Band-pass": None if band is None else f"{band[0]:g} to {band[1]:g} Hz",
         "Labels": _text(applied.get("labels", ())),
         "Normalisation": applied.get("norm"),
         "Filter of the weights": None if filtered is None else str(filtered),
     }
+
+
+def _gaps(applied: Mapping[str, Any]) -> str | None:
+    """Which gaps were filled; None where none was to be."""
+    how, longest = applied.get("fill_gaps"), applied.get("longest_gap")
+    return f"{how}, up to {longest:g} s" if how and longest is not None else None
 
 
 def _done(summary: Mapping[str, Any]) -> dict[str, str]:

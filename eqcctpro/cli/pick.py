@@ -103,6 +103,32 @@ def pick(
             rich_help_panel=_INPUT,
         ),
     ] = None,
+    fill_gaps: Annotated[
+        str | None,
+        Option(
+            help="Fill gaps: none, zero or interpolate, as ObsPy's merge does.",
+            show_default="none",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    longest_gap: Annotated[
+        float | None,
+        Option(
+            help="Seconds; longer gaps are not filled.",
+            show_default="60",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    filter_: Annotated[
+        list[str] | None,
+        Option(
+            "--filter",
+            metavar="FILTER",
+            help="As ObsPy filters: highpass:1, bandpass:3,15,zerophase or detrend:linear; "
+            "several apply in their order.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
     stations: Annotated[
         list[str] | None,
         Option(
@@ -301,7 +327,8 @@ def pick(
     again. eqcctpro status OUT shows how far it is. The results of a finished run are replaced by
     those of the same settings only; for others a terminal is asked, and --fresh discards them.
 
-    Options that take a list take commas, or are given several times.
+    Options that take a list take commas, or are given several times; --filter is given several
+    times.
 
     Exit codes: 0 all is well; 2 wrong settings; 3 unusable input; 4 model, weights or
     runtime; 5 results cannot be written; 6 Ray; 7 not enough memory for a single worker; 10 the
@@ -321,6 +348,9 @@ def pick(
         "overlap": overlap,
         "window_grid": window_grid,
         "contradictions": contradictions,
+        "fill_gaps": fill_gaps,
+        "longest_gap": longest_gap,
+        "filters": tuple(filter_) if filter_ else None,
         "stations": joined(stations),
         "exclude": joined(exclude),
         "stations_at_most": stations_at_most,

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 #: Settings that change what is computed in ways that only our pipeline knows.
-_OURS_ONLY = {"window_grid": "trace", "bandpass": None}
+_OURS_ONLY = {"window_grid": "trace", "bandpass": None, "fill_gaps": "none", "filters": ()}
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from eqcctpro.evaluation.settings import PERCENT_STEPS, EvaluationConfig
 from eqcctpro.evaluation.station_sets import StationSet
 from eqcctpro.notices import gathered
 from eqcctpro.places import local_paths
+from eqcctpro.waveform.gaps import LONGEST_GAP_S
 
 __all__ = [
     "COMPUTED",
@@ -27,7 +28,14 @@ __all__ = [
 _WHERE_ONLY = frozenset(
     {"input", "output", "log_file", "formats", "overview", "report", "stations"}
 )
-_LATER = frozenset({"exclude", "channel_priority", "storage", "annotations"})
+# Settings that trials of earlier versions did not know, and what they did.
+_LATER: dict[str, tuple[Any, ...]] = {
+    **dict.fromkeys(("exclude", "channel_priority", "filters"), ([],)),
+    "storage": ({},),
+    "annotations": (False,),
+    "fill_gaps": ("none",),
+    "longest_gap": (LONGEST_GAP_S,),
+}
 
 
 @dataclass(frozen=True)
@@ -224,7 +232,7 @@ def _spec(
         )
     settings = run.model_dump(mode="json", exclude=set(_WHERE_ONLY))
     # Trials keep the names that they had before there were these settings.
-    settings = {k: v for k, v in settings.items() if v or k not in _LATER}
+    settings = {k: v for k, v in settings.items() if v not in _LATER.get(k, ())}
     computed = {
         "stations": chosen.stations,
         "archive": [
@@ -246,6 +254,7 @@ COMPUTED = (
     *("model", "p_model", "s_model", "model_arguments", "bandpass", "window_grid"),
     *("start", "end", "timechunk", "overlap", "exclude", "channel_priority"),
     *("p_threshold", "s_threshold", "detection_threshold"),
+    *("fill_gaps", "longest_gap", "filters"),
 )
 
 

@@ -13,6 +13,7 @@ from eqcctpro.evaluation.configuration import BestConfiguration, are_tied, execu
 from eqcctpro.evaluation.machine import describe_machine
 from eqcctpro.evaluation.prediction import Estimate, Point, predict, predict_between_cpus
 from eqcctpro.evaluation.results import Trial
+from eqcctpro.waveform.gaps import LONGEST_GAP_S
 
 __all__ = [
     "best_overall",
@@ -28,7 +29,10 @@ __all__ = [
 _WORK: Final = (
     *("p_threshold", "s_threshold", "detection_threshold", "bandpass", "window_grid"),
     *("model_arguments", "start", "end", "timechunk", "overlap", "p_model", "s_model"),
+    *("fill_gaps", "longest_gap", "filters"),
 )
+# Of these, what trials of earlier versions did without a word.
+_UNSAID: Final = {"fill_gaps": "none", "longest_gap": LONGEST_GAP_S, "filters": []}
 
 
 def usable(trials: Iterable[Trial], *, gpus: bool) -> list[Trial]:
@@ -240,7 +244,7 @@ def _curve(trials: Sequence[Trial], stations: int) -> _Curve:
 
 
 def _workload(trial: Trial) -> tuple[Any, ...]:
-    work = {name: trial.settings.get(name) for name in _WORK}
+    work = {name: trial.settings.get(name, _UNSAID.get(name)) for name in _WORK}
     return (
         trial.model.casefold(),
         trial.timespan_min,

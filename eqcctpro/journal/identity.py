@@ -31,6 +31,15 @@ _USER_NAMES = {
     "start_ns": "start",
     "end_ns": "end",
     "flexible": "flexible_horizontal_components",
+    "preparation.fill_gaps": "fill_gaps",
+    "preparation.longest_gap_s": "longest_gap",
+    "preparation.filters": "filters",
+}
+# Settings that earlier versions did not know, and left undone.
+_UNDONE = {
+    "preparation.fill_gaps": "none",
+    "preparation.longest_gap_s": None,
+    "preparation.filters": (),
 }
 # What changes no pick.
 _WITHOUT_EFFECT = {"item_timeout_s", "storage", "input_roots"}
@@ -60,6 +69,8 @@ def pick_settings(
     }
     for name, value in _flat(dataclasses.asdict(settings)).items():
         if name.partition(".")[0] in _WITHOUT_EFFECT:
+            continue
+        if name in _UNDONE and value == _UNDONE[name]:
             continue
         if name == "annotations":
             value = value is not None  # where they are written changes nothing

@@ -16,6 +16,7 @@ from eqcctpro.models.weights import WeightFiles, find_weights, may_be_fetched, s
 from eqcctpro.pipeline.annotations import CURVE_FOLDER
 from eqcctpro.pipeline.settings import PipelineSettings, resolve_settings
 from eqcctpro.runtimes.select import check_runtime, load_picker
+from eqcctpro.waveform.preparation import Preparation
 from eqcctpro.windows.placement import window_step
 
 __all__ = [
@@ -194,6 +195,10 @@ def describe(
         arguments=arguments,
         start_ns=config.start_ns,
         end_ns=config.end_ns,
+    )
+    filled = config.fill_gaps != "none"
+    settings = settings.prepared_by(
+        Preparation(config.fill_gaps, config.longest_gap if filled else None, config.filters)
     )
     annotations = config.output.absolute() / CURVE_FOLDER
     return picker, replace(

@@ -75,6 +75,7 @@ CHANGEABLE = frozenset(
         *("input", "output", "layout", "start", "end", "timechunk", "overlap", "window_grid"),
         *("stations", "stations_at_most", "exclude", "channel_priority", "storage", "input_roots"),
         *("concurrent_timechunks", "annotations", "contradictions"),
+        *("fill_gaps", "longest_gap", "filters"),
         *("p_threshold", "s_threshold", "detection_threshold"),
         *("formats", "overview", "report", "log_file", "amplitudes", "response"),
         *("journal", "resume", "retry_failed", "item_timeout"),

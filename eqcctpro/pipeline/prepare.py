@@ -26,6 +26,7 @@ from eqcctpro.waveform.conflicts import cut_conflicts, drop_conflicts, in_words
 from eqcctpro.waveform.decode import DecodedFile, decode_file
 from eqcctpro.waveform.features import FeatureSettings, feature_block
 from eqcctpro.waveform.segments import (
+    ChannelCode,
     Segment,
     join_at_leap_seconds,
     merge_segments,
@@ -214,13 +215,17 @@ def prepare(
     balance = SampleBalance(task, settings)
     segments: list[Segment] = []
     try:
-        segments = load_segments(
+        read = load_segments(
             task, decoded, settings.context_ns, prepared.notes, settings.contradictions, balance
         )
+        segments = _picked(read, task, settings)
         _note_drift(segments, prepared.notes)
         prepared.n_samples = sum(len(segment.samples) for segment in segments)
         used, reason = _usable(segments, picker, settings, prepared.notes, balance)
         if reason is None:
+            if settings.preparation.asked:
+                read = _as_asked(read, used, decoded, settings, prepared.notes, balance)
+                segments = _picked(read, task, settings)
             blocks = _blocks(segments, used, picker, settings, prepared.notes, balance)
             laid_out = _lay_out(prepared, blocks, picker, settings)
             strict = _is_strict(picker, settings)
@@ -245,6 +250,39 @@ def prepare(
             counts=prepared.counts,
         )
     return prepared
+
+
+def _picked(
+    segments: Sequence[Segment], task: StationTask, settings: PipelineSettings
+) -> Sequence[Segment]:
+    """Segments without what was read for their preparation alone."""
+    if not settings.preparation.margin_ns:
+        return segments
+    span = read_span(task.chunk, settings.picked_context_ns)
+    return [part for segment in segments if (part := trim(segment, *span)) is not None]
+
+
+def _as_asked(
+    segments: Sequence[Segment],
+    used: Sequence[Segment],
+    decoded: Sequence[DecodedFile],
+    settings: PipelineSettings,
+    notes: list[str],
+    balance: SampleBalance,
+) -> Sequence[Segment]:
+    """Segments with their gaps filled, and filtered, as the user asks for it."""
+    preparation = settings.preparation
+    if preparation.fill_gaps != "none":
+        if settings.contradictions == "drop":
+            segments, found = drop_conflicts(segments)
+            notes.extend(in_words(found))
+            balance.contradicted(used, found)
+        held: dict[ChannelCode, list[tuple[int, int]]] = {}
+        for file in decoded:
+            for code, spans in file.held().items():
+                held.setdefault(code, []).extend(spans)
+        segments = preparation.filled(segments, held, notes)
+    return preparation.filtered(segments)
 
 
 def failed_record(

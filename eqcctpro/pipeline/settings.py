@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any, Literal
 
@@ -12,6 +12,7 @@ from eqcctpro.errors import SettingsError
 from eqcctpro.models.picker import Picker, WindowSettings
 from eqcctpro.places import Place
 from eqcctpro.waveform.conditioning import Bandpass, Conditioning
+from eqcctpro.waveform.preparation import Preparation
 from eqcctpro.windows.placement import WindowGrid, window_step
 
 __all__ = ["Contradictions", "PipelineSettings", "resolve_settings"]
@@ -33,7 +34,7 @@ class PipelineSettings:
     thresholds : dict
         Of every phase, and of ``"Detection"``.
     context_ns : int
-        Data wanted around what a chunk owns.
+        Data wanted around what a chunk owns, with what `preparation` needs.
     start_ns, end_ns : int or None
         Picks outside are dropped by rule, and counted.
     item_timeout_s : float or None
@@ -47,6 +48,8 @@ class PipelineSettings:
         or all of them, as SeisBench does.
     input_roots : tuple of Path or str
         Folders and addresses that every file must lie in; none allows all.
+    preparation : Preparation
+        Gaps that are filled, and filters that the user asks for.
     """
 
     windows: WindowSettings
@@ -63,6 +66,17 @@ class PipelineSettings:
     storage: Mapping[str, Any] | None = None
     contradictions: Contradictions = "cut"
     input_roots: tuple[Place, ...] = ()
+    preparation: Preparation = field(default_factory=Preparation)
+
+    def prepared_by(self, preparation: Preparation) -> PipelineSettings:
+        """The same settings with a preparation, and the data around a chunk that it needs."""
+        before, margin_ns = self.picked_context_ns, preparation.margin_ns
+        return replace(self, preparation=preparation, context_ns=before + margin_ns)
+
+    @property
+    def picked_context_ns(self) -> int:
+        """What is picked around what a chunk owns: `context_ns` less what is only prepared."""
+        return self.context_ns - self.preparation.margin_ns
 
     def applied(self, picker: Picker) -> dict[str, Any]:
         """Thresholds and arguments with their values, by the names that SeisBench has for them.
@@ -96,6 +110,7 @@ class PipelineSettings:
             "component_order": picker.recorded,
             "labels": list(picker.labels),
             "norm": picker.norm,
+            **self.preparation.applied,
             "bandpass": None if band is None else [band.low, band.high],
             "filter": [how.filter_args, how.filter_kwargs]
             if how.filter_args or how.filter_kwargs

@@ -46,10 +46,23 @@ class DecodedFile:
     segments : list of Segment
     warnings : list of str
         What could not be used, in sentences that name the file.
+    spans : dict of ChannelCode to list of tuple of int
+        First and last sample of all that the file holds without a gap, where only a part of it
+        was decoded; nanoseconds.
     """
 
     segments: list[Segment]
     warnings: list[str] = field(default_factory=list)
+    spans: dict[ChannelCode, list[tuple[int, int]]] = field(default_factory=dict)
+
+    def held(self) -> dict[ChannelCode, list[tuple[int, int]]]:
+        """`spans`, also where all of the file was decoded."""
+        if self.spans:
+            return self.spans
+        held: dict[ChannelCode, list[tuple[int, int]]] = {}
+        for segment in self.segments:
+            held.setdefault(segment.code, []).append((segment.start_ns, segment.end_ns))
+        return held
 
 
 def decode_file(
@@ -134,7 +147,7 @@ def decode_records(
         raise DecodeError(
             f"{path} holds no miniSEED record", hint="only miniSEED 2 and 3 can be picked"
         )
-    return DecodedFile(segments, warnings)
+    return DecodedFile(segments, warnings, stamps.spans() if cut else {})
 
 
 def _hidden(content: bytes, path: str | Path, segments: list[Segment]) -> list[str]:
@@ -269,6 +282,17 @@ class _Stamps:
                     key = trace_code(piece.trace, names), piece.trace.pubversion
                     spans.setdefault(key, []).append((piece.start_ns, piece.end_ns))
             self._spans = {key: _Spans(found) for key, found in spans.items()}
+
+    def spans(self) -> dict[ChannelCode, list[tuple[int, int]]]:
+        """First and last sample of what a file holds without a gap, if it was looked for."""
+        found = self._spans or {
+            key: [(int(run.starts_ns[0]), int(run.ends_ns[-1])) for run in runs]
+            for key, runs in self._runs.items()
+        }
+        spans: dict[ChannelCode, list[tuple[int, int]]] = {}
+        for (code, _), pieces in found.items():
+            spans.setdefault(ChannelCode(*code), []).extend(pieces)
+        return spans
 
     def of(self, key: tuple[Code, int], start_ns: int, n: int) -> tuple[int | None, Clock | None]:
         """Where the continuous record begins, if that is known, and the clock of a piece of it.
