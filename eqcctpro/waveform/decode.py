@@ -285,13 +285,10 @@ class _Stamps:
 
     def spans(self) -> dict[ChannelCode, list[tuple[int, int]]]:
         """First and last sample of what a file holds without a gap, if it was looked for."""
-        found = self._spans or {
-            key: [(int(run.starts_ns[0]), int(run.ends_ns[-1])) for run in runs]
-            for key, runs in self._runs.items()
-        }
         spans: dict[ChannelCode, list[tuple[int, int]]] = {}
-        for (code, _), pieces in found.items():
-            spans.setdefault(ChannelCode(*code), []).extend(pieces)
+        for known in (self._spans, self._runs):
+            for (code, _), found in known.items():
+                spans.setdefault(ChannelCode(*code), []).extend(found.spans)
         return spans
 
     def of(self, key: tuple[Code, int], start_ns: int, n: int) -> tuple[int | None, Clock | None]:
@@ -318,6 +315,7 @@ class _Runs:
     """Runs of one channel, found by the times of their records."""
 
     def __init__(self, runs: list[RecordRun]) -> None:
+        self.spans = [(int(run.starts_ns[0]), int(run.ends_ns[-1])) for run in runs]
         # Of records that begin together, those with more samples behind them than any before.
         self._found: dict[int, list[tuple[int, RecordRun, int]]] = {}
         for run in runs:
@@ -340,14 +338,14 @@ class _Spans:
     """Spans of time, which may overlap."""
 
     def __init__(self, spans: list[tuple[int, int]]) -> None:
-        self._spans = sorted(spans)
-        self._latest = list(accumulate((end for _, end in self._spans), max))
+        self.spans = sorted(spans)
+        self._latest = list(accumulate((end for _, end in self.spans), max))
 
     def first_around(self, time_ns: int) -> int | None:
         """The earliest start of those that a time lies in."""
         at = bisect_left(self._latest, time_ns)
-        found = at < len(self._spans) and self._spans[at][0] <= time_ns
-        return self._spans[at][0] if found else None
+        found = at < len(self.spans) and self.spans[at][0] <= time_ns
+        return self.spans[at][0] if found else None
 
 
 def _collect(

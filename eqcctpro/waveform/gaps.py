@@ -105,9 +105,10 @@ def fill_gaps(
         ]
         _require_bounded(code, rate, sum(missing), sum(len(piece.samples) for piece in pieces))
         found.extend(Filled(code, n, n / rate) for n in missing)
-        for run in runs:
-            whole = run[0].piece if len(run) == 1 else _joined(run, how)
-            joined.append(_from_its_beginning(whole, longest_s, (spans or {}).get(code, ())))
+        wholes = [run[0].piece if len(run) == 1 else _joined(run, how) for run in runs]
+        # Only the first one may have begun before what was read.
+        wholes[0] = _from_its_beginning(wholes[0], longest_s, (spans or {}).get(code, ()))
+        joined.extend(wholes)
     return sorted(joined, key=lambda piece: (piece.code, piece.start_ns)), found
 
 
@@ -124,27 +125,28 @@ def filled_in_words(found: Sequence[Filled], how: GapFilling) -> list[str]:
 
 def _runs(pieces: Sequence[Segment], longest_s: float) -> list[list[_Placed]]:
     """Pieces that become one record, each with its place in it."""
-    runs = [[_Placed(pieces[0], 0)]]
-    for piece in pieces[1:]:
-        run = runs[-1]
-        missing = _missing(run, piece)
+    runs: list[list[_Placed]] = []
+    drifts = False  # whether a piece of the run has a clock
+    for piece in pieces:
+        missing = _missing(runs[-1], piece, drifts=drifts) if runs else -2
         if missing < -1 or missing > longest_s * piece.sampling_rate + 1e-6:
             runs.append([_Placed(piece, 0)])
+            drifts = False
         else:
-            run.append(_Placed(piece, run[-1].end + missing))
+            runs[-1].append(_Placed(piece, runs[-1][-1].end + missing))
+        drifts = drifts or piece.clock is not None
     return runs
 
 
-def _missing(run: Sequence[_Placed], piece: Segment) -> int:
+def _missing(run: Sequence[_Placed], piece: Segment, *, drifts: bool) -> int:
     """Samples that are missing between a run and the piece after it; negative where they overlap.
 
     Counted as ObsPy does, in microseconds and from where the nominal rate puts the last sample,
     unless the time stamps of the records leave that rate.
     """
     start, last = run[0].piece, run[-1]
-    if any(placed.piece.clock is not None for placed in run):
-        end_ns = last.piece.end_ns
-    else:
+    end_ns = last.piece.end_ns
+    if not drifts:
         end_ns = start.start_ns + round((last.end - 1) * start.interval_ns)
     behind_s = round((piece.start_ns - end_ns) / NS_PER_S, 6)
     return math.floor(behind_s * piece.sampling_rate + 0.5) - 1

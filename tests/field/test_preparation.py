@@ -407,6 +407,29 @@ def test_filters_draw_the_same_picks(
     assert result.summary["applied"]["filters"] == [str(parse_step(text)) for text in filters]
 
 
+@pytest.mark.parametrize("model", MODELS)
+def test_the_mean_is_taken_off_in_double_precision(
+    pick: Any, labelled: Path, seisbench_cache: Path, tmp_path: Path, model: str
+) -> None:
+    """With an offset that leaves float32 steps of 64 counts, the picks are those without it."""
+    offset = 1_000_000_000
+    for station in STATIONS:
+        for path in sorted(next(labelled.glob(f"*/{station}")).glob("*.mseed")):
+            (trace,) = obspy.read(str(path))
+            records = records_of(trace.id, trace.data + offset, start_ns=trace.stats.starttime.ns)
+            write(tmp_path / "in" / station / path.name, records)
+    result = pick(tmp_path / "in", model=model, filters="detrend:demean", runtime="auto")
+    expected = [
+        found
+        for station in STATIONS
+        for found in theirs(
+            model, [*next(labelled.glob(f"*/{station}")).glob("*.mseed")], lambda _: None
+        )
+    ]
+    assert len(expected) > 5
+    assert_same(ours(result), sorted(expected))
+
+
 @pytest.mark.parametrize("rate", [200.0, 250.0])
 def test_filters_come_before_resampling(
     pick: Any, labelled: Path, seisbench_cache: Path, tmp_path: Path, rate: float
