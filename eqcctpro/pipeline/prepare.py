@@ -213,9 +213,9 @@ def prepare(
     """
     prepared = Prepared(task)
     balance = SampleBalance(task, settings)
-    segments: list[Segment] = []
+    segments: Sequence[Segment] = []
     try:
-        read = load_segments(
+        read: Sequence[Segment] = load_segments(
             task, decoded, settings.context_ns, prepared.notes, settings.contradictions, balance
         )
         segments = _picked(read, task, settings)

@@ -354,6 +354,7 @@ def test_filled_gaps_draw_the_same_picks(
     notes = [note for task in result.summary["notes"] for note in task["notes"]]
     said = [note for note in notes if note.startswith(f"filled 4 gaps with {what}, 41.5 s in all")]
     assert len(said) == len(STATIONS), notes
+    assert result.summary["balanced"]
     assert result.summary["applied"]["fill_gaps"] == how
     assert result.summary["applied"]["longest_gap"] == 60
     assert result.summary["applied"]["filters"] is None
@@ -511,7 +512,7 @@ def test_a_cut_changes_no_pick(
     given = {"model": MODELS[0], "window_grid": grid, **preparation}
     whole = ours(pick(half_an_hour / record, **given))
     cut = pick(half_an_hour / record, timechunk=4, overlap=0, **given)
-    assert cut.summary["plan"]["timechunks"] == 8
+    assert cut.summary["plan"]["timechunks"] == 8 and cut.summary["balanced"]
     assert len(whole) > 60
     assert_same(ours(cut), whole)
 
