@@ -403,7 +403,7 @@ def test_what_is_too_large_is_refused(raw: Any, stations: dict[str, bytes]) -> N
 
 def test_a_client_that_sends_too_slowly_gets_408(service: Served) -> None:
     with socket.create_connection(("127.0.0.1", service.port)) as slow:
-        slow.sendall(b"POST /v1/pick HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nabc")
+        slow.sendall(b"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\nabc")
         slow.settimeout(10)
         assert b"408" in slow.recv(65536).split(b"\r\n")[0]
 
@@ -413,7 +413,7 @@ def test_a_client_that_leaves_is_noticed(
 ) -> None:
     before = metric(client.metrics(), "quake_abandoned_total")
     body = b"".join(stations.values())
-    head = f"POST /v1/pick HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    head = f"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", service.port)) as gone:
             gone.sendall(head + body)
