@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -31,6 +31,7 @@ __all__ = [
     "ChildDiedError",
     "ChildProcess",
     "Parent",
+    "end_family",
     "end_processes",
     "exit_words",
     "module_command",
@@ -46,6 +47,9 @@ LAST_WORDS = 300
 #: Seconds that an idle child may take to end once it is told to.
 _END_S = 30.0
 
+#: How often what a child has started is looked for when it is ended.
+_ROUNDS = 5
+
 #: Seconds between two looks at whether the parent is still there.
 _WATCH_S = 1.0
 
@@ -60,9 +64,12 @@ _NOT_INHERITED = (
 
 # The child finds this very package, wherever the parent has it from, and after everything of
 # its own what else the parent can import.  The working directory is not searched: a user's
-# file there may be called like a module of the standard library.
+# file there may be called like a module of the standard library.  It heeds signals that its
+# parent has blocked, for these are how it is ended.
 _START = """
-import json, runpy, sys
+import json, runpy, signal, sys
+if hasattr(signal, "pthread_sigmask"):
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
 root, others, module = sys.argv[1], json.loads(sys.argv[2]), sys.argv[3]
 if root not in sys.path:
     sys.path.insert(0, root)
@@ -101,6 +108,8 @@ class ChildProcess:
     ----------
     module : str
         Module of this package whose ``__main__`` part makes a `Parent` and answers.
+    environment : mapping of str, optional
+        What it is told beside the parent's environment.
 
     Attributes
     ----------
@@ -112,15 +121,15 @@ class ChildProcess:
         The interpreter cannot be started again.
     """
 
-    def __init__(self, module: str) -> None:
-        environment = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
+    def __init__(self, module: str, environment: Mapping[str, str] | None = None) -> None:
+        inherited = {k: v for k, v in os.environ.items() if k not in _NOT_INHERITED}
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed with the process)
         self._process = subprocess.Popen(
             module_command(module),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
-            env=environment,
+            env={**inherited, **(environment or {})},
             # Ctrl-C and what else a terminal sends are for the parent, which decides.
             start_new_session=True,
         )
@@ -159,6 +168,25 @@ class ChildProcess:
         length = _LENGTH.unpack(self._read(_LENGTH.size, until))[0]
         return self._read(length, until)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process runs; once it does not, neither does what it has started."""
+        return not self._ended(0.0)
+
+    def _ended(self, timeout_s: float | None = None) -> bool:
+        """Wait for the process to end, and end what it has left behind."""
+        if self._process.returncode is None:
+            try:
+                self._process.wait(timeout_s)
+            except subprocess.TimeoutExpired:
+                return False
+            end_family(self.pid)  # now: the system gives its number to others some day
+        return True
+
+    def says(self, timeout_s: float) -> bool:
+        """Wait until a message has come, or the process has ended; false if neither has."""
+        return _readable(self._replies.fileno(), timeout_s)
+
     def _read(self, length: int, until: float | None) -> bytes:
         handle, parts = self._replies.fileno(), bytearray()
         while len(parts) < length:
@@ -172,7 +200,7 @@ class ChildProcess:
         return bytes(parts)
 
     def _died(self) -> NoReturn:
-        self._process.wait()
+        self._ended()
         raise ChildDiedError(self.last_words())
 
     def last_words(self) -> str:
@@ -184,23 +212,28 @@ class ChildProcess:
         said = " ".join((fatal or lines or [""])[-1].split())
         return (f"{how}: {said}" if said else how)[:LAST_WORDS]
 
-    def end(self, timeout_s: float = _END_S) -> None:
-        """Let a child end by itself when it has answered; one that does not is killed."""
+    def end(self, timeout_s: float = _END_S) -> int:
+        """Let a child end by itself when it has answered; one that does not is killed.
+
+        Returns
+        -------
+        int
+            Its exit code.
+        """
         try:
             with suppress(ChildDiedError):
                 self.send(_END)
-            self._process.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            pass
+            self._ended(timeout_s)
         finally:
             self.kill()
+        return self._process.wait()
 
     def kill(self) -> None:
         """End the child at once, with everything that it has started."""
-        end_processes(_descendants(self.pid) if self._process.poll() is None else [])
-        if self._process.poll() is None:
+        if self.alive:
+            end_processes(_family(self.pid))
             self._process.kill()
-        self._process.wait()
+            self._ended()
         for stream in (self._requests, self._replies, self._errors):
             with suppress(OSError):  # it died with something unread
                 stream.close()
@@ -226,11 +259,33 @@ def end_processes(processes: Sequence[psutil.Process]) -> None:
     psutil.wait_procs(list(processes), timeout=10)
 
 
-def _descendants(pid: int) -> list[psutil.Process]:
+def end_family(pid: int) -> None:
+    """End what a child has started, also what that starts meanwhile."""
+    for _ in range(_ROUNDS):
+        found = _family(pid)
+        if not found:
+            return
+        end_processes(found)
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    """What a child has started: its descendants, and those of its session that have lost it."""
     try:
-        return psutil.Process(pid).children(recursive=True)
+        found = set(psutil.Process(pid).children(recursive=True))
     except psutil.Error:
-        return []
+        found = set()
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if os.getsid(process.pid) == pid != process.pid:
+                found.add(process)
+    return [process for process in found if _runs(process)]
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.Error:
+        return False
 
 
 def _readable(handle: int, timeout_s: float | None) -> bool:
@@ -293,7 +348,7 @@ class Parent:
         self._messages.put(None)
         if not self._busy.is_set():
             time.sleep(_END_S)  # what is idle can still release what it holds
-        end_processes(_descendants(os.getpid()))
+        end_family(os.getpid())
         os._exit(1)
 
     def _take(self, length: int) -> bytes | None:

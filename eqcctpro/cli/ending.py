@@ -1,16 +1,53 @@
-"""Signals while the process of a finished command ends."""
+"""Signals that end a command that serves until then, and while the process of any command ends."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
-from contextlib import suppress
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 
-__all__ = ["end_at_signals", "ignore_signals"]
+__all__ = ["end_at_signals", "ignore_signals", "told_by_signals"]
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = tuple(
+    number for number in signal.Signals if number.name in {"SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"}
+)
+
+
+@contextmanager
+def told_by_signals() -> Iterator[threading.Event]:
+    """An event that signals set which would end the process; a second Ctrl-C raises, once.
+
+    Once it is set, what handles signals stays: the process ends in its own way.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        At the second Ctrl-C, wherever the program is.
+    """
+    told = threading.Event()
+    interrupts = 0
+
+    def note(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal interrupts
+        told.set()
+        interrupts += number == signal.SIGINT
+        if number == signal.SIGINT and interrupts == 2:
+            raise KeyboardInterrupt
+
+    earlier = {number: signal.getsignal(number) for number in SIGNALS}
+    _handle(note)
+    try:
+        yield told
+    finally:
+        if not told.is_set():
+            with suppress(ValueError):  # not the main thread
+                for number, handler in earlier.items():
+                    if handler is not None:
+                        signal.signal(number, handler)
 
 
 def end_at_signals(code: str | int | None) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eqcctpro.cli.ending import told_by_signals
 from eqcctpro.cli.errors import reporting
 from eqcctpro.cli.lists import names_of
 from eqcctpro.errors import SettingsError
@@ -56,10 +58,13 @@ def serve(
 
     Settings come from --config, then from variables such as EQCCTPRO_SERVE__HTTP__PORT, then from
     options; what comes later counts.
+
+    SIGTERM, SIGHUP, SIGQUIT and Ctrl-C end it: what was accepted is finished first. A second
+    Ctrl-C ends it at once.
     """
     if context.invoked_subcommand is not None:
         return
-    with reporting():
+    with reporting(), nullcontext() if show or dry_run else told_by_signals() as ended:
         _require_extra()
         settings = _settings(
             config,
@@ -76,12 +81,12 @@ def serve(
         if show:
             typer.echo(settings.model_dump_json(indent=1))
             return
-        from eqcctpro.serving.start import serve_until_ended
-
-        if dry_run:
+        if ended is None:
             _dry_run(settings)
             return
-        serve_until_ended(settings, _say_ready)
+        from eqcctpro.serving.start import serve_until_ended
+
+        serve_until_ended(settings, ended, _say_ready)
 
 
 def _say_ready(service: RunningService) -> None:

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import logging
 import os
-import signal
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,7 +95,6 @@ def ray_session(
     cpus: int,
     gpu_ids: Sequence[int],
     temp_dir: Path | None,
-    sheltered: bool = False,
 ) -> Iterator[Any]:
     """The `ray` module, connected; the last session that is left disconnects.
 
@@ -112,9 +110,6 @@ def ray_session(
         CUDA devices that it may use.
     temp_dir : Path or None
         Ray's folder for sockets and logs.
-    sheltered : bool
-        SIGTERM, which many send to all processes of a group, ends none of a Ray that is started
-        here, so that work can be finished first.  Ray itself then takes 4 s longer to end.
 
     Raises
     ------
@@ -135,14 +130,14 @@ def ray_session(
             "the modes modelactor and ripper need Ray, which is not installed",
             hint="pip install ray, or use --mode local",
         ) from error
-    _enter(ray, wanted, sheltered=sheltered)
+    _enter(ray, wanted)
     try:
         yield ray
     finally:
         _leave(ray)
 
 
-def _enter(ray: Any, wanted: _Wanted, *, sheltered: bool) -> None:
+def _enter(ray: Any, wanted: _Wanted) -> None:
     """Connect, or share the connection that is there."""
     connection = _connection
     _refuse_fork(ray)
@@ -152,7 +147,7 @@ def _enter(ray: Any, wanted: _Wanted, *, sheltered: bool) -> None:
             connection.opened = None  # somebody has shut down what was opened here
             connection.stack.close()
         if not ray.is_initialized():
-            with _sigterm_blocked() if sheltered else nullcontext(), ExitStack() as stack:
+            with ExitStack() as stack:
                 _connect(ray, wanted, stack)
                 connection.stack = stack.pop_all()
             connection.opened, connection.session = wanted, _session_name(ray)
@@ -336,19 +331,6 @@ def _errors_only(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(earlier)
-
-
-@contextmanager
-def _sigterm_blocked() -> Iterator[None]:
-    """Have processes that are started meanwhile not heed SIGTERM: they inherit what is blocked."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
 
 
 def _require_answer(address: str) -> None:

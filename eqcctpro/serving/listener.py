@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 import ssl
+import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
@@ -15,7 +19,10 @@ from eqcctpro.errors import SettingsError
 from eqcctpro.serving.connections import bounded_protocol
 from eqcctpro.serving.settings import ServeSettings
 
-__all__ = ["Listener", "require_free_port"]
+if TYPE_CHECKING:
+    from eqcctpro.serving.grpc_service import GrpcServer
+
+__all__ = ["Listener", "claim_port"]
 
 _BACKLOG = 2048
 # libuv accepts one connection of a socket in a round of its loop: of many clients that come at
@@ -34,6 +41,8 @@ class Listener:
     ----------
     app : ASGI application
     settings : ServeSettings
+    grpc : GrpcServer, optional
+        What takes gRPC, in the same event loop.
 
     Raises
     ------
@@ -41,9 +50,11 @@ class Listener:
         It cannot listen there.
     """
 
-    def __init__(self, app: Any, settings: ServeSettings) -> None:
+    def __init__(self, app: Any, settings: ServeSettings, grpc: GrpcServer | None = None) -> None:
         http = settings.http
-        self._socket = _listening_socket(http.host, http.port, shared=True)
+        self._grpc, self._ending_s = grpc, settings.shutdown_s
+        self._failure: BaseException | None = None
+        self._socket = _listening_socket(http.host, http.port, "http.port", shared=True)
         options: dict[str, Any] = {}
         if http.tls is not None:
             options["ssl_certfile"] = str(http.tls.certificate)
@@ -72,8 +83,25 @@ class Listener:
         self._server = uvicorn.Server(config)
         sockets = [self._socket, *(self._socket.dup() for _ in range(_ACCEPTS - 1))]
         self._thread = threading.Thread(
-            target=self._server.run, args=(sockets,), name="eqcctpro-http", daemon=True
+            target=self._run, args=(config, sockets), name="eqcctpro-http", daemon=True
         )
+
+    def _run(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+        try:
+            with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+                runner.run(self._serve(sockets))
+        except BaseException as error:  # SystemExit is what uvicorn raises
+            self._failure = error
+
+    async def _serve(self, sockets: list[socket.socket]) -> None:
+        if self._grpc is None:
+            await self._server.serve(sockets)
+            return
+        await self._grpc.start()
+        try:
+            await self._server.serve(sockets)
+        finally:
+            await self._grpc.stop(self._ending_s)
 
     def start(self) -> None:
         """Begin to listen."""
@@ -81,6 +109,8 @@ class Listener:
         until = time.monotonic() + _START_SECONDS
         while not self._server.started:
             if not self._thread.is_alive() or time.monotonic() > until:
+                if isinstance(self._failure, SettingsError):
+                    raise self._failure
                 raise SettingsError("http: the server does not start", hint="check http.tls")
             time.sleep(0.01)
 
@@ -90,7 +120,8 @@ class Listener:
         self._thread.join(timeout_s)
 
 
-def _listening_socket(host: str, port: int, *, shared: bool) -> socket.socket:
+def _listening_socket(host: str, port: int, name: str, *, shared: bool) -> socket.socket:
+    """A socket that is bound; one that is not shared listens, so that the port is its own."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -111,17 +142,41 @@ def _listening_socket(host: str, port: int, *, shared: bool) -> socket.socket:
     except OSError as error:
         listening.close()
         raise SettingsError(
-            f"http.port: cannot listen at {host}:{port}: {error.strerror or error}",
-            hint="choose another port with --port, or end what listens there",
+            f"{name}: cannot listen at {host}:{port}: {error.strerror or error}",
+            hint="choose another port, such as with --port, or end what listens there",
         ) from error
     return listening
 
 
-def require_free_port(host: str, port: int) -> None:
-    """Refuse a port that something else listens at.
+@contextmanager
+def claim_port(host: str, port: int, name: str) -> Iterator[None]:
+    """Keep a port for the replicas of this service meanwhile.
+
+    Replicas share it (``SO_REUSEPORT``), and the system would let those of another service of
+    the same user share it, too.
+
+    Parameters
+    ----------
+    host : str
+    port : int
+    name : str
+        The setting, for errors.
 
     Raises
     ------
     SettingsError
+        Something else listens there, or another service has claimed it.
     """
-    _listening_socket(host, port, shared=False).close()
+    claim = _listening_socket(host, port, name, shared=False)
+    try:
+        if sys.platform == "linux":
+            # Linux heeds what sockets permit at the moment when another one is bound: from now
+            # on those that share the port may, and no other.  Elsewhere the port is only tried.
+            claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+            claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 0)
+            claim.shutdown(socket.SHUT_RDWR)  # takes no connections, and stays bound
+        else:
+            claim.close()
+        yield
+    finally:
+        claim.close()

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-START_SECONDS = 90.0
+START_SECONDS = 240.0
 
 
 @dataclass
