@@ -33,6 +33,7 @@ from eqcctpro.serving.client import PickClient, ServiceError
 
 MSEED = "application/vnd.fdsn.mseed"
 RUNTIME = "openvino"
+ASKED = "POST /v1/pick HTTP/1.1\r\nHost: localhost\r\n"
 COLUMNS = ("network", "station", "location", "channel", "phase", "time", "start_time", "end_time")
 
 
@@ -403,7 +404,7 @@ def test_what_is_too_large_is_refused(raw: Any, stations: dict[str, bytes]) -> N
 
 def test_a_client_that_sends_too_slowly_gets_408(service: Served) -> None:
     with socket.create_connection(("127.0.0.1", service.port)) as slow:
-        slow.sendall(b"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\nabc")
+        slow.sendall(f"{ASKED}Content-Length: 100000\r\n\r\nabc".encode())
         slow.settimeout(10)
         assert b"408" in slow.recv(65536).split(b"\r\n")[0]
 
@@ -413,7 +414,7 @@ def test_a_client_that_leaves_is_noticed(
 ) -> None:
     before = metric(client.metrics(), "quake_abandoned_total")
     body = b"".join(stations.values())
-    head = f"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    head = f"{ASKED}Content-Length: {len(body)}\r\n\r\n".encode()
     for _ in range(5):
         with socket.create_connection(("127.0.0.1", service.port)) as gone:
             gone.sendall(head + body)
@@ -567,6 +568,29 @@ def test_grpc_gives_the_same_picks(
         with pytest.raises(grpc.RpcError) as error:
             ask(message("PickRequest")(), metadata=metadata, timeout=30)
         assert error.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_large_messages_of_grpc_are_not_read(service: Served, grpc_port: int) -> None:
+    import grpc
+
+    from eqcctpro.serving.grpc_messages import SERVICE
+
+    processes = [psutil.Process(pid) for pid in replica_pids(service)]
+    used = most = sum(process.memory_info().rss for process in processes)
+    large = bytes(200 * 2**20)
+    options = [("grpc.max_send_message_length", -1)]
+    codes = []
+    for compression in (grpc.Compression.NoCompression, grpc.Compression.Gzip):
+        with grpc.insecure_channel(f"127.0.0.1:{grpc_port}", options=options) as channel:
+            sent = channel.unary_unary(f"/{SERVICE}/Pick").future(
+                large, compression=compression, timeout=120
+            )
+            while not sent.done():
+                time.sleep(0.01)
+                most = max(most, sum(process.memory_info().rss for process in processes))
+            codes.append(sent.code())
+    assert codes == [grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.UNIMPLEMENTED]
+    assert most - used < 50 * 2**20
 
 
 def test_the_service_passes_its_own_check(service: Served, cli: Any) -> None:

@@ -6,30 +6,38 @@ import asyncio
 import gc
 import logging
 import sys
+import threading
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from ray import serve
 from ray.serve.config import AutoscalingConfig
 from ray.serve.handle import DeploymentHandle
 
-from eqcctpro.errors import EQCCTProError
-from eqcctpro.runtimes.base import Float32, Runtime
+from eqcctpro.runtimes.base import Runtime
 from eqcctpro.serving.app import create_app
 from eqcctpro.serving.engines import Engine, find_model, open_engine
 from eqcctpro.serving.hub import Hub, HubReplica, LocalHub, RemoteHub
 from eqcctpro.serving.listener import Listener
-from eqcctpro.serving.logs import set_up_logs
-from eqcctpro.serving.metrics import Metrics, forget_dead
+from eqcctpro.serving.logs import SocketHandler
+from eqcctpro.serving.metrics import Metrics
+from eqcctpro.serving.networks import (
+    NetworkReplica,
+    RemoteRuntime,
+    wait_for_networks,
+    watch_networks,
+)
 from eqcctpro.serving.pages import page_routes
+from eqcctpro.serving.replica import Replica
 from eqcctpro.serving.routes import job_routes, session_routes, stream_routes
 from eqcctpro.serving.security import Guard
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.settings import ModelSettings, ServeSettings
-from eqcctpro.serving.state import StateFolder
 
-__all__ = ["APPLICATION", "NetworkReplica", "PickReplica", "RemoteRuntime", "build"]
+if TYPE_CHECKING:
+    from eqcctpro.serving.grpc_service import GrpcServer
+
+__all__ = ["APPLICATION", "PickReplica", "build"]
 
 #: What the service is called on Ray Serve.
 APPLICATION = "eqcctpro"
@@ -64,28 +72,18 @@ class PickReplica:
         hub: DeploymentHandle | None = None,
     ) -> None:
         self._settings = settings = ServeSettings.model_validate_json(content)
-        self._state = StateFolder.of_environment()
-        set_up_logs(settings.logs, self._state.log_socket if self._state else None)
+        self._replica = Replica(settings)
         sys.setswitchinterval(_SWITCH_SECONDS)
         self._listener: Listener | None = None
-        try:
+        self._grpc: GrpcServer | None = None
+        self._ended = threading.Event()
+        with self._replica.starting():
             self._hub: Hub = RemoteHub(hub) if hub is not None else LocalHub(settings)
             # In a thread, for networks in other replicas are asked through this event loop.
             self._service = await asyncio.to_thread(self._open, secret, networks or {})
+            watch_networks(self._service.engines, networks or {}, self._ended)
             self._app = create_app(self._service, *self._more_routes())
-            if settings.grpc.port is not None:
-                from eqcctpro.serving.grpc_service import GrpcPicker
-
-                self._grpc = GrpcPicker(self._service)
-            if settings.http.listener == "replica":
-                self._listener = Listener(self._app, settings)
-                self._listener.start()
-        except EQCCTProError as error:
-            if self._state is not None:
-                self._state.note_failure(error)
-            raise
-        if self._state is not None:
-            self._state.note_start(settings.replicas.max or settings.replicas.front_count)
+            await self._listen()
         self._service.metrics.ready.set(1)
         gc.collect()
         gc.freeze()
@@ -93,9 +91,11 @@ class PickReplica:
 
     def _open(self, secret: str, networks: dict[str, DeploymentHandle]) -> Service:
         settings = self._settings
-        if self._state is not None and self._state.metrics.is_dir():
-            forget_dead(self._state.metrics)
+        wait_for_networks(networks)
         metrics = Metrics(settings.metrics)
+        logs = self._replica.logs
+        if isinstance(logs, SocketHandler):
+            metrics.watch(metrics.log_dropped, lambda: logs.dropped)
         engines: dict[str, Engine] = {}
         for choice in settings.models:
             model = find_model(choice)
@@ -116,7 +116,21 @@ class PickReplica:
             )
         published = self._hub.publish if settings.stream.enabled else None
         guard = Guard(settings.security, secret)
-        return Service(settings, engines, metrics, guard, self._state, published)
+        return Service(settings, engines, metrics, guard, self._replica.state, published)
+
+    async def _listen(self) -> None:
+        """Take requests: HTTP, unless Ray Serve's proxy does, and gRPC."""
+        settings, grpc = self._settings, None
+        if settings.grpc.port is not None:
+            from eqcctpro.serving.grpc_service import GrpcServer
+
+            grpc = GrpcServer(self._service)
+        if settings.http.listener == "replica":
+            self._listener = Listener(self._app, settings, grpc)
+            self._listener.start()
+        elif grpc is not None:
+            await grpc.start()
+            self._grpc = grpc
 
     def _more_routes(self) -> list[Any]:
         routes = [
@@ -131,19 +145,6 @@ class PickReplica:
     def __serve_build_asgi_app__(self) -> Any:
         """What Ray Serve's proxy hands requests to."""
         return self._app
-
-    async def Pick(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802 (gRPC's name)
-        """Picks through gRPC."""
-        return await self._grpc.pick(request, grpc_context)
-
-    async def Annotate(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        """Curves through gRPC."""
-        return await self._grpc.pick(request, grpc_context, with_curves=True)
-
-    async def Models(self, request: Any, grpc_context: Any) -> Any:  # noqa: N802
-        """Models through gRPC."""
-        del request
-        return await self._grpc.models(grpc_context)
 
     async def check_health(self) -> None:
         """Ray Serve asks every now and then, and replaces a replica that raises three times."""
@@ -163,100 +164,14 @@ class PickReplica:
         service.stopping = True
         if self._listener is not None:
             self._listener.close(self._settings.shutdown_s)
+        if self._grpc is not None:
+            await self._grpc.stop(self._settings.shutdown_s)
+        self._ended.set()
         for engine in service.engines.values():
             engine.online.close(self._settings.shutdown_s)
         self._hub.close()
         _log.info("a replica has ended")
-
-
-def _windows_of(batches: list[Float32]) -> int:
-    return sum(len(windows) for windows in batches)
-
-
-class NetworkReplica:
-    """Executes one model for the replicas that decode and pick.
-
-    Parameters
-    ----------
-    content : str
-        `ServeSettings` as JSON.
-    name : str
-        The model.
-    """
-
-    async def __init__(self, content: str, name: str) -> None:  # type: ignore[misc]
-        self._settings = settings = ServeSettings.model_validate_json(content)
-        state = StateFolder.of_environment()
-        set_up_logs(settings.logs, state.log_socket if state else None)
-        choice = next(model for model in settings.models if model.name == name)
-        try:
-            self._engine = await asyncio.to_thread(open_engine, find_model(choice), settings)
-        except EQCCTProError as error:
-            if state is not None:
-                state.note_failure(error)
-            raise
-        self._runtime = self._engine.runtime
-        self._one_at_a_time = asyncio.Lock()
-        self.predict.set_max_batch_size(self._runtime.batch_size)
-
-    @serve.batch(max_batch_size=1024, batch_wait_timeout_s=0.0, batch_size_fn=_windows_of)
-    async def predict(self, batches: list[Float32]) -> list[Float32]:
-        """Execute the network on the windows of batches that have come meanwhile."""
-        async with self._one_at_a_time:
-            return await asyncio.to_thread(self._predict, batches)
-
-    def _predict(self, batches: list[Float32]) -> list[Float32]:
-        together = np.concatenate(batches)
-        size = self._runtime.batch_size
-        curves = np.concatenate(
-            [
-                np.array(self._runtime.predict(together[first : first + size]))
-                for first in range(0, len(together), size)
-            ]
-        )
-        edges = np.cumsum([len(windows) for windows in batches])[:-1]
-        return [np.ascontiguousarray(part) for part in np.split(curves, edges)]
-
-    def check_health(self) -> None:
-        """Ray Serve replaces a replica that raises."""
-        if self._engine.online.failure is not None:
-            raise RuntimeError(str(self._engine.online.failure))
-
-
-class RemoteRuntime(Runtime):
-    """A runtime in another deployment.
-
-    Parameters
-    ----------
-    handle : DeploymentHandle
-        Of `NetworkReplica`.
-    batch_size : int
-    timeout_s : float
-    """
-
-    kind = "remote"
-    ahead = 2
-
-    def __init__(self, handle: DeploymentHandle, *, batch_size: int, timeout_s: float) -> None:
-        self.device = "another replica"
-        self.batch_size = batch_size
-        self._handle = handle
-        self._timeout_s = timeout_s
-
-    def predict(self, windows: Float32) -> Float32:
-        """Execute the network on one batch; see :meth:`Runtime.predict`."""
-        return self.submit(windows)()
-
-    def submit(self, windows: Float32) -> Callable[[], Float32]:
-        """Send a batch on its way; see :meth:`Runtime.submit`."""
-        # A copy, for they are sent some time later.
-        response = self._handle.predict.remote(windows.copy())
-
-        def result() -> Float32:
-            curves: Float32 = response.result(timeout_s=self._timeout_s)
-            return curves
-
-        return result
+        self._replica.end(service.broken)
 
 
 def _remote(handle: DeploymentHandle, settings: ServeSettings) -> Callable[[], Runtime]:

@@ -67,11 +67,14 @@ class Engine:
     online : OnlinePicker
     warm_s : float
         What the first pick took.
+    missing : str or None
+        Why it cannot pick at the moment, though nothing is wrong with it.
     """
 
     model: ServedModel
     online: OnlinePicker
     warm_s: float = 0.0
+    missing: str | None = None
 
     @property
     def runtime(self) -> Runtime:

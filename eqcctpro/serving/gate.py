@@ -7,6 +7,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +27,7 @@ from eqcctpro.serving.security import Identity
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.work import WORK
 
-__all__ = ["Gate"]
+__all__ = ["Gate", "answer_problem", "request_id_of"]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _OPEN = frozenset({"/health/startup", "/health/live", "/health/ready", "/v1/session"})
@@ -67,21 +68,19 @@ class _Exchange:
             self.complete = not message.get("more_body", False)
         await self.send(message)
 
-    async def refuse(self, problem: Problem) -> None:
-        """Answer with a problem, if no answer has begun."""
-        self.problem = problem
-        if self.status:
-            return
-        body = problem_body(problem, self.request_id)
-        headers = [
-            (b"content-type", PROBLEM_TYPE.encode()),
-            (b"content-length", str(len(body)).encode()),
-            *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
-        ]
-        await self.pass_on(
-            {"type": "http.response.start", "status": problem.status, "headers": headers}
-        )
-        await self.pass_on({"type": "http.response.body", "body": body})
+
+async def answer_problem(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001
+    """ASGI application that answers with the problem of the exchange."""
+    exchange: _Exchange = scope["state"]["exchange"]
+    problem = exchange.problem or Problem("the service failed")
+    body = problem_body(problem, exchange.request_id)
+    headers = [
+        (b"content-type", PROBLEM_TYPE.encode()),
+        (b"content-length", str(len(body)).encode()),
+        *((name.lower().encode(), value.encode()) for name, value in problem.headers.items()),
+    ]
+    await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 class Gate:
@@ -93,12 +92,15 @@ class Gate:
         For all paths, with what compresses answers and heeds origins.
     work : ASGI application
         The same for the paths of `WORK`, without these.
+    refusal : ASGI application
+        `answer_problem`, with what heeds origins: pages elsewhere may read it, too.
     service : Service
     """
 
-    def __init__(self, app: ASGIApp, work: ASGIApp, service: Service) -> None:
+    def __init__(self, app: ASGIApp, work: ASGIApp, refusal: ASGIApp, service: Service) -> None:
         self._app = app
         self._work = work
+        self._refusal = refusal
         self._service = service
         self._compression = service.settings.http.compression
         self._origins = bool(service.settings.http.cors_origins)
@@ -112,25 +114,31 @@ class Gate:
             await self._app(scope, receive, send)
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        request_id = _request_id(headers)
+        request_id = request_id_of(headers)
         own = [(b"x-request-id", request_id.encode()), *self._answer_headers]
         if self._service.ending:
             own.append((b"connection", b"close"))  # the next request goes elsewhere
         exchange = _Exchange(send, _path(scope), headers, request_id, own)
         scope.setdefault("state", {})["exchange"] = exchange
+
+        async def refuse(problem: Problem) -> None:
+            exchange.problem = problem
+            if not exchange.status:  # no answer has begun
+                await self._refusal(scope, receive, exchange.pass_on)
+
         try:
             await self._handle(scope, receive, exchange)
         except Problem as problem:
-            await exchange.refuse(problem)
+            await refuse(problem)
         except TimeoutError:
-            await exchange.refuse(self._late())
+            await refuse(self._late())
         except asyncio.CancelledError:
             # Ray Serve's proxy cancels the request of a client that has left.
             exchange.problem = GoneProblem("the client left")
             raise
         except Exception:  # whatever it is, the log has all of it and the client an answer
             _log.exception("request %s failed", request_id)
-            await exchange.refuse(Problem("the service failed", hint="its log says more"))
+            await refuse(Problem("the service failed", hint="its log says more"))
         finally:
             self._note(scope, exchange)
 
@@ -222,7 +230,8 @@ def _facts(exchange: _Exchange, seconds: float) -> dict[str, Any]:
     return facts
 
 
-def _request_id(headers: dict[bytes, bytes]) -> str:
+def request_id_of(headers: Mapping[bytes, bytes]) -> str:
+    """The id that a client gave its request, or a new one."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 

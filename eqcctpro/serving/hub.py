@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from eqcctpro.serving.answers import Answer, PickRow
 from eqcctpro.serving.jobs import JobBoard
+from eqcctpro.serving.replica import Replica
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.stream import Event, PickLogs
 
@@ -83,7 +84,10 @@ class HubReplica:
     """
 
     def __init__(self, content: str) -> None:
-        self._hub = LocalHub(ServeSettings.model_validate_json(content))
+        settings = ServeSettings.model_validate_json(content)
+        self._replica = Replica(settings)
+        with self._replica.starting():
+            self._hub = LocalHub(settings)
 
     async def add(self, picks: Sequence[tuple[str, list[PickRow]]]) -> None:
         """Add picks to the streams of those who have asked for them."""
@@ -107,6 +111,7 @@ class HubReplica:
         hub = getattr(self, "_hub", None)
         if hub is not None:
             hub.close()
+            self._replica.end()
 
 
 class RemoteHub:

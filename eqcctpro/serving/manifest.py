@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from eqcctpro.serving.proxy import proxy_grpc_options, proxy_http_options, proxy_location
+from eqcctpro.serving.proxy import proxy_http_options, proxy_location
 from eqcctpro.serving.settings import ServeSettings
 
 __all__ = ["ray_serve_file"]
@@ -23,17 +23,14 @@ def ray_serve_file(settings: ServeSettings) -> str:
     """
     content: dict[str, Any] = {
         "proxy_location": proxy_location(settings),
-        "http_options": proxy_http_options(settings),
+        "http_options": proxy_http_options(settings) or {},
+        "applications": [
+            {
+                "name": "eqcctpro",
+                "import_path": "eqcctpro.serving.application:application",
+                "route_prefix": "/",
+                "args": json.loads(settings.model_dump_json(exclude_defaults=True)),
+            }
+        ],
     }
-    grpc = proxy_grpc_options(settings)
-    if grpc is not None:
-        content["grpc_options"] = grpc
-    content["applications"] = [
-        {
-            "name": "eqcctpro",
-            "import_path": "eqcctpro.serving.application:application",
-            "route_prefix": "/",
-            "args": json.loads(settings.model_dump_json(exclude_defaults=True)),
-        }
-    ]
     return yaml.safe_dump(content, sort_keys=False)

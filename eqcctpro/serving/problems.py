@@ -23,6 +23,7 @@ __all__ = [
     "StoppingProblem",
     "TooLargeProblem",
     "UnauthorizedProblem",
+    "UnavailableProblem",
     "problem_body",
 ]
 
@@ -141,6 +142,12 @@ class GoneProblem(Problem):
 
 class StoppingProblem(Problem):
     """The service is ending."""
+
+    status, title = 503, "Not available"
+
+
+class UnavailableProblem(Problem):
+    """What is needed for it is being replaced."""
 
     status, title = 503, "Not available"
 

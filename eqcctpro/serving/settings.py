@@ -319,12 +319,9 @@ class WatchdogSettings(_Section):
 
 
 class GrpcSettings(_Section):
-    """The same picks through gRPC, behind Ray Serve's proxy."""
+    """The same picks through gRPC, at `http.host` and with `http.tls`."""
 
     port: int | None = Field(None, ge=1, le=65535, description="None is no gRPC")
-    proxy_port: int | None = Field(
-        None, ge=1, le=65535, description="Where Ray Serve's proxy listens for HTTP meanwhile"
-    )
 
 
 def _defaults(section: type[BaseModel]) -> Any:

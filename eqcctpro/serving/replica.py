@@ -1,0 +1,68 @@
+"""What every replica of the service does when it begins and when it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from eqcctpro.errors import EQCCTProError, WorkerError
+from eqcctpro.serving.logs import set_up_logs
+from eqcctpro.serving.settings import ServeSettings
+from eqcctpro.serving.state import StateFolder
+
+__all__ = ["Replica"]
+
+
+class Replica:
+    """A replica, as those see it that watch over the service.
+
+    Parameters
+    ----------
+    settings : ServeSettings
+    """
+
+    def __init__(self, settings: ServeSettings) -> None:
+        _listen_where_ray_does()
+        self.state = StateFolder.of_environment()
+        self.logs = set_up_logs(settings.logs, self.state.log_socket if self.state else None)
+        if self.state is not None:
+            self.state.note_start()
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Record why it does not start, if it does not."""
+        try:
+            yield
+        except Exception as error:
+            if self.state is not None:
+                unknown = WorkerError(f"a replica failed: {type(error).__name__}: {error}")
+                self.state.note_failure(error if isinstance(error, EQCCTProError) else unknown)
+            self.logs.flush()
+            raise
+
+    def end(self, problem: str | None = None) -> None:
+        """Record that it ends; with a problem if it is because of that."""
+        if self.state is not None:
+            if problem is None:
+                self.state.note_end()
+            else:
+                self.state.note_break()
+        self.logs.flush()
+
+
+def _listen_where_ray_does() -> None:
+    """Have Ray Serve's server for other replicas listen at the address of this node alone.
+
+    It would listen on all interfaces, whatever Ray itself was told.
+    """
+    from ray.serve._private import replica
+    from ray.util import get_node_ip_address
+
+    add_port = replica.add_port_to_grpc_server
+    address = get_node_ip_address()
+
+    def add_port_here(server: Any, where: str) -> Any:
+        return add_port(server, where.replace("[::]", address))
+
+    replica.add_port_to_grpc_server = add_port_here
