@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import base64
 import logging
+import os
+import platform
+import re
 import shutil
 import socket
 import ssl
@@ -12,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +37,7 @@ from eqcctpro.serving.logs import set_up_logs
 from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.online import OnlinePicker
 from eqcctpro.serving.pages import page_routes
-from eqcctpro.serving.routes import job_routes, session_routes
+from eqcctpro.serving.routes import job_routes, session_routes, stream_routes
 from eqcctpro.serving.security import Guard, Identity, hash_password, make_key
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.settings import JobSettings, LogSettings, ServeSettings
@@ -96,18 +100,23 @@ class Inside:
         )
         self.runtime = HeldRuntime(runtime)
         self.opened = 0
+        metrics = Metrics(self.settings.metrics)
         self.online = OnlinePicker(
             lambda: self._pipeline(model),
             forward_timeout_s=self.settings.limits.forward_timeout_s,
+            report=metrics.batch,
         )
         self.service = Service(
             self.settings,
             {model.name: Engine(model, self.online)},
-            Metrics(self.settings.metrics),
+            metrics,
             Guard(self.settings.security, "x" * 32),
         )
-        hub = LocalHub(self.settings)
-        routes = (page_routes(), session_routes(self.service), job_routes(self.service, hub))
+        self.hub = hub = LocalHub(self.settings)
+        routes = (
+            *(page_routes(), session_routes(self.service), job_routes(self.service, hub)),
+            stream_routes(self.service, hub),
+        )
         self.app = create_app(self.service, *routes)
 
     def _pipeline(self, model: ServedModel) -> Pipeline:
@@ -227,6 +236,40 @@ def test_stations_that_come_while_a_batch_is_under_way_share_the_next(
     assert len(one.runtime.batches) < 6
 
 
+def number(inside: Inside, name: str) -> float:
+    """A number that Prometheus would read."""
+    text = inside.ask("GET", "/metrics").text
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{name} ")]
+    return float(line.split()[1])
+
+
+def test_metrics_say_what_the_network_did(
+    inside: Callable[..., Inside], model: ServedModel
+) -> None:
+    held = inside()
+    segments = read_body(EXAMPLE, "").decoded
+    laid = lay_out(segments, model.picker, model.settings, max_samples=10**9)
+    windows = sum(station.n_windows for station in laid.prepared)
+    held.ask_all([pick() for _ in range(5)])
+    until = time.monotonic() + 5  # reports come after answers
+    while number(held, "eqcctpro_windows_total") < 5 * windows and time.monotonic() < until:
+        time.sleep(0.01)
+    assert number(held, "eqcctpro_windows_total") == 5 * windows == sum(held.runtime.batches)
+    assert number(held, "eqcctpro_batch_windows_sum") == 5 * windows
+    assert number(held, "eqcctpro_batch_windows_count") == len(held.runtime.batches)
+    assert number(held, "eqcctpro_batch_stations_sum") == 5
+    assert number(held, "eqcctpro_batch_wait_seconds_sum") > 0
+    text = held.ask("GET", "/metrics").text
+    memory = re.search(r'process_resident_memory_bytes{pid="(\d+)"} (\S+)', text)
+    assert memory is not None and int(memory[1]) == os.getpid() and float(memory[2]) > 1e7
+    assert f'eqcctpro_build_info{{python="{platform.python_version()}",version=' in text
+    for stage in ("decode", "prepare", "infer", "pick", "encode"):
+        assert number(held, f'eqcctpro_stage_seconds_sum{{stage="{stage}"}}') > 0
+    assert held.online.pipeline.stages.seconds["infer"] == pytest.approx(
+        number(held, 'eqcctpro_stage_seconds_sum{stage="infer"}')
+    )
+
+
 def test_a_client_that_leaves_before_its_batch_costs_no_window(
     inside: Callable[..., Inside], model: ServedModel
 ) -> None:
@@ -344,7 +387,7 @@ def test_the_interface_says_what_it_answers(inside: Callable[..., Inside]) -> No
     example = one.ask("GET", "/v1/example").headers["content-type"]
     assert list(paths["/v1/example"]["get"]["responses"]["200"]["content"]) == [example]
     refused = one.ask("OPTIONS", "/v1/session")
-    assert (refused.status_code, refused.headers["allow"]) == (405, "DELETE, GET, POST")
+    assert (refused.status_code, refused.headers["allow"]) == (405, "DELETE, GET, HEAD, POST")
 
 
 def test_a_path_forges_no_line_of_the_log(capsys: pytest.CaptureFixture[str]) -> None:
@@ -363,6 +406,72 @@ def test_a_path_forges_no_line_of_the_log(capsys: pytest.CaptureFixture[str]) ->
     assert first.endswith("b\\x0a2026-01-01T00:00:00.000Z INFO \\x1b[2J\\x85")
     assert below
     assert all(line.startswith("    ") for line in below)
+
+
+def test_heads_are_answered(inside: Callable[..., Inside]) -> None:
+    held = inside()
+    for path in (
+        "/",
+        "/docs",
+        "/page.js",
+        "/openapi.json",
+        "/v1/models",
+        "/metrics",
+        "/v1/example",
+    ):
+        got, head = held.ask("GET", path), held.ask("HEAD", path)
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers["content-type"] == got.headers["content-type"]
+    for probe in ("startup", "live", "ready"):
+        assert held.ask("HEAD", f"/health/{probe}").status_code == 200
+    assert held.ask("HEAD", "/v1/unknown").status_code == 404
+    assert held.ask("HEAD", "/v1/pick").headers["allow"] == "POST"
+    refused = held.ask("DELETE", "/v1/models")
+    assert refused.status_code == 405 and refused.headers["allow"] == "GET, HEAD"
+
+
+def test_pages_elsewhere_may_read_problems(inside: Callable[..., Inside]) -> None:
+    held = inside(
+        http={"cors_origins": ["https://example.org"]},
+        security={"api_keys": [{"name": "one", "sha256": make_key()[1]}]},
+    )
+    for origin, heard in (("https://example.org", True), ("https://evil.example", False)):
+        for method, path in (("POST", "/v1/pick"), ("GET", "/v1/models"), ("GET", "/v1/unknown")):
+            answer = held.ask(method, path, headers={"origin": origin})
+            assert answer.status_code in (401, 403)
+            assert (answer.headers.get("access-control-allow-origin") == origin) == heard
+
+
+def test_a_fault_of_ours_is_a_problem_and_in_the_log(
+    inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    held = inside()
+
+    def broken() -> Any:
+        raise ZeroDivisionError("secret detail")
+
+    monkeypatch.setattr(held.hub.board, "jobs", broken)
+    monkeypatch.setattr(held.service.engines["EQTransformer/original"], "facts", broken)
+    logging.getLogger("eqcctpro").addHandler(caplog.handler)
+    for path in ("/v1/jobs", "/v1/models"):
+        answer = held.ask("GET", path)
+        assert answer.status_code == 500, path
+        assert answer.headers["content-type"] == "application/problem+json"
+        assert answer.json()["request_id"] == answer.headers["x-request-id"]
+        assert "secret" not in answer.text
+        failed = [record for record in caplog.records if record.exc_info]
+        assert answer.json()["request_id"] in failed[-1].getMessage()
+
+
+@pytest.mark.parametrize(
+    "last", ["{name}-\u00b2", "{name}-99999999999999999999", "{name}--1", "{name}-", "-", "x" * 999]
+)
+def test_any_id_of_an_event_is_a_place_in_the_stream(last: str) -> None:
+    log = PickLog(4)
+    log.publish([object()] * 6)  # type: ignore[list-item]
+    name = log.end.partition("-")[0]
+    found = log.since(last.format(name=name))
+    assert [event.id for event in found] == [f"{name}-{place}" for place in (3, 4, 5, 6)]
 
 
 def basic(name: str, password: str) -> dict[str, str]:
@@ -473,12 +582,11 @@ def test_slow_headers_are_cut_off(inside: Callable[..., Inside]) -> None:
         listener.close(5.0)
 
 
-def test_tls(inside: Callable[..., Inside], tmp_path: Path) -> None:
-    from eqcctpro.serving.listener import Listener
-
+def certificate_of(folder: Path) -> tuple[Path, Path]:
+    """A certificate for localhost that vouches for itself, and its key."""
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not installed")
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+    certificate, key = folder / "cert.pem", folder / "key.pem"
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "1"),
@@ -488,6 +596,13 @@ def test_tls(inside: Callable[..., Inside], tmp_path: Path) -> None:
         check=True,
         capture_output=True,
     )
+    return certificate, key
+
+
+def test_tls(inside: Callable[..., Inside], tmp_path: Path) -> None:
+    from eqcctpro.serving.listener import Listener
+
+    certificate, key = certificate_of(tmp_path)
     port = free_port()
     tls = {"certificate": str(certificate), "key": str(key)}
     one = inside(http={"port": port, "tls": tls})
@@ -502,3 +617,108 @@ def test_tls(inside: Callable[..., Inside], tmp_path: Path) -> None:
             httpx.get(url)
     finally:
         listener.close(5.0)
+
+
+@contextmanager
+def grpc_server(held: Inside) -> Iterator[int]:
+    """The service's own server for gRPC, in this process; its port."""
+    from eqcctpro.serving.grpc_service import GrpcServer
+
+    started, ended = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def serve() -> None:
+        server = GrpcServer(held.service)
+        await server.start()
+        started.set()
+        await ended.wait()
+        await server.stop(1.0)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert started.wait(30)
+    port = held.settings.grpc.port
+    assert port is not None
+    try:
+        yield port
+    finally:
+        loop.call_soon_threadsafe(ended.set)
+        thread.join(30)
+
+
+def ask_grpc(channel: Any, **metadata: str) -> Any:
+    from eqcctpro.serving.grpc_messages import SERVICE, message
+
+    ask = channel.unary_unary(
+        f"/{SERVICE}/Pick",
+        request_serializer=message("PickRequest").SerializeToString,
+        response_deserializer=message("PickReply").FromString,
+    )
+    given = [(name.replace("_", "-"), value) for name, value in metadata.items()]
+    return ask.with_call(message("PickRequest")(body=EXAMPLE), metadata=given, timeout=30)
+
+
+def test_grpc_asks_for_keys_and_hides_what_is_inside(
+    inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    grpc = pytest.importorskip("grpc")
+    key, digest = make_key()
+    held = inside(
+        grpc={"port": free_port()}, security={"api_keys": [{"name": "one", "sha256": digest}]}
+    )
+    logging.getLogger("eqcctpro").addHandler(caplog.handler)
+    logging.getLogger("eqcctpro").setLevel("INFO")
+    with grpc_server(held) as port, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        reply, call = ask_grpc(channel, x_api_key=key, x_request_id="mine-1")
+        assert reply.picks and reply.request_id == "mine-1"
+        assert dict(call.trailing_metadata())["x-request-id"] == "mine-1"
+
+        async def broken(*_: Any, **__: Any) -> Any:
+            raise ZeroDivisionError("secret detail")
+
+        monkeypatch.setattr(held.service, "pick", broken)
+        for metadata, code in (
+            ({}, grpc.StatusCode.UNAUTHENTICATED),
+            ({"x_api_key": "wrong"}, grpc.StatusCode.UNAUTHENTICATED),
+            ({"authorization": f"Bearer {key}"}, grpc.StatusCode.INTERNAL),
+        ):
+            with pytest.raises(grpc.RpcError) as error:
+                ask_grpc(channel, **metadata)
+            assert error.value.code() == code
+            assert "secret" not in error.value.details()
+            given = dict(error.value.trailing_metadata())["x-request-id"]
+            assert any(
+                given in (getattr(record, "request", {}).get("request_id"), record.args[0])
+                for record in caplog.records
+                if record.args
+            )
+        assert any(record.exc_info for record in caplog.records)
+    text = held.ask("GET", "/metrics").text
+    assert 'request_duration_seconds_count{code="200",endpoint="grpc/Pick"} 1.0' in text
+    assert 'request_duration_seconds_count{code="401",endpoint="grpc/Pick"} 2.0' in text
+
+
+def test_grpc_through_tls_is_for_clients_with_certificates(
+    inside: Callable[..., Inside], tmp_path: Path
+) -> None:
+    grpc = pytest.importorskip("grpc")
+    certificate, key = certificate_of(tmp_path)
+    held = inside(
+        grpc={"port": free_port()},
+        http={"tls": {"certificate": certificate, "key": key, "client_authority": certificate}},
+    )
+    root, private = certificate.read_bytes(), key.read_bytes()
+    with grpc_server(held) as port:
+        where = f"localhost:{port}"
+        known = grpc.ssl_channel_credentials(root, private, root)
+        with grpc.secure_channel(where, known) as channel:
+            assert ask_grpc(channel)[0].picks
+        for credentials in (None, grpc.ssl_channel_credentials(root)):
+            opened = (
+                grpc.insecure_channel(where)
+                if credentials is None
+                else grpc.secure_channel(where, credentials)
+            )
+            with opened as channel, pytest.raises(grpc.RpcError) as error:
+                ask_grpc(channel)
+            assert error.value.code() == grpc.StatusCode.UNAVAILABLE

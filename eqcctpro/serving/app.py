@@ -12,14 +12,15 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Match
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from eqcctpro import __version__
 from eqcctpro.serving.description import describe_interface
 from eqcctpro.serving.example import example_miniseed
-from eqcctpro.serving.gate import Gate
+from eqcctpro.serving.gate import Gate, answer_problem
 from eqcctpro.serving.metrics import CONTENT_TYPE_LATEST
 from eqcctpro.serving.problems import PROBLEM_TYPE, InvalidProblem, Problem, problem_body
+from eqcctpro.serving.routes import STREAM
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.waveforms import MINISEED
@@ -54,6 +55,7 @@ def create_app(service: Service, *routers: Any) -> Callable[..., Awaitable[None]
     )
     app.state.service = service
     app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(Exception, _answer_problem)  # which the gate logs
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
     _add_state(app, service)
@@ -63,10 +65,29 @@ def create_app(service: Service, *routers: Any) -> Callable[..., Awaitable[None]
     work = Work(service)
 
     async def inner(scope: Scope, receive: Receive, send: Send) -> None:
-        works = scope["type"] == "http" and scope["state"]["exchange"].path in WORK
-        await (work if works else app)(scope, receive, send)
+        if scope["type"] == "http" and scope["state"]["exchange"].path in WORK:
+            await work(scope, receive, send)
+        elif scope["type"] == "http" and scope["method"] == "HEAD" and not _streams(scope):
+            await app({**scope, "method": "GET"}, receive, _without_body(send))
+        else:
+            await app(scope, receive, send)
 
-    return Gate(_wrapped(inner, settings), work, service)
+    return Gate(_wrapped(inner, settings), work, _wrapped(answer_problem, settings), service)
+
+
+def _streams(scope: Scope) -> bool:
+    return bool(scope["state"]["exchange"].path == STREAM)
+
+
+def _without_body(send: Send) -> Send:
+    """The answer to HEAD: what GET would say, without its body."""
+
+    async def pass_on(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            message = {**message, "body": b""}
+        await send(message)
+
+    return pass_on
 
 
 def _wrapped(inner: ASGIApp, settings: ServeSettings) -> ASGIApp:
@@ -113,7 +134,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
 
     @app.get("/health/ready")
     async def ready() -> Response:
-        return _probe("ready", "not ready", "stopping" if service.ending else service.broken)
+        return _probe("ready", "not ready", service.not_ready)
 
     if service.settings.metrics.enabled:
 
@@ -168,4 +189,6 @@ def _methods(request: Request) -> list[str]:
         scope = {**request.scope, "method": method}
         return any(route.matches(scope)[0] is Match.FULL for route in request.app.routes)
 
-    return [method for method in ("DELETE", "GET", "POST") if served(method)]
+    methods = [method for method in ("DELETE", "GET", "POST") if served(method)]
+    heads = "GET" in methods and not _streams(request.scope)
+    return sorted([*methods, "HEAD"] if heads else methods)

@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+import platform
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
+import psutil
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
     CollectorRegistry,
     Counter,
     Gauge,
     Histogram,
+    Metric,
     generate_latest,
     multiprocess,
+    start_http_server,
 )
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
 
+from eqcctpro import __version__
+from eqcctpro.errors import SettingsError
 from eqcctpro.serving.online import BatchReport
 from eqcctpro.serving.settings import MetricsSettings
 
-__all__ = ["CONTENT_TYPE_LATEST", "SHARED_FOLDER", "Metrics"]
+__all__ = ["CONTENT_TYPE_LATEST", "SHARED_FOLDER", "Metrics", "metrics_server"]
 
 #: Where the replicas of a machine keep their numbers, so that any of them can tell of all.
 SHARED_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
+
+# What is read elsewhere is as old as this at most.
+_REFRESH_S = 0.2
 
 _SIZE_BUCKETS = tuple(float(4**power) for power in range(3, 15))
 _COUNT_BUCKETS = tuple(float(2**power) for power in range(13))
@@ -39,6 +53,7 @@ class Metrics:
 
     def __init__(self, settings: MetricsSettings) -> None:
         self.registry = CollectorRegistry()
+        self.registry.register(_Processes(settings.namespace, lambda: (os.getpid(),)))
         self._settings = settings
         self._shared = bool(os.environ.get(SHARED_FOLDER))
         self.request_seconds = self._histogram(
@@ -52,7 +67,7 @@ class Metrics:
         )
         self.stage_seconds = self._histogram(
             "stage_seconds",
-            "Decode and encode of a request, infer and pick of a batch",
+            "Decode, prepare and encode of a request, infer and pick of a batch",
             _STAGE_BUCKETS,
             "stage",
         )
@@ -79,6 +94,12 @@ class Metrics:
         self.waiting = self._gauge("stations_waiting", "Stations that wait for a batch")
         self.capacity = self._gauge("capacity", "Requests that may be in progress")
         self.ready = self._gauge("replicas_ready", "Replicas that pick")
+        self.log_dropped = self._gauge(
+            "log_lines_dropped", "Lines of the log that nobody took fast enough"
+        )
+        self._watched: list[tuple[Gauge, Callable[[], float]]] = []
+        if self._shared:
+            threading.Thread(target=self._refresh, name="eqcctpro-metrics", daemon=True).start()
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
         return Histogram(
@@ -105,31 +126,132 @@ class Metrics:
         )
 
     def watch(self, gauge: Gauge, value: Callable[[], float]) -> None:
-        """Read a gauge's value when it is asked for, where nothing is shared."""
-        if not self._shared:
+        """Have a gauge tell a value: when it is asked for, or within moments where it is shared."""
+        if self._shared:
+            self._watched.append((gauge, value))
+        else:
             gauge.set_function(value)
 
+    def _refresh(self) -> None:
+        """Write down what others read."""
+        told: dict[Gauge, float] = {}
+        while True:
+            for gauge, value in list(self._watched):
+                if told.get(gauge) != (now := value()):
+                    gauge.set(now)
+                    told[gauge] = now
+            time.sleep(_REFRESH_S)
+
     def batch(self, report: BatchReport) -> None:
-        """Count a batch."""
-        self.batch_windows.observe(report.windows)
-        self.batch_stations.observe(report.stations)
-        self.batch_wait_seconds.observe(report.waited_s)
-        self.stage_seconds.labels("infer").observe(report.infer_s)
-        self.stage_seconds.labels("pick").observe(report.pick_s)
-        self.windows.inc(report.windows)
+        """Count what was sent to the network, and what it and picking took."""
+        for windows in report.batches:
+            self.batch_windows.observe(windows)
+            self.windows.inc(windows)
+        if report.stations:
+            self.batch_stations.observe(report.stations)
+            self.batch_wait_seconds.observe(report.waited_s)
+        if report.infer_s:
+            self.stage_seconds.labels("infer").observe(report.infer_s)
+        if report.pick_s:
+            self.stage_seconds.labels("pick").observe(report.pick_s)
 
     def text(self) -> bytes:
         """In Prometheus's text format; of all replicas of the machine where they share a folder."""
         if not self._shared:
             return generate_latest(self.registry)
-        together = CollectorRegistry()
-        multiprocess.MultiProcessCollector(together)
-        return generate_latest(together)
+        folder = Path(os.environ[SHARED_FOLDER])
+        return generate_latest(_registry(folder, self._settings.namespace))
 
 
-def forget_dead(folder: Path) -> None:
+class _SharedCollector(multiprocess.MultiProcessCollector):
+    """The numbers of all processes of a folder; gauges of those that run."""
+
+    def collect(self) -> Iterable[Metric]:
+        _forget_dead(Path(self._path))
+        found: Iterable[Metric] = super().collect()
+        return found
+
+
+class _Processes(Collector):
+    """What replicas take of the machine, and what they are made of.
+
+    Parameters
+    ----------
+    namespace : str
+    pids : callable
+        Processes to tell of.
+    """
+
+    def __init__(self, namespace: str, pids: Callable[[], Iterable[int]]) -> None:
+        self._namespace = namespace
+        self._pids = pids
+
+    def collect(self) -> Iterator[Metric]:
+        cpu = CounterMetricFamily("process_cpu_seconds", "Seconds of cores", labels=("pid",))
+        memory = GaugeMetricFamily("process_resident_memory_bytes", "Memory", labels=("pid",))
+        files = GaugeMetricFamily("process_open_fds", "Open files", labels=("pid",))
+        threads = GaugeMetricFamily("process_threads", "Threads", labels=("pid",))
+        for pid in self._pids():
+            with suppress(psutil.Error):
+                process, label = psutil.Process(pid), (str(pid),)
+                with process.oneshot():
+                    times = process.cpu_times()
+                    memory.add_metric(label, process.memory_info().rss)
+                    files.add_metric(label, process.num_fds())
+                    threads.add_metric(label, process.num_threads())
+                    cpu.add_metric(label, times.user + times.system)
+        yield from (cpu, memory, files, threads)
+        build = GaugeMetricFamily(
+            f"{self._namespace}_build_info", "What runs", labels=("version", "python")
+        )
+        build.add_metric((__version__, platform.python_version()), 1)
+        yield build
+
+
+def _registry(folder: Path, namespace: str) -> CollectorRegistry:
+    registry = CollectorRegistry()
+    _SharedCollector(registry, path=str(folder))
+    registry.register(_Processes(namespace, lambda: _pids(folder)))
+    return registry
+
+
+@contextmanager
+def metrics_server(host: str, settings: MetricsSettings, folder: Path) -> Iterator[None]:
+    """Tell the numbers of all replicas at a port of their own meanwhile, if there is one.
+
+    Raises
+    ------
+    SettingsError
+        The port is taken.
+    """
+    port = settings.port
+    if port is None:
+        yield
+        return
+    registry = _registry(folder, settings.namespace)
+    try:
+        server, thread = start_http_server(port, addr=host, registry=registry)
+    except OSError as error:
+        raise SettingsError(
+            f"metrics.port: cannot listen at {host}:{port}: {error.strerror or error}",
+            hint="choose another port, or end what listens there",
+        ) from error
+    try:
+        yield
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(5.0)
+
+
+def _pids(folder: Path) -> set[int]:
+    """Processes that have gauges in a folder."""
+    named = (path.stem.rpartition("_")[2] for path in folder.glob("gauge_live*_*.db"))
+    return {int(pid) for pid in named if pid.isdigit()}
+
+
+def _forget_dead(folder: Path) -> None:
     """Leave the gauges of processes that have ended out of the sums."""
-    for path in folder.glob("gauge_live*_*.db"):
-        pid = path.stem.rpartition("_")[2]
-        if pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            multiprocess.mark_process_dead(int(pid), str(folder))
+    for pid in _pids(folder):
+        if not psutil.pid_exists(pid):
+            multiprocess.mark_process_dead(pid, str(folder))

@@ -52,32 +52,25 @@ class _Waiting:
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """What a batch was, for metrics.
+    """What was done since the last report, for metrics.
 
     Attributes
     ----------
-    windows, stations : int
+    batches : sequence of int
+        Windows of each batch that was sent to the network.
+    stations : int
+        That were sent.
     waited_s : float
-        The longest that a station of it waited.
+        The longest that one of them waited.
     infer_s, pick_s : float
         In the network, and from curves to picks.
     """
 
-    windows: int
+    batches: Sequence[int]
     stations: int
     waited_s: float
     infer_s: float
     pick_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Sent:
-    """A batch that is in the network."""
-
-    since: float
-    windows: int
-    stations: int
-    waited_s: float
 
 
 @dataclass(slots=True)
@@ -87,8 +80,7 @@ class _State:
     pipeline: Pipeline
     waiting: deque[_Waiting] = field(default_factory=deque)
     open: dict[int, tuple[_Ticket, int]] = field(default_factory=dict)
-    sent: deque[_Sent] = field(default_factory=deque)
-    report: BatchReport | None = None
+    told: dict[str, float] = field(default_factory=dict)
     forward_since: float | None = None
     abandoned: bool = False
 
@@ -154,7 +146,7 @@ class OnlinePicker:
         return self._failure
 
     def _begin(self, pipeline: Pipeline) -> None:
-        self._state = state = _State(pipeline)
+        self._state = state = _State(pipeline, told=dict(pipeline.stages.seconds))
         pipeline.reset()
         self._thread = threading.Thread(
             target=self._work, args=(state,), name="eqcctpro-picker", daemon=True
@@ -209,20 +201,25 @@ class OnlinePicker:
                     pipeline.wait()
                     if state.abandoned:
                         return
-                    self._inferred(state)
+                    state.forward_since = None
                 batch = self._take(state)
                 if batch is None:
                     return
+                # Counted before: the pipeline takes the windows out.
+                windows = sum(item.prepared.n_windows for item in batch)
+                sent = time.perf_counter()
                 self._send(state, batch)
                 state.forward_since = None
-                started = time.perf_counter()
                 pipeline.settle()
-                self._deliver(state, time.perf_counter() - started)
+                self._deliver(state)
+                self._tell(state, batch, windows, sent)
             except Exception as error:  # whatever a runtime raises ends its batch, not the service
                 if state.abandoned:
                     return
                 _log.exception("a batch failed")
-                self._fail(state, Problem(f"the network failed: {type(error).__name__}"))
+                self.hung += isinstance(error, LateProblem)
+                failed = Problem(f"the network failed: {type(error).__name__}")
+                self._fail(state, error if isinstance(error, Problem) else failed)
                 pipeline.reset()
 
     def _take(self, state: _State) -> list[_Waiting] | None:
@@ -261,7 +258,6 @@ class OnlinePicker:
         """Feed a batch to the pipeline and send it on its way."""
         if not batch:
             return
-        now = time.perf_counter()
         state.forward_since = time.monotonic()
         for item in batch:
             index = next(self._indices) % _INDICES
@@ -272,21 +268,8 @@ class OnlinePicker:
                 prepared.record = replace(prepared.record, task=index)
             state.pipeline.feed(prepared)
         state.pipeline.flush()
-        windows = sum(item.prepared.n_windows for item in batch)
-        waited = now - min(item.since for item in batch)
-        if windows:
-            state.sent.append(_Sent(now, windows, len(batch), waited))
 
-    def _inferred(self, state: _State) -> None:
-        state.forward_since = None
-        if not state.pipeline.under_way and state.sent:
-            sent = state.sent.popleft()
-            now = time.perf_counter()
-            state.report = BatchReport(
-                sent.windows, sent.stations, sent.waited_s, now - sent.since, 0.0
-            )
-
-    def _deliver(self, state: _State, pick_s: float) -> None:
+    def _deliver(self, state: _State) -> None:
         """Hand results to the requests that are complete."""
         done: dict[asyncio.AbstractEventLoop, list[_Ticket]] = {}
         for result in state.pipeline.finished():
@@ -297,15 +280,24 @@ class OnlinePicker:
                 done.setdefault(ticket.loop, []).append(ticket)
         for loop, tickets in done.items():
             _call(loop, _resolve, tickets)
-        if state.report is not None and self._report is not None:
-            self._report(replace(state.report, pick_s=pick_s))
-        state.report = None
+
+    def _tell(self, state: _State, batch: list[_Waiting], windows: int, sent: float) -> None:
+        """Report what was sent, and what the network and picking took since the last time."""
+        if self._report is None:
+            return
+        size = state.pipeline.runtime.batch_size
+        full, rest = divmod(windows, size)
+        waited = max((sent - item.since for item in batch), default=0.0)
+        seconds, told = state.pipeline.stages.seconds, state.told
+        infer_s, pick_s = (seconds[stage] - told[stage] for stage in ("infer", "pick"))
+        told.update(seconds)
+        batches = [size] * full + [rest] * bool(rest)
+        self._report(BatchReport(batches, len(batch), waited, infer_s, pick_s))
 
     def _fail(self, state: _State, problem: Problem) -> None:
         """End every request that has a station in the pipeline."""
         tickets = {id(ticket): ticket for ticket, _ in state.open.values()}
         state.open.clear()
-        state.sent.clear()
         for ticket in tickets.values():
             ticket.dropped = True
             _call(ticket.loop, _reject, ticket, problem)

@@ -23,7 +23,10 @@ from eqcctpro.serving.problems import (
 from eqcctpro.serving.security import COOKIE, Identity
 from eqcctpro.serving.service import Service
 
-__all__ = ["job_routes", "session_routes", "stream_routes"]
+__all__ = ["STREAM", "job_routes", "session_routes", "stream_routes"]
+
+#: Path of the stream, which has no end.
+STREAM = "/v1/picks/stream"
 
 # How long a listener is unheard of when the service ends.
 _GLANCE_S = 0.5
@@ -94,7 +97,7 @@ def stream_routes(service: Service, hub: Hub) -> APIRouter:
     settings = service.settings.stream
     listeners = 0
 
-    @router.get("/v1/picks/stream")
+    @router.get(STREAM)
     async def stream(request: Request) -> StreamingResponse:
         """Picks of your requests from now on, or since `Last-Event-ID`, as they are found."""
         if listeners >= settings.subscribers:

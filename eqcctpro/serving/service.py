@@ -17,7 +17,13 @@ from eqcctpro.serving.engines import Engine
 from eqcctpro.serving.example import example_segments
 from eqcctpro.serving.memory import Budget, Share, unlimited
 from eqcctpro.serving.metrics import Metrics
-from eqcctpro.serving.problems import BusyProblem, NotFoundProblem, Problem, StoppingProblem
+from eqcctpro.serving.problems import (
+    BusyProblem,
+    NotFoundProblem,
+    Problem,
+    StoppingProblem,
+    UnavailableProblem,
+)
 from eqcctpro.serving.security import Guard, Identity
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.state import StateFolder
@@ -118,6 +124,14 @@ class Service:
             return f"requests take {mean:.3g} s in the mean"
         return None
 
+    @property
+    def not_ready(self) -> str | None:
+        """Why this replica picks nothing at the moment, if it does not."""
+        if self.ending:
+            return "stopping"
+        missing = (engine.missing for engine in self.engines.values())
+        return self.broken or next((why for why in missing if why is not None), None)
+
     async def test_itself(self) -> None:
         """Pick the example, if that is due and nothing else is going on."""
         every = self.settings.watchdog.self_test_s
@@ -154,8 +168,8 @@ class Service:
         return {
             "version": __version__,
             "uptime_s": time.time() - self.started,
-            "ready": not self.ending and self.broken is None,
-            "reason": "stopping" if self.ending else self.broken,
+            "ready": self.not_ready is None,
+            "reason": self.not_ready,
             "in_progress": self.in_progress,
             "capacity": self.settings.limits.capacity,
             "waiting": self.waiting,
@@ -293,6 +307,10 @@ class Service:
         share = share or unlimited()
         options = options or waveforms.options
         engine = self.engine(options.model if options is not None else None)
+        if engine.missing is not None:
+            raise UnavailableProblem(
+                engine.missing, hint="ask again in 5 s", headers={"Retry-After": "5"}
+            )
         laid = await self._lay_out(waveforms, options, engine, with_curves, share)
         results = await engine.online.pick(laid.prepared)
         answer = Answer(

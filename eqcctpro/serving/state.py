@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import psutil
 
 from eqcctpro import errors
 from eqcctpro.errors import EQCCTProError, WorkerError
@@ -17,11 +20,13 @@ __all__ = ["VARIABLE", "StateFolder"]
 VARIABLE = "EQCCTPRO_SERVE_STATE"
 
 _GLANCE_S = 1.0
+# How far the moment that a process began may seem to move when the clock is set.
+_CLOCK_S = 5.0
 
 
 @dataclass
 class StateFolder:
-    """Starts of replicas, why one did not start, metrics, and the socket of the log.
+    """Replicas that run or have broken, why one did not start, metrics, and the log's socket.
 
     Parameters
     ----------
@@ -29,7 +34,7 @@ class StateFolder:
     """
 
     path: Path
-    _counted: tuple[float, int] = (0.0, 0)
+    _counted: tuple[float, int] = field(default=(0.0, 0), repr=False)
 
     @classmethod
     def of_environment(cls) -> StateFolder | None:
@@ -47,32 +52,56 @@ class StateFolder:
         """Where replicas send their log."""
         return self.path / "log"
 
+    @property
+    def _running(self) -> Path:
+        return self.path / "running"
+
+    @property
+    def _broken(self) -> Path:
+        return self.path / "broken"
+
     def make(self) -> None:
         """Make what is inside."""
-        for folder in (self.metrics, self.path / "starts"):
+        for folder in (self.metrics, self._running, self._broken):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def note_start(self, desired: int) -> None:
-        """Record that a replica is ready, and how many there should be."""
-        (self.path / "starts" / f"{time.time_ns()}-{os.getpid()}").touch()
-        (self.path / "desired").write_text(str(desired))
+    def note_start(self) -> None:
+        """Record that a replica begins in this process."""
+        (self._running / _own_name()).touch()
+
+    def note_end(self) -> None:
+        """Record that this process's replica ends as it should, such as with less load."""
+        (self._running / _own_name()).unlink(missing_ok=True)
+
+    def note_break(self) -> None:
+        """Record that this process's replica cannot go on."""
+        self._move(_own_name())
 
     def restarts(self) -> int:
-        """Replicas that were started in place of others."""
+        """Replicas that broke, or whose process ended by itself; others take their place."""
         now = time.monotonic()
         if now - self._counted[0] > _GLANCE_S:
-            try:
-                starts = sum(1 for _ in (self.path / "starts").iterdir())
-                desired = int((self.path / "desired").read_text())
-            except (OSError, ValueError):
-                starts = desired = 0
-            self._counted = now, max(0, starts - desired)
+            self._counted = now, self._count()
         return self._counted[1]
+
+    def _count(self) -> int:
+        try:
+            for path in self._running.iterdir():
+                if not _runs(path.name):
+                    self._move(path.name)
+            return sum(1 for _ in self._broken.iterdir())
+        except OSError:  # the service has ended
+            return 0
+
+    def _move(self, name: str) -> None:
+        with suppress(FileNotFoundError):  # another process was faster
+            (self._running / name).replace(self._broken / f"{name}-{time.time_ns()}")
 
     def note_failure(self, error: EQCCTProError) -> None:
         """Record why a replica did not start."""
         content = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
         (self.path / "failure.json").write_text(json.dumps(content), encoding="utf-8")
+        self.note_break()
 
     def failure(self) -> EQCCTProError | None:
         """Why the last replica that did not start did not."""
@@ -83,3 +112,18 @@ class StateFolder:
         kind = getattr(errors, content["kind"], WorkerError)
         error: EQCCTProError = kind(content["message"], hint=content["hint"])
         return error
+
+
+def _own_name() -> str:
+    """Number of this process, and when it began, for numbers are used again."""
+    return f"{os.getpid()}-{psutil.Process().create_time():.2f}"
+
+
+def _runs(name: str) -> bool:
+    pid, _, began = name.partition("-")
+    try:
+        process = psutil.Process(int(pid))
+        same = abs(process.create_time() - float(began)) < _CLOCK_S
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False

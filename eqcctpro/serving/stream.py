@@ -65,8 +65,9 @@ class PickLog:
         name, _, number = event_id.rpartition("-")
         with self._lock:
             first = self._end - len(self._picks)
-            known = name == self._name and number.isdigit()
-            position = max(int(number), first) if known else first
+            known = name == self._name and number.isascii() and number.isdigit()
+            place = int(number) if known else -1
+            position = max(place, first) if place <= self._end else first
             skip = position - first
             found = [
                 self._picks[index] for index in range(skip, min(skip + most, len(self._picks)))

@@ -1,0 +1,233 @@
+"""What operators see of a service under load: every panel of the dashboard, with one replica and
+with several, staged and behind the proxy; and what happens when the network's process is lost.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from served import Served, free_port, served
+
+httpx = pytest.importorskip("httpx", reason="the extra `serve` is not installed")
+grpc = pytest.importorskip("grpc", reason="the extra `serve` is not installed")
+pytest.importorskip("ray.serve", reason="the extra `serve` is not installed")
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from eqcctpro.serving.example import example_miniseed
+
+BOARD = Path(__file__).parents[2] / "deploy/grafana/dashboards/eqcctpro.json"
+SECONDS = 120.0
+
+CONFIGURATIONS = {
+    "one": (),
+    "two": ("replicas.count=2", "metrics.port={metrics}"),
+    "staged": ("replicas.placement=staged", "replicas.front=2", "http.listener=proxy"),
+}
+
+
+def until(what: Callable[[], Any], why: str) -> Any:
+    deadline = time.monotonic() + SECONDS
+    while not (found := what()):
+        assert time.monotonic() < deadline, why
+        time.sleep(0.1)
+    return found
+
+
+def panel_series() -> list[str]:
+    """Names of all series that panels of the dashboard show."""
+    board = json.loads(BOARD.read_text())
+    expressions = [target["expr"] for panel in board["panels"] for target in panel["targets"]]
+    return sorted({name for text in expressions for name in re.findall(r"eqcctpro_\w+", text)})
+
+
+@dataclass
+class Numbers:
+    """What Prometheus reads, and the most that each series has been."""
+
+    url: str
+    most: dict[str, float] = field(default_factory=dict)
+
+    def read(self) -> dict[str, float]:
+        """Sums of the series, and of those of gRPC by themselves."""
+        text = httpx.get(self.url, timeout=30).text
+        found: dict[str, float] = {}
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                names = [sample.name]
+                if str(sample.labels.get("endpoint", "")).startswith("grpc/"):
+                    names.append(f"grpc:{sample.name}")
+                for name in names:
+                    found[name] = found.get(name, 0.0) + sample.value
+        for name, value in found.items():
+            self.most[name] = max(value, self.most.get(name, 0.0))
+        return found
+
+
+@contextmanager
+def load(service: Served, body: bytes) -> Iterator[None]:
+    """Clients that ask for more than the capacity at once, and some that leave."""
+    ended = threading.Event()
+
+    def ask(timeout_s: float) -> None:
+        while not ended.is_set():
+            with suppress(httpx.TransportError):
+                httpx.post(f"{service.url}/v1/pick", content=body, timeout=timeout_s)
+
+    threads = [threading.Thread(target=ask, args=(t,)) for t in (60, 60, 60, 60, 60, 0.3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(90)
+
+
+def pick_by_grpc(port: int, **metadata: str) -> tuple[Any, Any]:
+    from eqcctpro.serving.grpc_messages import SERVICE, message
+
+    with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        ask = channel.unary_unary(
+            f"/{SERVICE}/Pick",
+            request_serializer=message("PickRequest").SerializeToString,
+            response_deserializer=message("PickReply").FromString,
+        )
+        given = [(name.replace("_", "-"), value) for name, value in metadata.items()]
+        return ask.with_call(
+            message("PickRequest")(body=example_miniseed()), metadata=given, timeout=60
+        )
+
+
+def many_stations(copies: int) -> bytes:
+    """The example under many names."""
+    from eqcctpro.waveform.decode import decode_records
+    from eqcctpro.waveform.encode import encode
+
+    segments = decode_records(example_miniseed(), "example").segments
+    return b"".join(
+        encode(
+            [
+                type(s)(s.code._replace(station=f"L{index:03d}"), s.start_ns, 100.0, s.samples)
+                for s in segments
+            ]
+        )
+        for index in range(copies)
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+def test_every_panel_moves_under_load(
+    configuration: str, imported_model: str, tmp_path: Path
+) -> None:
+    port, grpc_port = free_port(), free_port()
+    settings = [text.format(metrics=port) for text in CONFIGURATIONS[configuration]]
+    with served(
+        tmp_path,
+        *(f"models=[{imported_model}]", "replicas.threads=1", f"grpc.port={grpc_port}"),
+        *("limits.capacity=2", "limits.forward_timeout_s=5", "watchdog.period_s=2", *settings),
+    ) as service:
+        own_port = configuration == "two"
+        numbers = Numbers(f"http://127.0.0.1:{port}" if own_port else f"{service.url}/metrics")
+        before = numbers.read()
+        wanted = [name for name in panel_series() if name != "eqcctpro_hung_batches"]
+        wanted += ["grpc:eqcctpro_request_duration_seconds_count", "eqcctpro_replicas_ready"]
+        wanted += ["process_cpu_seconds_total", "process_resident_memory_bytes"]
+
+        def still() -> list[str]:
+            now = numbers.read()
+            # Gauges are seen at their highest, whatever they are now.
+            gauges = {name for name in wanted if not re.search("_(total|sum|count|bucket)$", name)}
+            moved = {name for name in gauges if numbers.most.get(name, 0) > 0}
+            moved |= {n for n in wanted if n not in gauges and now.get(n, 0) > before.get(n, 0)}
+            return sorted(set(wanted) - moved)
+
+        until(lambda: _answers(grpc_port), "gRPC does not answer")
+        with load(service, many_stations(40)):
+            deadline = time.monotonic() + SECONDS
+            while left := still():
+                assert time.monotonic() < deadline, left
+        assert numbers.most["eqcctpro_requests_in_progress"] <= numbers.most["eqcctpro_capacity"]
+        until(lambda: numbers.read()["eqcctpro_requests_in_progress"] == 0, "nothing is asked")
+        if configuration == "staged":
+            check_lost_network(service, numbers)
+        check_listeners(service)
+        assert service.stop(120) == 0
+
+
+def _answers(port: int) -> bool:
+    with suppress(grpc.RpcError):
+        reply, call = pick_by_grpc(port, x_request_id="mine-1")
+        assert reply.picks and reply.request_id == "mine-1"
+        assert dict(call.trailing_metadata())["x-request-id"] == "mine-1"
+        return True
+    return False
+
+
+def check_listeners(service: Served) -> None:
+    """Nothing of it is open to a network."""
+    for process in psutil.Process(service.process.pid).children(recursive=True):
+        for connection in process.net_connections("inet"):
+            if connection.status == psutil.CONN_LISTEN:
+                address = connection.laddr.ip.removeprefix("::ffff:")
+                assert address in ("127.0.0.1", "::1"), (process.cmdline(), connection.laddr)
+
+
+def network_process(service: Served) -> psutil.Process | None:
+    for process in psutil.Process(service.process.pid).children(recursive=True):
+        with suppress(psutil.Error):
+            if "network-" in " ".join(process.cmdline()):
+                return process
+    return None
+
+
+def check_lost_network(service: Served, numbers: Numbers) -> None:
+    """One that hangs is given up on, one that is killed makes nobody wait, and it comes back."""
+    body = example_miniseed()
+    network = network_process(service)
+    assert network is not None
+    network.suspend()
+    try:
+        hanging = httpx.post(f"{service.url}/v1/pick", content=body, timeout=60)
+    finally:
+        network.resume()
+    assert hanging.status_code == 408
+    until(lambda: httpx.get(f"{service.url}/health/ready").status_code == 200, "not ready again")
+    until(lambda: numbers.read().get("eqcctpro_hung_batches", 0) > 0, "no batch hung")
+    (failed, *_) = [line for line in service.lines() if line["message"] == "a batch failed"]
+    assert failed["error"].startswith("Traceback") and "\n  File " in failed["error"]
+
+    os.kill(network.pid, signal.SIGKILL)
+    asked = until(
+        lambda: (a := httpx.get(f"{service.url}/health/ready")).status_code == 503 and a,
+        "ready though nothing is picked",
+    )
+    assert "does not answer" in asked.json()["reason"]
+    refused = httpx.post(f"{service.url}/v1/pick", content=body, timeout=10)
+    if refused.status_code != 200:  # it may be back by now
+        assert refused.status_code == 503 and refused.headers["retry-after"]
+    assert httpx.get(f"{service.url}/health/live").status_code == 200
+    until(lambda: httpx.get(f"{service.url}/health/ready").status_code == 200, "not ready again")
+    again = until(
+        lambda: (
+            (a := httpx.post(f"{service.url}/v1/pick", content=body, timeout=60)).status_code == 200
+            and a
+        ),
+        "it does not pick again",
+    )
+    assert again.json()["picks"]
+    assert httpx.get(f"{service.url}/v1/status").json()["restarts"] == 1
