@@ -96,8 +96,8 @@ def held(service: Watched) -> None:
     assert answer.status_code == 200
 
 
-GET = b"GET /v1/models HTTP/1.1\r\nHost: x\r\n"
-POST = b"POST /v1/pick HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+GET = b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n"
+POST = b"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
 FLOODS = {
     "many headers": GET + b"a: b\r\n" * 200_000,
     "some more than are read": GET + b"a: b\r\n" * 120 + b"\r\n",
@@ -105,8 +105,8 @@ FLOODS = {
     "a header too long": GET + b"a: " + b"b" * 40_000 + b"\r\n\r\n",
     "name of a header": GET + b"a" * 2_000_000,
     "address": b"GET /" + b"a" * 2_000_000,
-    "address too long": b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-    "query": b"GET /v1/models?" + b"a=b&" * 500_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+    "address too long": b"GET /" + b"a" * 40_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "query": b"GET /v1/models?" + b"a=b&" * 500_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "method": b"G" * 1_000_000,
 }
 AFTER = {
@@ -162,7 +162,7 @@ def test_no_body_is_read_of_who_is_not_known(service: Watched) -> None:
         for _ in range(12):
             connection = stack.enter_context(connect(service))
             connection.sendall(
-                b"POST /v1/pick HTTP/1.1\r\nHost: x\r\nContent-Length: 40000000\r\n\r\n"
+                b"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40000000\r\n\r\n"
             )
             assert connection.recv(65536).startswith(b"HTTP/1.1 401")
             with suppress(OSError):
@@ -193,7 +193,7 @@ def test_idle_sockets_keep_nobody_out(service: Watched) -> None:
 
 
 def test_probes_have_a_place_when_all_connections_work(open_service: Watched) -> None:
-    upload = b"POST /v1/pick HTTP/1.1\r\nHost: x\r\nContent-Length: 4000\r\n\r\nbegin"
+    upload = b"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\n\r\nbegin"
     with ExitStack() as stack:
         for _ in range(CONNECTIONS):
             stack.enter_context(connect(open_service)).sendall(upload)
@@ -210,7 +210,7 @@ def test_probes_have_a_place_when_all_connections_work(open_service: Watched) ->
 
 
 def test_uploads_that_rest_stop_nobody_and_end(open_service: Watched) -> None:
-    announced = b"POST /v1/pick HTTP/1.1\r\nHost: x\r\nContent-Length: 40000000\r\n\r\nbegin"
+    announced = b"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40000000\r\n\r\nbegin"
     with ExitStack() as stack, open_service.watch():
         resting = [stack.enter_context(connect(open_service)) for _ in range(17)]
         started = time.monotonic()
@@ -239,7 +239,7 @@ def test_uploads_that_rest_stop_nobody_and_end(open_service: Watched) -> None:
 def test_answers_that_nobody_reads_are_not_kept(open_service: Watched) -> None:
     body = example_miniseed()
     head = (
-        b"POST /v1/annotate HTTP/1.1\r\nHost: x\r\nAccept: application/json\r\n"
+        b"POST /v1/annotate HTTP/1.1\r\nHost: localhost\r\nAccept: application/json\r\n"
         b"Content-Length: %d\r\n\r\n" % len(body)
     )
     with ExitStack() as stack, open_service.watch():
