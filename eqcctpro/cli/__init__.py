@@ -31,10 +31,15 @@ from eqcctpro.cli.score import score
 from eqcctpro.cli.serve import serve_app
 from eqcctpro.cli.show import show
 from eqcctpro.cli.status import status
+from eqcctpro.cli.streams import open_standard_streams, output_failure
 from eqcctpro.cli.tune import tune
+from eqcctpro.errors import OutputError
 from eqcctpro.orchestration.interrupt import raise_interrupt
 
 __all__ = ["app", "main"]
+
+# Commands whose result is what they print; others write files.
+_PRINTING = frozenset({"status", "optimal", "models", "doctor", "client", "--version"})
 
 app = typer.Typer(
     name="eqcctpro",
@@ -83,12 +88,23 @@ def _root(
     pass
 
 
+def _code_of_output(code: str | int | None) -> str | int | None:
+    """Exit code of a command, which has failed too where what it prints is its result."""
+    failure = output_failure()
+    if failure is None:
+        return code
+    typer.echo(f"error: standard output cannot be written: {failure}", err=True)
+    result_is_output = sys.argv[1:2] and sys.argv[1] in _PRINTING
+    return OutputError.exit_code if result_is_output and not code else code
+
+
 def main() -> None:
     """Run the command line, and end the process with its exit code.
 
     SIGTERM ends a command as Ctrl-C does.  Neither is the end of the process itself, which
     would leave files half written, and another exit code.
     """
+    open_standard_streams()
     atexit.register(ignore_signals)
     with suppress(ValueError):  # not the main thread
         if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
@@ -98,6 +114,6 @@ def main() -> None:
         try:
             app()
         except SystemExit as ending:
-            code = ending.code
+            code = _code_of_output(ending.code)
         end_at_signals(code)
     sys.exit(code)

@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
@@ -132,8 +132,9 @@ class Interruption:
             raise KeyboardInterrupt
         self._asked = True
         if not self._quiet:
-            sys.stderr.write("\nfinishing what is under way; once more stops at once\n")
-            sys.stderr.flush()
+            with suppress(OSError, ValueError, AttributeError):  # there may be none
+                sys.stderr.write("\nfinishing what is under way; once more stops at once\n")
+                sys.stderr.flush()
 
 
 def _in_main_thread() -> bool:

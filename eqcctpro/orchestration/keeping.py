@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import Plan, StationTask, Tasks
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import EQCCTProError, ResumeError
+from eqcctpro.errors import EQCCTProError, ResumeError, printable
 from eqcctpro.journal.earlier import EarlierRun, Restored, changed_files, changed_values
 from eqcctpro.journal.folder import RunFolder
 from eqcctpro.journal.identity import FileStamps, item_ids, pick_settings, plan_hash
@@ -224,7 +224,7 @@ class RunJournal(NoJournal):
         )
         self.ids = []  # the record has them
         store.blame(self.died_over)
-        where = (os.getpid(), socket.gethostname(), self.config.mode, _command())
+        where = (os.getpid(), socket.gethostname(), self.config.mode, printable(_command()))
         store.begin_attempt(Attempt(number, *where, now, now, None, None, 0))
 
     def _take_over(self, store: JournalStore, earlier: EarlierRun) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
 
@@ -29,8 +30,9 @@ class PlanningProgress:
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
-        self._quiet = quiet
-        self._live = self._stream.isatty()
+        # A process without a terminal may have no standard error at all.
+        self._quiet = quiet or self._stream is None
+        self._live = not self._quiet and self._stream.isatty()
         self._shown = time.monotonic() + MOMENT_S - self._interval
 
     @property
@@ -44,8 +46,7 @@ class PlanningProgress:
             return
         self._shown = now
         line = f"planning: {count} files"
-        self._stream.write(f"\r\x1b[2K{line}" if self._live else f"{line}\n")
-        self._stream.flush()
+        _write(self._stream, f"\r\x1b[2K{line}" if self._live else f"{line}\n")
 
 
 class Progress:
@@ -73,8 +74,9 @@ class Progress:
     ) -> None:
         self._total = total
         self._stream = stream or sys.stderr
-        self._quiet = quiet
-        self._live = self._stream.isatty()
+        # A process without a terminal may have no standard error at all.
+        self._quiet = quiet or self._stream is None
+        self._live = not self._quiet and self._stream.isatty()
         self._started = time.monotonic()
         self._shown = self._started
         self._already = already
@@ -92,7 +94,7 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         if not self._quiet and self._live:
-            self._write(f"\r\x1b[2K{self.line()}\n")
+            _write(self._stream, f"\r\x1b[2K{self.line()}\n")
 
     def add(self, *, done: int, picks: int, failed: int) -> None:
         """Count what a bundle brought."""
@@ -104,7 +106,7 @@ class Progress:
         if self._quiet or now - self._shown < interval:
             return
         self._shown = now
-        self._write(f"\r\x1b[2K{self.line()}" if self._live else f"{self.line()}\n")
+        _write(self._stream, f"\r\x1b[2K{self.line()}" if self._live else f"{self.line()}\n")
 
     def line(self) -> str:
         """Stations done, rate, picks, failures, memory and time left."""
@@ -122,9 +124,11 @@ class Progress:
             parts.append(f"{_duration((self._total - self.done) / rate)} left")
         return "  ".join(parts)
 
-    def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+
+def _write(stream: TextIO, text: str) -> None:
+    with suppress(OSError, ValueError):  # full, or closed meanwhile: no reason to stop picking
+        stream.write(text)
+        stream.flush()
 
 
 def _duration(seconds: float) -> str:

@@ -23,7 +23,7 @@ class _LogFile(logging.FileHandler):
     """A log that misses lines while the disk is full; what else cannot be written says so."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(path, mode="a", encoding="utf-8")
+        super().__init__(path, mode="a", encoding="utf-8", errors="backslashreplace")
         self._beginning = path.stat().st_size
 
     def drop_earlier(self) -> None:
