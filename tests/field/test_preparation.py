@@ -21,6 +21,7 @@ from stamped import records_of as clock_records
 from eqcctpro import PickConfig, RunEQCCTPro, SettingsWarning
 from eqcctpro.errors import InputError, ReplaceError, ResumeError, SettingsError
 from eqcctpro.times import NS_PER_S
+from eqcctpro.waveform.conflicts import cut_conflicts
 from eqcctpro.waveform.decode import decode_records
 from eqcctpro.waveform.filters import apply_steps, parse_step, settling_s
 from eqcctpro.waveform.gaps import fill_gaps
@@ -205,6 +206,18 @@ def test_filled_gaps_are_obspys(pieces: list[Segment], how: Any) -> None:
     assert abs(ours.start_ns - stream[0].stats.starttime.ns) <= 1000
     there = sum(len(one.samples) for one in pieces)
     assert sum(gap.n_samples for gap in found) == len(ours.samples) - there
+
+
+@pytest.mark.parametrize("overlap", [2, 150])
+def test_what_contradicts_is_filled_as_by_merging(overlap: int) -> None:
+    """As by ``merge(method=0)``, where all of an overlap differs."""
+    left, right = noise(10), noise(10, seed=1) + 5_000
+    pieces = [piece(left, 0), piece(right, 1000 - overlap)]
+    stream = as_stream(pieces).merge(method=0, fill_value=0)
+    kept, found = cut_conflicts(pieces)
+    (ours,), filled = fill_gaps(merge_segments(kept), "zero", 60.0)
+    assert found and [gap.n_samples for gap in filled] == [overlap]
+    np.testing.assert_array_equal(ours.samples, stream[0].data)
 
 
 def test_longer_gaps_stay_gaps() -> None:
