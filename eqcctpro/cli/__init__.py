@@ -19,7 +19,7 @@ from eqcctpro.cli.convert import convert
 from eqcctpro.cli.dataset import dataset_app
 from eqcctpro.cli.demo import demo
 from eqcctpro.cli.doctor import doctor
-from eqcctpro.cli.ending import end_at_signals, ignore_signals
+from eqcctpro.cli.ending import end_at_signals, end_now, ignore_signals
 from eqcctpro.cli.errors import INTERRUPTED
 from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
@@ -116,4 +116,6 @@ def main() -> None:
         except SystemExit as ending:
             code = _code_of_output(ending.code)
         end_at_signals(code)
+    if code == INTERRUPTED:
+        end_now(INTERRUPTED)
     sys.exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import signal
 import sys
@@ -9,8 +10,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
+from typing import NoReturn
 
-__all__ = ["end_at_signals", "ignore_signals", "told_by_signals"]
+__all__ = ["end_at_signals", "end_now", "ignore_signals", "told_by_signals"]
 
 SIGNALS = tuple(
     number for number in signal.Signals if number.name in {"SIGHUP", "SIGINT", "SIGQUIT", "SIGTERM"}
@@ -69,6 +71,20 @@ def end_at_signals(code: str | int | None) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
     _handle(end)
+
+
+def end_now(code: int) -> NoReturn:
+    """End the process after what was registered for its end, without taking the interpreter apart.
+
+    Threads of Ray and of the networks' libraries that were interrupted may be anywhere, and would
+    crash in an interpreter of which half is gone.
+    """
+    with suppress(Exception):
+        atexit._run_exitfuncs()
+    with suppress(OSError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)
 
 
 def ignore_signals() -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "last_words",
     "never",
     "quarantined",
+    "require_server",
     "wait_for_some",
     "worker_failure",
 ]
@@ -141,13 +142,14 @@ def wait_for_some(ray: Any, references: Sequence[Any]) -> list[Any]:
     Raises
     ------
     WorkerError
-        Ray has no node left that could make one ready.
+        Ray has no node left that could make one ready, or its server has died.
     """
     from eqcctpro.orchestration.cluster import is_own_ray
     from eqcctpro.orchestration.foreign_ray import Waiting, free_text
 
     waiting = Waiting(NOTICE_SECONDS, loudly=False)
     while True:
+        require_server(ray)
         ready, _ = ray.wait(list(references), num_returns=1, timeout=GLANCE_SECONDS)
         if ready:
             # Each call looks at all references: with many workers, many results are taken at once.
@@ -163,6 +165,25 @@ def wait_for_some(ray: Any, references: Sequence[Any]) -> list[Any]:
                 f"no result for {waiting.seconds:.0f} s, {len(references)} are waited for; "
                 f"Ray has {free_text(ray)}",
                 normal=is_own_ray(),
+            )
+
+
+def require_server(ray: Any) -> None:
+    """Make sure that the server of a Ray that this process has started is alive.
+
+    Without it Ray would end this process after a minute, without a word.
+
+    Raises
+    ------
+    WorkerError
+        It has died.
+    """
+    node = getattr(ray._private.worker, "_global_node", None)
+    for started in getattr(node, "all_processes", {}).get("gcs_server", ()):
+        if started.process.poll() is not None:
+            raise WorkerError(
+                f"Ray's server (gcs_server, process {started.process.pid}) died",
+                hint="the same command goes on where the run stopped",
             )
 
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.config import PickConfig
+from eqcctpro.errors import WorkerError
 from eqcctpro.models.weights import WeightFiles
-from eqcctpro.orchestration.dispatch import never
+from eqcctpro.orchestration.dispatch import first_line, never
 from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement, place_workers
 from eqcctpro.orchestration.worker import BundleResult, WorkerSpec, bind_to_cores, open_pipeline
@@ -327,19 +328,26 @@ class _OnRay(Workers):
         held: dict[str, bytes] | None = None,  # noqa: ARG002 (workers read what they need)
     ) -> Iterator[BundleResult]:
         if self._pool is not None:
-            return self._pool.pick(tasks, settings, open_chunks=open_chunks, stop=stop)
-        from eqcctpro.orchestration.ripper import run_ripper
+            results = self._pool.pick(tasks, settings, open_chunks=open_chunks, stop=stop)
+        else:
+            from eqcctpro.orchestration.ripper import run_ripper
 
-        spec = replace(self._spec, settings=settings)
-        return run_ripper(
-            self._ray,
-            tasks,
-            spec,
-            self.placement,
-            homes=self._homes,
-            open_chunks=open_chunks,
-            stop=stop,
-        )
+            results = run_ripper(
+                self._ray,
+                tasks,
+                replace(self._spec, settings=settings),
+                self.placement,
+                homes=self._homes,
+                open_chunks=open_chunks,
+                stop=stop,
+            )
+        try:
+            yield from results
+        except self._ray.exceptions.RayError as error:  # what no mode has foreseen
+            raise WorkerError(
+                f"Ray failed: {type(error).__name__}: {first_line(error)}",
+                hint="the same command goes on where the run stopped",
+            ) from error
 
     def close(self) -> None:
         self._stack.close()
