@@ -327,8 +327,7 @@ def pick(
     again. eqcctpro status OUT shows how far it is. The results of a finished run are replaced by
     those of the same settings only; for others a terminal is asked, and --fresh discards them.
 
-    Options that take a list take commas, or are given several times; --filter is given several
-    times.
+    Options that take a list take commas, or are given several times; of --filter, each is one.
 
     Exit codes: 0 all is well; 2 wrong settings; 3 unusable input; 4 model, weights or
     runtime; 5 results cannot be written; 6 Ray; 7 not enough memory for a single worker; 10 the

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["Detrend", "Filter", "Step", "apply_steps", "parse_step", "settling_s"]
 
 FilterType = Literal["bandpass", "bandstop", "highpass", "lowpass"]
-DetrendType = Literal["simple", "linear", "constant", "polynomial"]
+DetrendType = Literal["simple", "linear", "demean", "polynomial"]
 
 # Names of the corner frequencies of each filter.
 _FREQUENCIES: dict[str, tuple[str, ...]] = {
@@ -36,8 +36,8 @@ _FREQUENCIES: dict[str, tuple[str, ...]] = {
 _DETRENDS = {
     "simple": "simple",
     "linear": "linear",
-    "constant": "constant",
-    "demean": "constant",
+    "demean": "demean",
+    "constant": "demean",
     "polynomial": "polynomial",
 }
 _WORDS = {"causal": ("zerophase", "false"), "zerophase": ("zerophase", "true")}
@@ -54,7 +54,7 @@ _NYQUIST_MARGIN = 1e-6
 
 ALLOWED = (
     "use highpass:HZ, lowpass:HZ, bandpass:HZ,HZ or bandstop:HZ,HZ, each with corners=4 and "
-    "causal or zerophase, or detrend:linear (constant, demean, simple; polynomial,order=3)"
+    "causal or zerophase, or detrend:linear (demean, constant, simple; polynomial,order=3)"
 )
 
 
@@ -118,7 +118,7 @@ class Detrend:
 
     Attributes
     ----------
-    type : {"simple", "linear", "constant", "polynomial"}
+    type : {"simple", "linear", "demean", "polynomial"}
         A line through the first and the last sample, a fitted line, the mean, or a fitted
         polynomial.
     order : int
@@ -151,7 +151,8 @@ class Detrend:
         else:
             from scipy.signal import detrend
 
-            samples = np.asarray(detrend(samples, type=self.type), dtype=samples.dtype)
+            kind = "constant" if self.type == "demean" else "linear"
+            samples = np.asarray(detrend(samples, type=kind), dtype=samples.dtype)
         return samples
 
 

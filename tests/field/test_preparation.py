@@ -147,7 +147,7 @@ def test_what_was_before_is_forgotten(text: str) -> None:
         ("highpass:1,causal,zerophase", "zerophase twice"),
         ("highpass:1,order=2", "order is not known"),
         ("highpass:0.00001", "rings for 266 h"),
-        ("detrend", "detrend takes one of simple, linear, constant, demean, polynomial"),
+        ("detrend", "detrend takes one of simple, linear, demean, constant, polynomial"),
         ("detrend:spline", "detrend takes one of"),
         ("detrend:polynomial", "needs its order"),
         ("detrend:polynomial,order=11", "order is a whole number from 1 to 10"),
