@@ -43,6 +43,9 @@ def client(
     p_threshold: Annotated[float | None, Option()] = None,
     s_threshold: Annotated[float | None, Option()] = None,
     detection_threshold: Annotated[float | None, Option()] = None,
+    private: Annotated[
+        bool, Option("--private", help="Keep the picks out of the service's stream.")
+    ] = False,
     key: _Key = None,
     authority: _Authority = None,
 ) -> None:
@@ -64,6 +67,7 @@ def client(
                 p_threshold=p_threshold,
                 s_threshold=s_threshold,
                 detection_threshold=detection_threshold,
+                private=private or None,
             )
         if output is None:
             typer.get_binary_stream("stdout").write(content)

@@ -36,7 +36,7 @@ class Callers:
         self._own = {http.host.lower()}
         if not http.local:
             self._own.add(socket.gethostname().lower())
-        self._named = tuple(name.lower() for name in http.hosts)
+        self._named = tuple(map(_name, http.hosts))
         self._origins = frozenset(http.cors_origins)
         # Ray Serve's proxy believes what comes from loopback unless its environment says otherwise.
         self._undo = http.listener == "proxy" and not http.trusted_proxies

@@ -160,7 +160,8 @@ class PickReplica:
             return
         service.draining = True
         service.metrics.ready.set(0)
-        await asyncio.sleep(self._settings.drain_s)
+        if self._listener is not None:  # Ray Serve's proxy sends nothing more
+            await asyncio.sleep(self._settings.drain_s)
         service.stopping = True
         if self._listener is not None:
             self._listener.close(self._settings.shutdown_s)

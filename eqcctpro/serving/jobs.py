@@ -189,7 +189,6 @@ class JobBoard:
         }
         given["input"] = str(source)
         given["model"] = self._model(request.model)
-        given["input_roots"] = [str(root) for root in self._roots]
         with self._lock:
             if len(self._waiting) >= self._settings.waiting:
                 raise BusyProblem(f"{len(self._waiting)} jobs wait", headers={"Retry-After": "60"})
@@ -323,10 +322,7 @@ class JobBoard:
             "id": job.name,
             "status": job.status,
             "by": job.by,
-            "request": {
-                **{name: job.request[name] for name in job.request if name != "input_roots"},
-                "input": self._shown(job.request["input"]),
-            },
+            "request": {**job.request, "input": self._shown(job.request["input"])},
             "submitted": job.submitted,
             "started": job.started,
             "ended": job.ended,
@@ -358,7 +354,9 @@ class JobBoard:
 
     def _run(self, job: _Job) -> None:
         settings = job.folder / "settings.json"
-        settings.write_text(json.dumps({**job.request, "overview": False}), encoding="utf-8")
+        # The roots of now, whatever they were when the job was submitted.
+        more = {"input_roots": [str(root) for root in self._roots], "overview": False}
+        settings.write_text(json.dumps({**job.request, **more}), encoding="utf-8")
         arguments = ["pick", "--config", str(settings), "-o", str(job.out), "--quiet"]
         with self._lock:
             if job.status == "cancelled" or self._ended.is_set():

@@ -349,7 +349,10 @@ class ServeSettings(_Section):
     watchdog: WatchdogSettings = _defaults(WatchdogSettings)
     shutdown_s: float = Field(30.0, gt=0, description="For what was accepted to be finished")
     drain_s: float = Field(
-        0.0, ge=0, description="How long it still takes requests when it is to end, not ready"
+        0.0,
+        ge=0,
+        description="How long it still takes requests, not ready, when it is to end; only "
+        "http.listener=replica",
     )
     address: ClusterAddress | None = Field(None, description="A running Ray cluster to join")
     ray_temp_dir: Path | None = None

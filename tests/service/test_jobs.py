@@ -52,7 +52,7 @@ def board(network: Path, tmp_path: Path, imported_model: str) -> Iterator[Callab
         each.close()
 
 
-def ended(board: JobBoard, name: str, who: Identity = ALICE, seconds: float = 90.0) -> Any:
+def ended(board: JobBoard, name: str, who: Identity = ALICE, seconds: float = 280.0) -> Any:
     until = time.monotonic() + seconds
     while (facts := board.job(name, who))["status"] in ("waiting", "running"):
         assert time.monotonic() < until, facts
@@ -203,6 +203,20 @@ def test_jobs_belong_to_whoever_made_them(board: Callable[..., JobBoard], tmp_pa
     again = board()
     assert [job["id"] for job in again.jobs(ALICE)] == [name]
     assert again.jobs(BOB) == again.jobs(USER_ALICE) == []
+
+
+def test_roots_of_now_hold_for_jobs_of_before(
+    board: Callable[..., JobBoard], network: Path, tmp_path: Path, imported_model: str
+) -> None:
+    made = tmp_path / "jobs" / "20240101T000000-00000000"
+    made.mkdir(parents=True)
+    request = {"input": str(network), "model": imported_model, "layout": "files"}
+    content = {"request": request, "by": "alice", "submitted": 0.0, "status": "running"}
+    (made / "job.json").write_text(json.dumps(content))
+    (tmp_path / "other").mkdir()
+    done = ended(board(roots=(tmp_path / "other",)), made.name)
+    assert done["status"] == "failed"
+    assert "leads out of the folders" in done["message"]
 
 
 @pytest.mark.slow

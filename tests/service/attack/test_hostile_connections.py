@@ -210,7 +210,9 @@ def test_probes_have_a_place_when_all_connections_work(open_service: Watched) ->
 
 
 def test_uploads_that_rest_stop_nobody_and_end(open_service: Watched) -> None:
-    announced = b"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40000000\r\n\r\nbegin"
+    announced = (
+        b"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40000000\r\n\r\nbegin"
+    )
     with ExitStack() as stack, open_service.watch():
         resting = [stack.enter_context(connect(open_service)) for _ in range(17)]
         started = time.monotonic()
