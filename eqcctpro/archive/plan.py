@@ -56,6 +56,8 @@ _BEHIND_NS = 10_000
 # and chunks that fit into any memory.
 CHUNK_BYTES, TASK_BYTES = 650, 350
 MANY_CHUNKS = 10_000
+# Time-chunk folders on either side that may hold records of a folder's time.
+NEIGHBOURS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,7 +314,11 @@ def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) ->
             "spans": spans,
         }
         _require_memory(grid_size(start, end, **grid), holdings, settings)
-        return chunk_grid(start, end, **grid)
+        chunks = chunk_grid(start, end, **grid)
+        if settings.end_ns is None:
+            # A pick on the last sample may be a little later, by the clock of another component.
+            chunks[-1] = replace(chunks[-1], own_end_ns=FOREVER_NS)
+        return chunks
     if layout in DAY_LAYOUTS:
         return day_chunks(spans, settings.start_ns, settings.end_ns)
     return [whole_archive(first, last, settings.start_ns, settings.end_ns)]
@@ -373,7 +379,7 @@ def _tasks(
     folders_are_chunks: bool,
 ) -> tuple[Tasks, set[Key]]:
     """The station tasks, and the instruments that have one."""
-    found: list[tuple[Instrument, Timechunk, tuple[int, ...]]] = []
+    found: Found = []
     shared = False
     owners = _FolderOwners(plan.chunks, settings)
     grid = _ReadSpans(plan.chunks, settings.context_ns)
@@ -383,11 +389,11 @@ def _tasks(
         if folders_are_chunks:
             own = owners.of(held.chunks)
             cut = _within_data(
-                [(chunk, [p for p in held if p.chunk == chunk.name]) for chunk in own]
+                [(chunk, [p for p in held if p.chunk == chunk.name]) for chunk in own], plan.files
             )
         else:
             cut = grid.cut(held)
-        for chunk, pieces in cut:
+        for at, (chunk, pieces) in enumerate(cut):
             # A chunk that owns none of the data is left out by rule.
             if not any(_owned(piece, chunk) for piece in pieces):
                 continue
@@ -395,28 +401,46 @@ def _tasks(
             files = tuple(sorted({piece.file for piece in pieces}))
             shared = shared or any(file in used for file in files)
             used.update(files)
-            found.append((instrument, chunk, files))
+            beside = _beside(cut, at) if folders_are_chunks else ()
+            found.append((instrument, chunk, files, beside))
     if settings.channel_priority:
         found = _of_best_instruments(found, plan, settings.channel_priority)
     if settings.chunk_major or not shared:
         found.sort(key=lambda item: item[1].index)
     table = TaskTable(plan.files)
-    for instrument, chunk, files in found:
+    for instrument, chunk, files, beside in found:
         codes = (*instrument.key, instrument.folder, instrument.hydrophone)
-        table.append(codes, chunk, files)
+        table.append(codes, chunk, files, beside)
     table.seal()
-    return Tasks(table, range(len(table))), {instrument.key for instrument, _, _ in found}
+    return Tasks(table, range(len(table))), {instrument.key for instrument, *_ in found}
 
 
-Found = list[tuple[Instrument, Timechunk, tuple[int, ...]]]
+# An instrument, a chunk, the numbers of its files, and of those beside them.
+Found = list[tuple[Instrument, Timechunk, tuple[int, ...], tuple[int, ...]]]
+
+
+def _beside(cut: Sequence[tuple[Timechunk, list[_Piece]]], at: int) -> tuple[int, ...]:
+    """Files of the neighbours of a chunk with records of the time that it owns."""
+    chunk = cut[at][0]
+    first = max(at - NEIGHBOURS, 0)
+    return tuple(
+        sorted(
+            {
+                piece.file
+                for number, (_, pieces) in enumerate(cut[first : at + NEIGHBOURS + 1], first)
+                for piece in pieces
+                if number != at and _owned(piece, chunk)
+            }
+        )
+    )
 
 
 def _of_best_instruments(found: Found, plan: Plan, order: Sequence[str]) -> Found:
     """What is to be picked of the best instrument of each station."""
-    best = best_instruments([(instrument, chunk.index) for instrument, chunk, _ in found], order)
+    best = best_instruments([(one[0], one[1].index) for one in found], order)
     plan.skipped["lower_priority"] = best.count(False)
     if found and not any(best):
-        codes = ", ".join(sorted({instrument.instrument for instrument, _, _ in found}))
+        codes = ", ".join(sorted({instrument.instrument for instrument, *_ in found}))
         raise SettingsError(
             f"channel_priority: no instrument is {' or '.join(order)}",
             hint=f"the input holds {codes}; a last * takes any other",
@@ -443,14 +467,34 @@ class _ReadSpans:
         return [(self._chunks[index], found[index]) for index in sorted(found)]
 
 
-def _within_data(cut: list[tuple[Timechunk, list[_Piece]]]) -> list[tuple[Timechunk, list[_Piece]]]:
+def _within_data(
+    cut: list[tuple[Timechunk, list[_Piece]]], files: FileTable
+) -> list[tuple[Timechunk, list[_Piece]]]:
     """Chunks of folders that own what their files hold of an instrument."""
     held = [
         (min(piece.start_ns for piece in pieces), max(piece.end_ns for piece in pieces))
         for _, pieces in cut
     ]
-    chunks = borders_within_data([chunk for chunk, _ in cut], held)
+
+    def holds_all(whole: int, part: int) -> bool:
+        everything = _channels(cut[whole][1], files)
+        return all(
+            code in everything and everything[code][0] <= first and last <= everything[code][1]
+            for code, (first, last) in _channels(cut[part][1], files).items()
+        )
+
+    chunks = borders_within_data([chunk for chunk, _ in cut], held, holds_all)
     return [(chunk, pieces) for chunk, (_, pieces) in zip(chunks, cut, strict=True)]
+
+
+def _channels(pieces: Iterable[_Piece], files: FileTable) -> dict[Code, tuple[int, int]]:
+    """First and last sample of each channel of the files of some pieces."""
+    spans: dict[Code, tuple[int, int]] = {}
+    for number in {piece.file for piece in pieces}:
+        for code, start_ns, end_ns, _ in files[number].channels:
+            first, last = spans.get(code, (start_ns, end_ns))
+            spans[code] = min(first, start_ns), max(last, end_ns)
+    return spans
 
 
 class _FolderOwners:
@@ -476,4 +520,5 @@ class _FolderOwners:
 
 
 def _owned(piece: _Piece, chunk: Timechunk) -> bool:
-    return piece.start_ns < chunk.own_end_ns and piece.end_ns >= chunk.own_start_ns
+    owns = chunk.own_start_ns < chunk.own_end_ns
+    return owns and piece.start_ns < chunk.own_end_ns and piece.end_ns >= chunk.own_start_ns

@@ -51,6 +51,9 @@ class StationTask:
         of a file at an address its size and another stamp of its content.
     hydrophone : str
         Band and instrument code of a hydrophone that is picked with it, or an empty text.
+    beside : tuple of str
+        Files of neighbouring chunks with records of its time, which are read where its own files
+        have gaps.  Their stamps are behind those of `files`.
     """
 
     index: int
@@ -64,6 +67,7 @@ class StationTask:
     n_bytes: int
     stamps: tuple[tuple[int, int], ...] = ()
     hydrophone: str = ""
+    beside: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -118,13 +122,21 @@ class TaskTable:
         self._sizes = array("q")
         self._files = array("i")
         self._file_ends = array("q")
+        self._beside = array("i")
+        self._beside_ends = array("q")
         # One after the other is asked for, each twice: as the next one, and as the one.
         self.task = lru_cache(maxsize=4)(self._task)
 
     def __len__(self) -> int:
         return len(self._sizes)
 
-    def append(self, codes: Iterable[str], chunk: Timechunk, files: Sequence[int]) -> None:
+    def append(
+        self,
+        codes: Iterable[str],
+        chunk: Timechunk,
+        files: Sequence[int],
+        beside: Sequence[int] = (),
+    ) -> None:
         """Add a task.
 
         Parameters
@@ -134,12 +146,16 @@ class TaskTable:
         chunk : Timechunk
         files : sequence of int
             Numbers of its files, in their order.
+        beside : sequence of int
+            Numbers of those that are read where they have gaps.
         """
         self._codes.extend(map(self._texts.number, codes))
         number = self._chunk_numbers.setdefault(chunk, len(self._chunks))
         if number == len(self._chunks):
             self._chunks.append(chunk)
         self._of_chunks.append(number)
+        self._beside.extend(beside)
+        self._beside_ends.append(len(self._beside))
         self._files.extend(files)
         self._file_ends.append(len(self._files))
         self._sizes.append(sum(self.files.stamp(file)[0] for file in files))
@@ -153,6 +169,8 @@ class TaskTable:
         files, heading = self.files, self.heading(row)
         begin = self._file_ends[row - 1] if row else 0
         numbers = self._files[begin : self._file_ends[row]]
+        begin = self._beside_ends[row - 1] if row else 0
+        beside = self._beside[begin : self._beside_ends[row]]
         return StationTask(
             row,
             heading.network,
@@ -163,8 +181,9 @@ class TaskTable:
             heading.chunk,
             tuple([files.path(number) for number in numbers]),
             self._sizes[row],
-            tuple([files.stamp(number) for number in numbers]),
+            tuple([files.stamp(number) for number in numbers + beside]),
             self._texts[self._codes[CODES * row + 5]],
+            tuple([files.path(number) for number in beside]),
         )
 
     def heading(self, row: int) -> Heading:

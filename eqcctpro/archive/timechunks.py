@@ -7,7 +7,7 @@ exactly one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
@@ -187,13 +187,16 @@ def chunks_of_folders(
 
 
 def borders_within_data(
-    chunks: Sequence[Timechunk], held: Sequence[tuple[int, int]]
+    chunks: Sequence[Timechunk],
+    held: Sequence[tuple[int, int]],
+    holds_all: Callable[[int, int], bool] = lambda whole, part: True,  # noqa: ARG005
 ) -> list[Timechunk]:
     """Chunks of folders whose borders lie where both neighbours have data.
 
     The middle of what two folders share by their names is the border as long as it is well
     within what both hold.  Where the files of one end early or begin late, the border is the
-    middle of what both really hold.
+    middle of what both really hold.  A chunk whose neighbour holds all of its time owns nothing:
+    what it has may be shorter than a window.
 
     Parameters
     ----------
@@ -201,10 +204,29 @@ def borders_within_data(
         In the order of time.
     held : sequence of tuple of int
         First and last sample of each, nanoseconds.
+    holds_all : callable
+        Whether one chunk holds all of another, channel by channel, if it does by their spans.
     """
+
+    def holds(whole: int, part: int) -> bool:
+        first, last = held[part]
+        inside = held[whole][0] <= first and last <= held[whole][1]
+        return inside and holds_all(whole, part)
+
     moved = list(chunks)
-    for right in range(1, len(moved)):
-        left, border = right - 1, moved[right].own_start_ns
+    owners: list[int] = []
+    for right in range(len(moved)):
+        while owners and holds(right, owners[-1]):
+            last = owners.pop()
+            moved[right] = replace(moved[right], own_start_ns=moved[last].own_start_ns)
+            moved[last] = replace(moved[last], own_end_ns=moved[last].own_start_ns)
+        if owners and holds(owners[-1], right):
+            moved[owners[-1]] = replace(moved[owners[-1]], own_end_ns=moved[right].own_end_ns)
+            moved[right] = replace(moved[right], own_start_ns=moved[right].own_end_ns)
+            continue
+        owners.append(right)
+    for left, right in pairwise(owners):
+        border = moved[right].own_start_ns
         begin, end = held[right][0], held[left][1]
         margin = (end - begin) // 4
         if begin + margin <= border <= end - margin or not (
@@ -299,5 +321,7 @@ def read_span(chunk: Timechunk, context_ns: int) -> tuple[int | None, int | None
     if start is not None and context_ns:
         start = min(start, chunk.own_start_ns - context_ns)
     if end is not None and context_ns:
-        end = max(end, chunk.own_end_ns + context_ns)
+        # The last chunk may own everything behind what it reads.
+        owned = end if chunk.own_end_ns == FOREVER_NS else chunk.own_end_ns
+        end = max(end, owned + context_ns)
     return start, end

@@ -166,7 +166,7 @@ def item_ids(
         chunk = task.chunk
         parts: list[object] = [task.name, task.folder, chunk.name]
         parts += [chunk.read_start_ns, chunk.read_end_ns, chunk.own_start_ns, chunk.own_end_ns]
-        for path, stamp in zip(task.files, task.stamps, strict=True):
+        for path, stamp in zip(task.files + task.beside, task.stamps, strict=True):
             parts += [name_of(path), *stamp]
         digest = base.copy()
         digest.update("\0".join(map(str, parts)).encode("utf-8", "surrogateescape"))

@@ -13,7 +13,7 @@ from eqcctpro.archive.roots import Roots
 from eqcctpro.background import BackgroundTask
 from eqcctpro.errors import EQCCTProError, InputTimeoutError
 from eqcctpro.models.picker import Picker
-from eqcctpro.pipeline.prepare import FileCache, Prepared, failed_record, prepare
+from eqcctpro.pipeline.prepare import FileCache, Prepared, failed_record, has_gaps, prepare
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.pipeline.unchanged import require_unchanged
 
@@ -169,6 +169,9 @@ class Feeder:
         try:
             decoded = cache.read(task, following, self._settings.context_ns)
             require_unchanged(task, cache.as_planned)
+            context_ns = self._settings.context_ns
+            if task.beside and has_gaps(task, decoded, context_ns):
+                decoded += cache.read_beside(task, context_ns)
         except EQCCTProError as error:
             return Prepared(task, failed_record(task, error))
         finally:

@@ -70,5 +70,7 @@ class Fetched:
 
 def _addresses(task: StationTask) -> dict[str, tuple[int, int]]:
     return {
-        path: stamp for path, stamp in zip(task.files, task.stamps, strict=True) if is_address(path)
+        path: stamp
+        for path, stamp in zip(task.files, task.stamps, strict=False)
+        if is_address(path)
     }

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.remote import fetch
 from eqcctpro.archive.roots import Roots
-from eqcctpro.archive.timechunks import read_span
+from eqcctpro.archive.timechunks import FOREVER_NS, read_span
 from eqcctpro.errors import EQCCTProError
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.balance import SampleBalance
 from eqcctpro.pipeline.fetching import Fetched
 from eqcctpro.pipeline.records import NOT_COUNTED, SampleCounts, TaskRecord
 from eqcctpro.pipeline.settings import Contradictions, PipelineSettings
+from eqcctpro.pipeline.unchanged import require_unchanged
+from eqcctpro.places import is_address
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.blocks import Block, assemble_blocks, component_rows
 from eqcctpro.waveform.clock import largest_correction
@@ -35,7 +38,7 @@ from eqcctpro.waveform.segments import (
 )
 from eqcctpro.windows.placement import window_offsets
 
-__all__ = ["FileCache", "Prepared", "load_segments", "prepare"]
+__all__ = ["FileCache", "Prepared", "has_gaps", "load_segments", "prepare"]
 
 
 @dataclass(slots=True)
@@ -144,10 +147,61 @@ class FileCache:
             del self._kept[path]
         return decoded
 
+    def read_beside(self, task: StationTask, context_ns: int) -> list[DecodedFile]:
+        """The decoded files that lie beside those of a task; as `read`, but nothing is kept."""
+        decoded = []
+        stamps = task.stamps[len(task.files) :]
+        for path, stamp in zip(task.beside, stamps, strict=True):
+            content = self._kept.get(path)
+            if content is None:
+                self.at = path
+                held = self._held.get(path)
+                if held is None and is_address(path):
+                    held = fetch(path, stamp)
+                if held is None and self._roots:
+                    held = self._roots.read(path)
+                content = decode_file(path, *read_span(task.chunk, context_ns), held)
+            decoded.append(content)
+        require_unchanged(replace(task, files=task.beside, stamps=stamps), self._held)
+        return decoded
+
     def close(self) -> None:
         """Forget everything, and fetch nothing more."""
         self._kept.clear()
         self._fetched.close()
+
+
+def has_gaps(task: StationTask, decoded: Sequence[DecodedFile], context_ns: int) -> bool:
+    """Whether a task's files lack samples of a channel in the time that its chunk owns.
+
+    So do channels that hold no more than `context_ns`, which may be less than a window.
+    """
+    start_ns, end_ns = task.chunk.own_start_ns, task.chunk.own_end_ns
+    channels: dict[ChannelCode, list[Segment]] = {}
+    for file in decoded:
+        for segment in file.segments:
+            if _is_of(segment.code, task):
+                channels.setdefault(segment.code, []).append(segment)
+    for pieces in channels.values():
+        latest = start_ns
+        if max(p.end_ns for p in pieces) - min(p.start_ns for p in pieces) <= context_ns:
+            return True
+        for piece in sorted(pieces, key=lambda piece: piece.start_ns):
+            # Half a sample more than from one to the next.
+            missing = latest != -FOREVER_NS and piece.start_ns - latest > 1.5 * piece.interval_ns
+            if missing and latest < end_ns:
+                return True
+            latest = max(latest, piece.end_ns)
+        if end_ns != FOREVER_NS and end_ns - latest > 1.5 * pieces[0].interval_ns:
+            return True
+    return False
+
+
+def _is_of(code: ChannelCode, task: StationTask) -> bool:
+    """Whether a channel is of a task's instrument, or of the hydrophone that goes with it."""
+    return code[:3] == (task.network, task.station, task.location) and code.instrument in (
+        *(task.instrument, task.hydrophone or task.instrument),
+    )
 
 
 def load_segments(
@@ -174,16 +228,13 @@ def load_segments(
     balance : SampleBalance, optional
         Counts them.
     """
-    place = (task.network, task.station, task.location)
-    instruments = {task.instrument, task.hydrophone} if task.hydrophone else {task.instrument}
     start_ns, end_ns = read_span(task.chunk, context_ns)
     segments: list[Segment] = []
     missing = 0
     for file in decoded:
         notes.extend(file.warnings)
         for segment in file.segments:
-            code = segment.code
-            if code[:3] != place or code.instrument not in instruments:
+            if not _is_of(segment.code, task):
                 continue
             part = trim(segment, start_ns, end_ns)
             if part is None:
@@ -389,7 +440,10 @@ def _blocks(
         balance.contradicted(used, found)
     rows = component_rows(picker.recorded, flexible=settings.flexible)
     strict = _is_strict(picker, settings)
-    blocks = assemble_blocks(kept, rows, len(picker.recorded), strict=strict)
+    # What is to give the same picks however it is cut must not depend on where a block begins.
+    blocks = assemble_blocks(
+        kept, rows, len(picker.recorded), strict=strict, truncated=settings.grid == "trace"
+    )
     if picker.features is not None:
         features = FeatureSettings.of(picker.features)
         made = (feature_block(block, features) for block in blocks)
@@ -413,6 +467,7 @@ def _lay_out(
             start_ns=block.start_ns,
             origin_ns=block.origin_ns,
             sampling_rate=block.sampling_rate,
+            clock=block.clock,
         )
         laid_out.append((block, offsets))
         if len(offsets):

@@ -86,7 +86,12 @@ def component_rows(components: str, *, flexible: bool = True) -> Mapping[str, in
 
 
 def assemble_blocks(
-    segments: Sequence[Segment], rows: Mapping[str, int], n_rows: int, *, strict: bool = False
+    segments: Sequence[Segment],
+    rows: Mapping[str, int],
+    n_rows: int,
+    *,
+    strict: bool = False,
+    truncated: bool = True,
 ) -> list[Block]:
     """Build the blocks of one instrument.
 
@@ -100,6 +105,9 @@ def assemble_blocks(
         Components of the model.
     strict : bool
         Only keep the time that all components cover.
+    truncated : bool
+        Whether positions of samples are truncated as SeisBench does it, so that they depend on
+        where a block begins; otherwise they are rounded.
 
     Returns
     -------
@@ -118,7 +126,7 @@ def assemble_blocks(
     for (start_ns, end_ns), touching in zip(spans, _touching(aligned, spans), strict=True):
         inside = [clip for piece in touching if (clip := _clip(piece, start_ns, end_ns))]
         if inside:
-            block = _fill(inside, n_rows)
+            block = _fill(inside, n_rows, truncated=truncated)
             blocks.append(block if clock is None else _with_clock(block, clock))
     return blocks
 
@@ -239,15 +247,16 @@ def _clip(piece: _Aligned, start_ns: int, end_ns: int) -> _Aligned | None:
     )
 
 
-def _fill(pieces: Sequence[_Aligned], n_rows: int) -> Block:
+def _fill(pieces: Sequence[_Aligned], n_rows: int, *, truncated: bool) -> Block:
     rate = pieces[0].segment.sampling_rate
     start_ns = min(piece.start_ns for piece in pieces)
     end_ns = max(piece.end_ns for piece in pieces)
-    n_samples = _truncated_samples(end_ns - start_ns, rate) + 1
+    samples_in = _truncated_samples if truncated else _rounded_samples
+    n_samples = samples_in(end_ns - start_ns, rate) + 1
     # One more column takes the sample that truncation may push past the end.
     data = np.zeros((n_rows, n_samples + 1), dtype=np.float32)
     for piece in pieces:
-        first = _truncated_samples(piece.start_ns - start_ns, rate)
+        first = samples_in(piece.start_ns - start_ns, rate)
         samples = piece.segment.samples
         last = min(first + len(samples), n_samples + 1)
         data[piece.row, first:last] = samples[: last - first]
@@ -261,3 +270,7 @@ def _fill(pieces: Sequence[_Aligned], n_rows: int) -> Block:
 def _truncated_samples(span_ns: int, rate: float) -> int:
     """Samples in a span as SeisBench counts them: microseconds, times rate, truncated."""
     return int(round(span_ns / 1e9, 6) * rate)
+
+
+def _rounded_samples(span_ns: int, rate: float) -> int:
+    return round(span_ns * rate / NS_PER_S)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from eqcctpro.errors import SettingsError
 from eqcctpro.models.picker import Picker, WindowSettings
 from eqcctpro.times import NS_PER_S
+from eqcctpro.waveform.clock import Clock
 
 __all__ = ["WindowGrid", "window_offsets"]
 
@@ -30,6 +31,7 @@ def window_offsets(
     start_ns: int = 0,
     origin_ns: int = 0,
     sampling_rate: float = 100.0,
+    clock: Clock | None = None,
 ) -> NDArray[np.intp]:
     """First sample of every window on a block.
 
@@ -47,6 +49,9 @@ def window_offsets(
         Where the block and the continuous record that it is a part of begin.
     sampling_rate : float
         Hz.
+    clock : ndarray of int64, optional
+        Corrections of the times of samples.  Windows at multiples of the step since 1970 follow
+        them: their starts may be a sample closer together, or further apart.
 
     Returns
     -------
@@ -57,19 +62,44 @@ def window_offsets(
     if last < 0:
         return np.empty(0, dtype=np.intp)
     step = window_step(picker, windows)
+    edges = picker.output != "point"
+    if clock is not None and grid == "absolute":
+        multiples = _multiples(clock, start_ns, last, step, sampling_rate)
+        return _with_edges(multiples, last, edges=edges)
     before = start_ns - (origin_ns if grid == "trace" else 0)
     first = -_samples_in(before, sampling_rate) % step
     layout = _offsets if (last - first) // step < FEW else _offsets.__wrapped__
-    return layout(first, last, step, edges=picker.output != "point")
+    return layout(first, last, step, edges=edges)
 
 
 @lru_cache(maxsize=64)
 def _offsets(first: int, last: int, step: int, *, edges: bool) -> NDArray[np.intp]:
-    offsets = np.arange(first, last + 1, step, dtype=np.intp)
+    return _with_edges(np.arange(first, last + 1, step, dtype=np.intp), last, edges=edges)
+
+
+def _with_edges(offsets: NDArray[np.intp], last: int, *, edges: bool) -> NDArray[np.intp]:
     if edges:
         offsets = np.unique(np.concatenate([offsets, np.array([0, last], dtype=np.intp)]))
     offsets.flags.writeable = False
     return offsets
+
+
+def _multiples(
+    clock: Clock, start_ns: int, last: int, step: int, sampling_rate: float
+) -> NDArray[np.intp]:
+    """Samples up to a last one that are nearest to multiples of the step since 1970."""
+    every = Fraction(step) * NS_PER_S / Fraction(sampling_rate)
+    nominal = clock[:, 0].astype(np.float64)
+    # A leap second makes times go back.
+    true = np.maximum.accumulate(clock.sum(axis=1)).astype(np.float64)
+    length_ns = last * NS_PER_S / sampling_rate
+    end_ns = start_ns + int(length_ns + max(clock[:, 1].max(), 0))
+    numbers = range(-int(-start_ns // every), int(end_ns // every) + 1)
+    behind = np.array([round(number * every) - start_ns for number in numbers], dtype=np.float64)
+    at = np.interp(behind, true, nominal)
+    at += np.minimum(behind - true[0], 0) + np.maximum(behind - true[-1], 0)
+    samples = np.unique(np.round(at * sampling_rate / NS_PER_S).astype(np.intp))
+    return samples[(samples >= 0) & (samples <= last)]
 
 
 def window_step(picker: Picker, windows: WindowSettings) -> int:

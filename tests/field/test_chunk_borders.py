@@ -43,6 +43,56 @@ def test_borders(left: tuple[float, float], right: tuple[float, float], expected
     assert border(left, right) == expected
 
 
+def test_a_chunk_whose_neighbour_holds_its_time_owns_nothing() -> None:
+    """What it has may be shorter than a window."""
+    names = (*FOLDERS, "20241215T121600Z_20241215T122600Z")
+    chunks = chunks_of_folders(names)
+
+    def spans(*held: tuple[float, float]) -> list[tuple[int, int]]:
+        return [(START_NS + round(a * NS_PER_S), START_NS + round(b * NS_PER_S)) for a, b in held]
+
+    first, second, third = borders_within_data(chunks, spans((0, 490), (480, 490), (1000, 1500)))
+    assert second.own_start_ns == second.own_end_ns
+    assert first.own_end_ns == third.own_start_ns
+    assert START_NS + 490 * NS_PER_S < first.own_end_ns <= START_NS + 1000 * NS_PER_S
+    first, second, third = borders_within_data(chunks, spans((550, 600), (480, 1080), (960, 1500)))
+    assert first.own_start_ns == first.own_end_ns == second.own_start_ns
+    assert second.own_end_ns == third.own_start_ns == START_NS + 1020 * NS_PER_S
+
+
+@pytest.mark.parametrize("timechunk", [None, 5.0])
+def test_gaps_of_one_folder_are_filled_from_its_neighbour(
+    generated_network: Any, imported_model: str, pick: Any, tmp_path: Path, timechunk: float | None
+) -> None:
+    """The second folder lacks the minute of an arrival behind the border, which the first has."""
+    length = 18 * 60 * RATE
+    for seed, letter in enumerate("ZNE"):
+        (path,) = generated_network[0].glob(f"*/DEM01/*H{letter}__*.mseed")
+        traces = MS3TraceList()
+        traces.add_file(str(path), unpack_data=True)
+        arrival = traces[0][0].np_datasamples.astype(np.int32)[: 60 * RATE]
+        data = noise(length / RATE, seed=seed, size=30)
+        data[540 * RATE : 600 * RATE] = arrival
+        for station, spans in (("FULL", ((480, 1080),)), ("HOLE", ((480, 541), (599, 1080)))):
+            code = f"XX.{station}.00.HH{letter}"
+            for number, (first, last) in enumerate(((0, 600), *spans)):
+                start_ns = START_NS + first * NS_PER_S
+                records = records_of(code, data[first * RATE : last * RATE], start_ns=start_ns)
+                held = tmp_path / "archive" / FOLDERS[number > 0] / station / f"{code}.mseed"
+                held.parent.mkdir(parents=True, exist_ok=True)
+                with held.open("ab") as file:
+                    file.write(b"".join(records))
+    result = pick(
+        tmp_path / "archive", model=imported_model, window_grid="absolute", timechunk=timechunk
+    )
+    full, hole = (result.picks[result.picks.station == name] for name in ("FULL", "HOLE"))
+    assert len(full) >= 2
+    for column in ("phase", "time"):
+        assert hole[column].tolist() == full[column].tolist()
+    assert result.summary["balanced"]
+    assert set(result.summary["balance"]["not_picked"]) == {"doubled"}
+
+
 @pytest.mark.parametrize("grid", ["trace", "absolute"])
 def test_files_that_end_early(
     generated_network: Any, imported_model: str, pick: Any, tmp_path: Path, grid: str
