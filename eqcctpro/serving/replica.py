@@ -59,7 +59,9 @@ def _listen_where_ray_does() -> None:
     from ray.serve._private import replica
     from ray.util import get_node_ip_address
 
-    add_port = replica.add_port_to_grpc_server
+    add_port = getattr(replica, "add_port_to_grpc_server", None)
+    if add_port is None:  # a Ray that is built otherwise
+        return
     address = get_node_ip_address()
 
     def add_port_here(server: Any, where: str) -> Any:
