@@ -226,7 +226,8 @@ def _replica_options(
         },
         # Ours refuses first, with a reason; Ray Serve's count is of one caller only.
         "max_ongoing_requests": limits.capacity + 64,
-        "max_queued_requests": limits.capacity,
+        # Of those that are on their way to a replica, probes among them.
+        "max_queued_requests": limits.capacity + 64,
         "backpressure_config": {"status_code": 429, "retry_after_s": limits.retry_after_s},
         "graceful_shutdown_timeout_s": settings.drain_s + settings.shutdown_s + 5,
         "graceful_shutdown_wait_loop_s": 0.2,

@@ -62,7 +62,9 @@ class Numbers:
 
     def read(self) -> dict[str, float]:
         """Sums of the series, and of those of gRPC by themselves."""
-        text = httpx.get(self.url, timeout=30).text
+        answer = httpx.get(self.url, timeout=30)
+        assert answer.status_code == 200, answer.text
+        text = answer.text
         found: dict[str, float] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
