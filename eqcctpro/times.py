@@ -24,6 +24,7 @@ __all__ = [
     "parse_chunk_name",
     "parse_utc",
     "rounded_ratio",
+    "samples_in",
     "utc_text",
 ]
 
@@ -33,6 +34,9 @@ Time: TypeAlias = "str | date | datetime | UTCDateTime | np.datetime64"
 NS_PER_S = 1_000_000_000
 US_PER_S = 1_000_000
 
+# Parts of half a sample.  A time that lies less than one of them before the middle between two
+# samples is rounded up; times are no whole multiples of them.
+_PARTS = 1350
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Day of the year, with what follows; seven digits without a hyphen are one too.
 _DAY_OF_YEAR = re.compile(r"^(\d{4})-?(\d{3})(?![\d-])(.*)$")
@@ -56,6 +60,17 @@ def format_utc(time_ns: int, precision: str = "microseconds") -> str:
 def rounded_ratio(value: int, divisor: int) -> int:
     """A ratio as the nearest integer, the later one of two, at any size and on both sides of 0."""
     return (2 * value + divisor) // (2 * divisor)
+
+
+def samples_in(span_ns: int, sampling_rate: float) -> int:
+    """The number of sampling intervals in a span, rounded.
+
+    Of two that are equally near it is the later one, also where times are off by some hundred
+    nanoseconds, so that what lies between samples is rounded alike everywhere in a record.
+    """
+    samples, of = sampling_rate.as_integer_ratio()
+    parts = 2 * _PARTS
+    return (parts * span_ns * samples + (_PARTS + 1) * of * NS_PER_S) // (parts * of * NS_PER_S)
 
 
 def moment_of(time_us: int) -> datetime:

@@ -37,7 +37,7 @@ def station_curves(
     InputError
         There are no waveforms; the message says why.
     """
-    decoded = FileCache().read(task, None, settings.context_ns)
+    decoded = FileCache(needs_record=settings.needs_record).read(task, None, settings.context_ns)
     segments = load_segments(task, decoded, settings.context_ns, [])
     prepared = prepare(task, decoded, picker, settings)
     if prepared.record is not None:

@@ -316,7 +316,7 @@ def _windows(
     most = max(1, _HELD_BYTES // (4 * math.prod(shape)))
     held: list[Float32] = []
     count = 0
-    cache = FileCache()
+    cache = FileCache(needs_record=settings.needs_record)
     for position, task in enumerate(tasks):
         following = tasks[position + 1] if position + 1 < len(tasks) else None
         decoded = cache.read(task, following, settings.context_ns)

@@ -68,7 +68,8 @@ class Feeder:
         self.seconds = {"decode": 0.0, "prepare": 0.0}
 
     def _new_cache(self) -> FileCache:
-        return FileCache(self._held, Roots(self._settings.input_roots))
+        roots = Roots(self._settings.input_roots)
+        return FileCache(self._held, roots, self._settings.needs_record)
 
     def __iter__(self) -> Iterator[Prepared]:
         self._reader.start()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,6 +28,7 @@ from eqcctpro.waveform.conditioning import condition
 from eqcctpro.waveform.conflicts import cut_conflicts, drop_conflicts, in_words
 from eqcctpro.waveform.decode import DecodedFile, decode_file
 from eqcctpro.waveform.features import FeatureSettings, feature_block
+from eqcctpro.waveform.resampling import LONGEST_RECORD, held_record
 from eqcctpro.waveform.segments import (
     ChannelCode,
     Segment,
@@ -98,6 +99,8 @@ class FileCache:
         Contents of files by their paths, which are not read then; they are taken out.
     roots : Roots, optional
         What files must lie in.
+    needs_record : callable, optional
+        Whether pieces of a sampling rate need all of their record.
 
     Attributes
     ----------
@@ -107,7 +110,13 @@ class FileCache:
         Files of the last task whose contents were held.
     """
 
-    def __init__(self, held: dict[str, bytes] | None = None, roots: Roots | None = None) -> None:
+    def __init__(
+        self,
+        held: dict[str, bytes] | None = None,
+        roots: Roots | None = None,
+        needs_record: Callable[[float], bool] | None = None,
+    ) -> None:
+        self._needs_record = needs_record
         self.at = ""
         self._roots = Roots() if roots is None else roots
         self.as_planned: set[str] = set()
@@ -139,7 +148,7 @@ class FileCache:
                 held = self._fetched.take(path) if held is None else held
                 if held is None and self._roots:
                     held = self._roots.read(path)
-                content = decode_file(path, *limits, held)
+                content = self._decoded(path, limits, held, kept=path in wanted_next)
             if path in wanted_next:
                 self._kept[path] = content
             decoded.append(content)
@@ -164,6 +173,33 @@ class FileCache:
             decoded.append(content)
         require_unchanged(replace(task, files=task.beside, stamps=stamps), self._held)
         return decoded
+
+    def _decoded(
+        self,
+        path: str,
+        limits: tuple[int | None, int | None],
+        held: bytes | None,
+        *,
+        kept: bool,
+    ) -> DecodedFile:
+        """A decoded file, with the records that pieces of it need."""
+        decoded = decode_file(path, *limits, held)
+        needs = self._needs_record
+        if needs is None or not any(needs(piece.sampling_rate) for piece in decoded.segments):
+            return decoded
+        if any(piece.samples_before or piece.samples_behind for piece in decoded.segments):
+            if max(piece.record_length for piece in decoded.segments) > LONGEST_RECORD:
+                return decoded
+            decoded = decode_file(path, None, None, held)
+        elif not kept:
+            return decoded
+        segments = [
+            replace(piece, record=held_record(piece.samples))
+            if needs(piece.sampling_rate)
+            else piece
+            for piece in decoded.segments
+        ]
+        return replace(decoded, segments=segments)
 
     def close(self) -> None:
         """Forget everything, and fetch nothing more."""
@@ -430,7 +466,10 @@ def _blocks(
     if resampled:
         listed = ", ".join(f"{rate:g}" for rate in resampled)
         notes.append(f"resampled from {listed} Hz to {target:g} Hz")
-    conditioned = condition(segments, settings.conditioning)
+    # Where a clock drifts, the time of a sample does not say which one of its record it is.
+    drifts = any(segment.clock is not None for segment in segments)
+    absolute = settings.grid == "absolute" and not drifts
+    conditioned = condition(segments, settings.conditioning, absolute=absolute)
     if any(new is not old for new, old in zip(conditioned, segments, strict=True)):
         conditioned = merge_segments(conditioned)  # pieces of different rates have one now
     resolve = cut_conflicts if settings.contradictions == "cut" else drop_conflicts

@@ -13,6 +13,7 @@ from eqcctpro.models.picker import Picker, WindowSettings
 from eqcctpro.places import Place
 from eqcctpro.waveform.conditioning import Bandpass, Conditioning
 from eqcctpro.waveform.preparation import Preparation
+from eqcctpro.waveform.resampling import depends_on_all
 from eqcctpro.windows.placement import WindowGrid, window_step
 
 __all__ = ["Contradictions", "PipelineSettings", "resolve_settings"]
@@ -77,6 +78,15 @@ class PipelineSettings:
     def picked_context_ns(self) -> int:
         """What is picked around what a chunk owns: `context_ns` less what is only prepared."""
         return self.context_ns - self.preparation.margin_ns
+
+    def needs_record(self, sampling_rate: float) -> bool:
+        """Whether a piece of a record must be resampled with all of it, as SeisBench has it."""
+        how = self.conditioning
+        if self.grid != "trace" or self.preparation.asked:
+            return False
+        if how.sampling_rate is None or how.filters:
+            return False
+        return depends_on_all(sampling_rate, how.sampling_rate)
 
     def applied(self, picker: Picker) -> dict[str, Any]:
         """Thresholds and arguments with their values, by the names that SeisBench has for them.

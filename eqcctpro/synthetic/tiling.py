@@ -133,7 +133,7 @@ def _write(sources: list[list[Segment]], output: Path, stations: int, seconds: f
         for segment in sources[number % len(sources)]:
             code = ChannelCode(NETWORK, station, "", segment.code.channel)
             name = f"{file_name(*code)}__{chunk.name.replace('_', '__')}.mseed"
-            moved = replace(segment, code=code, start_ns=START_NS, anchor_ns=None)
+            moved = replace(segment, code=code, start_ns=START_NS, anchor_ns=None, samples_behind=0)
             encode_file(folder / name, [moved])
 
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.times import NS_PER_S
+from eqcctpro.times import NS_PER_S, samples_in
 from eqcctpro.waveform.clock import Clock, one_clock, stretch
 from eqcctpro.waveform.segments import SAME_TIME_NS, Segment
 
@@ -126,7 +126,7 @@ def assemble_blocks(
     for (start_ns, end_ns), touching in zip(spans, _touching(aligned, spans), strict=True):
         inside = [clip for piece in touching if (clip := _clip(piece, start_ns, end_ns))]
         if inside:
-            block = _fill(inside, n_rows, truncated=truncated)
+            block = _fill(inside, n_rows, strict=strict, truncated=truncated)
             blocks.append(block if clock is None else _with_clock(block, clock))
     return blocks
 
@@ -247,30 +247,38 @@ def _clip(piece: _Aligned, start_ns: int, end_ns: int) -> _Aligned | None:
     )
 
 
-def _fill(pieces: Sequence[_Aligned], n_rows: int, *, truncated: bool) -> Block:
+def _fill(pieces: Sequence[_Aligned], n_rows: int, *, strict: bool, truncated: bool) -> Block:
     rate = pieces[0].segment.sampling_rate
-    start_ns = min(piece.start_ns for piece in pieces)
+    count = _truncated_samples if truncated else samples_in
+    # The whole record decides what truncation does to a piece of it; where only the time that all
+    # components cover is kept, they begin together.
+    of_record = truncated and not strict
+    before_ns = [piece.segment.start_ns - piece.segment.origin_ns for piece in pieces]
+    counted_ns = before_ns if of_record else [0] * len(pieces)
+    anchor_ns = min(p.start_ns - before for p, before in zip(pieces, counted_ns, strict=True))
+    firsts = [
+        count(piece.start_ns - before - anchor_ns, rate) + samples_in(before, rate)
+        for piece, before in zip(pieces, counted_ns, strict=True)
+    ]
+    column = min(firsts)
     end_ns = max(piece.end_ns for piece in pieces)
-    samples_in = _truncated_samples if truncated else _rounded_samples
-    n_samples = samples_in(end_ns - start_ns, rate) + 1
+    n_samples = max(count(end_ns - anchor_ns, rate) + 1 - column, 1)
     # One more column takes the sample that truncation may push past the end.
     data = np.zeros((n_rows, n_samples + 1), dtype=np.float32)
-    for piece in pieces:
-        first = samples_in(piece.start_ns - start_ns, rate)
+    for piece, at in zip(pieces, firsts, strict=True):
+        first = at - column
         samples = piece.segment.samples
         last = min(first + len(samples), n_samples + 1)
         data[piece.row, first:last] = samples[: last - first]
     shifts_s = [piece.shift_s for piece in pieces]
     shift_s = float(np.mean(shifts_s)) if any(shifts_s) else 0.0
-    true_start_ns = start_ns + round(shift_s * NS_PER_S)
-    cut_off_ns = max(piece.segment.start_ns - piece.segment.origin_ns for piece in pieces)
-    return Block(true_start_ns, rate, data[:, :n_samples], true_start_ns - cut_off_ns)
+    cut_off_ns = round(column * NS_PER_S / rate)
+    start_ns = anchor_ns + cut_off_ns + round(shift_s * NS_PER_S)
+    if not of_record:
+        cut_off_ns = max(before_ns)
+    return Block(start_ns, rate, data[:, :n_samples], start_ns - cut_off_ns)
 
 
 def _truncated_samples(span_ns: int, rate: float) -> int:
     """Samples in a span as SeisBench counts them: microseconds, times rate, truncated."""
     return int(round(span_ns / 1e9, 6) * rate)
-
-
-def _rounded_samples(span_ns: int, rate: float) -> int:
-    return round(span_ns * rate / NS_PER_S)

@@ -242,7 +242,14 @@ class RecordRun:
         if leaps:
             rows = np.concatenate([rows, np.array(leaps, dtype=np.int64)])
             rows = rows[np.argsort(rows[:, 0], kind="stable")]
-        return _changes(rows) if largest_correction(rows) > _ROUNDING_NS else None
+        return _changes(rows) if self._drifts() else None
+
+    def _drifts(self) -> bool:
+        """Whether stamps leave the nominal rate anywhere: parts of such a run all have a clock."""
+        nominal = np.round(self.firsts * self.interval_ns).astype(np.int64)
+        late = self.starts_ns - self.starts_ns[0] - nominal
+        leaps = self._with_leap(slice(0, len(self.firsts)))
+        return bool(np.abs(late).max() > _ROUNDING_NS) or bool(leaps)
 
     def _with_leap(self, records: slice) -> list[int]:
         """Records whose end shows that there is a leap second in them."""

@@ -1,7 +1,7 @@
-"""Filtering and resampling of segments, in the way SeisBench does it through ObsPy.
+"""Filtering of segments, in the way SeisBench does it through ObsPy, before they are resampled.
 
-The arithmetic of ObsPy's filters, decimation and Fourier resampling is written
-out on arrays here, so that ObsPy need not be imported to pick.
+The arithmetic of ObsPy's filters is written out on arrays, so that ObsPy need not be imported
+to pick.
 """
 
 from __future__ import annotations
@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.errors import SettingsError
+from eqcctpro.waveform.resampling import resample
 from eqcctpro.waveform.segments import Segment
 
-__all__ = ["Bandpass", "Conditioning", "condition", "resample"]
+__all__ = ["Bandpass", "Conditioning", "condition"]
 
 Float64 = NDArray[np.float64]
 
@@ -69,16 +70,35 @@ class Conditioning:
     filter_args: Any = None
     filter_kwargs: Any = None
 
+    @property
+    def filters(self) -> bool:
+        """Whether a filter comes before the resampling."""
+        given = (self.bandpass, self.filter_args, self.filter_kwargs)
+        return any(part is not None for part in given)
 
-def condition(segments: Sequence[Segment], how: Conditioning) -> list[Segment]:
-    """Filter, then resample, every segment; untouched ones keep their array."""
+
+def condition(
+    segments: Sequence[Segment], how: Conditioning, *, absolute: bool = False
+) -> list[Segment]:
+    """Filter, then resample, every segment; untouched ones keep their array.
+
+    Parameters
+    ----------
+    segments : sequence of Segment
+    how : Conditioning
+    absolute : bool
+        Whether new samples are counted from 1970; see `eqcctpro.waveform.resampling`.
+    """
     if how.bandpass is not None:
         segments = _bandpass(segments, how.bandpass)
     if how.filter_args is not None or how.filter_kwargs is not None:
         segments = [_model_filter(segment, how) for segment in segments]
     if how.sampling_rate is None:
         return list(segments)
-    return [resample(segment, how.sampling_rate, zerophase=how.zerophase) for segment in segments]
+    return [
+        resample(segment, how.sampling_rate, zerophase=how.zerophase, absolute=absolute)
+        for segment in segments
+    ]
 
 
 def _bandpass(segments: Sequence[Segment], band: Bandpass) -> list[Segment]:
@@ -110,7 +130,7 @@ def _filter_alike(
         row -= row.mean()
     data *= _cosine_taper(length, TAPER_S * rate)
     for row, position in zip(_there_and_back(data, band, rate), positions, strict=True):
-        filtered[position] = replace(segments[position], samples=row)
+        filtered[position] = replace(segments[position], samples=row, record=None)
 
 
 def _there_and_back(data: Float64, band: Bandpass, sampling_rate: float) -> Float64:
@@ -139,14 +159,6 @@ def _bandpass_sections(band: Bandpass, sampling_rate: float) -> Float64:
     )
 
 
-@lru_cache(maxsize=32)
-def _decimation_sections(corner: float) -> Float64:
-    from scipy.signal import iirfilter
-
-    sections = iirfilter(4, corner, btype="lowpass", ftype="butter", output="sos")
-    return np.asarray(sections, dtype=np.float64)
-
-
 def _cosine_taper(n: int, width: float) -> Float64:
     """Ones with a cosine ramp of at most `width` samples, from 0 to 1, at both ends."""
     ramp_samples = min(int(width), n // 2)
@@ -172,44 +184,4 @@ def _model_filter(segment: Segment, how: Conditioning) -> Segment:
                 trace.filter(*arguments, **how.filter_kwargs[pattern])
     else:
         trace.filter(*(how.filter_args or ()), **(how.filter_kwargs or {}))
-    return replace(segment, samples=trace.data)
-
-
-def resample(segment: Segment, sampling_rate: float, *, zerophase: bool = True) -> Segment:
-    """Bring a segment to another sampling rate.
-
-    Integer ratios are low-pass filtered (4-corner Butterworth at the new Nyquist
-    frequency) and decimated; all others are resampled in the Fourier domain with a
-    Hann window and no filter, as SeisBench's ``WaveformModel.resample`` does.
-    """
-    if segment.sampling_rate == sampling_rate:
-        return segment
-    if segment.sampling_rate % sampling_rate == 0:
-        samples = _decimate(segment, sampling_rate, zerophase)
-    else:
-        samples = _fourier_resample(segment.samples, segment.sampling_rate, sampling_rate)
-    return replace(segment, samples=samples, sampling_rate=sampling_rate)
-
-
-def _decimate(segment: Segment, sampling_rate: float, zerophase: bool) -> Float64:
-    from scipy.signal import sosfilt
-
-    sections = _decimation_sections(sampling_rate * 0.5 / (segment.sampling_rate * 0.5))
-    data = sosfilt(sections, segment.samples.astype(np.float64))
-    if zerophase:
-        data = sosfilt(sections, data[::-1])[::-1]
-    return np.ascontiguousarray(data[:: int(segment.sampling_rate / sampling_rate)])
-
-
-def _fourier_resample(samples: NDArray[Any], rate: float, new_rate: float) -> Float64:
-    from scipy.signal import get_window
-
-    n = len(samples)
-    spectrum = np.fft.rfft(samples.astype(np.float64))
-    spectrum *= np.fft.ifftshift(get_window("hann", n))[: n // 2 + 1]
-    new_n = max(int(n / (rate / new_rate)), 1)
-    frequencies = np.arange(n // 2 + 1) / (n * (1.0 / rate))
-    new_frequencies = np.arange(new_n // 2 + 1) * (1.0 / new_n * new_rate)
-    real = np.interp(new_frequencies, frequencies, spectrum.real)
-    imaginary = np.interp(new_frequencies, frequencies, spectrum.imag)
-    return np.asarray(np.fft.irfft(real + 1j * imaginary, new_n) * (new_n / n))
+    return replace(segment, samples=trace.data, record=None)

@@ -198,7 +198,7 @@ class _Timeline:
             at += 1
         edges = [0, *(edge for begin, end in runs for edge in (begin, end + 1)), len(other.samples)]
         self.pieces[at : at + 1] = [
-            other.part(first, last, cut=first == 0)
+            other.part(first, last, begins=first > 0, ends=last < len(other.samples))
             for first, last in zip(edges[::2], edges[1::2], strict=True)
             if last > first
         ]
@@ -256,9 +256,9 @@ def _without(piece: Segment, other: Segment) -> list[Segment]:
         return [piece]
     parts = []
     if begin > 0:
-        parts.append(piece.part(0, begin))
+        parts.append(piece.part(0, begin, ends=True))
     if end < len(piece.samples):
-        parts.append(piece.part(end, len(piece.samples), cut=False))
+        parts.append(piece.part(end, len(piece.samples), begins=True))
     return parts
 
 

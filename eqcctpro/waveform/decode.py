@@ -276,11 +276,11 @@ class _Stamps:
             runs = record_runs(content, names)
             self._runs = {key: _Runs(found) for key, found in runs.items()}
         elif cut:
-            spans: dict[tuple[Code, int], list[tuple[int, int]]] = {}
+            spans: dict[tuple[Code, int], list[_Piece]] = {}
             for piece in pieces:
                 with suppress(ValueError):  # reported when it was decoded
                     key = trace_code(piece.trace, names), piece.trace.pubversion
-                    spans.setdefault(key, []).append((piece.start_ns, piece.end_ns))
+                    spans.setdefault(key, []).append(piece)
             self._spans = {key: _Spans(found) for key, found in spans.items()}
 
     def spans(self) -> dict[ChannelCode, list[tuple[int, int]]]:
@@ -291,8 +291,10 @@ class _Stamps:
                 spans.setdefault(ChannelCode(*code), []).extend(found.spans)
         return spans
 
-    def of(self, key: tuple[Code, int], start_ns: int, n: int) -> tuple[int | None, Clock | None]:
-        """Where the continuous record begins, if that is known, and the clock of a piece of it.
+    def of(
+        self, key: tuple[Code, int], start_ns: int, n: int
+    ) -> tuple[int | None, int, Clock | None]:
+        """Where the continuous record of a piece begins, and what is behind the piece.
 
         Parameters
         ----------
@@ -300,15 +302,24 @@ class _Stamps:
             Codes and version.
         start_ns, n : int
             First sample of the piece, and number of samples.
+
+        Returns
+        -------
+        origin_ns : int or None
+            None where it is not known.
+        samples_behind : int
+        clock : ndarray of int64 or None
+            Of the piece.
         """
         runs = self._runs.get(key)
         found = None if runs is None else runs.find(start_ns, n)
         if found is not None:
             run, record = found
-            before = round(int(run.firsts[record]) * run.interval_ns)
-            return start_ns - before, run.clock(record, n)
+            before = int(run.firsts[record])
+            origin = start_ns - round(before * run.interval_ns)
+            return origin, run.n_samples - before - n, run.clock(record, n)
         spans = self._spans.get(key)
-        return None if spans is None else spans.first_around(start_ns), None
+        return (None, 0, None) if spans is None else (*spans.around(start_ns, n), None)
 
 
 class _Runs:
@@ -335,17 +346,21 @@ class _Runs:
 
 
 class _Spans:
-    """Spans of time, which may overlap."""
+    """Continuous records of one channel, which may overlap."""
 
-    def __init__(self, spans: list[tuple[int, int]]) -> None:
-        self.spans = sorted(spans)
+    def __init__(self, pieces: list[_Piece]) -> None:
+        self._pieces = sorted(pieces, key=lambda piece: (piece.start_ns, piece.end_ns))
+        self.spans = [(piece.start_ns, piece.end_ns) for piece in self._pieces]
         self._latest = list(accumulate((end for _, end in self.spans), max))
 
-    def first_around(self, time_ns: int) -> int | None:
-        """The earliest start of those that a time lies in."""
-        at = bisect_left(self._latest, time_ns)
-        found = at < len(self.spans) and self.spans[at][0] <= time_ns
-        return self.spans[at][0] if found else None
+    def around(self, start_ns: int, n: int) -> tuple[int | None, int]:
+        """Start of the earliest one that a piece lies in, and its samples behind the piece."""
+        at = bisect_left(self._latest, start_ns)
+        if at == len(self.spans) or self.spans[at][0] > start_ns:
+            return None, 0
+        record = self._pieces[at]
+        before = round((start_ns - record.start_ns) * record.rate / NS_PER_S)
+        return record.start_ns, max(record.n_samples - before - n, 0)
 
 
 def _collect(
@@ -374,9 +389,10 @@ def _collect(
                     f"left out: nothing below {LOWEST_RATE_HZ:g} Hz is picked"
                 )
                 continue
-            origin, clock = stamps.of((code, version), piece.start_ns, n)
+            start = piece.start_ns
+            origin, behind, clock = stamps.of((code, version), start, n)
             samples = piece.samples.take_np_datasamples()
-            segments.append(Segment(code, piece.start_ns, rate, samples, origin, version, clock))
+            segments.append(Segment(code, start, rate, samples, origin, version, clock, behind))
     return segments
 
 

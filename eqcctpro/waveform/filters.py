@@ -175,7 +175,7 @@ def apply_steps(segments: Sequence[Segment], steps: Sequence[Step]) -> list[Segm
         samples = segment.samples
         for step in steps:
             samples = step.apply(samples, segment.sampling_rate)
-        prepared.append(replace(segment, samples=samples))
+        prepared.append(replace(segment, samples=samples, record=None))
     return prepared
 
 

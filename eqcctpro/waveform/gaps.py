@@ -106,8 +106,10 @@ def fill_gaps(
         _require_bounded(code, rate, sum(missing), sum(len(piece.samples) for piece in pieces))
         found.extend(Filled(code, n, n / rate) for n in missing)
         wholes = [run[0].piece if len(run) == 1 else _joined(run, how) for run in runs]
-        # Only the first one may have begun before what was read.
-        wholes[0] = _from_its_beginning(wholes[0], longest_s, (spans or {}).get(code, ()))
+        # Only the first one may have begun before what was read, and the last one go on behind it.
+        known = (spans or {}).get(code, ())
+        wholes[0] = _from_its_beginning(wholes[0], longest_s, known)
+        wholes[-1] = _to_its_end(wholes[-1], longest_s, known)
         joined.extend(wholes)
     return sorted(joined, key=lambda piece: (piece.code, piece.start_ns)), found
 
@@ -172,7 +174,8 @@ def _joined(run: Sequence[_Placed], how: GapFilling) -> Segment:
             if missing > 0:
                 line = np.linspace(samples[left.end - 1], samples[right.first], missing + 2)
                 samples[left.end : right.first] = line[1:-1]
-    return replace(first, samples=samples, clock=_clock(run))
+    behind = run[-1].piece.samples_behind
+    return replace(first, samples=samples, clock=_clock(run), samples_behind=behind, record=None)
 
 
 def _clock(run: Sequence[_Placed]) -> Clock | None:
@@ -210,3 +213,21 @@ def _from_its_beginning(
     if before == 0:
         return whole
     return replace(whole, anchor_ns=whole.start_ns - round(before * interval))
+
+
+def _to_its_end(whole: Segment, longest_s: float, spans: Sequence[tuple[int, int]]) -> Segment:
+    """A joined record that knows how many samples of it are behind, over filled gaps."""
+    interval = whole.interval_ns
+    ends, behind = whole.time_of(len(whole.samples) - 1 + whole.samples_behind), 0
+    ends = max((e for s, e in spans if s <= whole.end_ns <= e), default=ends)
+    for start, end in sorted(spans):
+        if end <= ends:
+            continue
+        missing = round((start - ends) / interval) - 1
+        if missing > longest_s * whole.sampling_rate + 1e-6:
+            break
+        behind += missing + round((end - start) / interval) + 1
+        ends = end
+    if behind == 0:
+        return whole
+    return replace(whole, samples_behind=whole.samples_behind + behind, record=None)

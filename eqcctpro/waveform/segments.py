@@ -30,6 +30,7 @@ from eqcctpro.waveform.clock import (
 __all__ = [
     "SAME_TIME_NS",
     "ChannelCode",
+    "Record",
     "Segment",
     "join_at_leap_seconds",
     "merge_segments",
@@ -72,6 +73,36 @@ class ChannelCode(NamedTuple):
         return ".".join(self)
 
 
+class Record:
+    """All samples of a continuous record, for what can only be made of all of them.
+
+    Parameters
+    ----------
+    parts : sequence of ndarray
+        Samples that follow each other.
+
+    Attributes
+    ----------
+    n_samples : int
+    resampled : dict of float to ndarray of float32
+        What was made of them, by the sampling rate.
+    """
+
+    def __init__(self, parts: Sequence[NDArray[Any]]) -> None:
+        self._parts = tuple(parts)
+        self.n_samples = sum(map(len, self._parts))
+        self.resampled: dict[float, NDArray[np.float32]] = {}
+
+    @property
+    def samples(self) -> NDArray[Any]:
+        """The samples as one array."""
+        return self._parts[0] if len(self._parts) == 1 else np.concatenate(self._parts)
+
+    def followed_by(self, other: Record) -> Record:
+        """The record that goes on with another one where it ends."""
+        return Record(self._parts + other._parts)
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """Samples of one channel without a gap.
@@ -88,6 +119,10 @@ class Segment:
     anchor_ns : int or None
         Where the continuous record begins that this is a part of, counted back at the nominal
         rate; None where it was not cut.
+    samples_behind : int
+        How many samples of the continuous record follow that were cut off.
+    record : Record or None
+        That record, where it is held in memory.
     quality : int
         Version of the records: 4 for M, 3 for Q, 2 for D and 1 for R in miniSEED 2.
     clock : ndarray of int64 or None
@@ -102,11 +137,23 @@ class Segment:
     anchor_ns: int | None = None
     quality: int = 0
     clock: Clock | None = None
+    samples_behind: int = 0
+    record: Record | None = None
 
     @property
     def origin_ns(self) -> int:
         """Where the continuous record begins."""
         return self.start_ns if self.anchor_ns is None else self.anchor_ns
+
+    @property
+    def samples_before(self) -> int:
+        """How many samples of the continuous record come before and were cut off."""
+        return round((self.start_ns - self.origin_ns) / self.interval_ns)
+
+    @property
+    def record_length(self) -> int:
+        """How many samples the continuous record has."""
+        return self.samples_before + len(self.samples) + self.samples_behind
 
     @property
     def end_ns(self) -> int:
@@ -132,8 +179,11 @@ class Segment:
             return nominal_behind(self.clock, behind) / self.interval_ns
         return behind / self.interval_ns
 
-    def part(self, first: int, last: int, *, cut: bool = True) -> Segment:
-        """Samples from one to before another; `cut`: they belong to the same continuous record."""
+    def part(self, first: int, last: int, *, begins: bool = False, ends: bool = False) -> Segment:
+        """Samples from one to before another.
+
+        They belong to the same continuous record, unless one of their own `begins` or `ends` there.
+        """
         before = round(first * self.interval_ns)
         clock = self.clock
         if clock is not None:
@@ -145,8 +195,10 @@ class Segment:
             self,
             start_ns=start,
             samples=self.samples[first:last],
-            anchor_ns=origin if cut else None,
+            anchor_ns=None if begins else origin,
             clock=clock if clock is not None and clock[:, 1].any() else None,
+            samples_behind=0 if ends else len(self.samples) - last + self.samples_behind,
+            record=None if begins or ends else self.record,
         )
 
 
@@ -256,7 +308,11 @@ def _append(left: Segment, right: Segment, samples: NDArray[Any] | None = None) 
         clock = np.concatenate([parts[0], parts[1] + shift])
     if samples is None:
         samples = np.concatenate([left.samples, right.samples])
-    return replace(left, samples=samples, clock=clock)
+    record = None
+    if left.record is not None and right.record is not None:
+        record = left.record.followed_by(right.record)
+    behind = right.samples_behind
+    return replace(left, samples=samples, clock=clock, samples_behind=behind, record=record)
 
 
 def join_at_leap_seconds(segments: Sequence[Segment]) -> list[Segment]:
@@ -353,9 +409,7 @@ def split_at_nan(segment: Segment) -> tuple[list[Segment], int]:
         return [segment], 0
     edges = np.flatnonzero(np.diff(np.concatenate([[False], finite, [False]]).astype(np.int8)))
     pieces = [
-        replace(
-            segment.part(first, last, cut=False), anchor_ns=None if first else segment.anchor_ns
-        )
+        segment.part(first, last, begins=first > 0, ends=last < len(finite))
         for first, last in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)
     ]
     return pieces, int(np.count_nonzero(~finite))

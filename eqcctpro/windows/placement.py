@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.models.picker import Picker, WindowSettings
-from eqcctpro.times import NS_PER_S
+from eqcctpro.times import NS_PER_S, samples_in
 from eqcctpro.waveform.clock import Clock
 
 __all__ = ["WindowGrid", "window_offsets"]
@@ -67,7 +67,7 @@ def window_offsets(
         multiples = _multiples(clock, start_ns, last, step, sampling_rate)
         return _with_edges(multiples, last, edges=edges)
     before = start_ns - (origin_ns if grid == "trace" else 0)
-    first = -_samples_in(before, sampling_rate) % step
+    first = -samples_in(before, sampling_rate) % step
     layout = _offsets if (last - first) // step < FEW else _offsets.__wrapped__
     return layout(first, last, step, edges=edges)
 
@@ -118,7 +118,3 @@ def window_step(picker: Picker, windows: WindowSettings) -> int:
             hint=f"choose an overlap below {picker.in_samples} and a stride of at least 1",
         )
     return step
-
-
-def _samples_in(span_ns: int, sampling_rate: float) -> int:
-    return round(Fraction(span_ns) * Fraction(sampling_rate) / NS_PER_S) if span_ns else 0
