@@ -85,7 +85,7 @@ class Law:
         balance = summary["balance"]
         assert summary["balanced"] and not summary["tasks"]["failed"]
         assert balance["input"] == balance["picked"] + sum(balance["not_picked"].values())
-        # At each border of time chunks a sample may have another time by a clock that is interpolated.
+        # At each border of time chunks a sample may have another time by another clock.
         slack = 10 * len(archive.channels) if archive.drifts else 0
         assert abs(balance["picked"] - picked) <= slack
         # Chunk folders hold what they share twice, and each of them counts what it owns.
