@@ -103,7 +103,8 @@ class SampleBalance:
             mine = ([one for one in some if one.code == code] for some in (pieces, kept))
             before, after = (sum(self._inside(one, spans) for one in some) for some in mine)
             contradicting += before - after
-        contradicting = min(contradicting, dropped)
+        # By a clock that drifts a sample at an edge may have two times.
+        contradicting = max(min(contradicting, dropped), 0)
         self.add("contradicting", contradicting)
         self.add("doubled", dropped - contradicting)
 
