@@ -98,6 +98,10 @@ class SampleBalance:
         if len(kept) == len(pieces) and not found:
             return
         dropped = samples - self.count(kept)
+        if dropped < 0:
+            # Joined, a sample at a border may have another time by a clock that drifts.
+            self.held -= dropped
+            dropped = 0
         contradicting = 0
         for code, spans in _spans_of(found).items():
             mine = ([one for one in some if one.code == code] for some in (pieces, kept))
