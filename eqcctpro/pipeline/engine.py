@@ -36,7 +36,7 @@ from eqcctpro.runtimes.base import Runtime
 from eqcctpro.waveform.blocks import Block
 from eqcctpro.windows.stacking import CurveStack, StackLayout, curve_rate, stack_alike
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "Windows"]
 
 Float32 = NDArray[np.float32]
 
@@ -73,6 +73,33 @@ class _OpenBlock:
             and self.layout is other.layout
             and self.origin.sampling_rate == other.origin.sampling_rate
         )
+
+
+@dataclass(slots=True)
+class Windows:
+    """Windows of a station task that are not packed yet, in blocks, the first ones first.
+
+    Attributes
+    ----------
+    left : int
+    """
+
+    left: int
+    _blocks: deque[tuple[Block, _OpenBlock]]
+    _next: int = 0
+
+    def take(self, most: int) -> Iterator[tuple[_OpenBlock, Block, list[int]]]:
+        """No more than so many windows: blocks, and where windows begin in them."""
+        while most and self._blocks:
+            block, opened = self._blocks[0]
+            offsets = opened.offsets[self._next : self._next + most].tolist()
+            self._next += len(offsets)
+            self.left -= len(offsets)
+            most -= len(offsets)
+            if self._next == len(opened.offsets):
+                self._blocks.popleft()
+                self._next = 0
+            yield opened, block, offsets
 
 
 @dataclass(slots=True)
@@ -157,10 +184,53 @@ class Pipeline:
 
     def feed(self, prepared: Prepared) -> None:
         """Pack the windows of a station task; batches that become full are sent on their way."""
+        windows = self.open(prepared)
+        while windows.left:
+            self.pack(windows, self.room)
+            if not self.room:
+                self.flush()
+                if self.under_way >= self.runtime.ahead:
+                    self.wait()
+                    self.settle()
+
+    def open(self, prepared: Prepared) -> Windows:
+        """Begin a station task, whose windows may be packed a few at a time.
+
+        Its result is the same, whatever lies between them.  A task without windows is finished.
+        """
         if prepared.record is not None:
             self._finished.append(TaskResult(prepared.record))
-        else:
-            self._enqueue(prepared)
+            return Windows(0, deque())
+        thresholds = self._thresholds
+        if prepared.thresholds is not None:
+            thresholds = list(picked_labels(self.picker, prepared.thresholds).values())
+        n_windows = prepared.n_windows
+        owner = _OpenTask(prepared, len(prepared.blocks), n_windows, thresholds)
+        blocks: deque[tuple[Block, _OpenBlock]] = deque()
+        for block, offsets in prepared.blocks:
+            origin = CurveOrigin(prepared.task, block.start_ns, block.sampling_rate, block.clock)
+            layout = None
+            small = len(offsets) <= self.runtime.batch_size
+            if self.settings.windows.picking == "trigger" and small:
+                layout = self._layout(offsets.tobytes())
+            blocks.append((block, _OpenBlock(owner, origin, offsets, layout)))
+        prepared.blocks.clear()  # each is forgotten when the network can read all of it
+        return Windows(n_windows, blocks)
+
+    @property
+    def room(self) -> int:
+        """Windows for which there is room in the batch that is being packed."""
+        return self.runtime.batch_size - self._filled
+
+    def pack(self, windows: Windows, most: int) -> None:
+        """Pack no more than so many windows of a station task, for which there is room."""
+        length = self.picker.in_samples
+        batch = self._arena[0]
+        for opened, block, offsets in windows.take(min(most, self.room)):
+            for row, offset in enumerate(offsets, self._filled):
+                batch[row] = block.data[:, offset : offset + length]
+            self._claims.append((opened, len(offsets)))
+            self._filled += len(offsets)
 
     @property
     def under_way(self) -> int:
@@ -198,41 +268,6 @@ class Pipeline:
     def _layout_of(self, offsets: bytes) -> StackLayout:
         starts = np.frombuffer(offsets, dtype=np.intp)
         return StackLayout.of(self.picker, self.settings.windows, starts)
-
-    def _enqueue(self, prepared: Prepared) -> None:
-        thresholds = self._thresholds
-        if prepared.thresholds is not None:
-            thresholds = list(picked_labels(self.picker, prepared.thresholds).values())
-        owner = _OpenTask(prepared, len(prepared.blocks), prepared.n_windows, thresholds)
-        for block, offsets in prepared.blocks:
-            origin = CurveOrigin(prepared.task, block.start_ns, block.sampling_rate, block.clock)
-            layout = None
-            if self.settings.windows.picking == "trigger" and len(offsets) <= self._room:
-                layout = self._layout(offsets.tobytes())
-            self._pack(block, _OpenBlock(owner, origin, offsets, layout))
-        prepared.blocks.clear()  # every window is where the network reads it
-
-    @property
-    def _room(self) -> int:
-        return self.runtime.batch_size
-
-    def _pack(self, block: Block, opened: _OpenBlock) -> None:
-        length = self.picker.in_samples
-        offsets = opened.offsets.tolist()
-        first = 0
-        while first < len(offsets):
-            room = min(self._room - self._filled, len(offsets) - first)
-            batch = self._arena[0]
-            for row, offset in enumerate(offsets[first : first + room], self._filled):
-                batch[row] = block.data[:, offset : offset + length]
-            self._claims.append((opened, room))
-            self._filled += room
-            first += room
-            if self._filled == self._room:
-                self.flush()
-                if self.under_way >= self.runtime.ahead:
-                    self.wait()
-                    self.settle()
 
     def flush(self) -> None:
         """Send what is packed on its way, also if the batch is not full."""

@@ -168,6 +168,7 @@ def open_engine(
     online = OnlinePicker(
         pipeline,
         max_wait_s=settings.batching.max_wait_ms / 1000,
+        turn_s=settings.batching.turn_ms / 1000,
         forward_timeout_s=settings.limits.forward_timeout_s,
         report=report,
     )

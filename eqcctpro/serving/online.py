@@ -16,7 +16,7 @@ import numpy as np
 
 from eqcctpro.errors import EQCCTProError
 from eqcctpro.picks.raw import RawPicks
-from eqcctpro.pipeline.engine import Pipeline
+from eqcctpro.pipeline.engine import Pipeline, Windows
 from eqcctpro.pipeline.prepare import Prepared
 from eqcctpro.pipeline.records import TaskResult
 from eqcctpro.serving.problems import LateProblem, Problem, StoppingProblem
@@ -25,29 +25,44 @@ __all__ = ["BatchReport", "OnlinePicker"]
 
 # Indices of station tasks are 32-bit numbers, and begin again.
 _INDICES = 2**31
+# Stations of a request that are begun for a batch: some have no windows.
+_MOST_STATIONS = 256
+# How much of the speed of the network is learnt from a batch.
+_LEARNT = 0.3
 
 _log = logging.getLogger("eqcctpro.serving")
 
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    """A request whose stations are not all picked."""
+    """A request whose stations are not all picked.
+
+    Attributes
+    ----------
+    stations : sequence of Prepared
+    following : int
+        The first station of which not all windows were sent.
+    windows : Windows or None
+        Its windows, if some were sent.
+    index : int
+        Its number in the pipeline, if it was begun.
+    """
 
     loop: asyncio.AbstractEventLoop
     answer: asyncio.Future[list[TaskResult]]
+    stations: Sequence[Prepared]
     results: list[TaskResult | None]
     missing: int
+    since: float
+    following: int = 0
+    windows: Windows | None = None
+    index: int = -1
     dropped: bool = False
 
-
-@dataclass(slots=True, eq=False)
-class _Waiting:
-    """A station that waits for a batch."""
-
-    ticket: _Ticket
-    position: int
-    prepared: Prepared
-    since: float
+    @property
+    def waiting(self) -> int:
+        """Stations that are not sent, or not as a whole."""
+        return len(self.stations) - self.following
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +88,25 @@ class BatchReport:
     pick_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Sent:
+    """A batch that was sent to the network: when, and what was in it."""
+
+    since: float
+    windows: int
+    stations: int
+    waited_s: float
+
+
 @dataclass(slots=True)
 class _State:
     """What one thread works with."""
 
     pipeline: Pipeline
-    waiting: deque[_Waiting] = field(default_factory=deque)
+    waiting: deque[_Ticket] = field(default_factory=deque)
+    windows_per_s: float = 0.0
     open: dict[int, tuple[_Ticket, int]] = field(default_factory=dict)
+    sent: deque[_Sent] = field(default_factory=deque)
     told: dict[str, float] = field(default_factory=dict)
     forward_since: float | None = None
     abandoned: bool = False
@@ -94,7 +121,8 @@ class OnlinePicker:
     """Picks the stations of many requests in batches that they share.
 
     While a batch is in the network, what arrives is collected for the next one.  Windows are
-    counted, not requests; a station with more windows than a batch has takes several.
+    counted, not requests; what has more windows than the network sees in `turn_s` takes several
+    batches, between which others have their turns.
 
     Parameters
     ----------
@@ -102,6 +130,8 @@ class OnlinePicker:
         Makes the pipeline; called again when one hangs.
     max_wait_s : float
         How long a batch that is not full waits for more when the network is idle.
+    turn_s : float
+        How long the windows of one request in a batch take at most; others wait no longer for it.
     forward_timeout_s : float
         A batch that takes longer is given up, with its requests, and another pipeline takes its
         place.
@@ -114,11 +144,13 @@ class OnlinePicker:
         open_pipeline: Callable[[], Pipeline],
         *,
         max_wait_s: float = 0.0,
+        turn_s: float = 0.05,
         forward_timeout_s: float = 60.0,
         report: Callable[[BatchReport], None] | None = None,
     ) -> None:
         self._open_pipeline = open_pipeline
         self._max_wait_s = max_wait_s
+        self._turn_s = turn_s
         self._forward_timeout_s = forward_timeout_s
         self._report = report
         self._changed = threading.Condition()
@@ -138,7 +170,7 @@ class OnlinePicker:
     @property
     def waiting(self) -> int:
         """Stations that wait for a batch."""
-        return len(self._state.waiting)
+        return sum(ticket.waiting for ticket in list(self._state.waiting))
 
     @property
     def failure(self) -> Exception | None:
@@ -168,16 +200,15 @@ class OnlinePicker:
         StoppingProblem
             The picker is ending.
         """
-        loop = asyncio.get_running_loop()
-        ticket = _Ticket(loop, loop.create_future(), [None] * len(stations), len(stations))
         if not stations:
             return []
-        now = time.perf_counter()
-        items = [_Waiting(ticket, at, station, now) for at, station in enumerate(stations)]
+        loop = asyncio.get_running_loop()
+        n = len(stations)
+        ticket = _Ticket(loop, loop.create_future(), stations, [None] * n, n, time.perf_counter())
         with self._changed:
             if self._stopping or self._failure is not None:
                 raise StoppingProblem("the picker is ending", hint="try again elsewhere")
-            self._state.waiting.extend(items)
+            self._state.waiting.append(ticket)
             self._changed.notify()
         try:
             return await ticket.answer
@@ -202,17 +233,13 @@ class OnlinePicker:
                     if state.abandoned:
                         return
                     state.forward_since = None
-                batch = self._take(state)
-                if batch is None:
+                    _learn(state)
+                if not self._await(state):
                     return
-                # Counted before: the pipeline takes the windows out.
-                windows = sum(item.prepared.n_windows for item in batch)
-                sent = time.perf_counter()
-                self._send(state, batch)
-                state.forward_since = None
+                sent = self._send(state)
                 pipeline.settle()
                 self._deliver(state)
-                self._tell(state, batch, windows, sent)
+                self._tell(state, sent)
             except Exception as error:  # whatever a runtime raises ends its batch, not the service
                 if state.abandoned:
                     return
@@ -222,82 +249,128 @@ class OnlinePicker:
                 self._fail(state, error if isinstance(error, Problem) else failed)
                 pipeline.reset()
 
-    def _take(self, state: _State) -> list[_Waiting] | None:
-        """Stations for the next batch; none while one is under way, and None at the end."""
-        pipeline = state.pipeline
+    def _await(self, state: _State) -> bool:
+        """Wait until there is something to do; whether there is, or the end has come."""
         with self._changed:
             while not state.waiting and state.idle:
                 if self._stopping:
-                    return None
+                    return False
                 self._changed.wait()
             if state.idle and self._max_wait_s:
                 self._linger(state)
-            batch: list[_Waiting] = []
-            room = pipeline.runtime.batch_size
-            while state.waiting:
-                windows = state.waiting[0].prepared.n_windows
-                if batch and windows > room:
-                    break
-                item = state.waiting.popleft()
-                if not item.ticket.dropped:
-                    batch.append(item)
-                    room -= windows
-            return batch
+        return True
 
     def _linger(self, state: _State) -> None:
         """Wait for more stations until the batch is full or the first has waited enough."""
         until = state.waiting[0].since + self._max_wait_s
         while not self._stopping:
             left = until - time.perf_counter()
-            windows = sum(item.prepared.n_windows for item in state.waiting)
-            if left <= 0 or windows >= state.pipeline.runtime.batch_size:
+            room = state.pipeline.runtime.batch_size
+            for ticket in state.waiting:
+                following = ticket.stations[ticket.following : ticket.following + max(room, 0)]
+                room -= sum(station.n_windows for station in following)
+            if left <= 0 or room <= 0:
                 return
             self._changed.wait(left)
 
-    def _send(self, state: _State, batch: list[_Waiting]) -> None:
-        """Feed a batch to the pipeline and send it on its way."""
-        if not batch:
-            return
-        state.forward_since = time.monotonic()
-        for item in batch:
-            index = next(self._indices) % _INDICES
-            prepared = item.prepared
-            state.open[index] = (item.ticket, item.position)
-            prepared.task = replace(prepared.task, index=index)
-            if prepared.record is not None:
-                prepared.record = replace(prepared.record, task=index)
-            state.pipeline.feed(prepared)
-        state.pipeline.flush()
+    def _send(self, state: _State) -> _Sent:
+        """Pack a batch, in which each request has a turn, and send it on its way."""
+        pipeline, now = state.pipeline, time.perf_counter()
+        whole = pipeline.room
+        stations, waited = 0, 0.0
+        for _ in range(len(state.waiting)):
+            if not pipeline.room:
+                break
+            # Others only add requests; what hangs later, must be able to find this one.
+            ticket = state.waiting[0]
+            before = pipeline.room
+            begun = 0 if ticket.dropped else self._pack(state, ticket)
+            if begun:
+                stations, waited = stations + begun, max(waited, now - ticket.since)
+            if ticket.dropped and ticket.windows is not None:
+                state.open.pop(ticket.index, None)
+            if not ticket.dropped and ticket.waiting:
+                if not begun and pipeline.room == before:
+                    break  # it does not fit, and is the first in the next batch
+                state.waiting.append(ticket)
+            state.waiting.popleft()
+        sent = _Sent(now, whole - pipeline.room, stations, waited)
+        if sent.windows:
+            state.sent.append(sent)
+            state.forward_since = time.monotonic()
+            pipeline.flush()
+            state.forward_since = None
+        return sent
+
+    def _pack(self, state: _State, ticket: _Ticket) -> int:
+        """Pack what a request may have in a batch; returns how many stations were begun."""
+        pipeline = state.pipeline
+        turn = self._turn(state)
+        left, begun = min(turn, pipeline.room), 0
+        empty = pipeline.room == pipeline.runtime.batch_size
+        while ticket.waiting and begun < _MOST_STATIONS:
+            if ticket.windows is None:
+                n = ticket.stations[ticket.following].n_windows
+                # What is no longer than a turn is not cut.
+                if n and (not left or (left < n <= turn and not empty)):
+                    break
+                ticket.windows = self._open(state, ticket)
+                begun += 1
+            n = min(left, ticket.windows.left)
+            pipeline.pack(ticket.windows, n)
+            left, empty = left - n, False
+            if ticket.windows.left:
+                break
+            ticket.windows = None
+            ticket.following += 1
+        return begun
+
+    def _turn(self, state: _State) -> int:
+        """Windows that a request may have in a batch."""
+        most = state.pipeline.runtime.batch_size
+        if not state.windows_per_s:
+            return most
+        return min(max(round(state.windows_per_s * self._turn_s), most // 8, 1), most)
+
+    def _open(self, state: _State, ticket: _Ticket) -> Windows:
+        """Begin the next station of a request."""
+        position = ticket.following
+        prepared = ticket.stations[position]
+        ticket.index = index = next(self._indices) % _INDICES
+        state.open[index] = (ticket, position)
+        prepared.task = replace(prepared.task, index=index)
+        if prepared.record is not None:
+            prepared.record = replace(prepared.record, task=index)
+        return state.pipeline.open(prepared)
 
     def _deliver(self, state: _State) -> None:
         """Hand results to the requests that are complete."""
-        done: dict[asyncio.AbstractEventLoop, list[_Ticket]] = {}
+        done: dict[asyncio.AbstractEventLoop, list[tuple[_Ticket, list[TaskResult]]]] = {}
         for result in state.pipeline.finished():
             ticket, position = state.open.pop(result.record.task)
             ticket.results[position] = _placed(result, position)
             ticket.missing -= 1
             if not ticket.missing:
-                done.setdefault(ticket.loop, []).append(ticket)
+                results = [one for one in ticket.results if one is not None]
+                done.setdefault(ticket.loop, []).append((ticket, results))
         for loop, tickets in done.items():
             _call(loop, _resolve, tickets)
 
-    def _tell(self, state: _State, batch: list[_Waiting], windows: int, sent: float) -> None:
+    def _tell(self, state: _State, sent: _Sent) -> None:
         """Report what was sent, and what the network and picking took since the last time."""
         if self._report is None:
             return
-        size = state.pipeline.runtime.batch_size
-        full, rest = divmod(windows, size)
-        waited = max((sent - item.since for item in batch), default=0.0)
         seconds, told = state.pipeline.stages.seconds, state.told
         infer_s, pick_s = (seconds[stage] - told[stage] for stage in ("infer", "pick"))
         told.update(seconds)
-        batches = [size] * full + [rest] * bool(rest)
-        self._report(BatchReport(batches, len(batch), waited, infer_s, pick_s))
+        batches = [sent.windows] if sent.windows else []
+        self._report(BatchReport(batches, sent.stations, sent.waited_s, infer_s, pick_s))
 
     def _fail(self, state: _State, problem: Problem) -> None:
         """End every request that has a station in the pipeline."""
         tickets = {id(ticket): ticket for ticket, _ in state.open.values()}
         state.open.clear()
+        state.sent.clear()
         for ticket in tickets.values():
             ticket.dropped = True
             _call(ticket.loop, _reject, ticket, problem)
@@ -337,6 +410,17 @@ class OnlinePicker:
                 self._changed.notify_all()
 
 
+def _learn(state: _State) -> None:
+    """Note how fast the network was; small batches say little of that."""
+    if not state.sent:
+        return
+    sent = state.sent.popleft()
+    if sent.windows >= state.pipeline.runtime.batch_size // 8:
+        rate = sent.windows / (time.perf_counter() - sent.since)
+        known = state.windows_per_s
+        state.windows_per_s = known + (rate - known) * _LEARNT if known else rate
+
+
 def _placed(result: TaskResult, position: int) -> TaskResult:
     """A result whose picks name their station by its place in the request."""
     return replace(
@@ -358,10 +442,10 @@ def _call(
         loop.call_soon_threadsafe(function, *arguments)
 
 
-def _resolve(tickets: Sequence[_Ticket]) -> None:
-    for ticket in tickets:
+def _resolve(tickets: Sequence[tuple[_Ticket, list[TaskResult]]]) -> None:
+    for ticket, results in tickets:
         if not ticket.answer.done():
-            ticket.answer.set_result([result for result in ticket.results if result is not None])
+            ticket.answer.set_result(results)
 
 
 def _reject(ticket: _Ticket, problem: Problem) -> None:

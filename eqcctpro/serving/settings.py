@@ -138,6 +138,9 @@ class BatchingSettings(_Section):
     max_wait_ms: float = Field(
         0.0, ge=0, description="How long a batch that is not full waits; batches under way do"
     )
+    turn_ms: float = Field(
+        50.0, gt=0, description="How long others wait for a request that has more than that to do"
+    )
     slice: int | None = Field(
         None, ge=1, description="Windows that a thread takes at a time; None: as many as there are"
     )

@@ -15,6 +15,7 @@ from eqcctpro.serving.engines import find_model
 from eqcctpro.serving.listener import claim_port
 from eqcctpro.serving.logs import LogReader
 from eqcctpro.serving.metrics import SHARED_FOLDER, metrics_server
+from eqcctpro.serving.proxy import proxy_environment
 from eqcctpro.serving.ray_process import RayProcess
 from eqcctpro.serving.security import find_authenticator, read_people, read_secret
 from eqcctpro.serving.settings import ServeSettings
@@ -116,6 +117,7 @@ def running_service(
         stack.enter_context(LogReader(state.log_socket, settings.logs.file))
         # Of Ray Serve's proxy: uvicorn would believe whatever comes from loopback.
         environment = {"FORWARDED_ALLOW_IPS": ",".join(settings.http.trusted_proxies)}
+        environment |= proxy_environment(settings)
         if _shares_metrics(settings):
             environment[SHARED_FOLDER] = str(state.metrics)
         stack.enter_context(metrics_server(settings.http.host, settings.metrics, state.metrics))

@@ -1,0 +1,163 @@
+"""Requests with much to do and others take turns, and get the picks they would alone."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+httpx = pytest.importorskip("httpx", reason="the extra `serve` is not installed")
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+
+from eqcctpro.pipeline.engine import Pipeline
+from eqcctpro.runtimes.base import Runtime
+from eqcctpro.serving.engines import ServedModel, find_model
+from eqcctpro.serving.online import OnlinePicker
+from eqcctpro.serving.settings import ServeSettings
+from eqcctpro.serving.stations import lay_out
+from eqcctpro.synthetic.waveforms import synthetic_waveforms
+from eqcctpro.waveform.decode import DecodedFile
+from eqcctpro.waveform.segments import ChannelCode, Segment
+
+BATCH = 16
+
+
+@pytest.fixture(scope="module")
+def model(imported_model: str) -> ServedModel:
+    return find_model(ServeSettings.checked({"models": [imported_model]}).models[0])
+
+
+@pytest.fixture(scope="module")
+def runtime(model: ServedModel) -> Iterator[Runtime]:
+    from eqcctpro.runtimes.select import open_picker
+
+    _, opened = open_picker(
+        model.weights, runtime="openvino", batch_size=BATCH, threads=1, slice_windows="adaptive"
+    )
+    yield opened
+
+
+def stations(model: ServedModel, *names: str, seconds: float) -> list[Any]:
+    """Stations with arrivals; one has a gap in the middle."""
+    rows = synthetic_waveforms(stations=len(names), duration_s=seconds).counts
+    segments = []
+    for name, counts in zip(names, rows, strict=True):
+        half = counts.shape[1] // 2
+        for channel, row in zip(("HHZ", "HHN", "HHE"), counts, strict=True):
+            code = ChannelCode("XX", name, "", channel)
+            segments.append(Segment(code, 0, 100.0, row[:half]))
+            behind = half + (500 if name == names[-1] else 0)
+            segments.append(Segment(code, behind * 10_000_000, 100.0, row[behind:]))
+    laid = lay_out(DecodedFile(segments), model.picker, model.settings, max_samples=10**9)
+    return laid.prepared
+
+
+def same(found: list[Any], expected: list[Any]) -> None:
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.record.status, one.record.n_windows) == ("done", other.record.n_windows)
+        assert one.record.highest_p == other.record.highest_p
+        for name in ("label", "time_ns", "start_ns", "end_ns", "probability"):
+            np.testing.assert_array_equal(getattr(one.picks, name), getattr(other.picks, name))
+    assert any(len(one.picks) for one in found)
+
+
+def alone(model: ServedModel, runtime: Runtime, prepared: list[Any]) -> list[Any]:
+    pipeline = Pipeline(model.picker, runtime, model.settings)
+    return [pipeline.pick_one(one) for one in prepared]
+
+
+def test_slices_of_tasks_in_any_order_yield_the_same(model: ServedModel, runtime: Runtime) -> None:
+    names, source = ("A", "B", "C"), np.random.default_rng(3)
+    expected = alone(model, runtime, stations(model, *names, seconds=300.0))
+    pipeline = Pipeline(model.picker, runtime, model.settings)
+    opened = [pipeline.open(one) for one in stations(model, *names, seconds=300.0)]
+    while any(windows.left for windows in opened):
+        pipeline.pack(opened[source.integers(0, 3)], int(source.integers(1, 7)))
+        if not pipeline.room or source.random() < 0.3:
+            pipeline.drain()
+    pipeline.drain()
+    found = sorted(pipeline.finished(), key=lambda result: result.record.task)
+    assert sum(result.record.n_windows for result in found) > BATCH
+    same(found, expected)
+
+
+def test_small_requests_do_not_wait_for_large_ones(model: ServedModel, runtime: Runtime) -> None:
+    large_alone = alone(model, runtime, stations(model, "L", "M", seconds=1500.0))
+    small_alone = alone(model, runtime, stations(model, "S", seconds=150.0))
+    batches: list[int] = []
+    online = OnlinePicker(
+        lambda: Pipeline(model.picker, runtime, model.settings),
+        turn_s=1e-6,
+        report=lambda report: batches.extend(report.batches),
+    )
+
+    async def ask() -> tuple[list[Any], list[list[Any]], int]:
+        large = asyncio.ensure_future(online.pick(stations(model, "L", "M", seconds=1500.0)))
+        small = []
+        while len(batches) < 2:
+            await asyncio.sleep(0.01)
+        for _ in range(3):
+            small.append(await online.pick(stations(model, "S", seconds=150.0)))
+        before = len(batches)
+        assert not large.done()
+        return await large, small, before
+
+    try:
+        large, small, before = asyncio.run(ask())
+    finally:
+        online.close()
+    assert before < len(batches)
+    assert online.waiting == 0
+    same(large, large_alone)
+    for one in small:
+        same(one, small_alone)
+    # Its first batch was a whole one, for nobody knew how long it would take; the rest are turns.
+    assert batches[0] == BATCH
+    assert max(batches[2:]) <= BATCH // 8 + small_alone[0].record.n_windows
+
+
+def test_a_large_request_that_is_given_up_leaves_nothing_behind(
+    model: ServedModel, runtime: Runtime
+) -> None:
+    online = OnlinePicker(lambda: Pipeline(model.picker, runtime, model.settings), turn_s=1e-6)
+
+    async def leave() -> None:
+        large = asyncio.ensure_future(online.pick(stations(model, "L", "M", seconds=1500.0)))
+        while online.waiting != 1 and not large.done():
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        large.cancel()
+        (result,) = await online.pick(stations(model, "S", seconds=150.0))
+        assert result.record.status == "done"
+
+    try:
+        asyncio.run(leave())
+        for _ in range(100):
+            if online._state.idle and not online.waiting:
+                break
+            time.sleep(0.05)
+        assert online._state.idle
+        assert online.waiting == 0
+    finally:
+        online.close()
+    assert not online._thread.is_alive()
+
+
+def test_many_stations_without_windows_are_answered(model: ServedModel, runtime: Runtime) -> None:
+    segments = [
+        Segment(ChannelCode("XX", f"S{at}", "", "HHZ"), 0, 100.0, np.ones(3, np.int32))
+        for at in range(700)
+    ]
+    laid = lay_out(DecodedFile(segments), model.picker, model.settings, max_samples=10**9)
+    online = OnlinePicker(lambda: Pipeline(model.picker, runtime, model.settings))
+    try:
+        found = asyncio.run(online.pick(laid.prepared))
+    finally:
+        online.close()
+    assert [result.record.task for result in found] == list(range(700))
+    assert {result.record.status for result in found} == {"empty"}
