@@ -28,8 +28,6 @@ pytestmark = pytest.mark.slow  # a service is started
 
 BODIES_MB = 96
 BODY_MB = 12
-# A machine whose cores are wanted elsewhere is not the service's fault; a loop that waits is.
-PROBE_S = 2.5
 MSGPACK, JSON = "application/msgpack", "application/json"
 
 
@@ -90,7 +88,7 @@ def post_all(service: Watched, bodies: list[tuple[bytes, str, dict[str, str]]]) 
 def held(service: Watched) -> None:
     """The service has kept its limits, and works."""
     assert service.refused == []
-    assert service.slowest_s < PROBE_S
+    assert service.patient, service.slowest_s
     assert service.grown_mb < 1.5 * BODIES_MB
     assert post(service, example_miniseed(), "").json()["picks"]
 
