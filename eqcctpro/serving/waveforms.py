@@ -267,8 +267,8 @@ def read_at_once(content: bytes, media_type: str, allowance: Allowance) -> Wavef
     read = BODY_TYPES.get(media_type)
     if read is _read_miniseed and len(content) <= _FEW_RECORD_BYTES:
         few = _has_few_records(content)
-    elif read is _read_arrow:
-        few = False
+    elif read is None or read is _read_arrow:
+        return None
     elif read is _read_msgpack and not few and len(content) <= _FEW_ARRAY_BYTES:
         try:
             body: Any = _PACKED.decode(content)
