@@ -25,6 +25,7 @@ __all__ = [
     "instrument_of",
     "is_code",
     "is_tidy",
+    "printable",
     "record_code",
     "safe_name",
     "source_bytes",
@@ -246,3 +247,10 @@ def _in_hex(raw: bytes) -> str:
 
 def _unescape(text: bytes) -> bytes:
     return _ESCAPED.sub(lambda found: bytes([int(found[1], 16)]), text)
+
+
+def printable(text: str) -> str:
+    r"""Text that can be written as UTF-8: other bytes, as names of files hold, as ``\xff``."""
+    if text.isascii():
+        return text
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

@@ -27,6 +27,8 @@ An error carries the exit code that the command line ends with.
 
 from __future__ import annotations
 
+from eqcctpro.codes import printable
+
 __all__ = [
     "DecodeError",
     "EQCCTProError",
@@ -47,15 +49,7 @@ __all__ = [
     "WeightsError",
     "WeightsNotFoundError",
     "WorkerError",
-    "printable",
 ]
-
-
-def printable(text: str) -> str:
-    r"""Text that can be written as UTF-8: other bytes, as names of files hold, as ``\xff``."""
-    if text.isascii():
-        return text
-    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 class EQCCTProError(Exception):

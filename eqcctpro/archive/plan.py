@@ -41,8 +41,8 @@ from eqcctpro.archive.timechunks import (
     read_span,
     whole_archive,
 )
-from eqcctpro.codes import Code, instrument_of
-from eqcctpro.errors import DecodeError, InputError, SettingsError, printable
+from eqcctpro.codes import Code, instrument_of, printable
+from eqcctpro.errors import DecodeError, InputError, SettingsError
 from eqcctpro.resources.hardware import available_memory_mb
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]

@@ -13,7 +13,7 @@ from typing import Any
 
 from eqcctpro.archive.file_table import FileTable
 from eqcctpro.archive.tasks import StationTask
-from eqcctpro.errors import printable
+from eqcctpro.codes import printable
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.places import Place, is_address

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eqcctpro.errors import OutputError, printable
+from eqcctpro.codes import printable
+from eqcctpro.errors import OutputError
 from eqcctpro.pipeline.records import SampleCounts, TaskRecord
 
 __all__ = ["WAITING", "Attempt", "Item", "JournalStore"]

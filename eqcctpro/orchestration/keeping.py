@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import Plan, StationTask, Tasks
+from eqcctpro.codes import printable
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import EQCCTProError, ResumeError, printable
+from eqcctpro.errors import EQCCTProError, ResumeError
 from eqcctpro.journal.earlier import EarlierRun, Restored, changed_files, changed_values
 from eqcctpro.journal.folder import RunFolder
 from eqcctpro.journal.identity import FileStamps, item_ids, pick_settings, plan_hash

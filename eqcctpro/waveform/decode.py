@@ -24,8 +24,8 @@ from eqcctpro.archive.ordering import in_order
 from eqcctpro.archive.reading import is_sparse, read_blocks
 from eqcctpro.archive.salvage import control_bytes, incomplete_bytes, whole_records
 from eqcctpro.archive.untidy import trace_code, with_placeholders
-from eqcctpro.codes import Code, instrument_of
-from eqcctpro.errors import DecodeError, printable
+from eqcctpro.codes import Code, instrument_of, printable
+from eqcctpro.errors import DecodeError
 from eqcctpro.times import NS_PER_S, format_utc
 from eqcctpro.waveform.clock import Clock, RecordRun, leap_second_within, record_runs, stamps_wander
 from eqcctpro.waveform.segments import ChannelCode, Segment
