@@ -50,7 +50,17 @@ def launch(
     )
 
 
-@pytest.mark.parametrize("command", LAUNCHES.values(), ids=LAUNCHES)
+def launches() -> list[Any]:
+    """All of them, of which a few are tested each time."""
+    few = ("no standard streams", "full standard output", "few open files", "plain C")
+    rest = pytest.mark.exhaustive
+    return [
+        pytest.param(command, id=name, marks=() if name in few else rest)
+        for name, command in LAUNCHES.items()
+    ]
+
+
+@pytest.mark.parametrize("command", launches())
 def test_launch(
     command: str,
     calm: dict[str, bytes],

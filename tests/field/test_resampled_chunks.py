@@ -32,8 +32,9 @@ FEW = (40.0, 125.0, 200.0)
 
 
 def few_of(rates: Sequence[float]) -> list[Any]:
-    """All rates; the tests of most of them are slow."""
-    return [rate if rate in FEW else pytest.param(rate, marks=pytest.mark.slow) for rate in rates]
+    """All rates, of which a few are tested each time."""
+    rest = pytest.mark.exhaustive
+    return [rate if rate in FEW else pytest.param(rate, marks=rest) for rate in rates]
 
 
 class Pick(NamedTuple):
@@ -310,7 +311,7 @@ def test_a_drift_together_with_resampling(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("rate", [62.5, 125.0, 200.0])
+@pytest.mark.parametrize("rate", few_of([62.5, 125.0, 500.0]))
 def test_day_files_on_the_absolute_grid(
     pick: Any, seisbench_cache: Path, real: np.ndarray, tmp_path: Path, rate: float
 ) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,21 @@ pytest.importorskip("ray.serve", reason="the extra `serve` is not installed")
 
 SECONDS = 240.0
 HEEDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGINT, signal.SIGQUIT)
+
+
+begun: list[Run] = []
+
+
+@pytest.fixture(autouse=True)
+def _end_all() -> Iterator[None]:
+    """A test that fails leaves no service behind."""
+    yield
+    while begun:
+        run = begun.pop()
+        run.look()
+        for process in (run.process, *run.seen.values()):
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 @dataclass
@@ -40,7 +56,9 @@ class Run:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-        return cls(process, port, log)
+        run = cls(process, port, log)
+        begun.append(run)
+        return run
 
     @property
     def said(self) -> str:
@@ -140,7 +158,7 @@ def test_of_two_services_at_once_one_starts_and_ends_well(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("moment", ["raylet", "taking"])
+@pytest.mark.parametrize("moment", ["raylet", pytest.param("taking", marks=pytest.mark.exhaustive)])
 def test_signals_while_it_starts(moment: str, imported_model: str, tmp_path: Path) -> None:
     run = Run.begin(tmp_path, imported_model)
     run.wait_for(MOMENTS[moment])

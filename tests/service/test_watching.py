@@ -132,7 +132,13 @@ def many_stations(copies: int) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("configuration", CONFIGURATIONS)
+@pytest.mark.parametrize(
+    "configuration",
+    [
+        name if name == "staged" else pytest.param(name, marks=pytest.mark.exhaustive)
+        for name in CONFIGURATIONS
+    ],
+)
 def test_every_panel_moves_under_load(
     configuration: str, imported_model: str, tmp_path: Path
 ) -> None:
