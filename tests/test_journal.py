@@ -467,7 +467,7 @@ class TestStatus:
         (tmp_path / ".eqcctpro").mkdir()
         path = tmp_path / ".eqcctpro" / "journal.sqlite"
         path.write_bytes(b"not a database, but long enough to be looked at" * 50)
-        with pytest.raises(OutputError, match="cannot be used"):
+        with pytest.raises(OutputError, match="is damaged"):
             read_status(tmp_path)
         path.unlink()
         with sqlite3.connect(path) as database:

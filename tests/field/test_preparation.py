@@ -31,7 +31,10 @@ CODE = ChannelCode("XX", "GAP", "", "HHZ")
 INTERVAL_NS = 10_000_000  # of 100 Hz
 SAMPLE_NS = 10_000_000
 STATIONS = ("ACR", "BJOB", "CVS", "DPP", "GDXB", "SB4")
-MODELS = ("PhaseNet/original", "EQTransformer/original")
+MODELS = (
+    "PhaseNet/original",
+    pytest.param("EQTransformer/original", marks=pytest.mark.exhaustive),
+)
 
 Prepare = Callable[[obspy.Stream], Any]
 

@@ -135,7 +135,7 @@ def many_stations(copies: int) -> bytes:
 @pytest.mark.parametrize(
     "configuration",
     [
-        name if name == "staged" else pytest.param(name, marks=pytest.mark.exhaustive)
+        name if name == "one" else pytest.param(name, marks=pytest.mark.exhaustive)
         for name in CONFIGURATIONS
     ],
 )
