@@ -195,8 +195,8 @@ def borders_within_data(
 
     The middle of what two folders share by their names is the border as long as it is well
     within what both hold.  Where the files of one end early or begin late, the border is the
-    middle of what both really hold.  A chunk whose neighbour holds all of its time owns nothing:
-    what it has may be shorter than a window.
+    middle of what both really hold.  A chunk whose neighbour holds all of its time and more owns
+    nothing: what it has may be shorter than a window.
 
     Parameters
     ----------
@@ -208,10 +208,14 @@ def borders_within_data(
         Whether one chunk holds all of another, channel by channel, if it does by their spans.
     """
 
-    def holds(whole: int, part: int) -> bool:
+    def covers(whole: int, part: int) -> bool:
         first, last = held[part]
         inside = held[whole][0] <= first and last <= held[whole][1]
         return inside and holds_all(whole, part)
+
+    def holds(whole: int, part: int) -> bool:
+        # Two that hold the same keep the border between them.
+        return covers(whole, part) and not covers(part, whole)
 
     moved = list(chunks)
     owners: list[int] = []
