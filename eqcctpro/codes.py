@@ -221,8 +221,13 @@ def _in_source(code: str) -> str:
 
 
 def code_of_text(text: str) -> str:
-    """A code that comes as text and not in a record, written by this module's rule."""
-    return _escape(_unescape(text.encode(*_ANY_BYTES)))
+    """A code that comes as text and not in a record, written by this module's rule.
+
+    A tilde that this rule would not have written is one of the code's own letters.
+    """
+    raw = text.encode(*_ANY_BYTES)
+    code = _escape(_unescape(raw))
+    return code if code == text or "~" not in text else _escape(raw)
 
 
 def is_code(text: str, letters: int) -> bool:
