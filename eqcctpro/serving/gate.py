@@ -27,7 +27,7 @@ from eqcctpro.serving.security import Identity
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.work import WORK
 
-__all__ = ["Gate", "answer_problem", "request_id_of"]
+__all__ = ["Gate", "answer_problem", "request_facts", "request_id_of"]
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
 _OPEN = frozenset({"/health/startup", "/health/live", "/health/ready", "/v1/session"})
@@ -212,21 +212,47 @@ class Gate:
                 scope["method"],
                 path,
                 status,
-                extra={"request": _facts(exchange, seconds)},
+                extra={
+                    "request": request_facts(
+                        exchange.request_id,
+                        seconds,
+                        (exchange.received, exchange.size),
+                        exchange.identity,
+                        exchange.problem,
+                    )
+                },
             )
 
 
-def _facts(exchange: _Exchange, seconds: float) -> dict[str, Any]:
+def request_facts(
+    request_id: str,
+    seconds: float,
+    sizes: tuple[int, int],
+    identity: Identity | None,
+    problem: Problem | None,
+) -> dict[str, Any]:
+    """Facts of a request for the access log, whatever brought it.
+
+    Parameters
+    ----------
+    request_id : str
+    seconds : float
+    sizes : tuple of int
+        Bytes that were received and sent.
+    identity : Identity or None
+    problem : Problem or None
+    """
+    received, sent = sizes
     facts: dict[str, Any] = {
-        "request_id": exchange.request_id,
+        "request_id": request_id,
         "ms": round(seconds * 1000, 2),
-        "bytes_in": exchange.received,
-        "bytes_out": exchange.size,
+        "bytes_in": received,
+        "bytes_out": sent,
     }
-    if exchange.identity is not None:
-        facts["who"] = exchange.identity.name
-    if exchange.problem is not None:
-        facts["problem"] = exchange.problem.message
+    if identity is not None:
+        facts["who"] = identity.name
+    if problem is not None:
+        facts["problem"] = problem.message
     return facts
 
 

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from eqcctpro.errors import SettingsError
 from eqcctpro.serving.answers import Answer
 from eqcctpro.serving.bodies import Body
-from eqcctpro.serving.gate import request_id_of
+from eqcctpro.serving.gate import request_facts, request_id_of
 from eqcctpro.serving.grpc_messages import SERVICE, message
 from eqcctpro.serving.problems import (
     GoneProblem,
@@ -254,16 +254,9 @@ class GrpcServer:
         if status == 200 and call.name != "Models":
             self._service.note_duration(seconds)
         if self._service.settings.logs.access:
-            facts: dict[str, Any] = {
-                "request_id": call.request_id,
-                "ms": round(seconds * 1000, 2),
-                "bytes_in": call.received,
-                "bytes_out": call.sent,
-            }
-            if call.identity is not None:
-                facts["who"] = call.identity.name
-            if call.problem is not None:
-                facts["problem"] = call.problem.message
+            facts = request_facts(
+                call.request_id, seconds, (call.received, call.sent), call.identity, call.problem
+            )
             _log.info("gRPC %s %d", call.name, status, extra={"request": facts})
 
 

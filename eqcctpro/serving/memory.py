@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future
 from contextlib import contextmanager
 from typing import TypeVar
 
-from eqcctpro.serving.problems import BusyProblem, GoneProblem, TooLargeProblem
+from eqcctpro.serving.problems import BusyProblem, GoneProblem, Problem, TooLargeProblem
 
 __all__ = ["Budget", "Share", "unlimited"]
 
@@ -131,7 +131,7 @@ class Share:
         """Call a function in a thread, which holds the share until it returns."""
         with self._lock:
             self._threads += 1
-        future = lane.submit(function)
+        future = lane.submit(_without_frames, function)
         future.add_done_callback(self._thread_ended)
         return future
 
@@ -151,6 +151,19 @@ class Share:
             if self._ended and not self._threads:
                 self._budget.move(-self._held, self._held)
                 self._held = 0
+
+
+def _without_frames(function: Callable[[], T]) -> T:
+    """Call a function whose problems keep nothing of what it had in memory.
+
+    The frames of a traceback hold their variables, such as the body that was refused, until the
+    problem is answered, when the share has long been given back.
+    """
+    try:
+        return function()
+    except Problem as problem:
+        problem.__context__ = problem.__cause__ = None
+        raise problem.with_traceback(None) from None
 
 
 def unlimited() -> Share:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -112,19 +113,29 @@ class Allowance:
         TooLargeProblem
             It has more than `max_bytes`.
         """
+        whole = BytesIO()  # joined pieces would be in memory twice for a moment
+        for piece in inflate(parts, kind, self.counter("the body")):
+            whole.write(piece)
+        return whole.getvalue()
+
+    def counter(self, name: str) -> Callable[[int], None]:
+        """Counts the bytes of a content as it is decompressed, before memory is taken for them.
+
+        The callable that is returned raises `TooLargeProblem` once there are more than `max_bytes`.
+        """
         size = 0
 
-        def note(n: int) -> None:
+        def count(n_bytes: int) -> None:
             nonlocal size
-            size += n
+            size += n_bytes
             if size > self.max_bytes:
                 raise TooLargeProblem(
-                    f"the body has more than {self.max_bytes / 2**20:g} MB once it is decompressed",
+                    f"{name} has more than {self.max_bytes / 2**20:g} MB once it is decompressed",
                     hint="send fewer stations or less time in a request",
                 )
-            self.share.take(n)
+            self.share.take(n_bytes)
 
-        return b"".join(inflate(parts, kind, note))
+        return count
 
 
 class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -478,20 +489,9 @@ def _start_ns(start: str | int | float, where: str) -> int:
 def _read_arrow(content: bytes, name: str, allowance: Allowance) -> Waveforms:
     from eqcctpro.serving.arrow import read_stream
 
-    declared = 0
-
-    def note(n_bytes: int) -> None:
-        nonlocal declared
-        declared += n_bytes
-        if declared > allowance.max_bytes:
-            raise TooLargeProblem(
-                f"{name} has more than {allowance.max_bytes / 2**20:g} MB once it is decompressed",
-                hint="send fewer stations or less time in a request",
-            )
-        allowance.share.take(n_bytes)
-
     segments: list[Segment] = []
-    for row, (codes, start_ns, rate, samples) in enumerate(read_stream(content, name, note)):
+    counter = allowance.counter(name)
+    for row, (codes, start_ns, rate, samples) in enumerate(read_stream(content, name, counter)):
         allowance.require_few_pieces(row)
         segments.append(_segment(codes, start_ns, rate, samples, f"{name}, row {row}"))
     if not segments:

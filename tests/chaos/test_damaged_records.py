@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from disturbed_runs import results
 
-from eqcctpro.config import PickConfig
 from eqcctpro.errors import OutputError
 from eqcctpro.journal.status import read_status
 from eqcctpro.orchestration import session as session_module
 from eqcctpro.orchestration.session import PickSession
-
-
-@pytest.fixture(scope="module")
-def session(
-    generated_network: Any, imported_model: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PickSession]:
-    config = PickConfig.checked(
-        input=generated_network[0],
-        output=tmp_path_factory.mktemp("sessions"),
-        model=imported_model,
-        runtime="openvino",
-        batch_size=1,
-        overview=False,
-    )
-    with PickSession(config) as ready:
-        yield ready
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,9 @@ from disturbed_runs import results
 
 from eqcctpro.archive import index, indexing, reading
 from eqcctpro.archive.index import index_file, scan
-from eqcctpro.config import PickConfig
 from eqcctpro.errors import DecodeError
 from eqcctpro.orchestration.progress import PlanningProgress
 from eqcctpro.orchestration.session import PickSession
-
-
-@pytest.fixture(scope="module")
-def session(
-    generated_network: Any, imported_model: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[PickSession]:
-    config = PickConfig.checked(
-        input=generated_network[0],
-        output=tmp_path_factory.mktemp("calm"),
-        model=imported_model,
-        runtime="openvino",
-        overview=False,
-    )
-    with PickSession(config) as ready:
-        yield ready
 
 
 @pytest.fixture
