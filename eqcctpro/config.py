@@ -472,17 +472,39 @@ def _device_indices(device: str) -> tuple[int, ...]:
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
     """What is wrong with settings, a sentence for each mistake."""
-    from difflib import get_close_matches
-
     for problem in error.errors(include_url=False):
         name = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
-            close = get_close_matches(name, list(model.model_fields), n=1)
-            message = "no such setting" + (f"; did you mean {close[0]}?" if close else "")
+            message = "no such setting" + _meant(name, model)
+        elif problem["type"] == "model_type":
+            message = f"this is a table of settings (it is {problem['input']!r})"
         elif problem["type"] not in {"value_error", "missing"}:
             message = f"{message} (it is {problem['input']!r})"
         yield message if not name or message.startswith(f"{name}:") else f"{name}: {message}"
+
+
+def _meant(name: str, model: type[BaseModel]) -> str:
+    """A question after the name that comes closest to an unknown one."""
+    from difflib import get_close_matches
+
+    names = list(_names_in(model))
+    inner = {known.rpartition(".")[2]: known for known in reversed(names)}
+    last = name.rpartition(".")[2]
+    close = get_close_matches(name, names, n=1) or [
+        inner[found] for found in get_close_matches(last, inner, n=1)
+    ]
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _names_in(model: type[BaseModel]) -> Iterable[str]:
+    """Names of settings, with a dot for those of a section."""
+    for name, field in model.model_fields.items():
+        inside = field.annotation
+        if isinstance(inside, type) and issubclass(inside, BaseModel):
+            yield from (f"{name}.{inner}" for inner in _names_in(inside))
+        else:
+            yield name
 
 
 def load_config_file(path: Path) -> dict[str, Any]:

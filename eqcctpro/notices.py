@@ -14,6 +14,7 @@ from contextvars import ContextVar
 from types import FrameType
 
 __all__ = [
+    "OldNameWarning",
     "SettingsWarning",
     "WorkerWarning",
     "gathered",
@@ -23,7 +24,7 @@ __all__ = [
 ]
 
 #: Modules between a user's line and a warning.
-_NOT_THE_USERS = ("eqcctpro", "pydantic", "contextlib")
+_NOT_THE_USERS = ("eqcctpro", "pydantic", "pydantic_settings", "contextlib")
 
 _notes: ContextVar[list[str] | None] = ContextVar("eqcctpro_notes", default=None)
 
@@ -34,6 +35,10 @@ class SettingsWarning(UserWarning):
 
 class WorkerWarning(UserWarning):
     """A run waits for Ray, or goes on with fewer workers than were asked for."""
+
+
+class OldNameWarning(DeprecationWarning):
+    """A setting was given by a name that it had, which is still understood."""
 
 
 def without_effect(setting: str, reason: str) -> None:

@@ -90,7 +90,7 @@ def test_compose_starts_the_service_with_settings_that_there_are() -> None:
     scrape = yaml.safe_load((DEPLOY / "prometheus/prometheus.yml").read_text())
     (job,) = scrape["scrape_configs"]
     assert job["static_configs"][0]["targets"] == [f"picker:{ServeSettings().http.port}"]
-    assert job["metrics_path"] == ServeSettings().metrics.path
+    assert job["metrics_path"] == MetricsSettings.path
 
 
 def test_the_image_is_made_of_what_there_is() -> None:
@@ -120,8 +120,8 @@ def test_the_ray_service_names_what_there_is() -> None:
     module, _, name = application["import_path"].partition(":")
     assert callable(getattr(importlib.import_module(module), name))
     settings = gather_settings(application["args"], environment={})
-    assert settings.http.listener == "proxy"
-    assert settings.replicas.max == 8
+    assert settings.behind_proxy
+    assert settings.replicas.scale == (1, 8, True)
     from ray.serve.schema import ServeDeploySchema
 
     ServeDeploySchema(**config)
@@ -130,18 +130,18 @@ def test_the_ray_service_names_what_there_is() -> None:
 def test_a_file_for_ray_serve_is_printed(cli: Any) -> None:
     from ray.serve.schema import ServeDeploySchema
 
-    printed = cli("serve", "build", "--model", "A/b", "--set", "replicas.min=1,", "--set", "x=1")
+    printed = cli("serve", "build", "--model", "A/b", "--set", "replicas.count=8-1", "--set", "x=1")
     assert printed.exit_code == 2
     printed = cli(
         *("serve", "build", "--model", "PhaseNet/original", "--set", "grpc.port=9000"),
-        *("--set", "replicas={min: 1, max: 4}"),
+        *("--set", "replicas.count=1-4"),
     )
     config = yaml.safe_load(printed.stdout)
     ServeDeploySchema(**config)
     settings = gather_settings(config["applications"][0]["args"], environment={})
     assert settings.models[0].name == "PhaseNet/original"
-    assert settings.replicas.max == 4
-    assert settings.http.listener == "proxy"
+    assert settings.replicas.scale == (1, 4, True)
+    assert settings.address == "auto"
 
 
 def test_the_unit_of_systemd_starts_the_command() -> None:

@@ -39,8 +39,16 @@ from eqcctpro.serving.online import OnlinePicker
 from eqcctpro.serving.pages import page_routes
 from eqcctpro.serving.routes import job_routes, session_routes, stream_routes
 from eqcctpro.serving.security import Guard, Identity, hash_password, make_key
+from eqcctpro.serving.security_settings import SecuritySettings
 from eqcctpro.serving.service import Service
-from eqcctpro.serving.settings import JobSettings, LogSettings, ServeSettings
+from eqcctpro.serving.settings import (
+    HttpSettings,
+    JobSettings,
+    LimitSettings,
+    LogSettings,
+    ServeSettings,
+    WatchdogSettings,
+)
 from eqcctpro.serving.stations import lay_out
 from eqcctpro.serving.stream import PickLog
 from eqcctpro.serving.waveforms import read_body
@@ -169,13 +177,13 @@ def release_later(held: Inside, seconds: float) -> None:
 
 
 def test_more_than_the_capacity_is_refused_at_once(inside: Callable[..., Inside]) -> None:
-    one = inside(limits={"capacity": 2, "retry_after_s": 7})
+    one = inside(limits={"capacity": 2})
     release_later(one, 0.5)
     answers = one.ask_all([pick()] * 5)
     codes = sorted(answer.status_code for answer in answers)
     assert codes == [200, 200, 429, 429, 429]
     refused = next(answer for answer in answers if answer.status_code == 429)
-    assert refused.headers["retry-after"] == "7"
+    assert refused.headers["retry-after"] == "1"
     assert one.ask(*pick()[:2], content=EXAMPLE).status_code == 200
 
 
@@ -196,8 +204,11 @@ def test_a_late_answer_is_408_and_its_place_is_free_again(inside: Callable[..., 
     assert one.ask("POST", "/v1/pick", content=EXAMPLE).status_code == 200
 
 
-def test_a_network_that_hangs_is_given_up(inside: Callable[..., Inside]) -> None:
-    one = inside(limits={"forward_timeout_s": 0.3, "request_timeout_s": 20})
+def test_a_network_that_hangs_is_given_up(
+    inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LimitSettings, "forward_timeout_s", 0.3)
+    one = inside()
     one.runtime.go.clear()
     answer = one.ask("POST", "/v1/pick", content=EXAMPLE)
     assert answer.status_code == 408
@@ -319,8 +330,11 @@ def test_an_ending_service_refuses_and_finishes(inside: Callable[..., Inside]) -
     assert one.ask("GET", "/health/live").status_code == 200
 
 
-def test_too_slow_requests_break_a_replica(inside: Callable[..., Inside]) -> None:
-    one = inside(watchdog={"mean_request_s": 1e-6, "over_requests": 3})
+def test_too_slow_requests_break_a_replica(
+    inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(WatchdogSettings, "over_requests", 3)
+    one = inside(watchdog={"mean_request_s": 1e-6})
     for _ in range(2):
         one.ask("POST", "/v1/pick", content=EXAMPLE)
     assert one.ask("GET", "/health/ready").status_code == 200
@@ -343,7 +357,10 @@ def test_a_replica_that_fails_its_self_test_is_broken(inside: Callable[..., Insi
     assert one.service.broken is None
 
 
-def test_keys_open_a_closed_service(inside: Callable[..., Inside]) -> None:
+def test_keys_open_a_closed_service(
+    inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SecuritySettings, "least_burst", 2.0)
     (alice, alice_hash), (bob, bob_hash) = make_key(), make_key()
     one = inside(
         security={
@@ -351,7 +368,6 @@ def test_keys_open_a_closed_service(inside: Callable[..., Inside]) -> None:
                 {"name": "alice", "sha256": alice_hash},
                 {"name": "bob", "sha256": bob_hash, "requests_per_s": 0.001},
             ],
-            "burst": 2,
             "open_metrics": False,
         }
     )
@@ -478,9 +494,12 @@ def basic(name: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
-def test_a_name_and_a_password_give_a_token(inside: Callable[..., Inside]) -> None:
+def test_a_name_and_a_password_give_a_token(
+    inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SecuritySettings, "least_burst", 20.0)
     users = [{"name": "carol", "password_hash": hash_password("right")}]
-    one = inside(security={"users": users, "session_s": 1, "burst": 20})
+    one = inside(security={"users": users, "session_s": 1})
     assert one.ask("POST", "/v1/session").headers["www-authenticate"].startswith("Basic")
     for name, password in (("carol", "wrong"), ("dave", "right"), ("carol", "")):
         assert one.ask("POST", "/v1/session", headers=basic(name, password)).status_code == 401
@@ -509,9 +528,12 @@ def test_another_authenticator_may_decide(
     assert one.ask("POST", "/v1/session", headers=basic("friend", "x")).status_code == 200
 
 
-def test_guessing_passwords_is_slowed_down(inside: Callable[..., Inside]) -> None:
+def test_guessing_passwords_is_slowed_down(
+    inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SecuritySettings, "least_burst", 3.0)
     users = [{"name": "carol", "password_hash": hash_password("right")}]
-    one = inside(security={"users": users, "burst": 3})
+    one = inside(security={"users": users})
     codes = [
         one.ask("POST", "/v1/session", headers=basic("carol", str(guess))).status_code
         for guess in range(5)
@@ -559,10 +581,15 @@ def test_links_do_not_lead_jobs_out_of_their_folders(tmp_path: Path) -> None:
         nobody.submit(JobRequest(input="."), Identity("me", "key"))
 
 
-def test_slow_headers_are_cut_off(inside: Callable[..., Inside]) -> None:
+def test_slow_headers_and_bodies_are_cut_off(
+    inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch
+) -> None:
     from eqcctpro.serving.listener import Listener
 
-    one = inside(http={"port": free_port(), "keep_alive_s": 1}, limits={"headers_timeout_s": 0.5})
+    monkeypatch.setattr(HttpSettings, "keep_alive_s", 1)
+    monkeypatch.setattr(LimitSettings, "headers_timeout_s", 0.5)
+    monkeypatch.setattr(LimitSettings, "body_timeout_s", 0.5)
+    one = inside(http={"port": free_port()})
     listener = Listener(one.app, one.settings)
     listener.start()
     address = ("127.0.0.1", one.settings.http.port)
@@ -572,6 +599,10 @@ def test_slow_headers_are_cut_off(inside: Callable[..., Inside]) -> None:
             with socket.create_connection(address, timeout=20) as slow:
                 slow.sendall(begun)
                 assert slow.recv(100) == b""
+        with socket.create_connection(address, timeout=20) as slow:
+            slow.sendall(b"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\n")
+            slow.sendall(b"Content-Length: 100000\r\n\r\nabc")
+            assert slow.recv(65536).startswith(b"HTTP/1.1 408")
         with socket.create_connection(address, timeout=20) as again:
             for _ in range(2):  # one that is in time may ask again
                 again.sendall(request)

@@ -70,9 +70,9 @@ class Load:
 
 
 def test_replicas_come_and_go_with_the_load(imported_model: str, tmp_path: Path) -> None:
-    scaled = ("replicas.min=1", "replicas.max=2", "replicas.target_ongoing_requests=2")
-    delays = ("replicas.upscale_delay_s=1", "replicas.downscale_delay_s=2")
-    choice = (f"models=[{imported_model}]", "http.listener=proxy", "replicas.threads=1")
+    scaled = ("replicas.count=1-2", "replicas.target_ongoing_requests=2")
+    delays = ("replicas.scale_delay_s=0.1",)
+    choice = (f"models=[{imported_model}]", "replicas.threads=1")
     strict = ("watchdog.restarts=0", "watchdog.stop_on_error=true")
     with served(tmp_path, *choice, *scaled, *delays, *strict) as service:
         assert len(replica_pids(service)) == 1
@@ -109,8 +109,8 @@ def two_nodes() -> Iterator[Any]:
 
 def test_a_service_on_a_cluster_outlives_a_node(imported_model: str, tmp_path: Path) -> None:
     with two_nodes() as (cluster, nodes):
-        where = (f"address={cluster.address}", "http.listener=proxy", "replicas.threads=1")
-        spread = ("replicas.count=2", "replicas.max_per_node=1", "watchdog.period_s=2")
+        where = (f"address={cluster.address}", "replicas.threads=1")
+        spread = ("replicas.count=2", "replicas.max_per_node=1", "watchdog.self_test_s=2")
         with served(tmp_path, f"models=[{imported_model}]", *where, *spread) as service:
             with Load(service, 4) as load:
                 assert load.more()

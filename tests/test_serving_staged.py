@@ -36,10 +36,9 @@ def service(
 ) -> Iterator[Served]:
     settings = (
         f"models=[{{name: {imported_model}, runtime: openvino}}]",
-        "http.listener=proxy",
         f"grpc.port={grpc_port}",
-        "replicas.placement=staged",
-        "replicas.front=2",
+        "mode=staged",
+        "replicas.count=2-2",
         "replicas.threads=1",
         "limits.capacity=8",
         f"security.api_keys=[{{name: tester, sha256: {DIGEST}}}]",

@@ -10,12 +10,14 @@ from typing import Any
 import typer
 
 from eqcctpro.errors import EQCCTProError, ResourceError
-from eqcctpro.notices import SettingsWarning, WorkerWarning
+from eqcctpro.notices import OldNameWarning, SettingsWarning, WorkerWarning
 
 __all__ = ["INTERRUPTED", "reporting"]
 
 #: Exit code after Ctrl-C, as shells expect it.
 INTERRUPTED = 130
+
+_SHOWN = (OldNameWarning, SettingsWarning, WorkerWarning)
 
 
 @contextmanager
@@ -52,12 +54,12 @@ def _shown_warnings(warn: bool) -> Iterator[None]:
         usual = warnings.showwarning
 
         def show(message: Any, category: type[Warning], *rest: Any, **named: Any) -> None:
-            if issubclass(category, (SettingsWarning, WorkerWarning)):
+            if issubclass(category, _SHOWN):
                 typer.echo(f"warning: {message}", err=True)
             else:
                 usual(message, category, *rest, **named)
 
         warnings.showwarning = show
-        for kind in (SettingsWarning, WorkerWarning):
+        for kind in _SHOWN:
             warnings.simplefilter("always" if warn else "ignore", kind)
         yield

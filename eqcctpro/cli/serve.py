@@ -31,7 +31,7 @@ serve_app = typer.Typer(
 _Config = Annotated[Path | None, Option(help="Settings in TOML, YAML or JSON.")]
 _Set = Annotated[
     list[str] | None,
-    Option("--set", metavar="NAME=VALUE", help="Any setting, such as limits.capacity=64."),
+    Option("--set", metavar="NAME=VALUE", help="Any other setting, such as limits.capacity=64."),
 ]
 _Model = Annotated[
     list[str] | None, Option(help="Parent/child; several with commas, or given several times.")
@@ -46,18 +46,31 @@ def serve(
     port: Annotated[int | None, Option(help="Port to listen at (8000).")] = None,
     config: _Config = None,
     set_: _Set = None,
-    replicas: Annotated[int | None, Option(help="Processes that pick.")] = None,
+    mode: Annotated[
+        str | None,
+        Option(
+            help="single: one process; replicated: several; staged: the networks in processes of "
+            "their own, for GPUs."
+        ),
+    ] = None,
+    replicas: Annotated[
+        str | None,
+        Option(help="Processes that take requests (1), or 1-8 for as many as the load asks for."),
+    ] = None,
     threads: Annotated[int | None, Option(help="Threads of each process.")] = None,
     address: Annotated[str | None, Option(help="A running Ray cluster to join.")] = None,
     dry_run: Annotated[
         bool, Option("--dry-run", help="Load, warm and pick the example, then end.")
     ] = False,
-    show: Annotated[bool, Option("--show", help="Print the settings as JSON, then end.")] = False,
+    show: Annotated[
+        bool, Option("--show", help="Print the settings as JSON, without secrets, then end.")
+    ] = False,
 ) -> None:
     """Serve until Ctrl-C or SIGTERM.
 
-    Settings come from --config, then from variables such as EQCCTPRO_SERVE__HTTP__PORT, then from
-    options; what comes later counts.
+    Settings come from options, from variables such as EQCCTPRO_SERVE_HTTP__PORT, from the file
+    of --config, and from defaults: what comes first here counts. The page docs/serving.md lists
+    all of them.
 
     SIGTERM, SIGHUP, SIGQUIT and Ctrl-C end it: what was accepted is finished first. A second
     Ctrl-C ends it at once.
@@ -71,6 +84,7 @@ def serve(
             set_,
             {
                 "models": list(names_of(model)) or None,
+                "mode": mode,
                 "http.host": host,
                 "http.port": port,
                 "replicas.count": replicas,
@@ -79,7 +93,7 @@ def serve(
             },
         )
         if show:
-            typer.echo(settings.model_dump_json(indent=1))
+            typer.echo(json.dumps(settings.shown(), indent=1))
             return
         if ended is None:
             _dry_run(settings)
@@ -130,11 +144,9 @@ def build(
         _require_extra()
         from eqcctpro.serving.manifest import ray_serve_file
 
-        given = [*(set_ or ()), "http.listener=proxy"]
-        typer.echo(
-            ray_serve_file(_settings(config, given, {"models": list(names_of(model)) or None})),
-            nl=False,
-        )
+        # It runs on a cluster, where Ray Serve's proxy listens.
+        given = {"models": list(names_of(model)) or None, "address": "auto"}
+        typer.echo(ray_serve_file(_settings(config, set_, given)), nl=False)
 
 
 @serve_app.command()
@@ -176,7 +188,10 @@ def _require_extra() -> None:
     """Say what to install where the service's packages are missing."""
     from importlib.util import find_spec
 
-    needed = ("fastapi", "uvicorn", "msgspec", "itsdangerous", "prometheus_client", "multipart")
+    needed = (
+        *("fastapi", "uvicorn", "msgspec", "itsdangerous", "prometheus_client", "multipart"),
+        "pydantic_settings",
+    )
     missing = [name for name in needed if find_spec(name) is None]
     if missing:
         raise SettingsError(

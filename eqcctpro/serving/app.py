@@ -92,17 +92,13 @@ def _without_body(send: Send) -> Send:
 
 def _wrapped(inner: ASGIApp, settings: ServeSettings) -> ASGIApp:
     """With what compresses answers, and tells browsers which pages may ask."""
-    if settings.http.compression:
-        inner = GZipMiddleware(
-            inner, minimum_size=settings.http.compress_from_bytes, compresslevel=5
-        )
+    inner = GZipMiddleware(inner, minimum_size=settings.http.compress_from_bytes, compresslevel=5)
     if settings.http.cors_origins:
         inner = CORSMiddleware(
             inner,
             allow_origins=list(settings.http.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=list(settings.http.cors_headers),
-            allow_credentials=settings.http.cors_credentials,
             expose_headers=["X-Request-ID", "Retry-After"],
             max_age=settings.http.cors_max_age_s,
         )
@@ -136,11 +132,9 @@ def _add_state(app: FastAPI, service: Service) -> None:
     async def ready() -> Response:
         return _probe("ready", "not ready", service.not_ready)
 
-    if service.settings.metrics.enabled:
-
-        @app.get(service.settings.metrics.path, include_in_schema=False)
-        def metrics() -> Response:
-            return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+    @app.get(service.settings.metrics.path, include_in_schema=False)
+    def metrics() -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
 
 
 def _probe(good: str, bad: str, problem: str | None) -> Response:

@@ -17,11 +17,11 @@ def application(args: dict[str, Any]) -> Any:
     Parameters
     ----------
     args : dict
-        The settings, as ``eqcctpro serve schema`` describes them; the environment counts, too.
+        The settings, as ``eqcctpro serve schema`` describes them; the environment counts more.
 
     Raises
     ------
     SettingsError
     """
-    settings = gather_settings(args)
+    settings = gather_settings({"address": "auto", **args})
     return build(settings, read_secret(settings.security))

@@ -30,16 +30,18 @@ class Callers:
     Parameters
     ----------
     http : HttpSettings
+    behind_proxy : bool
+        Whether Ray Serve's proxy takes requests.
     """
 
-    def __init__(self, http: HttpSettings) -> None:
+    def __init__(self, http: HttpSettings, *, behind_proxy: bool = False) -> None:
         self._own = {http.host.lower()}
         if not http.local:
             self._own.add(socket.gethostname().lower())
         self._named = tuple(map(_name, http.hosts))
         self._origins = frozenset(http.cors_origins)
         # Ray Serve's proxy believes what comes from loopback unless its environment says otherwise.
-        self._undo = http.listener == "proxy" and not http.trusted_proxies
+        self._undo = behind_proxy and not http.trusted_proxies
 
     def check(self, scope: Scope) -> None:
         """Refuse a request under a foreign name, or one from a foreign page that does something.

@@ -32,7 +32,7 @@ from eqcctpro.serving.replica import Replica
 from eqcctpro.serving.routes import job_routes, session_routes, stream_routes
 from eqcctpro.serving.security import Guard
 from eqcctpro.serving.service import Service
-from eqcctpro.serving.settings import ModelSettings, ServeSettings
+from eqcctpro.serving.settings import ModelSettings, Scale, ServeSettings
 
 if TYPE_CHECKING:
     from eqcctpro.serving.grpc_service import GrpcServer
@@ -45,6 +45,9 @@ APPLICATION = "eqcctpro"
 # Threads of a replica change places this often: the one that picks must not wait 5 ms for the
 # one that reads requests.
 _SWITCH_SECONDS = 0.0005
+
+# Replicas go more slowly than they come: a load that has gone may be back soon.
+_TIMES_SLOWER = 20
 
 _log = logging.getLogger("eqcctpro.serving")
 
@@ -114,9 +117,8 @@ class PickReplica:
                 engine.runtime.device,
                 engine.warm_s,
             )
-        published = self._hub.publish if settings.stream.enabled else None
         guard = Guard(settings.security, secret)
-        return Service(settings, engines, metrics, guard, self._replica.state, published)
+        return Service(settings, engines, metrics, guard, self._replica.state, self._hub.publish)
 
     async def _listen(self) -> None:
         """Take requests: HTTP, unless Ray Serve's proxy does, and gRPC."""
@@ -125,7 +127,7 @@ class PickReplica:
             from eqcctpro.serving.grpc_service import GrpcServer
 
             grpc = GrpcServer(self._service)
-        if settings.http.listener == "replica":
+        if not settings.behind_proxy:
             self._listener = Listener(self._app, settings, grpc)
             self._listener.start()
         elif grpc is not None:
@@ -133,14 +135,12 @@ class PickReplica:
             self._grpc = grpc
 
     def _more_routes(self) -> list[Any]:
-        routes = [
+        return [
             page_routes(),
             session_routes(self._service),
             job_routes(self._service, self._hub),
+            stream_routes(self._service, self._hub),
         ]
-        if self._settings.stream.enabled:
-            routes.append(stream_routes(self._service, self._hub))
-        return routes
 
     def __serve_build_asgi_app__(self) -> Any:
         """What Ray Serve's proxy hands requests to."""
@@ -195,18 +195,18 @@ def build(settings: ServeSettings, secret: str) -> Any:
     content = settings.model_dump_json()
     networks: dict[str, Any] = {}
     replicas = settings.replicas
-    if replicas.placement == "staged":
+    if settings.mode == "staged":
         for choice in settings.models:
             name = f"network-{choice.name.replace('/', '-')}"
-            options = _replica_options(settings, replicas.count, choice)
+            options = _replica_options(settings, replicas.network_scale, choice)
             deployment = serve.deployment(NetworkReplica).options(name=name, **options)
             networks[choice.name] = deployment.bind(content, choice.name)
-        front = _replica_options(settings, replicas.front, None)
+        front = _replica_options(settings, replicas.scale, None)
     else:
-        front = _replica_options(settings, replicas.count, settings.models[0])
+        front = _replica_options(settings, replicas.scale, settings.models[0])
     ingress = serve.deployment(serve.ingress()(PickReplica)).options(name="pick", **front)
     hub = None
-    if replicas.front_count > 1 or replicas.max is not None:
+    if replicas.shared:
         hub = serve.deployment(HubReplica).options(
             name="hub", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=10_000
         )
@@ -214,15 +214,17 @@ def build(settings: ServeSettings, secret: str) -> Any:
 
 
 def _replica_options(
-    settings: ServeSettings, count: int | None, choice: ModelSettings | None
+    settings: ServeSettings, scale: Scale, choice: ModelSettings | None
 ) -> dict[str, Any]:
     """How Ray Serve runs a deployment."""
     replicas, limits = settings.replicas, settings.limits
-    on_gpu = choice is not None and choice.device != "cpu"
+    gpus = 0.0 if choice is None or choice.device == "cpu" else 1.0
+    if choice is not None and replicas.gpus is not None:
+        gpus = replicas.gpus
     options: dict[str, Any] = {
         "ray_actor_options": {
-            "num_cpus": replicas.cpus if replicas.cpus is not None else 1,
-            "num_gpus": replicas.gpus or (1 if on_gpu else 0),
+            "num_cpus": replicas.cpus,
+            "num_gpus": gpus,
         },
         # Ours refuses first, with a reason; Ray Serve's count is of one caller only.
         "max_ongoing_requests": limits.capacity + 64,
@@ -233,19 +235,19 @@ def _replica_options(
         "graceful_shutdown_wait_loop_s": 0.2,
         "health_check_period_s": settings.watchdog.period_s,
         "health_check_timeout_s": max(30.0, 2 * settings.watchdog.period_s),
-        "max_constructor_retry_count": replicas.constructor_retries,
+        "max_constructor_retry_count": 1,
         "logging_config": {"log_level": "WARNING", "enable_access_log": False},
     }
     if replicas.max_per_node is not None:
         options["max_replicas_per_node"] = replicas.max_per_node
-    if replicas.max is not None:
+    if scale.by_load:
         options["autoscaling_config"] = AutoscalingConfig(
-            min_replicas=replicas.min or 0,
-            max_replicas=replicas.max,
+            min_replicas=scale.least,
+            max_replicas=scale.most,
             target_ongoing_requests=replicas.target_ongoing_requests,
-            upscale_delay_s=replicas.upscale_delay_s,
-            downscale_delay_s=replicas.downscale_delay_s,
+            upscale_delay_s=replicas.scale_delay_s,
+            downscale_delay_s=_TIMES_SLOWER * replicas.scale_delay_s,
         )
     else:
-        options["num_replicas"] = count or 1
+        options["num_replicas"] = scale.most
     return options

@@ -193,7 +193,7 @@ def _open_runtime(model: ServedModel, settings: ServeSettings) -> Runtime:
         runtime=choice.runtime,
         device=choice.device,
         batch_size=settings.batching.max_batch_size,
-        slice_windows=settings.batching.slice or "adaptive",
+        slice_windows="adaptive",
         threads=settings.replicas.threads,
         expected_windows=_WINDOWS,
         precision=choice.precision,

@@ -102,9 +102,8 @@ class Gate:
         self._work = work
         self._refusal = refusal
         self._service = service
-        self._compression = service.settings.http.compression
         self._origins = bool(service.settings.http.cors_origins)
-        self._callers = Callers(service.settings.http)
+        self._callers = Callers(service.settings.http, behind_proxy=service.settings.behind_proxy)
         self._metrics_path = service.settings.metrics.path
         self._answer_headers = _answer_headers(service)
 
@@ -169,7 +168,7 @@ class Gate:
 
     def _needs_more(self, headers: dict[bytes, bytes]) -> bool:
         """Whether an answer may have to be compressed, or depends on where a page is from."""
-        return (self._compression and b"gzip" in headers.get(b"accept-encoding", b"")) or (
+        return b"gzip" in headers.get(b"accept-encoding", b"") or (
             self._origins and b"origin" in headers
         )
 
@@ -269,8 +268,6 @@ def _path(scope: Scope) -> str:
 
 
 def _answer_headers(service: Service) -> list[tuple[bytes, bytes]]:
-    if not service.settings.security.headers:
-        return []
     headers = [
         (b"x-content-type-options", b"nosniff"),
         (b"x-frame-options", b"DENY"),

@@ -15,13 +15,13 @@ _LIMITS = "EQCCTPRO_PROXY_LIMITS"
 
 def proxy_location(settings: ServeSettings) -> str:
     """Where the proxy runs."""
-    return "EveryNode" if settings.http.listener == "proxy" else "Disabled"
+    return "EveryNode" if settings.behind_proxy else "Disabled"
 
 
 def proxy_http_options(settings: ServeSettings) -> dict[str, Any] | None:
     """How it takes HTTP, if it does."""
     http = settings.http
-    if http.listener == "replica":
+    if not settings.behind_proxy:
         return None
     options: dict[str, Any] = {
         "host": http.host,

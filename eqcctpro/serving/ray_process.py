@@ -107,7 +107,7 @@ class RayProcess:
             raise WorkerError(
                 f"Ray's process did not end as it should ({exit_words(code)}); what was accepted "
                 "may not have been answered",
-                hint="shutdown_s is how long answers may take",
+                hint="limits.request_timeout_s is how long answers may take",
             )
 
 
@@ -170,11 +170,10 @@ def _deploy(settings: ServeSettings, secret: str, state: StateFolder) -> None:
 
 def _cpus(settings: ServeSettings) -> int:
     replicas = settings.replicas
-    each = replicas.cpus if replicas.cpus is not None else 1
-    most = replicas.max or replicas.count or 1
-    if replicas.placement == "staged":
-        most = most * len(settings.models) + replicas.front
-    return int(most * each + 0.999) + settings.jobs.at_a_time
+    most = replicas.scale.most
+    if settings.mode == "staged":
+        most += replicas.network_scale.most * len(settings.models)
+    return int(most * replicas.cpus + 0.999) + settings.jobs.at_a_time
 
 
 def _gpu_ids(settings: ServeSettings) -> list[int]:

@@ -264,8 +264,9 @@ class Guard:
             return
         who = (identity.kind, identity.name)
         now = time.monotonic()
-        left, since = self._buckets.pop(who, (self._settings.burst, now))
-        left = min(left + (now - since) * rate, self._settings.burst)
+        burst = max(self._settings.least_burst, rate)
+        left, since = self._buckets.pop(who, (burst, now))
+        left = min(left + (now - since) * rate, burst)
         self._buckets[who] = (left - 1 if left >= 1 else left, now)
         if len(self._buckets) > _REMEMBERED:
             self._buckets.popitem(last=False)

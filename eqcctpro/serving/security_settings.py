@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
+
+from eqcctpro.serving.sections import Section, advanced, secret
 
 __all__ = ["ApiKey", "People", "SecuritySettings", "User"]
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+_SCRYPT = re.compile(r"scrypt\$[0-9a-f]{32}\$[0-9a-f]{64}")
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-
-class ApiKey(_Section):
+class ApiKey(Section):
     """A key that a client sends; only its hash is known here."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")
-    sha256: str = Field(description="Of the key; eqcctpro serve key makes one")
-    requests_per_s: float | None = Field(None, gt=0, description="In place of the common rate")
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Whose key it is.")
+    sha256: str = secret(description="Hash of the key; eqcctpro serve key makes one.")
+    requests_per_s: float | None = Field(
+        None, gt=0, description="Requests a second with this key, in place of the common rate."
+    )
 
     @field_validator("sha256")
     @classmethod
@@ -32,21 +33,32 @@ class ApiKey(_Section):
         return value
 
 
-class User(_Section):
+class User(Section):
     """Somebody who logs in with a password."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.@-]{1,64}$")
-    password_hash: str = Field(
-        pattern=r"^scrypt\$[0-9a-f]{32}\$[0-9a-f]{64}$",
-        description="eqcctpro serve password makes one",
+    name: str = Field(pattern=r"^[A-Za-z0-9_.@-]{1,64}$", description="Who logs in.")
+    password_hash: str = secret(
+        description="Hash of the password; eqcctpro serve password makes one."
     )
 
+    @field_validator("password_hash")
+    @classmethod
+    def _is_hash(cls, value: str) -> str:
+        # The message names no value: it may be a password.
+        if not _SCRYPT.fullmatch(value):
+            raise ValueError("this is no hash; eqcctpro serve password makes one of a password")
+        return value
 
-class People(_Section):
+
+class People(Section):
     """Keys and users."""
 
-    api_keys: tuple[ApiKey, ...] = ()
-    users: tuple[User, ...] = ()
+    api_keys: tuple[ApiKey, ...] = Field(
+        (), description="Keys of clients: tables of name, sha256 and, if wanted, requests_per_s."
+    )
+    users: tuple[User, ...] = Field(
+        (), description="People who sign in: tables of name and password_hash."
+    )
 
     @model_validator(mode="after")
     def _each_name_once(self) -> Self:
@@ -61,24 +73,35 @@ class SecuritySettings(People):
     """Who may use the service; by default everybody who reaches it, and only this machine does."""
 
     people_file: Path | None = Field(
-        None, description="A file with more api_keys and users, read again whenever it changes"
+        None,
+        description="File with more api_keys and users, which is read again whenever it changes.",
     )
-    authenticator: str | None = Field(
+    requests_per_s: float | None = Field(
+        None, gt=0, description="Requests a second of each key, user or address; none is no limit."
+    )
+    secret_file: Path | None = Field(
+        None,
+        description="File with what tokens are signed with; without one they end with the service.",
+    )
+    authenticator: str | None = advanced(
         None,
         pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
-        description="module:function(name, password) -> bool, in place of users",
+        description="A function module:function(name, password) -> bool, in place of users.",
     )
-    required: bool | None = Field(None, description="None: as soon as there are keys or users")
-    session_s: float = Field(3600.0, gt=0)
-    secret_file: Path | None = Field(
-        None, description="What tokens are signed with; made anew at each start if not given"
+    required: bool | None = advanced(
+        None, description="Whether a key is needed; none: as soon as there are keys or users."
     )
-    open_metrics: bool = Field(True, description="Whether metrics need no key")
-    open_page: bool = Field(True, description="Whether the page and the API's description do not")
-    requests_per_s: float | None = Field(None, gt=0, description="Of each key or address")
-    burst: float = Field(10.0, ge=1, description="Requests that may come at once")
-    headers: bool = Field(True, description="Security headers in answers")
-    same_site: Literal["lax", "strict", "none"] = "strict"
+    session_s: float = advanced(
+        3600.0, gt=0, description="Seconds that a token lasts after signing in."
+    )
+    open_metrics: bool = advanced(True, description="Whether metrics need no key.")
+    open_page: bool = advanced(
+        True, description="Whether the page and the description of the interface need no key."
+    )
+
+    same_site: ClassVar[Literal["strict"]] = "strict"
+    #: Requests that may come at once, at least.
+    least_burst: ClassVar[float] = 10.0
 
     @property
     def can_authenticate(self) -> bool:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Field,
     ValidationError,
     field_validator,
@@ -19,6 +19,8 @@ from pydantic import (
 from eqcctpro.config import ClusterAddress, Threshold, sentences
 from eqcctpro.errors import SettingsError
 from eqcctpro.places import Place, as_place
+from eqcctpro.serving.renamed import with_new_names
+from eqcctpro.serving.sections import Section, Texts, advanced, is_secret
 from eqcctpro.serving.security_settings import SecuritySettings
 
 __all__ = [
@@ -31,36 +33,46 @@ __all__ = [
     "MetricsSettings",
     "ModelSettings",
     "ReplicaSettings",
+    "Scale",
     "ServeSettings",
     "StreamSettings",
     "WatchdogSettings",
 ]
 
+_DAY_S = 86_400.0
+_MOST_PROCESSES = 10_000
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
-
-class ModelSettings(_Section):
+class ModelSettings(Section):
     """One model that is served; a name alone will do."""
 
-    name: str = Field(description="Parent/child, or Parent/path of weights")
+    name: str = Field(description="Parent/child, or Parent/path of weights.")
     p_threshold: float | None = Threshold
     s_threshold: float | None = Threshold
     detection_threshold: float | None = Threshold
-    bandpass: tuple[float, float] | Literal["off"] | None = None
-    runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = "auto"
-    device: str = Field("cpu", description="cpu, cuda or cuda:N")
-    precision: Literal["f32", "bf16"] = "f32"
-    arguments: dict[str, Any] = Field(default_factory=dict, description="As of eqcctpro pick --set")
+    bandpass: tuple[float, float] | Literal["off"] | None = Field(
+        None, description="Corners of a band-pass in Hz, or off; none takes the model's own."
+    )
+    runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = Field(
+        "auto", description="Library that executes the network; auto takes the fastest one."
+    )
+    device: str = Field("cpu", description="Where the network runs: cpu, cuda or cuda:N.")
+    precision: Literal["f32", "bf16"] = Field(
+        "f32", description="Arithmetic of the network; bf16 is faster on some CPUs, and coarser."
+    )
+    arguments: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the model, as of eqcctpro pick --set."
+    )
 
 
-class TlsSettings(_Section):
+class TlsSettings(Section):
     """Files of a certificate, PEM."""
 
-    certificate: Path
-    key: Path
-    client_authority: Path | None = Field(None, description="Who must have signed clients")
+    certificate: Path = Field(description="File with the server's certificate and its chain.")
+    key: Path = Field(description="File with the private key of the certificate.")
+    client_authority: Path | None = Field(
+        None, description="File with the authority that must have signed clients' certificates."
+    )
 
     @field_validator("certificate", "key", "client_authority")
     @classmethod
@@ -70,33 +82,42 @@ class TlsSettings(_Section):
         return path
 
 
-class HttpSettings(_Section):
-    """Where and how the service listens."""
+class HttpSettings(Section):
+    """Where the service listens, and under which names."""
 
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535)
-    hosts: tuple[str, ...] = Field(
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen at: 127.0.0.1 for this machine alone, 0.0.0.0 for all its "
+        "networks.",
+    )
+    port: int = Field(8000, ge=1, le=65535, description="Port to listen at.")
+    hosts: Texts = Field(
         (),
-        description="Names that clients call it by, beside those of loopback and the address it "
-        "listens at; .example.org is all below, * is all",
+        description="More names that clients may call the service by; .example.org is all below "
+        "it, * is any.",
     )
-    trusted_proxies: tuple[str, ...] = Field(
-        (), description="Addresses and networks whose X-Forwarded-For and -Proto are believed"
+    trusted_proxies: Texts = Field(
+        (), description="Addresses and networks of proxies in front, whose X-Forwarded-For counts."
     )
-    root_path: str = Field(
-        "", pattern=r"^(/[A-Za-z0-9._~-]+)*$", description="Prefix that a proxy in front cuts off"
+    tls: TlsSettings | None = Field(
+        None, description="Files certificate, key and client_authority, which turn TLS on."
     )
-    listener: Literal["replica", "proxy"] = Field(
-        "replica", description="Whether replicas take requests themselves, or Ray Serve's proxy"
+    root_path: str = advanced(
+        "",
+        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
+        description="Beginning of the path that a proxy in front cuts off.",
     )
-    keep_alive_s: int = Field(75, ge=1)
-    compression: bool = True
-    compress_from_bytes: int = Field(4096, ge=0)
-    tls: TlsSettings | None = None
-    cors_origins: tuple[str, ...] = ()
-    cors_headers: tuple[str, ...] = ("Authorization", "Content-Type", "Last-Event-ID", "X-API-Key")
-    cors_credentials: bool = False
-    cors_max_age_s: int = Field(600, ge=0)
+    cors_origins: Texts = advanced(
+        (), description="Web pages of other origins, such as https://example.org, that may ask."
+    )
+
+    keep_alive_s: ClassVar[int] = 75
+    #: Bytes of an answer from which on it is compressed.
+    compress_from_bytes: ClassVar[int] = 4096
+    cors_headers: ClassVar[tuple[str, ...]] = (
+        *("Authorization", "Content-Type", "Last-Event-ID", "X-API-Key"),
+    )
+    cors_max_age_s: ClassVar[int] = 600
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -110,16 +131,6 @@ class HttpSettings(_Section):
                 ) from error
         return value
 
-    @model_validator(mode="after")
-    def _clients_are_asked(self) -> HttpSettings:
-        # Ray Serve's proxy takes an authority's file, but lets clients without a certificate in.
-        if self.listener == "proxy" and self.tls is not None and self.tls.client_authority:
-            raise ValueError(
-                "tls.client_authority needs listener=replica: Ray Serve's proxy does not "
-                "ask clients for certificates"
-            )
-        return self
-
     @property
     def local(self) -> bool:
         """Whether only this machine reaches it."""
@@ -131,120 +142,237 @@ class HttpSettings(_Section):
             return False
 
 
-class BatchingSettings(_Section):
-    """How windows of many requests share batches; all counts are windows."""
+class GrpcSettings(Section):
+    """The same picks through gRPC, at `http.host` and with `http.tls`."""
 
-    max_batch_size: int = Field(64, ge=1)
-    max_wait_ms: float = Field(
-        0.0, ge=0, description="How long a batch that is not full waits; batches under way do"
-    )
-    turn_ms: float = Field(
-        50.0, gt=0, description="How long others wait for a request that has more than that to do"
-    )
-    slice: int | None = Field(
-        None, ge=1, description="Windows that a thread takes at a time; None: as many as there are"
+    port: int | None = Field(
+        None, ge=1, le=65535, description="Port of gRPC, which is off without one."
     )
 
 
-class LimitSettings(_Section):
+class BatchingSettings(Section):
+    """How windows of many requests share batches."""
+
+    max_batch_size: int = advanced(
+        64, ge=1, le=65_536, description="Most windows that the network executes at once."
+    )
+    max_wait_ms: float = advanced(
+        0.0,
+        ge=0,
+        le=10_000,
+        description="Milliseconds that an idle network waits for more windows; worth a try on "
+        "GPUs.",
+    )
+
+    #: How long others wait for a request that has more than that to do.
+    turn_ms: ClassVar[float] = 50.0
+
+
+class LimitSettings(Section):
     """What a client may ask for, and how long it takes."""
 
-    capacity: int = Field(256, ge=1, description="Requests accepted and not answered, a replica")
-    max_body_mb: float = Field(64.0, gt=0, description="MB of 2**20 bytes, after decompression")
-    max_list_mb: float = Field(
-        2.0, gt=0, description="JSON and msgpack with samples as lists of numbers"
+    request_timeout_s: float = Field(
+        30.0,
+        gt=0,
+        le=_DAY_S,
+        description="Seconds that a request may take in all, from its headers to its answer.",
+    )
+    capacity: int = Field(
+        256,
+        ge=1,
+        le=100_000,
+        description="Requests of a replica that are accepted and not answered; more get 429.",
+    )
+    max_body_mb: float = Field(
+        64.0, gt=0, le=100_000, description="MB of a request's body, after decompression."
     )
     bodies_mb: float = Field(
-        1024.0, gt=0, description="Memory of all bodies that are worked on, and of their samples"
+        1024.0,
+        gt=0,
+        description="MB of memory that all requests of a replica may take; more get 429.",
     )
-    max_samples: int = Field(
-        60_000_000, ge=1, description="Samples of all components after resampling"
-    )
-    max_pieces: int = Field(
-        100_000, ge=1, description="Pieces with gaps between them, of all channels of a request"
-    )
-    request_timeout_s: float = Field(30.0, gt=0)
-    headers_timeout_s: float = Field(
-        10.0, gt=0, description="For a client to send its headers; only http.listener=replica"
-    )
-    max_header_kb: float = Field(
-        32.0, gt=0, description="kB of 1024 bytes, of a request's address and headers"
-    )
-    max_headers: int = Field(100, ge=8, description="Headers of a request")
-    body_timeout_s: float = Field(30.0, gt=0, description="For a client to send its request")
-    body_kb_per_s: float = Field(
-        1.0, gt=0, description="How fast a body must come, after its first seconds"
-    )
-    forward_timeout_s: float = Field(60.0, gt=0, description="For a batch in the network")
-    retry_after_s: int = Field(1, ge=0)
-    connections: int = Field(
-        1000, ge=1, description="Open connections of a replica; idle ones make room for others"
+    connections: int = advanced(
+        1000,
+        ge=1,
+        le=100_000,
+        description="Open connections of a replica; idle ones make room for others.",
     )
 
-
-class ReplicaSettings(_Section):
-    """How many processes pick, and what each may use."""
-
-    count: int | None = Field(None, ge=1)
-    min: int | None = Field(None, ge=0, description="With max: as many as the load asks for")
-    max: int | None = Field(None, ge=1)
-    target_ongoing_requests: float = Field(8.0, gt=0)
-    upscale_delay_s: float = Field(30.0, ge=0)
-    downscale_delay_s: float = Field(600.0, ge=0)
-    max_per_node: int | None = Field(None, ge=1)
-    cpus: float | None = Field(None, ge=0, description="Cores of a replica, for Ray's scheduler")
-    gpus: float = Field(0.0, ge=0, description="GPUs, or a fraction of one, of a replica")
-    threads: int | None = Field(None, ge=1, description="Threads of a replica's runtime")
-    network_nice: int = Field(
-        0, ge=0, le=19, description="How far the network's threads stand behind the others"
-    )
-    placement: Literal["fused", "staged"] = Field(
-        "fused", description="One process for everything, or the network in deployments of its own"
-    )
-    front: int = Field(1, ge=1, description="Replicas that decode and pick, where staged")
-    constructor_retries: int = Field(1, ge=0)
+    #: Gaps of all channels of a request, kB and number of its headers.
+    max_pieces: ClassVar[int] = 100_000
+    max_header_kb: ClassVar[float] = 32.0
+    max_headers: ClassVar[int] = 100
+    #: How fast a body must come, after its first seconds.
+    body_kb_per_s: ClassVar[float] = 1.0
+    retry_after_s: ClassVar[int] = 1
 
     @property
-    def front_count(self) -> int:
-        """Replicas that take requests, or the least of them."""
-        if self.placement == "staged":
-            return self.front
-        return self.count or self.min or 1
+    def headers_timeout_s(self) -> float:
+        """Seconds for a client to send its headers."""
+        return min(10.0, self.request_timeout_s)
 
-    @model_validator(mode="after")
-    def _fits_together(self) -> ReplicaSettings:
-        if self.count is not None and (self.min is not None or self.max is not None):
-            raise ValueError("give count, or min and max")
-        if (self.min is None) != (self.max is None):
-            raise ValueError("min and max belong together")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min {self.min} is more than max {self.max}")
-        return self
+    @property
+    def body_timeout_s(self) -> float:
+        """Seconds for a client to send its body."""
+        return self.request_timeout_s
+
+    @property
+    def forward_timeout_s(self) -> float:
+        """Seconds of a batch in the network, after which nobody waits for it any more."""
+        return self.request_timeout_s
+
+    @property
+    def max_list_mb(self) -> float:
+        """MB of a body with samples as lists of numbers, which take many times the memory."""
+        return self.max_body_mb / 32
+
+    @property
+    def max_samples(self) -> int:
+        """Samples of all components of a request, after resampling."""
+        return int(self.max_body_mb * 1_000_000)
+
+
+class Scale(NamedTuple):
+    """How many replicas there are.
+
+    Attributes
+    ----------
+    least, most : int
+    by_load : bool
+        Whether they come and go with the load.
+    """
+
+    least: int
+    most: int
+    by_load: bool
+
+
+def _count(value: Any) -> int | str:
+    """A whole number, or two of them in a text, the smaller one first."""
+    least, dash, most = str(value).replace(" ", "").partition("-")
+    if isinstance(value, bool) or not least.isdigit() or not (most.isdigit() or not dash):
+        raise ValueError(f"{value!r} is no number and no range such as 1-8")
+    first, last = int(least), int(most or least)
+    if not max(first, 1) <= last <= _MOST_PROCESSES:
+        raise ValueError(
+            f"{value}: give 1 to {_MOST_PROCESSES}, or a range with the smaller number first"
+        )
+    return f"{first}-{last}" if dash else first
+
+
+def _count_or_none(value: Any) -> int | str | None:
+    return None if value is None else _count(value)
+
+
+#: ``4``, or ``1-8`` for as many as the load asks for.
+Count = Annotated[int | str, BeforeValidator(_count)]
+
+
+def _scale(count: int | str) -> Scale:
+    if isinstance(count, int):
+        return Scale(count, count, False)
+    least, _, most = count.partition("-")
+    return Scale(int(least), int(most), True)
+
+
+class ReplicaSettings(Section):
+    """How many processes pick, and what each may use."""
+
+    count: Count = Field(
+        1,
+        description="Processes that take requests: a number, or MIN-MAX for as many as the load "
+        "asks for.",
+    )
+    networks: Annotated[int | str | None, BeforeValidator(_count_or_none)] = Field(
+        None,
+        description="With mode=staged, processes that execute each network: a number (1), or "
+        "MIN-MAX.",
+    )
+    threads: int | None = Field(
+        None, ge=1, le=1024, description="Threads of a process's network; none takes all cores."
+    )
+    cpus: float = advanced(
+        1.0, ge=0, description="Cores that Ray's scheduler counts for a process; no limit."
+    )
+    gpus: float | None = advanced(
+        None,
+        ge=0,
+        description="GPUs, or a fraction of one, for a process with a network; none takes 1 for a "
+        "device cuda.",
+    )
+    max_per_node: int | None = advanced(
+        None, ge=1, description="Most processes of a kind on a node of a cluster."
+    )
+    network_nice: int = advanced(
+        0,
+        ge=0,
+        le=19,
+        description="Steps by which the network's threads stand behind those that read and pick.",
+    )
+    target_ongoing_requests: float = advanced(
+        8.0, gt=0, description="Requests in progress for each process, where they come and go."
+    )
+    scale_delay_s: float = advanced(
+        30.0,
+        ge=0,
+        description="Seconds of more load before processes are added; after 20 times as long with "
+        "less they go.",
+    )
+
+    @property
+    def scale(self) -> Scale:
+        """Processes that take requests."""
+        return _scale(self.count)
+
+    @property
+    def network_scale(self) -> Scale:
+        """Processes that execute each network, where they are others."""
+        return _scale(self.networks or 1)
+
+    @property
+    def by_load(self) -> bool:
+        """Whether processes come and go."""
+        return self.scale.by_load or self.network_scale.by_load
+
+    @property
+    def shared(self) -> bool:
+        """Whether there may be several processes that take requests."""
+        return self.scale.most > 1 or self.scale.by_load
 
 
 def _place(given: str | Path) -> Place:
     return as_place(str(given))
 
 
-class JobSettings(_Section):
-    """Jobs on archives that lie on the server's disk."""
+def _places(value: Any) -> Any:
+    return (value,) if isinstance(value, (str, Path)) else value
 
-    roots: tuple[Annotated[str | Path, AfterValidator(_place)], ...] = Field(
-        (), description="Folders and addresses that jobs may read, links followed; none, no jobs"
+
+class JobSettings(Section):
+    """Jobs on archives that lie on the server's disk, or at addresses that it reaches."""
+
+    roots: Annotated[
+        tuple[Annotated[str | Path, AfterValidator(_place)], ...], BeforeValidator(_places)
+    ] = Field(
+        (), description="Folders and addresses that jobs may read; without any there are no jobs."
     )
-    folder: Path = Field(Path("jobs"), description="Where jobs keep their results")
-    at_a_time: int = Field(1, ge=1)
-    waiting: int = Field(100, ge=0, description="Jobs that may wait; more are refused")
-    memory_mb: float | None = Field(
-        None, gt=0, description="Memory of a job; None is half of the machine's"
+    folder: Path = Field(Path("jobs"), description="Folder where jobs keep their results.")
+    at_a_time: int = advanced(1, ge=1, le=1000, description="Jobs that run at the same time.")
+    memory_mb: float | None = advanced(
+        None, gt=0, description="MB of memory of a job; none is half of the machine's."
     )
-    time_limit_s: float = Field(86_400.0, gt=0, description="How long a job may run")
-    end_s: float = Field(
-        10.0, ge=0, description="How long a cancelled job may take to end before it is killed"
+    time_limit_s: float = advanced(_DAY_S, gt=0, description="Seconds that a job may run.")
+    keep_days: float = advanced(
+        30.0, ge=0, description="Days that jobs which have ended are kept, at most 1000 of them."
     )
-    least_timechunk_min: float = Field(1.0, gt=0, description="Shortest time chunk of a job")
-    keep: int = Field(1000, ge=0, description="Jobs that have ended and are kept")
-    keep_days: float = Field(30.0, ge=0, description="How long they are kept")
+
+    #: Jobs that may wait, and those that are kept.
+    waiting: ClassVar[int] = 100
+    keep: ClassVar[int] = 1000
+    #: How long a cancelled job may take to end before it is killed.
+    end_s: ClassVar[float] = 10.0
+    #: Shortest time chunk of a job.
+    least_timechunk_min: ClassVar[float] = 1.0
 
     @model_validator(mode="after")
     def _results_are_no_input(self) -> JobSettings:
@@ -257,40 +385,38 @@ class JobSettings(_Section):
         return self
 
 
-class StreamSettings(_Section):
+class StreamSettings(Section):
     """The stream of picks: to each key, user or address those of its own requests."""
 
-    enabled: bool = True
-    shared: bool = Field(False, description="Whether all see the picks of all")
-    keep: int = Field(10_000, ge=1, description="Picks of each that a client may come back for")
-    keep_alive_s: float = Field(15.0, gt=0)
-    subscribers: int = Field(100, ge=1)
+    shared: bool = advanced(False, description="Whether everybody sees the picks of everybody.")
+
+    #: Picks of each that a client may come back for, and clients that listen.
+    keep: ClassVar[int] = 10_000
+    subscribers: ClassVar[int] = 100
+    keep_alive_s: ClassVar[float] = 15.0
 
 
-class MetricsSettings(_Section):
-    """What Prometheus reads."""
+class MetricsSettings(Section):
+    """What Prometheus reads at ``/metrics``."""
 
-    enabled: bool = True
-    namespace: str = Field("eqcctpro", pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$")
-    path: str = Field("/metrics", pattern=r"^(/[A-Za-z0-9_-]+)+$")
-    buckets_s: tuple[float, ...] = (
-        *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
-        *(1.0, 2.5, 5.0, 10.0, 30.0),
+    port: int | None = advanced(
+        None, ge=1, le=65535, description="A port for the metrics alone, beside /metrics."
     )
-    age_buckets_s: tuple[float, ...] = (1, 2, 5, 10, 20, 30, 60, 120, 300, 3600, 86_400)
-    port: int | None = Field(None, ge=1, le=65535, description="A port of its own as well")
+    buckets_s: tuple[float, ...] = advanced(
+        (
+            *(0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5),
+            *(1.0, 2.5, 5.0, 10.0, 30.0),
+        ),
+        description="Upper edges of the histogram of requests' durations, seconds.",
+    )
 
-    @field_validator("path")
-    @classmethod
-    def _is_free(cls, value: str) -> str:
-        # Metrics may need no key, and would take the place of what does.
-        if value.split("/")[1] in ("v1", "health", "docs", "-"):
-            raise ValueError(
-                f"{value} is a path of the interface; choose another, such as /metrics"
-            )
-        return value
+    namespace: ClassVar[str] = "eqcctpro"
+    path: ClassVar[str] = "/metrics"
+    age_buckets_s: ClassVar[tuple[float, ...]] = (
+        *(1, 2, 5, 10, 20, 30, 60, 120, 300, 3600, 86_400),
+    )
 
-    @field_validator("buckets_s", "age_buckets_s")
+    @field_validator("buckets_s")
     @classmethod
     def _ascending(cls, value: tuple[float, ...]) -> tuple[float, ...]:
         if not value or list(value) != sorted(set(value)):
@@ -298,33 +424,46 @@ class MetricsSettings(_Section):
         return value
 
 
-class LogSettings(_Section):
+class LogSettings(Section):
     """What is written to standard error."""
 
-    format: Literal["text", "json"] = "text"
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    access: bool = Field(True, description="A line for each request")
-    probes: bool = Field(False, description="Also for those to health and metrics that succeed")
-    file: Path | None = None
+    format: Literal["text", "json"] = Field(
+        "text", description="Lines for people, or JSON for programs."
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="Least importance of a line; debug adds requests to health and metrics."
+    )
+    access: bool = advanced(True, description="Whether there is a line for each request.")
+    file: Path | None = advanced(None, description="File that gets the lines, too.")
+
+    @property
+    def probes(self) -> bool:
+        """Whether requests to health and metrics that succeed have lines, too."""
+        return self.level == "debug"
 
 
-class WatchdogSettings(_Section):
+class WatchdogSettings(Section):
     """When a replica counts as broken, and how often one may break."""
 
-    period_s: float = Field(10.0, gt=0)
-    mean_request_s: float | None = Field(None, gt=0, description="Mean of the last requests")
-    over_requests: int = Field(100, ge=1)
-    self_test_s: float | None = Field(
-        None, gt=0, description="How often the example is picked while nothing else is"
+    restarts: int = advanced(
+        10, ge=0, description="Replicas that may break before /health/live fails."
     )
-    restarts: int = Field(10, ge=0, description="Replicas that may break before live fails")
-    stop_on_error: bool = Field(False, description="End, when more have broken")
+    stop_on_error: bool = advanced(
+        False, description="Whether the service ends when more than that have broken."
+    )
+    self_test_s: float | None = advanced(
+        None, gt=0, description="Seconds between picks of the example while nothing else is picked."
+    )
+    mean_request_s: float | None = advanced(
+        None, gt=0, description="Mean seconds of the last 100 requests from which on one is broken."
+    )
 
+    over_requests: ClassVar[int] = 100
 
-class GrpcSettings(_Section):
-    """The same picks through gRPC, at `http.host` and with `http.tls`."""
-
-    port: int | None = Field(None, ge=1, le=65535, description="None is no gRPC")
+    @property
+    def period_s(self) -> float:
+        """Seconds between two looks of Ray Serve at a replica."""
+        return min(10.0, self.self_test_s or 10.0)
 
 
 def _defaults(section: type[BaseModel]) -> Any:
@@ -332,33 +471,46 @@ def _defaults(section: type[BaseModel]) -> Any:
     return Field(default_factory=lambda: section.model_validate({}))
 
 
-class ServeSettings(_Section):
+class ServeSettings(Section):
     """Everything that ``eqcctpro serve`` can be told."""
 
     models: tuple[ModelSettings, ...] = Field(
         default_factory=lambda: (ModelSettings.model_validate({"name": "EQTransformer/original"}),),
-        min_length=1,
+        description="Models that are served, by name or as tables; the first is the default.",
     )
+    mode: Literal["single", "replicated", "staged"] = Field(
+        "single",
+        description="One process; several that do the same; or several that decode and pick, and "
+        "others for the networks (for GPUs).",
+    )
+    address: ClusterAddress | None = Field(
+        None, description="A running Ray cluster to join: HOST:PORT of its head, or auto."
+    )
+    replicas: ReplicaSettings = _defaults(ReplicaSettings)
     http: HttpSettings = _defaults(HttpSettings)
     grpc: GrpcSettings = _defaults(GrpcSettings)
-    batching: BatchingSettings = _defaults(BatchingSettings)
     limits: LimitSettings = _defaults(LimitSettings)
-    replicas: ReplicaSettings = _defaults(ReplicaSettings)
     security: SecuritySettings = _defaults(SecuritySettings)
     jobs: JobSettings = _defaults(JobSettings)
+    logs: LogSettings = _defaults(LogSettings)
+    batching: BatchingSettings = _defaults(BatchingSettings)
     stream: StreamSettings = _defaults(StreamSettings)
     metrics: MetricsSettings = _defaults(MetricsSettings)
-    logs: LogSettings = _defaults(LogSettings)
     watchdog: WatchdogSettings = _defaults(WatchdogSettings)
-    shutdown_s: float = Field(30.0, gt=0, description="For what was accepted to be finished")
-    drain_s: float = Field(
+    drain_s: float = advanced(
         0.0,
         ge=0,
-        description="How long it still takes requests, not ready, when it is to end; only "
-        "http.listener=replica",
+        le=3600,
+        description="Seconds that it still takes requests, not ready, when it is to end.",
     )
-    address: ClusterAddress | None = Field(None, description="A running Ray cluster to join")
-    ray_temp_dir: Path | None = None
+    ray_temp_dir: Path | None = advanced(
+        None, description="Folder of the Ray that is started, for its sockets and logs."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _new_names(cls, values: Any) -> Any:
+        return _with_mode(with_new_names(values)) if isinstance(values, dict) else values
 
     @field_validator("models", mode="before")
     @classmethod
@@ -366,6 +518,8 @@ class ServeSettings(_Section):
         given = (value,) if isinstance(value, (str, dict)) else value
         if not isinstance(given, (list, tuple)):
             return value
+        if not given:
+            raise ValueError("give at least one, such as EQTransformer/original")
         return tuple({"name": item} if isinstance(item, str) else item for item in given)
 
     @model_validator(mode="after")
@@ -373,11 +527,48 @@ class ServeSettings(_Section):
         names = [model.name for model in self.models]
         if len(set(names)) < len(names):
             raise ValueError("models: each once")
-        if self.http.listener == "replica" and self.replicas.max is not None:
+        replicas = self.replicas
+        if self.mode == "single" and replicas.count != 1:
             raise ValueError(
-                "replicas.max: Ray Serve sees the load of its proxy only; set http.listener=proxy"
+                f"mode: single is one process, and replicas.count is {replicas.count}; "
+                "give mode=replicated, or leave replicas.count out"
             )
+        if self.mode != "staged" and replicas.networks is not None:
+            raise ValueError(
+                f"replicas.networks: mode={self.mode} has no processes for networks alone; "
+                "give mode=staged, or leave it out"
+            )
+        if not replicas.by_load:
+            for name in ("target_ongoing_requests", "scale_delay_s"):
+                if getattr(replicas, name) != ReplicaSettings.model_fields[name].default:
+                    raise ValueError(
+                        f"replicas.{name}: it is for processes that come and go; give "
+                        "replicas.count as MIN-MAX, such as 1-8, or leave it out"
+                    )
+        if self.behind_proxy:
+            self._fits_proxy()
         return self
+
+    def _fits_proxy(self) -> None:
+        why = "on a cluster (address) and where replicas come and go, Ray Serve's proxy listens"
+        if self.drain_s:
+            raise ValueError(f"drain_s: {why}, which drains by itself; leave it out")
+        # It takes an authority's file, but lets clients without a certificate in.
+        if self.http.tls is not None and self.http.tls.client_authority:
+            raise ValueError(
+                f"http.tls.client_authority: {why}, which does not ask clients for certificates; "
+                "give keys (security.api_keys), or a fixed replicas.count on one machine"
+            )
+
+    @property
+    def behind_proxy(self) -> bool:
+        """Whether Ray Serve's proxy takes requests; otherwise replicas do so themselves."""
+        return self.address is not None or self.replicas.by_load
+
+    @property
+    def shutdown_s(self) -> float:
+        """Seconds for what was accepted to be finished."""
+        return self.limits.request_timeout_s
 
     @classmethod
     def checked(cls, values: dict[str, Any]) -> ServeSettings:
@@ -386,3 +577,33 @@ class ServeSettings(_Section):
             return cls(**values)
         except ValidationError as error:
             raise SettingsError("; ".join(sentences(error, cls))) from error
+
+    def shown(self) -> dict[str, Any]:
+        """All settings for people's eyes, in JSON's types: secrets are not among them."""
+        shown: dict[str, Any] = _shown(self)
+        return shown
+
+
+def _with_mode(values: dict[str, Any]) -> dict[str, Any]:
+    """Say which mode it is, where only the number of processes was given."""
+    replicas = values.get("replicas")
+    if values.get("mode") is not None or not isinstance(replicas, dict):
+        return values
+    alone = str(replicas.get("count", 1)) == "1"
+    return {**values, "mode": "single" if alone else "replicated"}
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, tuple) and any(isinstance(item, BaseModel) for item in value):
+        return [_shown(item) for item in value]
+    if not isinstance(value, BaseModel):
+        return value
+    plain = value.model_dump(mode="json")
+    for name, field in type(value).model_fields.items():
+        inner = getattr(value, name)
+        if is_secret(field):
+            plain[name] = "(not shown)"
+        elif isinstance(inner, (BaseModel, tuple)):
+            found = _shown(inner)
+            plain[name] = plain[name] if found is inner else found
+    return plain

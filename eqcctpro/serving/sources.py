@@ -1,4 +1,4 @@
-"""Where settings come from: a file, the environment, the command line, in rising order."""
+"""Where settings come from: options, variables, a file, in the order in which they count."""
 
 from __future__ import annotations
 
@@ -8,14 +8,60 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from eqcctpro.config import load_config_file
+from pydantic import ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings import (
+    SettingsError as VariableError,
+)
+
+from eqcctpro.config import load_config_file, sentences
 from eqcctpro.errors import SettingsError
+from eqcctpro.notices import OldNameWarning, warn_user
 from eqcctpro.serving.settings import ServeSettings
 
-__all__ = ["PREFIX", "gather_settings", "place"]
+__all__ = ["PREFIX", "gather_settings"]
 
-#: ``EQCCTPRO_SERVE__HTTP__PORT=8001`` is ``http.port``.
-PREFIX = "EQCCTPRO_SERVE__"
+#: ``EQCCTPRO_SERVE_HTTP__PORT=8001`` is ``http.port``.
+PREFIX = "EQCCTPRO_SERVE_"
+_OLD_PREFIX = "EQCCTPRO_SERVE__"
+_NESTED = "__"
+
+
+class _Environment(EnvSettingsSource):
+    """Variables with values as YAML, none of which is passed over."""
+
+    def __init__(
+        self, settings_cls: type[BaseSettings], environment: Mapping[str, str] | None
+    ) -> None:
+        super().__init__(settings_cls)
+        given = os.environ if environment is None else environment
+        found = {name: text for name, text in given.items() if name.startswith(PREFIX) and text}
+        old = [name for name in found if name.startswith(_OLD_PREFIX)]
+        for name in sorted(old):
+            new = PREFIX + name.removeprefix(_OLD_PREFIX)
+            warn_user(f"{name} is the old name of a variable; write {new}", OldNameWarning)
+            found[new] = found.pop(name)
+        self.env_vars = {name.lower(): text for name, text in found.items()}
+
+    def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:  # noqa: ARG002
+        """A value that is no single text or number."""
+        names = (name for name, text in self.env_vars.items() if text == value)
+        return _typed(value, next(names, field_name).upper())
+
+    def __call__(self) -> dict[str, Any]:
+        """The values, and those of names that nobody knows, for the model to name."""
+        found = super().__call__()
+        for name, value in self.env_vars.items():
+            first = name.removeprefix(PREFIX.lower()).partition(_NESTED)[0]
+            if first not in ServeSettings.model_fields:
+                found[first] = value
+        return found
 
 
 def gather_settings(
@@ -33,7 +79,7 @@ def gather_settings(
     flags : mapping, optional
         Values by their dotted names, such as ``{"http.port": 8001}``; None is not given.
     assignments : sequence of str
-        ``NAME=VALUE`` with dotted names; values are read as YAML.
+        ``NAME=VALUE`` with dotted names, which count more than flags; values are read as YAML.
     environment : mapping, optional
         In place of the process's own.
 
@@ -42,46 +88,59 @@ def gather_settings(
     SettingsError
         The file cannot be read, or a setting is unknown or wrong.
     """
-    values: dict[str, Any] = {}
-    if config is not None:
-        values = load_config_file(config) if isinstance(config, Path) else deepcopy(dict(config))
-    given = os.environ if environment is None else environment
-    for name in sorted(given):
-        if name.startswith(PREFIX):
-            path = name.removeprefix(PREFIX).lower().split("__")
-            place(values, path, _typed(given[name], name), name)
+    file = load_config_file(config) if isinstance(config, Path) else deepcopy(dict(config or {}))
+    given: dict[str, Any] = {}
     for name, value in (flags or {}).items():
         if value is not None:
-            place(values, name.split("."), value, name)
+            _place(given, name, value)
     for text in assignments:
         name, equals, value = text.partition("=")
         if not equals:
             raise SettingsError(f"--set {text}: no value", hint="write --set http.port=8001")
-        place(values, name.strip().split("."), _typed(value, name), f"--set {name}")
-    return ServeSettings.checked(values)
+        _place(given, name.strip().replace("-", "_"), _typed(value, name))
+
+    class Gathered(ServeSettings, BaseSettings):
+        model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=_NESTED)
+
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            *_: PydanticBaseSettingsSource,
+            **__: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return (
+                init_settings,
+                _Environment(settings_cls, environment),
+                InitSettingsSource(settings_cls, file),
+            )
+
+    try:
+        gathered = Gathered(**given)
+    except VariableError as error:  # ours says more than what was made of it
+        raise error.__cause__ or error from None
+    except ValidationError as error:
+        raise SettingsError("; ".join(sentences(error, ServeSettings))) from error
+    return ServeSettings.checked(gathered.model_dump(exclude_unset=True))
 
 
-def place(values: dict[str, Any], path: Sequence[str], value: Any, name: str) -> None:
-    """Set a value inside nested tables and lists; parts that are numbers count from 0."""
-    inner: Any = values
-    for position, part in enumerate(path):
-        last = position == len(path) - 1
-        if isinstance(inner, list):
-            if not part.isdigit() or int(part) >= len(inner):
-                raise SettingsError(f"{name}: there is no item {part} among {len(inner)}")
-            key: Any = int(part)
-            if not last and isinstance(inner[key], str):
-                inner[key] = {"name": inner[key]}
-        elif isinstance(inner, dict):
-            key = part.replace("-", "_")
-        else:
-            raise SettingsError(f"{name}: {'.'.join(path[:position])} has no parts")
-        if last:
-            inner[key] = value
-        else:
-            if isinstance(inner, dict):
-                inner.setdefault(key, {})
-            inner = inner[key]
+def _place(values: dict[str, Any], name: str, value: Any) -> None:
+    """Set a value inside nested tables."""
+    *sections, last = name.split(".")
+    inner = values
+    for section in sections:
+        inner = inner.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise SettingsError(f"{name}: {section} is given as a whole already")
+    if last.isdigit() or any(part.isdigit() for part in sections):
+        whole = name.split(".")[0]
+        raise SettingsError(
+            f"{name}: items of a list are not set one by one",
+            hint=f"write all of {whole}, such as --set 'models=[{{name: PhaseNet/original, "
+            "p_threshold: 0.4}]'",
+        )
+    inner[last] = value
 
 
 def _typed(text: str, name: str) -> Any:

@@ -131,9 +131,7 @@ def running_service(
 
 def _shares_metrics(settings: ServeSettings) -> bool:
     """Whether numbers are read elsewhere than where they are counted."""
-    replicas = settings.replicas
-    several = replicas.front_count > 1 or replicas.max is not None
-    return several or settings.metrics.port is not None
+    return settings.replicas.shared or settings.metrics.port is not None
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from eqcctpro.errors import EQCCTProError, WorkerError
 __all__ = ["VARIABLE", "StateFolder"]
 
 #: Names the folder to the replicas.
-VARIABLE = "EQCCTPRO_SERVE_STATE"
+VARIABLE = "EQCCTPRO_STATE_OF_SERVICE"
 
 _GLANCE_S = 1.0
 # How far the moment that a process began may seem to move when the clock is set.

@@ -91,7 +91,7 @@ class Work:
 
     def _is_compressed(self, headers: Mapping[bytes, bytes], content: bytes) -> bool:
         http = self._service.settings.http
-        asked = http.compression and b"gzip" in headers.get(b"accept-encoding", b"")
+        asked = b"gzip" in headers.get(b"accept-encoding", b"")
         return asked and len(content) >= http.compress_from_bytes
 
     async def _compressed(self, content: bytes, share: Share) -> bytes:

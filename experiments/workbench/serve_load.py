@@ -38,7 +38,6 @@ def main() -> None:
     parser.add_argument("--turns", type=int, default=3)
     parser.add_argument("--batch", type=int, default=64, help="windows in a batch, of both")
     parser.add_argument("--wait-ms", type=float, default=0.0, help="for a batch, of both")
-    parser.add_argument("--slice", type=int, default=None, help="windows a thread takes, of both")
     parser.add_argument("--mseed", action="store_true", help="send miniSEED in place of arrays")
     parser.add_argument("--mosec-python", type=Path, help="an interpreter that has mosec")
     parser.add_argument("--mosec-workers", type=int, default=1)
@@ -97,7 +96,6 @@ def ours(options: argparse.Namespace) -> Iterator[str]:
         f"batching.max_wait_ms={options.wait_ms}",
         "logs.access=false",
         "limits.capacity=512",
-        *([f"batching.slice={options.slice}"] if options.slice else []),
         *options.set,
     ]
     command = [sys.executable, "-m", "eqcctpro", "serve", "--model", options.model]
@@ -116,7 +114,6 @@ def mosec(options: argparse.Namespace, scratch: Path) -> Iterator[str | None]:
     environment = {
         "SERVE_LOAD_MODEL": options.model,
         "SERVE_LOAD_BATCH": str(options.batch),
-        "SERVE_LOAD_SLICE": str(options.slice or 0),
         "SERVE_LOAD_WAIT_MS": str(max(1, round(options.wait_ms))),
         "SERVE_LOAD_WORKERS": str(options.mosec_workers),
         "MOSEC_PATH": str(scratch / "mosec"),

@@ -16,7 +16,6 @@ from eqcctpro.serving.waveforms import read_body
 
 MODEL = os.environ["SERVE_LOAD_MODEL"]
 BATCH = int(os.environ["SERVE_LOAD_BATCH"])
-SLICE = int(os.environ["SERVE_LOAD_SLICE"]) or None
 WAIT_MS = int(os.environ["SERVE_LOAD_WAIT_MS"])
 WORKERS = int(os.environ["SERVE_LOAD_WORKERS"])
 
@@ -29,9 +28,7 @@ class Picker(Worker):
     def __init__(self) -> None:
         from dataclasses import replace
 
-        settings = ServeSettings.checked(
-            {"models": [MODEL], "batching": {"max_batch_size": BATCH, "slice": SLICE}}
-        )
+        settings = ServeSettings.checked({"models": [MODEL], "batching": {"max_batch_size": BATCH}})
         self.model = find_model(ModelSettings(name=MODEL))
         engine = open_engine(self.model, settings)
         engine.online.close()

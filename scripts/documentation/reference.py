@@ -7,18 +7,26 @@ replaced:
 - ``settings MODULE:CLASS``: the fields of a pydantic model,
 - ``sections MODULE:CLASS``: the same, and then the fields of the models that it holds,
 - ``errors``: exit codes and the errors behind them.
+
+Run as a program with the name of a page, it renews tables that are kept in the page itself, between
+``<!-- table: serve used -->`` or ``<!-- table: serve advanced -->`` and ``<!-- table: end -->``.
 """
 
 from __future__ import annotations
 
 import inspect
 import re
+import sys
 import types
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+_KEPT = re.compile(
+    r"(?<=^<!-- table: serve )(used|advanced)( -->\n).*?(?=^<!-- table: end -->)",
+    re.MULTILINE | re.DOTALL,
+)
 _MADE = re.compile(r"^<!-- made: (\w+)(?: (\S+))? -->$", re.MULTILINE)
 
 
@@ -138,15 +146,44 @@ def _models_in(annotation: Any) -> list[Any]:
 
 
 def _fields(model: Any) -> Iterator[str]:
+    yield from _table(("setting", "kind", "default", "what"), _rows(model.model_fields))
+
+
+def _rows(fields: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     rows = []
-    for field_name, field in model.model_fields.items():
+    for field_name, field in fields.items():
         limits = [_limit(item) for item in field.metadata]
         kind = ", ".join([_kind(field.annotation), *filter(None, limits)])
         default = "required" if field.is_required() else _default(field)
-        if _models_in(field.annotation) and not field.is_required():
-            default = ""
+        if isinstance(field.annotation, type) and _models_in(field.annotation):
+            default = "required" if field.is_required() else ""
         rows.append((f"`{field_name}`", kind, default, field.description or ""))
-    yield from _table(("setting", "kind", "default", "what"), rows)
+    return rows
+
+
+def with_tables(text: str) -> str:
+    """The text of a page with the tables that it keeps as they should be."""
+
+    def table(found: re.Match[str]) -> str:
+        from eqcctpro.serving.settings import ServeSettings
+
+        rows = list(_serve_rows(ServeSettings, "", advanced=found[1] == "advanced"))
+        lines = "\n".join(_table(("setting", "kind", "default", "what"), rows))
+        return f"{found[1]}{found[2]}\n{lines}\n"
+
+    return _KEPT.sub(table, text)
+
+
+def _serve_rows(model: Any, prefix: str, *, advanced: bool) -> Iterator[tuple[str, str, str, str]]:
+    """Settings of the service, those that people use or the others."""
+    from eqcctpro.serving.sections import is_advanced
+
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and hasattr(field.annotation, "model_fields"):
+            yield from _serve_rows(field.annotation, f"{prefix}{name}.", advanced=advanced)
+        elif is_advanced(field) == advanced:
+            (row,) = _rows({f"{prefix}{name}": field})
+            yield row
 
 
 def _default(field: Any) -> str:
@@ -154,13 +191,15 @@ def _default(field: Any) -> str:
     if value is None or value in ((), {}, ""):
         return ""
     if isinstance(value, (tuple, list)):
-        return f"`{','.join(map(str, value))}`"
+        return f"`{','.join(str(getattr(item, 'name', item)) for item in value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
 def _kind(annotation: Any) -> str:
     """A type in words."""
     origin, inside = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _kind(inside[0])
     if origin is Literal:
         return " or ".join(f"`{value}`" for value in inside)
     if origin in (Union, types.UnionType):
@@ -208,3 +247,8 @@ _MAKERS: dict[str, Callable[[str | None], Iterator[str]]] = {
     "sections": _sections,
     "errors": _errors,
 }
+
+
+if __name__ == "__main__":
+    for path in map(Path, sys.argv[1:]):
+        path.write_text(with_tables(path.read_text(encoding="utf-8")), encoding="utf-8")

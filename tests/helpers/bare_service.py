@@ -1,6 +1,6 @@
 """A service in a process of its own, without Ray, that is watched while something happens to it.
 
-Run as a program, it serves: ``python bare_service.py '{"models": [...], ...}'``.
+Run as a program, it serves: ``python bare_service.py '{"settings": {...}, "fixed": {...}}'``.
 """
 
 from __future__ import annotations
@@ -34,9 +34,12 @@ def serve(content: str) -> None:
     from eqcctpro.serving.metrics import Metrics
     from eqcctpro.serving.security import Guard
     from eqcctpro.serving.service import Service
-    from eqcctpro.serving.settings import ServeSettings
+    from eqcctpro.serving.settings import LimitSettings, ServeSettings
 
-    settings = ServeSettings.checked(json.loads(content))
+    given = json.loads(content)
+    for name, value in given["fixed"].items():
+        setattr(LimitSettings, name, value)
+    settings = ServeSettings.checked(given["settings"])
     set_up_logs(settings.logs)
     sys.setswitchinterval(0.0005)
     engines = {choice.name: open_engine(find_model(choice), settings) for choice in settings.models}
@@ -124,15 +127,15 @@ class Watched:
 
 
 @contextmanager
-def bare_service(folder: Path, **settings: Any) -> Iterator[Watched]:
-    """Run a service until the end of the block."""
+def bare_service(folder: Path, fixed: Any = None, **settings: Any) -> Iterator[Watched]:
+    """Run a service until the end of the block; `fixed` are limits that are no settings."""
     port = free_port()
     settings = {**settings, "http": {"port": port, **settings.get("http", {})}}
     settings.setdefault("jobs", {})["folder"] = str(folder / "jobs")
     log = folder / f"bare-{port}.log"
     with log.open("w") as file:
         process = subprocess.Popen(
-            [sys.executable, __file__, json.dumps(settings)],
+            [sys.executable, __file__, json.dumps({"settings": settings, "fixed": fixed or {}})],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=file,

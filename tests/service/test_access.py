@@ -30,8 +30,9 @@ from eqcctpro.serving.pages import page_routes
 from eqcctpro.serving.problems import ForbiddenProblem
 from eqcctpro.serving.routes import job_routes, session_routes, stream_routes
 from eqcctpro.serving.security import Guard, hash_password, make_key
+from eqcctpro.serving.security_settings import SecuritySettings
 from eqcctpro.serving.service import Service
-from eqcctpro.serving.settings import HttpSettings, ServeSettings
+from eqcctpro.serving.settings import HttpSettings, JobSettings, ServeSettings
 from eqcctpro.serving.stream import PickLogs
 
 (ALICE, ALICE_HASH), (BOB, BOB_HASH) = make_key(), make_key()
@@ -40,6 +41,15 @@ PAGE = "https://picks.example.org"
 
 @pytest.fixture(scope="module")
 def url(
+    tmp_path_factory: pytest.TempPathFactory, imported_model: str, generated_network: Any
+) -> Iterator[str]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JobSettings, "waiting", 0)
+        patch.setattr(SecuritySettings, "least_burst", 3.0)
+        yield from serve(tmp_path_factory, imported_model, generated_network)
+
+
+def serve(
     tmp_path_factory: pytest.TempPathFactory, imported_model: str, generated_network: Any
 ) -> Iterator[str]:
     settings = ServeSettings.checked(
@@ -54,7 +64,6 @@ def url(
             "jobs": {
                 "folder": tmp_path_factory.mktemp("jobs"),
                 "roots": [generated_network[0]],
-                "waiting": 0,
             },
             "security": {
                 "api_keys": [
@@ -63,7 +72,6 @@ def url(
                 ],
                 "users": [{"name": "carol", "password_hash": hash_password("right")}],
                 "required": False,
-                "burst": 3,
             },
         }
     )
@@ -316,6 +324,6 @@ def test_what_ray_serves_proxy_believed_is_not_believed() -> None:
         "client": ("192.0.2.7", 0),
         "headers": [(b"x-forwarded-for", b"192.0.2.7, 127.0.0.1")],
     }
-    assert Callers(HttpSettings(listener="proxy")).address(scope) == "127.0.0.1"
-    trusted = HttpSettings(listener="proxy", trusted_proxies=("127.0.0.1",))
-    assert Callers(trusted).address(scope) == "192.0.2.7"
+    assert Callers(HttpSettings(), behind_proxy=True).address(scope) == "127.0.0.1"
+    trusted = HttpSettings(trusted_proxies=("127.0.0.1",))
+    assert Callers(trusted, behind_proxy=True).address(scope) == "192.0.2.7"

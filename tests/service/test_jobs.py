@@ -269,7 +269,9 @@ def test_jobs_read_only_their_roots(board: Callable[..., JobBoard], tmp_path: Pa
         JobSettings(roots=(tmp_path,), folder=tmp_path / "jobs")
 
 
-def test_old_jobs_are_removed(board: Callable[..., JobBoard], tmp_path: Path) -> None:
+def test_old_jobs_are_removed(
+    board: Callable[..., JobBoard], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = board(roots=(), folder=tmp_path / "jobs")
     folder = tmp_path / "jobs"
     for number in range(5):
@@ -282,7 +284,8 @@ def test_old_jobs_are_removed(board: Callable[..., JobBoard], tmp_path: Path) ->
         if number == 1:
             content["ended"] = time.time() - 40 * 86_400
         (made / "job.json").write_text(json.dumps(content))
-    one = board(keep=3, keep_days=30)
+    monkeypatch.setattr(JobSettings, "keep", 3)
+    one = board(keep_days=30)
     until = time.monotonic() + 10
     while len(one.jobs(ALICE)) > 2:
         assert time.monotonic() < until

@@ -34,7 +34,7 @@ SECONDS = 120.0
 CONFIGURATIONS = {
     "one": (),
     "two": ("replicas.count=2", "metrics.port={metrics}"),
-    "staged": ("replicas.placement=staged", "replicas.front=2", "http.listener=proxy"),
+    "staged": ("mode=staged", "replicas.count=2-2"),
 }
 
 
@@ -147,7 +147,7 @@ def test_every_panel_moves_under_load(
     with served(
         tmp_path,
         *(f"models=[{imported_model}]", "replicas.threads=1", f"grpc.port={grpc_port}"),
-        *("limits.capacity=2", "limits.forward_timeout_s=5", "watchdog.period_s=2", *settings),
+        *("limits.capacity=2", "limits.request_timeout_s=5", *settings),
     ) as service:
         own_port = configuration == "two"
         numbers = Numbers(f"http://127.0.0.1:{port}" if own_port else f"{service.url}/metrics")

@@ -35,11 +35,11 @@ MSGPACK, JSON = "application/msgpack", "application/json"
 def service(tmp_path_factory: pytest.TempPathFactory, imported_model: str) -> Iterator[Watched]:
     with bare_service(
         tmp_path_factory.mktemp("bare"),
+        fixed={"max_list_mb": 0.5},
         models=[{"name": imported_model, "runtime": "openvino"}],
         limits={
             "bodies_mb": BODIES_MB,
             "max_body_mb": BODY_MB,
-            "max_list_mb": 0.5,
             "request_timeout_s": 60,
         },
         replicas={"threads": 1},

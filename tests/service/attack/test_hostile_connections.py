@@ -30,13 +30,13 @@ CONNECTIONS = 40
 def service(tmp_path_factory: pytest.TempPathFactory, imported_model: str) -> Iterator[Watched]:
     with bare_service(
         tmp_path_factory.mktemp("bare"),
+        fixed={"body_timeout_s": 8},
         models=[{"name": imported_model, "runtime": "openvino"}],
         limits={
             "bodies_mb": BODIES_MB,
             "max_body_mb": 48,
             "connections": CONNECTIONS,
             "capacity": 8,
-            "body_timeout_s": 8,
         },
         security={"api_keys": [{"name": "me", "sha256": "0" * 64}]},
         replicas={"threads": 1},
@@ -57,7 +57,6 @@ def open_service(
             "bodies_mb": BODIES_MB,
             "max_body_mb": 48,
             "connections": CONNECTIONS,
-            "body_timeout_s": 30,
         },
         replicas={"threads": 1},
         batching={"max_batch_size": 16},

@@ -1,0 +1,131 @@
+"""Settings that have another name than they had, or none any more."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from typing import Any
+
+from eqcctpro.notices import OldNameWarning, warn_user
+
+__all__ = ["GONE", "MOVED", "with_new_names"]
+
+#: Old names that are still understood, and what is written today.
+MOVED = {
+    "replicas.placement": "mode",
+    "replicas.front": "replicas.count",
+    "replicas.min": "replicas.count",
+    "replicas.max": "replicas.count",
+}
+
+_ONE_LIMIT = "limits.request_timeout_s is the one time limit of a request"
+_FIXED = "it is fixed now"
+_DERIVED = "it follows from {}"
+
+#: Names that are gone, and what to do.
+GONE = {
+    "http.listener": "give mode; Ray Serve's proxy listens on a cluster (address) and where "
+    "replicas.count is MIN-MAX, replicas themselves otherwise",
+    "http.keep_alive_s": f"{_FIXED}, at 75 s",
+    "http.compression": "answers are compressed where a client asks for it",
+    "http.compress_from_bytes": f"{_FIXED}, at 4096 bytes",
+    "http.cors_headers": f"{_FIXED}, at those that the interface reads",
+    "http.cors_credentials": "pages of http.cors_origins send a token or key, no cookie",
+    "http.cors_max_age_s": f"{_FIXED}, at 600 s",
+    "batching.turn_ms": f"{_FIXED}, at 50 ms",
+    "batching.slice": "slices fit the windows that there are",
+    "limits.max_list_mb": _DERIVED.format("limits.max_body_mb, of which it is 1/32"),
+    "limits.max_samples": _DERIVED.format("limits.max_body_mb, a million for each MB"),
+    "limits.max_pieces": f"{_FIXED}, at 100,000",
+    "limits.headers_timeout_s": _ONE_LIMIT,
+    "limits.body_timeout_s": _ONE_LIMIT,
+    "limits.forward_timeout_s": _ONE_LIMIT,
+    "shutdown_s": f"{_ONE_LIMIT}, and what is accepted is finished in as long",
+    "limits.body_kb_per_s": f"{_FIXED}, at 1 kB/s after the first 5 s",
+    "limits.max_header_kb": f"{_FIXED}, at 32 kB",
+    "limits.max_headers": f"{_FIXED}, at 100",
+    "limits.retry_after_s": f"{_FIXED}, at 1 s",
+    "replicas.upscale_delay_s": "give replicas.scale_delay_s",
+    "replicas.downscale_delay_s": _DERIVED.format("replicas.scale_delay_s, 20 times as long"),
+    "replicas.constructor_retries": f"{_FIXED}, at 1",
+    "security.burst": _DERIVED.format("requests_per_s: as many as in a second, and at least 10"),
+    "security.headers": "they are always sent",
+    "security.same_site": f"{_FIXED}, at strict",
+    "jobs.waiting": f"{_FIXED}, at 100 jobs",
+    "jobs.keep": f"{_FIXED}, at 1000 jobs; jobs.keep_days is for how long",
+    "jobs.end_s": f"{_FIXED}, at 10 s",
+    "jobs.least_timechunk_min": f"{_FIXED}, at 1 minute",
+    "stream.enabled": "there always is a stream",
+    "stream.keep": f"{_FIXED}, at 10,000 picks",
+    "stream.keep_alive_s": f"{_FIXED}, at 15 s",
+    "stream.subscribers": f"{_FIXED}, at 100 clients",
+    "metrics.enabled": "there always are metrics; security.open_metrics=false closes them",
+    "metrics.namespace": f"{_FIXED}, at eqcctpro; Prometheus relabels if need be",
+    "metrics.path": f"{_FIXED}, at /metrics",
+    "metrics.age_buckets_s": _FIXED,
+    "logs.probes": "logs.level=debug logs requests to health and metrics",
+    "watchdog.period_s": f"{_FIXED}, at 10 s, or at watchdog.self_test_s where that is less",
+    "watchdog.over_requests": f"{_FIXED}, at 100",
+}
+
+
+def with_new_names(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings as they are called today.
+
+    Parameters
+    ----------
+    values : dict
+        Nested tables, which are left as they are.
+
+    Warns
+    -----
+    OldNameWarning
+        For an old name that is understood.
+
+    Raises
+    ------
+    ValueError
+        Names are gone; the message names them, and what to do.
+    """
+    problems = [
+        f"{name}: there is no such setting any more: {why}"
+        for name, why in GONE.items()
+        if _has(values, name)
+    ]
+    old = [name for name in MOVED if _has(values, name)]
+    if old and not problems:
+        values = deepcopy(values)
+        problems = _move(values, old)
+    if problems:
+        raise ValueError("; ".join(problems))
+    return values
+
+
+def _has(values: dict[str, Any], name: str) -> bool:
+    section, _, inner = name.rpartition(".")
+    table = values.get(section) if section else values
+    return isinstance(table, dict) and inner in table
+
+
+def _move(values: dict[str, Any], old: list[str]) -> list[str]:
+    """Put what was given by old names to new ones; returns what is wrong with that."""
+    replicas = values["replicas"]
+    given = {name.partition(".")[2]: replicas.pop(name.partition(".")[2]) for name in old}
+    least, most, front = given.get("min"), given.get("max"), given.get("front")
+    if least is not None or most is not None:
+        if least is None or most is None or replicas.get("count") is not None:
+            return ["replicas.min and replicas.max: give replicas.count=MIN-MAX in place of them"]
+        replicas["count"] = f"{least}-{most}"
+    if given.get("placement") == "staged":
+        # The count was of those that execute networks, and `front` of those that take requests.
+        values["mode"] = "staged"
+        replicas["networks"] = replicas.get("count") or 1
+        replicas["count"] = front or 1
+    elif front is not None:
+        return ["replicas.front: give mode=staged, and replicas.count in place of it"]
+    new = [f"mode={values['mode']}"] if "mode" in values else []
+    for name in ("count", "networks"):
+        if name in replicas:
+            new.append(f"replicas.{name}={replicas[name]}")
+    said = f"write {', '.join(new)}" if new else "leave them out"
+    warn_user(f"{', '.join(old)}: old names of settings; {said}", OldNameWarning)
+    return []
