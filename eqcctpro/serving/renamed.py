@@ -33,7 +33,7 @@ GONE = {
     "http.cors_max_age_s": f"{_FIXED}, at 600 s",
     "batching.turn_ms": f"{_FIXED}, at 50 ms",
     "batching.slice": "slices fit the windows that there are",
-    "limits.max_list_mb": _DERIVED.format("limits.max_body_mb, of which it is 1/32"),
+    "limits.max_list_mb": f"{_FIXED}, at 2 MB; send samples as bytes",
     "limits.max_samples": _DERIVED.format("limits.max_body_mb, a million for each MB"),
     "limits.max_pieces": f"{_FIXED}, at 100,000",
     "limits.headers_timeout_s": _ONE_LIMIT,

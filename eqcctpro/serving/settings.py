@@ -198,6 +198,8 @@ class LimitSettings(Section):
         description="Open connections of a replica; idle ones make room for others.",
     )
 
+    #: MB of a body with samples as lists of numbers, which take many times the memory.
+    max_list_mb: ClassVar[float] = 2.0
     #: Gaps of all channels of a request, kB and number of its headers.
     max_pieces: ClassVar[int] = 100_000
     max_header_kb: ClassVar[float] = 32.0
@@ -220,11 +222,6 @@ class LimitSettings(Section):
     def forward_timeout_s(self) -> float:
         """Seconds of a batch in the network, after which nobody waits for it any more."""
         return self.request_timeout_s
-
-    @property
-    def max_list_mb(self) -> float:
-        """MB of a body with samples as lists of numbers, which take many times the memory."""
-        return self.max_body_mb / 32
 
     @property
     def max_samples(self) -> int:
