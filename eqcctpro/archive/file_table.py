@@ -17,8 +17,8 @@ __all__ = ["FileTable"]
 
 Int64 = NDArray[np.int64]
 
-#: Rate of most models, and the lowest one of most channels: headers do not tell how much of the
-#: span of an extent is gaps, but how many samples it has.
+#: Rate of channels of which no header was read, and the lowest one of most channels: headers do
+#: not tell how much of the span of an extent is gaps, but how many samples it has.
 USUAL_RATE_HZ, LOW_RATE_HZ = 100.0, 20.0
 
 
@@ -54,6 +54,7 @@ class FileTable(Sequence[IndexedFile]):
         self._codes = array("i")
         self._extents = array("q")
         self._samples = array("q")
+        self._rates = array("d")
         self.extent_ends = array("q")
 
     def append(self, file: IndexedFile) -> int:
@@ -71,6 +72,7 @@ class FileTable(Sequence[IndexedFile]):
             self._codes.extend(map(self.texts.number, extent.code))
             self._extents.extend((extent.start_ns, extent.end_ns))
             self._samples.append(extent.samples)
+            self._rates.append(extent.rate)
         self.extent_ends.append(len(self._extents) // 2)
         return len(self._sizes) - 1
 
@@ -97,7 +99,7 @@ class FileTable(Sequence[IndexedFile]):
         )
         code = (network, station, location, channel)
         start_ns, end_ns = self._extents[2 * at : 2 * at + 2]
-        return ChannelExtent(code, start_ns, end_ns, self._samples[at])
+        return ChannelExtent(code, start_ns, end_ns, self._samples[at], self._rates[at])
 
     def codes(self) -> NDArray[np.int32]:
         """Codes of all extents, as numbers of `texts`; shape (extents, 4)."""
@@ -128,11 +130,21 @@ class FileTable(Sequence[IndexedFile]):
         """How much each file holds, summed over its channels; not much more where it has gaps."""
         return self._per_file(np.minimum(self._durations_s(), self.samples() / LOW_RATE_HZ))
 
-    def samples_in_memory(self) -> NDArray[np.float64]:
-        """Samples of each file, or what becomes of them at the rate of a model, if that is more."""
-        samples = self.samples()
-        resampled = np.minimum(self._durations_s(), samples / LOW_RATE_HZ) * USUAL_RATE_HZ
-        return self._per_file(np.maximum(samples, resampled))
+    def sizes(self) -> Int64:
+        """Bytes of each file; shape (files,)."""
+        return np.frombuffer(self._sizes, dtype=np.int64)
+
+    def rates(self) -> NDArray[np.float64]:
+        """Sampling rates of all extents, Hz; shape (extents,)."""
+        rates = np.frombuffer(self._rates, dtype=np.float64)
+        return np.where(rates > 0, rates, USUAL_RATE_HZ)
+
+    def expected_samples(self) -> NDArray[np.float64]:
+        """`samples`, and where no header was read, what its span would hold; shape (extents,)."""
+        samples = self.samples().astype(np.float64)
+        unread = samples == 0
+        samples[unread] = self._durations_s()[unread] * USUAL_RATE_HZ
+        return samples
 
     def _durations_s(self) -> NDArray[np.float64]:
         spans = self.spans()

@@ -89,12 +89,15 @@ class ChannelExtent(NamedTuple):
     samples : int
         As headers tell; where only those at the ends of the file were read, as if there were
         no gap in between.  0 where no header was read.
+    rate : float
+        Sampling rate in Hz, the highest where there are several; 0 where no header was read.
     """
 
     code: Code
     start_ns: int
     end_ns: int
     samples: int = 0
+    rate: float = 0.0
 
 
 class IndexedFile(NamedTuple):
@@ -230,7 +233,8 @@ def first_and_last(
                     return None
         span = round((tail_count - 1) * 1e9 / rate)
         samples = round(before) + tail_count
-        return ChannelExtent(record_code(beginning), start, tail_start + max(span, 0), samples)
+        last_ns = tail_start + max(span, 0)
+        return ChannelExtent(record_code(beginning), start, last_ns, samples, rate)
     except (MiniSEEDError, ValueError):
         return None
 
@@ -369,13 +373,13 @@ def _record_blocks(file: FileIO) -> Iterator[bytes]:
 
 
 def _joined(found: Iterable[ChannelExtent], path: str | Path) -> tuple[ChannelExtent, ...]:
-    pieces: dict[Code, list[tuple[int, int, int]]] = {}
+    pieces: dict[Code, list[tuple[int, int, int, float]]] = {}
     seen = False
-    for code, start, end, samples in found:
+    for code, start, end, samples, rate in found:
         seen = True
         pieces.setdefault(code, [])
         if start <= end:
-            pieces[code].append((start, end, samples))
+            pieces[code].append((start, end, samples, rate))
     if not seen:
         raise DecodeError(
             f"{path} is not readable as miniSEED", hint="only miniSEED 2 and 3 can be picked"
@@ -383,15 +387,16 @@ def _joined(found: Iterable[ChannelExtent], path: str | Path) -> tuple[ChannelEx
     return tuple(extent for code in sorted(pieces) for extent in _apart(code, sorted(pieces[code])))
 
 
-def _apart(code: Code, pieces: Sequence[tuple[int, int, int]]) -> Iterator[ChannelExtent]:
-    """Extents of a channel between its long gaps, from pieces in order: start, end, samples."""
+def _apart(code: Code, pieces: Sequence[tuple[int, int, int, float]]) -> Iterator[ChannelExtent]:
+    """Extents of a channel between its long gaps, from pieces in order of time."""
     at = 0
     for start, end in joined_spans((piece[:2] for piece in pieces), LONG_GAP_NS):
-        samples = 0
+        samples, rate = 0, 0.0
         while at < len(pieces) and pieces[at][0] <= end:
             samples += pieces[at][2]
+            rate = max(rate, pieces[at][3])
             at += 1
-        yield ChannelExtent(code, start, end, samples)
+        yield ChannelExtent(code, start, end, samples, rate)
 
 
 def _extents_in(content: bytes) -> Iterator[ChannelExtent]:
@@ -415,7 +420,8 @@ def _extents_in(content: bytes) -> Iterator[ChannelExtent]:
         yield ChannelExtent(code, 1, 0)
         for piece in trace:
             if piece.samprate >= LOWEST_RATE_HZ:
-                yield ChannelExtent(code, piece.starttime, piece.endtime, piece.samplecnt)
+                span = piece.starttime, piece.endtime
+                yield ChannelExtent(code, *span, piece.samplecnt, piece.samprate)
 
 
 def joined_spans(spans: Iterable[tuple[int, int]], gap_ns: int) -> list[tuple[int, int]]:

@@ -275,7 +275,7 @@ def _folder_name(key: Key, pieces: _Pieces) -> str:
 def _instruments(indexed: IndexedFile) -> dict[Key, list[tuple[int, int]]]:
     """When there are samples of each instrument in a file; long gaps are left out."""
     if len(indexed.channels) == 1:  # as in nearly every file
-        code, start_ns, end_ns, _ = indexed.channels[0]
+        code, start_ns, end_ns, *_ = indexed.channels[0]
         return {instrument_key(code): [(start_ns, end_ns)]}
     spans: dict[Key, list[tuple[int, int]]] = {}
     for extent in indexed.channels:
@@ -491,7 +491,7 @@ def _channels(pieces: Iterable[_Piece], files: FileTable) -> dict[Code, tuple[in
     """First and last sample of each channel of the files of some pieces."""
     spans: dict[Code, tuple[int, int]] = {}
     for number in {piece.file for piece in pieces}:
-        for code, start_ns, end_ns, _ in files[number].channels:
+        for code, start_ns, end_ns, *_ in files[number].channels:
             first, last = spans.get(code, (start_ns, end_ns))
             spans[code] = min(first, start_ns), max(last, end_ns)
     return spans

@@ -7,19 +7,19 @@ is made when one is asked for.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.file_table import FileTable
-from eqcctpro.archive.timechunks import Timechunk
+from eqcctpro.archive.timechunks import FOREVER_NS, Timechunk, read_span
 from eqcctpro.codes import instrument_of
 
-__all__ = ["Heading", "StationTask", "TaskTable", "Tasks"]
+__all__ = ["Heading", "Piece", "ReadExtents", "StationTask", "TaskTable", "Tasks"]
 
 Int64 = NDArray[np.int64]
 
@@ -27,6 +27,45 @@ Int64 = NDArray[np.int64]
 AT_A_TIME = 2048
 # Numbers of texts that a task has.
 CODES = 6
+
+
+class Piece(NamedTuple):
+    """Part of the time of a station task that is too large to be picked at once.
+
+    Attributes
+    ----------
+    start_ns, end_ns : int
+        Half-open span of which it has the picks.
+    files : tuple of int
+        Positions of the task's files with records of it, or near it.
+    """
+
+    start_ns: int
+    end_ns: int
+    files: tuple[int, ...]
+
+
+class ReadExtents(NamedTuple):
+    """What station tasks read of the channels of their files, as columns of one length.
+
+    Attributes
+    ----------
+    task : ndarray of int64
+        Which of the tasks that were asked for.
+    file, extent : ndarray of int64
+        Numbers in the table of files.
+    first_ns, last_ns : ndarray of int64
+        As far as the task reads it.
+    share : ndarray of float64
+        Of the extent's samples.
+    """
+
+    task: Int64
+    file: Int64
+    extent: Int64
+    first_ns: Int64
+    last_ns: Int64
+    share: NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +93,8 @@ class StationTask:
     beside : tuple of str
         Files of neighbouring chunks with records of its time, which are read where its own files
         have gaps.  Their stamps are behind those of `files`.
+    pieces : tuple of Piece
+        In which it is picked one after the other, where memory does not hold all of it.
     """
 
     index: int
@@ -68,6 +109,7 @@ class StationTask:
     stamps: tuple[tuple[int, int], ...] = ()
     hydrophone: str = ""
     beside: tuple[str, ...] = ()
+    pieces: tuple[Piece, ...] = ()
 
     @property
     def name(self) -> str:
@@ -124,6 +166,7 @@ class TaskTable:
         self._file_ends = array("q")
         self._beside = array("i")
         self._beside_ends = array("q")
+        self._pieces: dict[int, tuple[Piece, ...]] = {}
         # One after the other is asked for, each twice: as the next one, and as the one.
         self.task = lru_cache(maxsize=4)(self._task)
 
@@ -164,6 +207,11 @@ class TaskTable:
         """Say that there will be no more tasks, and no more files."""
         self._texts.seal()
 
+    def cut(self, pieces: Mapping[int, tuple[Piece, ...]]) -> None:
+        """Have tasks be picked in pieces, by their rows; all others are picked at once."""
+        self._pieces = dict(pieces)
+        self.task.cache_clear()
+
     def _task(self, row: int) -> StationTask:
         """The task in a row."""
         files, heading = self.files, self.heading(row)
@@ -184,6 +232,7 @@ class TaskTable:
             tuple([files.stamp(number) for number in numbers + beside]),
             self._texts[self._codes[CODES * row + 5]],
             tuple([files.path(number) for number in beside]),
+            self._pieces.get(row, ()),
         )
 
     def heading(self, row: int) -> Heading:
@@ -252,14 +301,29 @@ class TaskTable:
         """Bytes of a task's files."""
         return self._sizes[row]
 
-    def samples_in_memory(self) -> NDArray[np.float64]:
-        """Samples of the files of each task; see `FileTable.samples_in_memory`."""
-        ends = np.array(self._file_ends, dtype=np.int64)
-        if not len(ends):
-            return np.empty(0)
-        held = self.files.samples_in_memory()[np.array(self._files, dtype=np.int64)]
-        total: NDArray[np.float64] = np.add.reduceat(held, np.concatenate([[0], ends[:-1]]))
-        return total
+    def file_numbers(self, row: int) -> list[int]:
+        """Numbers of a task's files, in their order."""
+        begin = self._file_ends[row - 1] if row else 0
+        return self._files[begin : self._file_ends[row]].tolist()
+
+    def read_extents(self, rows: Int64, context_ns: int) -> ReadExtents:
+        """What tasks read of all channels of their files, with so much around what they own."""
+        task, at = _members(self._file_ends, rows)
+        numbers = np.frombuffer(self._files, dtype=np.int32)[at].astype(np.int64)
+        member, extent = _members(self.files.extent_ends, numbers)
+        task, file = task[member], numbers[member]
+        spans = self.files.spans()[extent]
+        limits = [read_span(chunk, context_ns) for chunk in self._chunks]
+        bounds = [
+            (-FOREVER_NS if start is None else start, FOREVER_NS if end is None else end)
+            for start, end in limits
+        ]
+        of_chunks = np.frombuffer(self._of_chunks, dtype=np.int32)[rows]
+        read = np.array(bounds, dtype=np.int64).reshape(-1, 2)[of_chunks][task]
+        first, last = np.maximum(spans[:, 0], read[:, 0]), np.minimum(spans[:, 1], read[:, 1])
+        share = np.clip((last - first) / np.maximum(spans[:, 1] - spans[:, 0], 1), 0, 1)
+        share[(first == spans[:, 0]) & (last == spans[:, 1])] = 1  # of a single sample, too
+        return ReadExtents(task, file, extent, first, last, share)
 
 
 class Tasks(Sequence[StationTask]):

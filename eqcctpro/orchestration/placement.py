@@ -26,6 +26,7 @@ __all__ = [
     "find_run_footprint",
     "memory_settings",
     "place_workers",
+    "this_machine",
 ]
 
 # Ray's own processes for one machine, and a driver that has opened the model once, MB
@@ -184,7 +185,7 @@ def check_machine(config: PickConfig, *, waveforms_mb: float) -> None:
 def _memory_plan(
     config: PickConfig, requested: int, waveforms_mb: float, hardware: Hardware | None
 ) -> WorkerPlan | None:
-    machine = hardware or read_hardware()
+    machine = hardware or this_machine()
     if config.gpu_ids:
         check_gpus(config, machine)
     footprint = find_run_footprint(config)
@@ -203,6 +204,11 @@ def _memory_plan(
         waveforms_mb=waveforms_mb,
         overhead_mb=RAY_MB + driver if on_ray else 0.0,
     )
+
+
+def this_machine() -> Hardware:
+    """What this machine has, read now."""
+    return read_hardware()
 
 
 def memory_settings(config: PickConfig) -> MemorySettings:

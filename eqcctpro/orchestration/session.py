@@ -49,7 +49,7 @@ from eqcctpro.orchestration.placement import check_machine
 from eqcctpro.orchestration.progress import PlanningProgress, Progress
 from eqcctpro.orchestration.result import RunResult
 from eqcctpro.orchestration.runlog import RunLog, gathered_warnings, run_log
-from eqcctpro.orchestration.waveform_memory import tasks_without_room, waveforms_mb
+from eqcctpro.orchestration.waveform_memory import fit_into_memory, waveform_memory
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers, open_workers
 from eqcctpro.picks.table import DETECTION_SCHEMA, PickRows
@@ -226,7 +226,8 @@ class PickSession:
             raise InputError(plan.problems[0].message)
         if self._workers is None and config.resume != "never" and folder.holds_a_run:
             # With --fresh, which the refusals below advise, the run could not start either.
-            check_machine(config, waveforms_mb=float(waveforms_mb(plan).min()))
+            check_machine(config, waveforms_mb=0.0)
+            fit_into_memory(config, plan, settings, picker)
         if config.resume == "auto" and not log.append:
             keep_finished(config, weights, picker, settings)
         self._log_weights(weights, logger)
@@ -360,10 +361,10 @@ class PickSession:
         that stay for further runs take what is fastest once it is loaded.
         """
         config = journal.pinned(self.config)
-        each = waveforms_mb(plan)
+        each = waveform_memory(plan, settings, picker).needed
         if self._workers is None or each.max() > self._waveforms_mb:
-            journal.leave_out(tasks_without_room(config, plan, each))
-            each[[record.task for record in journal.left_out]] = 0.0
+            each, left_out = fit_into_memory(config, plan, settings, picker)
+            journal.leave_out(left_out)
         needed = float(each.max())
         if self._workers is not None and (
             needed > self._waveforms_mb

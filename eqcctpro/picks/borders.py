@@ -8,7 +8,7 @@ result twice, or not at all.  So what both report is compared first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from eqcctpro.archive.plan import Tasks
 from eqcctpro.picks.raw import RawPicks
 
-__all__ = ["settle_borders"]
+__all__ = ["settle", "settle_borders"]
 
 # Two reports of one phase at one instrument closer than this are the same arrival.
 SAME_ARRIVAL_NS = 500_000_000
@@ -39,15 +39,39 @@ def settle_borders(raw: RawPicks, tasks: Tasks) -> RawPicks:
         where none or both do, with the higher probability.  One that a single chunk
         reports is kept if that chunk owns it.
     """
+    own_start, own_end = tasks.owned()[raw.task].T
+
+    def station(index: int) -> tuple[str, str]:
+        task = tasks[raw.task[index]]
+        return task.name, task.folder
+
+    return settle(raw, own_start, own_end, station)
+
+
+def settle(
+    raw: RawPicks,
+    own_start: NDArray[np.int64],
+    own_end: NDArray[np.int64],
+    station: Callable[[int], Hashable],
+) -> RawPicks:
+    """`settle_borders` by the span that is owned by what reported each pick.
+
+    Parameters
+    ----------
+    raw : RawPicks
+    own_start, own_end : ndarray of int64
+        First time that is owned, and the first that is not, of each pick.
+    station : callable
+        Names the instrument of a pick; borders of different ones are different.
+    """
     if not len(raw):
         return raw
-    own_start, own_end = tasks.owned()[raw.task].T
     owned = (raw.time_ns >= own_start) & (raw.time_ns < own_end)
     # Where a chunk has no border the difference may wrap around, and is still not near 0.
     near_start = np.abs(raw.time_ns - own_start) <= 2 * SAME_ARRIVAL_NS
     near_end = np.abs(raw.time_ns - own_end) <= 2 * SAME_ARRIVAL_NS
     keep = owned.copy()
-    for left, right in _border_groups(raw, tasks, near_end, near_start, own_end, own_start):
+    for left, right in _border_groups(raw, station, near_end, near_start, own_end, own_start):
         for a, b in _pairs(raw.time_ns, left, right):
             winner, loser = _winner(raw, owned, a, b)
             keep[winner], keep[loser] = True, False
@@ -56,18 +80,17 @@ def settle_borders(raw: RawPicks, tasks: Tasks) -> RawPicks:
 
 def _border_groups(
     raw: RawPicks,
-    tasks: Tasks,
+    station: Callable[[int], Hashable],
     near_end: NDArray[np.bool_],
     near_start: NDArray[np.bool_],
     own_end: NDArray[np.int64],
     own_start: NDArray[np.int64],
 ) -> list[tuple[list[int], list[int]]]:
     """Picks left and right of each border of one instrument, phase by phase."""
-    groups: dict[tuple[str, str, int, int], tuple[list[int], list[int]]] = {}
+    groups: dict[tuple[Hashable, int, int], tuple[list[int], list[int]]] = {}
     for side, near, border in ((0, near_end, own_end), (1, near_start, own_start)):
         for index in np.flatnonzero(near).tolist():
-            task = tasks[raw.task[index]]
-            key = (task.name, task.folder, int(raw.label[index]), int(border[index]))
+            key = (station(index), int(raw.label[index]), int(border[index]))
             groups.setdefault(key, ([], []))[side].append(index)
     return [group for group in groups.values() if group[0] and group[1]]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -89,7 +88,7 @@ def _series(
 ) -> Iterator[Series]:
     codes = curve_channels(labels, task.instrument)
     for piece in pieces:
-        first, last = _owned(piece, task)
+        first, last = piece.owned(task.chunk.own_start_ns, task.chunk.own_end_ns)
         for label, values in zip(labels, piece.values, strict=True):
             code = (task.network, task.station, task.location, codes[label])
             for start, end in _known(values[first:last]):
@@ -100,14 +99,6 @@ def _series(
                     NS_PER_S / piece.interval_ns,
                     np.asarray(values[begin : first + end], dtype=np.float32),
                 )
-
-
-def _owned(piece: BlockCurves, task: StationTask) -> tuple[int, int]:
-    """First and last (exclusive) value that the chunk owns."""
-    length = piece.values.shape[1]
-    edges = (task.chunk.own_start_ns, task.chunk.own_end_ns)
-    first, last = (math.ceil((edge - piece.start_ns) / piece.interval_ns) for edge in edges)
-    return min(max(first, 0), length), min(max(last, 0), length)
 
 
 def _known(values: Float32) -> list[tuple[int, int]]:

@@ -29,6 +29,7 @@ from eqcctpro.pipeline.findings import (
     picked_labels,
 )
 from eqcctpro.pipeline.highest import Highest, own_samples, phase_rows
+from eqcctpro.pipeline.pieces import JoinedPieces, owned_curves
 from eqcctpro.pipeline.prepare import Prepared, failed_record
 from eqcctpro.pipeline.records import BlockCurves, StageSeconds, TaskRecord, TaskResult
 from eqcctpro.pipeline.settings import PipelineSettings
@@ -134,6 +135,7 @@ class Pipeline:
         self._inferred: deque[tuple[_Batch, Float32]] = deque()
         self._collected = 0.0
         self._finished: deque[TaskResult] = deque()
+        self._pieces = JoinedPieces()
         self._holds = False
         self._apply_settings()
 
@@ -180,6 +182,7 @@ class Pipeline:
         self._filled = 0
         for leftovers in (self._claims, self._under_way, self._inferred, self._finished):
             leftovers.clear()
+        self._pieces.clear()
         self._apply_settings()
 
     def feed(self, prepared: Prepared) -> None:
@@ -199,7 +202,7 @@ class Pipeline:
         Its result is the same, whatever lies between them.  A task without windows is finished.
         """
         if prepared.record is not None:
-            self._finished.append(TaskResult(prepared.record))
+            self._finish(prepared, TaskResult(prepared.record))
             return Windows(0, deque())
         thresholds = self._thresholds
         if prepared.thresholds is not None:
@@ -400,19 +403,32 @@ class Pipeline:
         for block, finding in zip(blocks, findings, strict=True):
             _keep(block.owner, finding)
             if block.owner.missing_blocks == 0:
-                self._finished.append(self._end(block.owner))
+                self._finish(block.owner.prepared, _result_of(block.owner))
 
-    def _end(self, owner: _OpenTask) -> TaskResult:
-        """The result of a task; one whose curves cannot be written has failed, and no other."""
-        folder, prepared = self.settings.annotations, owner.prepared
-        if folder is not None:
-            path = curve_file(folder, prepared.task)
+    def _finish(self, prepared: Prepared, result: TaskResult) -> None:
+        """Take the result of a task, or of a piece of one, with all curves that it has.
+
+        A task whose curves cannot be written has failed, and no other.
+        """
+        task = prepared.task
+        if prepared.whole is not None:
+            if result.curves:
+                result = replace(result, curves=owned_curves(result.curves, task))
+            joined = self._pieces.add(prepared.whole, prepared.piece, result)
+            if joined is None:
+                return
+            task, result = prepared.whole, joined
+        record, folder = result.record, self.settings.annotations
+        if folder is not None and record.status == "done":
             try:
-                write_curves(path, prepared.task, self.picker.labels, owner.curves)
+                path = curve_file(folder, task)
+                write_curves(path, task, self.picker.labels, result.curves)
             except OutputError as error:
-                notes = tuple(prepared.notes)
-                return TaskResult(failed_record(prepared.task, error, notes, prepared.counts))
-        return _finish(owner)
+                failed = failed_record(task, error, record.notes, record.counts)
+                result = TaskResult(failed)
+        if result.curves and not prepared.keep_curves:
+            result = replace(result, curves=[])
+        self._finished.append(result)
 
 
 def _runs(claims: Sequence[tuple[_OpenBlock, int]]) -> Iterator[tuple[list[_OpenBlock], int]]:
@@ -442,7 +458,7 @@ def _keep(owner: _OpenTask, finding: BlockFindings) -> None:
         owner.detections.append(finding.detections)
 
 
-def _finish(owner: _OpenTask) -> TaskResult:
+def _result_of(owner: _OpenTask) -> TaskResult:
     prepared = owner.prepared
     record = TaskRecord(
         prepared.task.index,
@@ -460,5 +476,5 @@ def _finish(owner: _OpenTask) -> TaskResult:
         record,
         RawPicks.concatenate(owner.picks),
         RawPicks.concatenate(owner.detections),
-        owner.curves if prepared.keep_curves else [],
+        owner.curves,
     )

@@ -6,13 +6,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.archive.roots import Roots
 from eqcctpro.background import BackgroundTask
 from eqcctpro.errors import EQCCTProError, InputTimeoutError
 from eqcctpro.models.picker import Picker
+from eqcctpro.pipeline.pieces import RunningRecords, pieces_of
 from eqcctpro.pipeline.prepare import FileCache, Prepared, failed_record, has_gaps, prepare
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.pipeline.unchanged import require_unchanged
@@ -26,6 +27,18 @@ WAITING_BYTES = 24 * 2**20
 # when nothing of it is wanted any more.
 GLANCE_SECONDS = 1.0
 PARTING_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """What is read and prepared at once: a station task, or a piece of one."""
+
+    task: StationTask
+    following: StationTask | None
+    position: int = -1
+    whole: StationTask | None = None
+    number: int = 0
+    running: RunningRecords | None = None
 
 
 class Feeder:
@@ -60,16 +73,30 @@ class Feeder:
         self._stopped = False
         self._failure: BaseException | None = None
         self._changed = threading.Condition()
-        self._source = enumerate(tasks)
+        self._source = self._parts()
+        self._failed = -1
         self._held = {} if held is None else held
         self._cache = self._new_cache()
-        self._at: tuple[StationTask, float] | None = None
+        self._at: tuple[_Part, float] | None = None
         self._reader = BackgroundTask(self._work)
         self.seconds = {"decode": 0.0, "prepare": 0.0}
 
     def _new_cache(self) -> FileCache:
         roots = Roots(self._settings.input_roots)
         return FileCache(self._held, roots, self._settings.needs_record)
+
+    def _parts(self) -> Iterator[_Part]:
+        """What is prepared at once: station tasks, and pieces of those that have some."""
+        for position, task in enumerate(self._tasks):
+            if not task.pieces:
+                following = self._tasks[position + 1] if position + 1 < len(self._tasks) else None
+                yield _Part(task, following)
+                continue
+            running = RunningRecords()
+            for number, piece in enumerate(pieces_of(task)):
+                if self._failed == position:
+                    break  # it ends with the piece that failed
+                yield _Part(piece, None, position, task, number, running)
 
     def __iter__(self) -> Iterator[Prepared]:
         self._reader.start()
@@ -107,7 +134,7 @@ class Feeder:
         limit, at = self._settings.item_timeout_s, self._at
         if limit is None or at is None or time.monotonic() - at[1] <= limit:
             return None
-        task = at[0]
+        part = at[0]
         error = InputTimeoutError(
             f"{self._cache.at} could not be read in {limit:g} s",
             hint="check the file system, then resume the run",
@@ -116,7 +143,14 @@ class Feeder:
         self._cache = self._new_cache()
         self._reader = BackgroundTask(self._work)
         self._reader.start()
-        return Prepared(task, failed_record(task, error))
+        return self._of_part(Prepared(part.task, failed_record(part.task, error)), part)
+
+    def _of_part(self, prepared: Prepared, part: _Part) -> Prepared:
+        prepared.whole, prepared.piece = part.whole, part.number
+        record = prepared.record
+        if part.whole is not None and record is not None and record.status == "failed":
+            self._failed = part.position
+        return prepared
 
     def _put(self, item: Prepared, reader: BackgroundTask) -> bool:
         size = item.n_bytes
@@ -138,10 +172,9 @@ class Feeder:
     def _work(self, reader: BackgroundTask) -> None:
         cache = self._cache
         try:
-            for position, task in self._source:
-                following = self._tasks[position + 1] if position + 1 < len(self._tasks) else None
-                self._at = task, time.monotonic()
-                if not self._put(self._timed(cache, task, following), reader):
+            for part in self._source:
+                self._at = part, time.monotonic()
+                if not self._put(self._timed(cache, part), reader):
                     return
         except BaseException as error:  # handed to the thread that iterates
             if reader is self._reader:
@@ -153,22 +186,19 @@ class Feeder:
                     self._ended = True
                     self._changed.notify_all()
 
-    def _timed(
-        self, cache: FileCache, task: StationTask, following: StationTask | None
-    ) -> Prepared:
+    def _timed(self, cache: FileCache, part: _Part) -> Prepared:
         started = time.perf_counter()
-        prepared = self._prepare(cache, task, following)
+        prepared = self._of_part(self._prepare(cache, part), part)
         prepared.seconds = time.perf_counter() - started
         if prepared.record is not None:
             prepared.record = replace(prepared.record, seconds=prepared.seconds)
         return prepared
 
-    def _prepare(
-        self, cache: FileCache, task: StationTask, following: StationTask | None
-    ) -> Prepared:
+    def _prepare(self, cache: FileCache, part: _Part) -> Prepared:
         started = time.perf_counter()
+        task = part.task
         try:
-            decoded = cache.read(task, following, self._settings.context_ns)
+            decoded = cache.read(task, part.following, self._settings.context_ns)
             require_unchanged(task, cache.as_planned)
             context_ns = self._settings.context_ns
             if task.beside and has_gaps(task, decoded, context_ns):
@@ -179,7 +209,7 @@ class Feeder:
             self.seconds["decode"] += time.perf_counter() - started
         started = time.perf_counter()
         try:
-            return prepare(task, decoded, self._picker, self._settings)
+            return prepare(task, decoded, self._picker, self._settings, part.running)
         except (ValueError, ArithmeticError, MemoryError, LookupError, TypeError) as error:
             # A waveform that breaks our own arithmetic fails alone, under its own name.
             return Prepared(task, failed_record(task, error))

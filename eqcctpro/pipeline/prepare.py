@@ -17,6 +17,7 @@ from eqcctpro.errors import EQCCTProError
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.balance import SampleBalance
 from eqcctpro.pipeline.fetching import Fetched
+from eqcctpro.pipeline.pieces import RunningRecords
 from eqcctpro.pipeline.records import NOT_COUNTED, SampleCounts, TaskRecord
 from eqcctpro.pipeline.settings import Contradictions, PipelineSettings
 from eqcctpro.pipeline.unchanged import require_unchanged
@@ -39,7 +40,11 @@ from eqcctpro.waveform.segments import (
 )
 from eqcctpro.windows.placement import window_offsets
 
-__all__ = ["FileCache", "Prepared", "has_gaps", "load_segments", "prepare"]
+__all__ = ["LARGEST_KEPT", "FileCache", "Prepared", "has_gaps", "load_segments", "prepare"]
+
+#: Bytes of a file of which all is decoded for the next station task; of larger ones each task
+#: decodes what it needs.
+LARGEST_KEPT = 64 * 2**20
 
 
 @dataclass(slots=True)
@@ -64,6 +69,10 @@ class Prepared:
         Whether the result is to hold the curves.
     seconds : float
         That reading and preparing it took.
+    whole : StationTask or None
+        The station task of which `task` is a piece.
+    piece : int
+        Its number.
     """
 
     task: StationTask
@@ -75,6 +84,8 @@ class Prepared:
     thresholds: dict[str, float] | None = None
     keep_curves: bool = False
     seconds: float = 0.0
+    whole: StationTask | None = None
+    piece: int = 0
 
     @property
     def n_bytes(self) -> int:
@@ -135,6 +146,9 @@ class FileCache:
             A file cannot be read or is not miniSEED.
         """
         wanted_next = set(following.files) if following is not None else set()
+        for path, (size, _) in zip(task.files, task.stamps, strict=False):
+            if size > LARGEST_KEPT:
+                wanted_next.discard(path)
         span = read_span(task.chunk, context_ns)
         self._fetched.begin(task, following, known=self._kept)
         decoded = []
@@ -292,11 +306,24 @@ def load_segments(
 
 
 def prepare(
-    task: StationTask, decoded: Sequence[DecodedFile], picker: Picker, settings: PipelineSettings
+    task: StationTask,
+    decoded: Sequence[DecodedFile],
+    picker: Picker,
+    settings: PipelineSettings,
+    running: RunningRecords | None = None,
 ) -> Prepared:
     """Clean, filter, resample and lay out the windows of one station task.
 
     Never raises for bad waveforms: the task then ends with a record that says why.
+
+    Parameters
+    ----------
+    task : StationTask
+    decoded : sequence of DecodedFile
+    picker : Picker
+    settings : PipelineSettings
+    running : RunningRecords, optional
+        Records that the piece before had, where the task is a piece of one.
     """
     prepared = Prepared(task)
     balance = SampleBalance(task, settings)
@@ -313,7 +340,11 @@ def prepare(
             if settings.preparation.asked:
                 read = _as_asked(read, used, decoded, settings, prepared.notes, balance)
                 segments = _picked(read, task, settings)
+            if running is not None:
+                segments = running.segments(segments)
             blocks = _blocks(segments, used, picker, settings, prepared.notes, balance)
+            if running is not None:
+                blocks = running.blocks(blocks)
             laid_out = _lay_out(prepared, blocks, picker, settings)
             strict = _is_strict(picker, settings)
             balance.windows(used, laid_out, picker.in_samples, strict=strict)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -137,6 +138,14 @@ class BlockCurves:
         """Time of every value."""
         steps = np.arange(self.values.shape[1]) * self.interval_ns
         return self.start_ns + np.round(steps).astype(np.int64)
+
+    def owned(self, first_ns: int, end_ns: int) -> tuple[int, int]:
+        """First value in a half-open span of time, and the first behind it."""
+        length = self.values.shape[1]
+        first, last = (
+            math.ceil((edge - self.start_ns) / self.interval_ns) for edge in (first_ns, end_ns)
+        )
+        return min(max(first, 0), length), min(max(last, 0), length)
 
 
 @dataclass(frozen=True, slots=True)

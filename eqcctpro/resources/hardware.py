@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,10 +45,11 @@ class Hardware:
     core_limit : float or None
         What the control groups grant of them, in cores of processor time.
     ram_total_mb, ram_available_mb : float
-        The smaller of the machine's memory, what the control groups grant, and the budget
-        in ``EQCCTPRO_RAM_BUDGET_MB``.
+        The smallest of the machine's memory, what the control groups grant, what the limits of
+        the process (``ulimit``) leave, and the budget in ``EQCCTPRO_RAM_BUDGET_MB``.
     ram_bound : str
-        Which of them decides: ``"machine"``, ``"control group"`` or ``"budget"``.
+        Which of them decides: ``"machine"``, ``"control group"``, ``"process limit"`` or
+        ``"budget"``.
     gpus : tuple of Gpu
         Empty on a machine without a GPU or its driver.
     gpu_note : str
@@ -161,6 +163,11 @@ def _memory(root: Path, own: Path) -> tuple[float, float, str]:
         total = min(total, group.limit / _MB)
         if group.available / _MB < available:
             available, bound = group.available / _MB, "control group"
+    for limit, used in _process_limits():
+        total = min(total, limit / _MB)
+        left = max(0.0, (limit - used) / _MB)
+        if left < available:
+            available, bound = left, "process limit"
     budget = _budget_mb()
     if budget is not None:
         from eqcctpro.resources.sampler import tree_pss_mb
@@ -170,6 +177,22 @@ def _memory(root: Path, own: Path) -> tuple[float, float, str]:
         if left < available:
             available, bound = left, "budget"
     return total, available, bound
+
+
+def _process_limits() -> Iterator[tuple[int, int]]:
+    """Limits of this process's memory, and what it has of it, bytes."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    import psutil
+
+    used = psutil.Process().memory_info()
+    # Address space, and what of it is data.
+    for kind, name in ((resource.RLIMIT_AS, "vms"), (resource.RLIMIT_DATA, "data")):
+        limit = resource.getrlimit(kind)[0]
+        if limit != resource.RLIM_INFINITY:
+            yield limit, getattr(used, name, used.vms)
 
 
 def _budget_mb() -> float | None:

@@ -1,0 +1,124 @@
+"""Station tasks that are too large for memory are picked in pieces, with the picks of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import obspy
+import pytest
+from disturbed_runs import results
+
+from eqcctpro.orchestration import waveform_memory
+from eqcctpro.orchestration.session import PickSession
+from eqcctpro.synthetic.network import synthetic_network
+
+MINUTES = 16.0
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory: pytest.TempPathFactory) -> obspy.Stream:
+    """A quarter of an hour of three components with an earthquake in each minute."""
+    folder = tmp_path_factory.mktemp("record")
+    synthetic_network(folder, stations=1, duration_s=60 * MINUTES)
+    return obspy.read(str(folder / "*" / "*" / "*.mseed"))
+
+
+def write(stream: obspy.Stream, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stream.write(str(path), format="MSEED", reclen=512)
+
+
+def one_file(record: obspy.Stream, folder: Path) -> None:
+    write(record, folder / "all.mseed")
+
+
+def with_gaps(record: obspy.Stream, folder: Path) -> None:
+    """Each component has gaps where others go on, and all have one."""
+    start, made = record[0].stats.starttime, obspy.Stream()
+    for number, trace in enumerate(record):
+        edges = [0, 150.0 + 97.3 * number, 605.0, 60 * MINUTES]
+        for first, last in pairwise(edges):
+            made += trace.slice(start + first + 3.21 * (first > 0), start + last)
+    write(made, folder / "all.mseed")
+
+
+def many_files(record: obspy.Stream, folder: Path) -> None:
+    """Files that go on where others end, of a length that is no multiple of a window's step."""
+    start = record[0].stats.starttime
+    for trace in record:
+        for number in range(5):
+            begin = start + 211.37 * number
+            part = trace.slice(begin, begin + 211.36)
+            write(obspy.Stream([part]), folder / f"{number}.{trace.stats.channel}.mseed")
+
+
+def fast(record: obspy.Stream, folder: Path) -> None:
+    """The same at 200 Hz, in files that go on where others end."""
+    made = record.copy()
+    for trace in made:
+        trace.data = trace.data.repeat(2)
+        trace.stats.sampling_rate = 200.0
+    many_files(made, folder)
+
+
+def small(pieces_mb: float, monkeypatch: pytest.MonkeyPatch, room_mb: float = 6.0) -> None:
+    """A worker has little room, and pieces are short."""
+    values = {"LARGE_MB": 0.0, "COVERED_MB": 0.0, "PIECE_MB": pieces_mb, "SMALLEST_PIECE_MB": 0.1}
+    for name, value in values.items():
+        monkeypatch.setattr(waveform_memory, name, value)
+    monkeypatch.setattr(waveform_memory, "_room", lambda *_: (room_mb, None))
+
+
+@pytest.mark.parametrize(
+    ("archive", "more"),
+    [
+        (with_gaps, {"annotations": True}),
+        (fast, {"fill_gaps": "interpolate", "filters": ("highpass:1",)}),
+        (many_files, {}),
+        *(
+            pytest.param(*case, marks=pytest.mark.exhaustive)
+            for case in [
+                (one_file, {}),
+                (with_gaps, {"fill_gaps": "zero"}),
+                (fast, {"annotations": True}),
+                (many_files, {"window_grid": "absolute"}),
+            ]
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", None) or "-".join(value) or "plain",
+)
+def test_pieces_have_the_picks_of_the_whole(
+    record: obspy.Stream,
+    session: PickSession,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    archive: Callable[[obspy.Stream, Path], None],
+    more: dict[str, Any],
+) -> None:
+    archive(record, tmp_path / "archive")
+    given = {"input": tmp_path / "archive", "layout": "files", "annotations": False, **more}
+    given = {"fill_gaps": "none", "filters": (), "window_grid": "trace", **given}
+    whole = session.run(output=tmp_path / "whole", **given)
+    session.close()
+    small(1.2, monkeypatch)
+    pieces = session.run(output=tmp_path / "pieces", **given)
+    session.close()
+    (note,) = [note for note in notes_of(pieces) if "pieces of time" in note]
+    assert int(note.split()[2]) >= 4
+    assert results(tmp_path / "pieces") == results(tmp_path / "whole")
+    assert len(whole.picks) > MINUTES
+    for name in ("balance", "tasks", "picks"):
+        assert pieces.summary[name] == whole.summary[name]
+    if more.get("annotations"):
+        curves = [
+            obspy.read(str(next((tmp_path / name / "annotations").rglob("*.mseed"))))
+            for name in ("whole", "pieces")
+        ]
+        assert curves[0].merge() == curves[1].merge()
+
+
+def notes_of(result: Any) -> list[str]:
+    return [note for station in result.summary["notes"] for note in station["notes"]]
