@@ -232,7 +232,8 @@ def test_a_run_says_how_many_of_its_stations_the_picture_shows(
     assert [text for text in written if "(4 of 6 stations, those with the most picks)" in text]
 
 
-def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "nowhere").touch()
     with pytest.raises(OutputError, match="nowhere"):
         draw_overview(tmp_path / "nowhere" / "o.png", [trace("A")], picks(), title="A run")
 

@@ -21,8 +21,8 @@ from eqcctpro.analysis.traces import (
     highpassed,
     trace_range,
 )
-from eqcctpro.errors import OutputError
 from eqcctpro.picks.arrow import numbers_of
+from eqcctpro.picks.writers import atomic_file
 from eqcctpro.times import format_utc
 
 __all__ = ["draw_overview"]
@@ -103,7 +103,7 @@ def draw_overview(
     Parameters
     ----------
     path_png : path
-        The file to write; its folder must be there.
+        The file to write.
     traces : sequence of OverviewTrace
         May be empty.
     picks : pyarrow.Table
@@ -153,14 +153,9 @@ def draw_overview(
         stations = len({trace.station for trace in traces})
     paper.write(axes.left, _TOP / 2, _heading(title, len(rows), stations), _TITLE)
     _draw_legend(paper, axes.right, picks)
-    try:
+    with atomic_file(path) as file:
         # What the file says of itself must not depend on the machine that drew it.
-        path.write_bytes(paper.png("EQCCTPro"))
-    except OSError as error:
-        raise OutputError(
-            f"cannot write the overview picture {path}: {error.strerror or error}",
-            hint="check that the folder exists and may be written",
-        ) from error
+        file.write(paper.png("EQCCTPro"))
     return path
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from eqcctpro.errors import OutputError
+from eqcctpro.picks.writers import atomic_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,12 +66,8 @@ def save_png(figure: Figure, path: Path) -> Path:
     OutputError
         It cannot be written.
     """
-    try:
-        metadata = {"Software": "EQCCTPro"} if path.suffix.lower() == ".png" else None
-        figure.savefig(path, dpi=130, metadata=metadata)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {path}: {error.strerror or error}",
-            hint="check that the folder exists and may be written",
-        ) from error
+    kind = path.suffix.lower().removeprefix(".")
+    metadata = {"Software": "EQCCTPro"} if kind == "png" else None
+    with atomic_file(path) as file:
+        figure.savefig(file, dpi=130, format=kind or None, metadata=metadata)
     return path

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.errors import folder_of, reporting_on
 
 __all__ = ["amplitudes"]
 
@@ -32,14 +32,13 @@ def amplitudes(
 
     Writes the picks with amplitude_counts and, with a response, velocity_m_s and wood_anderson_mm.
     """
-    with reporting():
+    path = output or folder_of(picks) / "amplitudes.csv"
+    with reporting_on(path.parent, "amplitudes"):
         from eqcctpro.amplitudes.measure import measure_amplitudes
         from eqcctpro.amplitudes.writing import write_amplitudes
         from eqcctpro.picks.reading import read_picks
 
         measured = measure_amplitudes(read_picks(picks), tuple(inputs), response, layout=layout)
-        folder = picks if picks.is_dir() else picks.parent
-        path = output or folder / "amplitudes.csv"
         write_amplitudes(measured, path)
         known = measured.num_rows - measured["amplitude_counts"].null_count
         typer.echo(f"{known} of {measured.num_rows} picks have an amplitude")

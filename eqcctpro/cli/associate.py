@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.errors import folder_of, reporting_on
 from eqcctpro.errors import SettingsError
 
 __all__ = ["associate"]
@@ -72,7 +72,8 @@ def associate(
     PyOcto runs in an environment of its own where it cannot share this one; that is made on first
     use.
     """
-    with reporting():
+    folder = output or folder_of(picks)
+    with reporting_on(folder, "associate"):
         from eqcctpro.association import associate as run
         from eqcctpro.association import read_stations
         from eqcctpro.association.settings import AssociationSettings
@@ -110,7 +111,6 @@ def associate(
                     + (" ..." if len(names) > 10 else ""),
                     err=True,
                 )
-        folder = output or (picks if picks.is_dir() else picks.parent)
         paths = write_association(found, folder, ExportOptions(agency=agency))
         typer.echo(
             f"an event has at least {found.settings.n_picks} picks: {found.settings.n_p} P, "

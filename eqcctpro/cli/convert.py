@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.errors import folder_of, reporting_on
 from eqcctpro.errors import SettingsError
 
 __all__ = ["convert"]
@@ -40,7 +40,7 @@ def convert(
     columns of SeisBench, PyOcto, GaMMA, PhaseNet, QuakeFlow or EQCCTPro. The velocities of
     amplitudes.csv go with the picks to GaMMA and PhaseNet.
     """
-    with reporting():
+    with reporting_on(folder_of(output), "convert"):
         from eqcctpro.picks.formats import ExportOptions, write_picks
         from eqcctpro.picks.reading import read_pick_batches
 

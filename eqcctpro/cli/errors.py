@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -12,7 +13,7 @@ import typer
 from eqcctpro.errors import EQCCTProError, ResourceError
 from eqcctpro.notices import OldNameWarning, SettingsWarning, WorkerWarning
 
-__all__ = ["INTERRUPTED", "reporting"]
+__all__ = ["INTERRUPTED", "folder_of", "reporting", "reporting_on"]
 
 #: Exit code after Ctrl-C, as shells expect it.
 INTERRUPTED = 130
@@ -46,6 +47,24 @@ def reporting(*, warn: bool = True) -> Iterator[None]:
         if hint := getattr(error, "hint", None):
             typer.echo(f"hint: {hint}", err=True)
         raise typer.Exit(INTERRUPTED) from error
+
+
+def folder_of(path: Path) -> Path:
+    """The folder that a command's argument names, or that the file is in."""
+    return path if path.is_dir() else path.parent
+
+
+@contextmanager
+def reporting_on(folder: Path | None, command: str) -> Iterator[None]:
+    """`reporting` for a command that writes to a folder, which no run may change meanwhile."""
+    with reporting():
+        if folder is None:
+            yield
+            return
+        from eqcctpro.journal.lock import results_held
+
+        with results_held(folder, f"eqcctpro {command}"):
+            yield
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.errors import reporting_on
 
 __all__ = ["report"]
 
@@ -27,7 +27,7 @@ def report(
     The page works without a network.  Waveforms and gaps are read from the archive again, as far
     as it is still there.
     """
-    with reporting():
+    with reporting_on(run if output is None else output.parent, "report"):
         from eqcctpro.analysis.report import write_report
 
         typer.echo(str(write_report(run, stations=stations or None, output=output)))

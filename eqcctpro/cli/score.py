@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.errors import folder_of, reporting_on
 from eqcctpro.cli.lists import names_of
 from eqcctpro.errors import InputError, SettingsError
 
@@ -54,7 +54,7 @@ def score(
     precision-recall curve of each phase; writes them with the single matches, the stations and
     the curve to the folder of -o.
     """
-    with reporting():
+    with reporting_on(output, "score"):
         from eqcctpro.picks.reading import read_picks
 
         if compare:
@@ -97,7 +97,7 @@ def score(
 
 def _hours_of_run(picks: Path) -> float | None:
     """What the summary beside the picks says; None where there is none, or an older one."""
-    summary = (picks if picks.is_dir() else picks.parent) / "summary.json"
+    summary = folder_of(picks) / "summary.json"
     if not summary.is_file():
         return None
     try:

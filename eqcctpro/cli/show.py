@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.errors import reporting_on
 from eqcctpro.errors import SettingsError
 
 __all__ = ["show"]
@@ -32,7 +32,7 @@ def show(
 
     The waveforms are read again, and the curves computed again with the run's model.
     """
-    with reporting():
+    with reporting_on(run if output is None else output.parent, "show"):
         from eqcctpro.analysis.station_plot import plot_station
         from eqcctpro.analysis.style import save_png
         from eqcctpro.codes import safe_name

@@ -1,4 +1,4 @@
-"""Lock of an output folder: one run at a time writes to it.
+"""Lock of an output folder: one run, or command on a run's results, at a time writes to it.
 
 The lock is a file in the folder that names its holder.  The operating system locks the file where
 it can, and lets go of it when the process ends, however it ends.  Where it cannot, as on some
@@ -16,15 +16,17 @@ import socket
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 
 from eqcctpro.errors import OutputError, ResumeError
+from eqcctpro.journal.folder import RunFolder
 from eqcctpro.journal.writing import writing
 
-__all__ = ["LOCK_FILE", "Holder", "OutputLock", "holder_at_work"]
+__all__ = ["LOCK_FILE", "Holder", "OutputLock", "holder_at_work", "results_held"]
 
 LOCK_FILE = ".eqcctpro.lock"
 
@@ -52,6 +54,8 @@ class Holder:
         something.
     started : str
         When the process began, by its operating system's count.
+    doing : str
+        What it does there, if it is not a run.
     """
 
     token: str
@@ -59,12 +63,13 @@ class Holder:
     host: str
     machine: str
     started: str
+    doing: str = ""
 
     @classmethod
-    def me(cls) -> Holder:
+    def me(cls, doing: str = "") -> Holder:
         """The process that asks, with a new token."""
-        pid = os.getpid()
-        return cls(secrets.token_hex(8), pid, socket.gethostname(), _machine(), _started(pid))
+        pid, host = os.getpid(), socket.gethostname()
+        return cls(secrets.token_hex(8), pid, host, _machine(), _started(pid), doing)
 
     def __str__(self) -> str:
         return f"process {self.pid} on {self.host}"
@@ -87,10 +92,13 @@ class OutputLock:
     ----------
     output : Path
         An existing folder.
+    doing : str
+        What is done there, if it is not a run.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, doing: str = "") -> None:
         self.output = output
+        self._doing = doing
         self.path = output / LOCK_FILE
         self._descriptor = -1
         self._holder: Holder | None = None
@@ -109,6 +117,12 @@ class OutputLock:
         deadline = time.monotonic() + _PATIENCE_S
         while (other := self._take()) is not None:
             if time.monotonic() >= deadline:
+                holder = _holder_in(self.path)
+                if holder is not None and holder.doing:
+                    raise ResumeError(
+                        f"{holder.doing} is writing to {self.output} ({other})",
+                        hint="give the command again when that has ended",
+                    )
                 raise ResumeError(
                     f"another run is writing to {self.output} ({other})",
                     hint=f"eqcctpro status {self.output} shows how far it is; "
@@ -165,7 +179,7 @@ class OutputLock:
                     return _described(other, self.path)
             elif locked is None and os.fstat(descriptor).st_size and _silence_s(self.path) < 1:
                 return "it has just begun"
-            holder = Holder.me()
+            holder = Holder.me(self._doing)
             with writing(self.output):
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, json.dumps(asdict(holder)).encode(), 0)
@@ -191,6 +205,29 @@ class OutputLock:
         while not self._released.wait(HEARTBEAT_S):
             with suppress(OSError):
                 os.utime(self._descriptor)
+
+
+@contextmanager
+def results_held(folder: Path, doing: str) -> Iterator[None]:
+    """Keep runs and other commands out of a folder of results while something is made of these.
+
+    Parameters
+    ----------
+    folder : Path
+        Where is written; one that holds no run is not locked.
+    doing : str
+        What is done, such as ``"eqcctpro associate"``.
+
+    Raises
+    ------
+    ResumeError
+        A run or another command is at work there.
+    """
+    if RunFolder(folder).holds_a_run or (folder / LOCK_FILE).exists():
+        with OutputLock(folder, doing):
+            yield
+    else:
+        yield
 
 
 def holder_at_work(output: Path) -> Holder | None:

@@ -146,9 +146,15 @@ def read_status(output: Path) -> RunStatus:
     )
 
 
+def _run_at_work(output: Path) -> Holder | None:
+    """The run that writes to a folder; None for other commands."""
+    holder = holder_at_work(output)
+    return None if holder is None or holder.doing else holder
+
+
 def _without_record(folder: RunFolder) -> RunStatus:
     """Of a run that has not recorded anything yet, or that finished with nothing to add."""
-    if (holder := holder_at_work(folder.output)) is not None:
+    if (holder := _run_at_work(folder.output)) is not None:
         return replace(_bare(folder.output, "running", {}, {}), holder=holder)
     try:
         summary = json.loads((folder.output / "summary.json").read_text(encoding="utf-8"))
@@ -209,7 +215,7 @@ def _state(folder: RunFolder, facts: dict[str, Any], last: Attempt) -> State:
         return "interrupted"
     elsewhere = last.host != socket.gethostname()
     # A lock on a shared file system may not reach this machine.
-    return "running" if holder_at_work(folder.output) or (elsewhere and _recent(last)) else "dead"
+    return "running" if _run_at_work(folder.output) or (elsewhere and _recent(last)) else "dead"
 
 
 def _recent(last: Attempt) -> bool:

@@ -26,7 +26,8 @@ from eqcctpro.journal.lock import LOCK_FILE, SILENCE_S, Holder, OutputLock, hold
 
 def wait_for(path: Path) -> None:
     deadline = time.monotonic() + 60
-    while not path.exists():
+    # The name of its holder is in it a moment later.
+    while not path.exists() or not path.stat().st_size:
         assert time.monotonic() < deadline, f"{path} did not appear"
         time.sleep(0.005)
 
