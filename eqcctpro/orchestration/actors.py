@@ -15,6 +15,7 @@ from eqcctpro.orchestration.dispatch import first_line, worker_failure
 from eqcctpro.orchestration.foreign_ray import Waiting, free_text, is_pending
 from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement
+from eqcctpro.orchestration.ray_server import answer_of, require_server
 from eqcctpro.orchestration.worker import PickWorker, WorkerSpec
 from eqcctpro.pipeline.settings import PipelineSettings
 
@@ -127,6 +128,7 @@ class Actors:
         seconds: list[float] = []
         waiting, notice = Waiting(), Waiting()
         while self.loading:
+            require_server(self._ray)
             self._ray.wait(list(self.loading), num_returns=1, timeout=GLANCE_SECONDS)
             for reference in self._loaded_now():
                 slot = self.loading[reference]
@@ -146,7 +148,9 @@ class Actors:
 
     def _pending(self) -> list[int]:
         """Slots of actors that Ray has not started yet; those of others load their model."""
-        return [slot for slot in self.loading.values() if is_pending(self._handles[slot])]
+        return [
+            slot for slot in self.loading.values() if is_pending(self._ray, self._handles[slot])
+        ]
 
     def _say_waiting(self, notice: Waiting) -> None:
         if pending := self._pending():
@@ -163,7 +167,7 @@ class Actors:
 
     def _after_waiting(self) -> None:
         """Nothing has become ready for long: go on without those that Ray does not start."""
-        if not any(node["Alive"] for node in self._ray.nodes()):
+        if not any(node["Alive"] for node in answer_of(self._ray, self._ray.nodes)):
             raise WorkerError("Ray has lost its last node: its raylet died")
         pending = self._pending()
         if not pending or (shares_ray() and not self._placement.homes):

@@ -20,7 +20,12 @@ from typing import Any
 from eqcctpro.errors import WorkerError
 from eqcctpro.orchestration.interrupt import interrupted_after
 from eqcctpro.orchestration.private_ray import private_ray
-from eqcctpro.orchestration.ray_folders import ray_folder, writable_token
+from eqcctpro.orchestration.ray_folders import (
+    ray_folder,
+    session_folder,
+    session_removed,
+    writable_token,
+)
 from eqcctpro.orchestration.ray_signals import shut_down, sigterm_kept
 
 __all__ = ["is_own_ray", "ray_session", "shares_ray"]
@@ -289,6 +294,8 @@ def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
     common = {"logging_level": logging.ERROR, "log_to_driver": False, "configure_logging": False}
     if address is not None:
         _require_answer(address)
+    else:
+        _require_loopback()
     folder = None
     if address is None and wanted.temp_dir is not None:
         folder = stack.enter_context(ray_folder(wanted.temp_dir))
@@ -312,6 +319,8 @@ def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
                     _temp_dir=folder,
                     **common,
                 )
+            if (left := session_folder(ray)) is not None:
+                stack.callback(session_removed, left)
     except Exception as error:  # Ray raises many kinds; all mean that there is no cluster
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         raise WorkerError(
@@ -331,6 +340,24 @@ def _errors_only(logger: logging.Logger) -> Iterator[None]:
         yield
     finally:
         logger.setLevel(earlier)
+
+
+def _require_loopback() -> None:
+    """Refuse a machine without a loopback interface, where Ray would wait in silence.
+
+    Raises
+    ------
+    WorkerError
+    """
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=ANSWER_SECONDS).close()
+    except OSError as error:
+        raise WorkerError(
+            "Ray cannot start on this machine: its processes cannot reach each other at 127.0.0.1 "
+            f"({error.strerror or error})",
+            hint="bring the loopback interface up (ip link set lo up), or use --mode local",
+        ) from error
 
 
 def _require_answer(address: str) -> None:

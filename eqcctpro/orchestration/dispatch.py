@@ -8,6 +8,7 @@ from typing import Any
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import EQCCTProError, QuarantinedError, WorkerError
+from eqcctpro.orchestration.ray_server import answer_of, require_server
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.pipeline.records import TaskRecord
@@ -21,7 +22,6 @@ __all__ = [
     "last_words",
     "never",
     "quarantined",
-    "require_server",
     "wait_for_some",
     "worker_failure",
 ]
@@ -155,7 +155,7 @@ def wait_for_some(ray: Any, references: Sequence[Any]) -> list[Any]:
             # Each call looks at all references: with many workers, many results are taken at once.
             ready, _ = ray.wait(list(references), num_returns=len(references), timeout=0)
             return list(ready)
-        if not any(node["Alive"] for node in ray.nodes()):
+        if not any(node["Alive"] for node in answer_of(ray, ray.nodes)):
             raise WorkerError(
                 "Ray has lost its last node: its raylet died",
                 hint="the same command goes on where the run stopped",
@@ -165,25 +165,6 @@ def wait_for_some(ray: Any, references: Sequence[Any]) -> list[Any]:
                 f"no result for {waiting.seconds:.0f} s, {len(references)} are waited for; "
                 f"Ray has {free_text(ray)}",
                 normal=is_own_ray(),
-            )
-
-
-def require_server(ray: Any) -> None:
-    """Make sure that the server of a Ray that this process has started is alive.
-
-    Without it Ray would end this process after a minute, without a word.
-
-    Raises
-    ------
-    WorkerError
-        It has died.
-    """
-    node = getattr(ray._private.worker, "_global_node", None)
-    for started in getattr(node, "all_processes", {}).get("gcs_server", ()):
-        if started.process.poll() is not None:
-            raise WorkerError(
-                f"Ray's server (gcs_server, process {started.process.pid}) died",
-                hint="the same command goes on where the run stopped",
             )
 
 

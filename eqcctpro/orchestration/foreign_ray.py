@@ -12,6 +12,7 @@ from eqcctpro.errors import WorkerError
 from eqcctpro.notices import WorkerWarning, warn_user
 from eqcctpro.orchestration.cluster import shares_ray
 from eqcctpro.orchestration.placement import Placement
+from eqcctpro.orchestration.ray_server import answer_of
 
 __all__ = ["Waiting", "fit_to_ray", "free_text", "is_pending"]
 
@@ -82,7 +83,7 @@ def fit_to_ray(ray: Any, placement: Placement, *, threads: int | None) -> Placem
     WorkerError
         It has none, or is not free for one worker in two minutes.
     """
-    total = ray.cluster_resources()
+    total = answer_of(ray, ray.cluster_resources)
     _require_any(total, placement)
     cores, gpus = _await_room(ray, placement, total)
     workers = placement.workers
@@ -136,7 +137,7 @@ def _await_room(ray: Any, placement: Placement, total: Mapping[str, float]) -> t
     on_gpus = min(total.get("GPU", 0.0), placement.gpu_fraction * placement.workers)
     waiting = Waiting()
     while True:
-        free = ray.available_resources()
+        free = answer_of(ray, ray.available_resources)
         cores, gpus = float(free.get("CPU", 0.0)), float(free.get("GPU", 0.0))
         if cores >= needed and gpus >= on_gpus - 1e-3:
             return cores, gpus
@@ -156,19 +157,21 @@ def _await_room(ray: Any, placement: Placement, total: Mapping[str, float]) -> t
 
 def free_text(ray: Any) -> str:
     """What of Ray's CPUs and GPUs is free, for messages."""
-    total, free = ray.cluster_resources(), ray.available_resources()
+    total, free = answer_of(ray, ray.cluster_resources), answer_of(ray, ray.available_resources)
     kinds = [kind for kind in ("CPU", "GPU") if total.get(kind) or kind == "CPU"]
     return " and ".join(
         f"{free.get(kind, 0.0):g} of {total.get(kind, 0.0):g} {kind}s free" for kind in kinds
     )
 
 
-def is_pending(handle: Any) -> bool:
+def is_pending(ray: Any, handle: Any) -> bool:
     """Whether Ray has yet to start an actor; False where it does not say."""
     try:
         from ray._private.state import actors
 
-        state = actors(actor_id=handle._actor_id.hex())["State"]
+        state = answer_of(ray, lambda: actors(actor_id=handle._actor_id.hex()))["State"]
+    except WorkerError:
+        raise
     except Exception as error:  # of a Ray that is built otherwise
         logger.debug("Ray does not say whether an actor has started: %s", error)
         return False

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from eqcctpro.errors import WorkerError
+from eqcctpro.orchestration.ray_server import answer_of
 
 __all__ = ["Homes", "Node", "on_node", "worker_nodes"]
 
@@ -59,7 +60,7 @@ def worker_nodes(ray: Any, *, gpus: bool = False) -> list[Node]:
     WorkerError
         There is none.
     """
-    nodes = [_node(entry) for entry in ray.nodes() if entry["Alive"]]
+    nodes = [_node(entry) for entry in answer_of(ray, ray.nodes) if entry["Alive"]]
     found = [node for node in nodes if node.cores >= 1 and (node.gpus or not gpus)]
     if not found:
         what = "GPUs" if gpus else "cores"
@@ -173,7 +174,9 @@ class Homes:
         Ray itself declares a node dead when its raylet has not answered for some time; until
         then the deaths of its workers would be blamed on what they picked.
         """
-        alive = {entry["NodeID"] for entry in self._ray.nodes() if entry["Alive"]}
+        alive = {
+            entry["NodeID"] for entry in answer_of(self._ray, self._ray.nodes) if entry["Alive"]
+        }
         if node_id not in alive:
             return False
         if not self._knock:

@@ -1,23 +1,31 @@
-"""Folders that a Ray of this machine writes to: its sockets and logs, and its token."""
+"""Folders that a Ray of this machine writes to: its sockets and logs, and its token.
+
+What a Ray of our own leaves there, and what is left of its processes, goes when it has ended.
+"""
 
 from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from eqcctpro.errors import SettingsError
 
-__all__ = ["ray_folder", "writable_token"]
+__all__ = ["ray_folder", "session_folder", "session_removed", "writable_token"]
 
 # Of the path of a socket, in bytes; below its folder Ray names it like
 # /session_2026-11-27_12-00-32_538017_1029320/sockets/plasma_store.
 LONGEST_SOCKET = 107 if sys.platform.startswith("linux") else 103
 LONGEST_FOLDER = LONGEST_SOCKET - 66
+
+# For processes that were killed to be gone.
+PARTING_SECONDS = 5.0
 
 _TOKEN = "RAY_AUTH_TOKEN"
 _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
@@ -75,6 +83,48 @@ def _link_to(path: Path) -> Path:
         f"tmp_dir: the name {path} is too long for Ray's sockets, or not ASCII",
         hint=f"choose a folder of at most {LONGEST_FOLDER} ASCII characters",
     )
+
+
+def session_folder(ray: Any) -> Path | None:
+    """Folder of the Ray that this process has started; None where that cannot be found out."""
+    node = getattr(ray._private.worker, "_global_node", None)
+    path = getattr(node, "get_session_dir_path", lambda: "")()
+    return Path(path) if path else None
+
+
+def session_removed(folder: Path) -> None:
+    """Once Ray has ended, end what is left of its processes, and remove its folder.
+
+    Its agents would look for the rest of Ray for a minute.
+
+    Parameters
+    ----------
+    folder : Path
+        From `session_folder`.
+    """
+    import psutil
+
+    left = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if _is_of_session(process, folder.name):
+                process.kill()
+                left.append(process)
+    psutil.wait_procs(left, timeout=PARTING_SECONDS)
+    shutil.rmtree(folder, ignore_errors=True)
+    latest = folder.with_name("session_latest")
+    with suppress(OSError):
+        if latest.is_symlink() and latest.readlink().name == folder.name:
+            latest.unlink()
+
+
+def _is_of_session(process: Any, name: str) -> bool:
+    """Whether a process is one of Ray's, by its arguments, or its title and what it writes."""
+    words = process.cmdline()
+    if any(word.startswith("--") and name in word for word in words):
+        return True
+    titled = bool(words) and words[0].startswith("ray::")
+    return titled and any(name in file.path for file in process.open_files())
 
 
 @contextmanager

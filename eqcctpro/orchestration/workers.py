@@ -19,6 +19,7 @@ from eqcctpro.models.weights import WeightFiles
 from eqcctpro.orchestration.dispatch import first_line, never
 from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement, place_workers
+from eqcctpro.orchestration.ray_server import answer_of
 from eqcctpro.orchestration.worker import BundleResult, WorkerSpec, bind_to_cores, open_pipeline
 from eqcctpro.pipeline.settings import PipelineSettings
 
@@ -279,7 +280,7 @@ class _OnRay(Workers):
             # All of it is for the runs of this process, whose number of workers is already
             # bounded; where several share it, none waits for another one's cores.
             return replace(here, cpus_per_worker=0.0)
-        several = sum(node["Alive"] for node in self._ray.nodes()) > 1
+        several = sum(node["Alive"] for node in answer_of(self._ray, self._ray.nodes)) > 1
         if here is None or several:
             return self._place(config, waveforms_mb, files)
         return fit_to_ray(self._ray, here, threads=config.threads)
