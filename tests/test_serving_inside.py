@@ -36,7 +36,7 @@ from eqcctpro.serving.jobs import JobBoard
 from eqcctpro.serving.logs import set_up_logs
 from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.online import OnlinePicker
-from eqcctpro.serving.pages import page_routes
+from eqcctpro.serving.pages import PAGES, page_routes
 from eqcctpro.serving.routes import job_routes, session_routes, stream_routes
 from eqcctpro.serving.security import Guard, Identity, hash_password, make_key
 from eqcctpro.serving.security_settings import SecuritySettings
@@ -508,7 +508,14 @@ def test_a_name_and_a_password_give_a_token(
     cookie = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie and "samesite=strict" in cookie.lower()
     bearer = {"Authorization": f"Bearer {token}"}
-    assert one.ask("GET", "/v1/session", headers=bearer).json() == {"name": "carol", "kind": "user"}
+    assert one.ask("GET", "/v1/session", headers=bearer).json() == {
+        **{"name": "carol", "kind": "user"},
+        "sign_in": True,
+    }
+    # A page asks for passwords itself: the browser must not do so as well.
+    quiet = {**basic("carol", "wrong"), "X-Requested-With": "page"}
+    refused = one.ask("POST", "/v1/session", headers=quiet)
+    assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
     by_cookie = {"Cookie": cookie.partition(";")[0]}
     assert one.ask("GET", "/v1/models", headers=by_cookie).status_code == 200
     forged = {"Authorization": f"Bearer {token[:-2]}AA"}
@@ -543,7 +550,7 @@ def test_guessing_passwords_is_slowed_down(
 
 def test_pages_hold_nothing_from_elsewhere(inside: Callable[..., Inside]) -> None:
     one = inside()
-    for path in ("/", "/docs", "/page.js", "/page.css", "/docs.js"):
+    for path in PAGES:
         answer = one.ask("GET", path)
         assert answer.status_code == 200
         assert "http://" not in answer.text and "https://" not in answer.text

@@ -76,10 +76,10 @@ def session_routes(service: Service) -> APIRouter:
 
     @router.get("/v1/session")
     async def session(request: Request) -> Response:
-        """Who asks."""
+        """Who asks, and whether there is anybody to sign in as."""
         headers = dict(request.scope["headers"])
         found = service.guard.identify(headers, request.scope["state"]["exchange"].address)
-        return _json({"name": found.name, "kind": found.kind})
+        return _json({"name": found.name, "kind": found.kind, "sign_in": security.can_authenticate})
 
     @router.delete("/v1/session", status_code=204)
     async def log_out() -> Response:
