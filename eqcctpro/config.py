@@ -475,12 +475,15 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
     for problem in error.errors(include_url=False):
         name = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
+        # A key in the wrong place is still a key.
+        secret = any(word in name.lower() for word in (*_SECRET, "users"))
+        value = "" if secret else f" (it is {problem['input']!r})"
         if problem["type"] == "extra_forbidden":
             message = "no such setting" + _meant(name, model)
         elif problem["type"] == "model_type":
-            message = f"this is a table of settings (it is {problem['input']!r})"
+            message = f"this is a table of settings{value}"
         elif problem["type"] not in {"value_error", "missing"}:
-            message = f"{message} (it is {problem['input']!r})"
+            message = f"{message}{value}"
         yield message if not name or message.startswith(f"{name}:") else f"{name}: {message}"
 
 

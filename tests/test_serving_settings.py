@@ -121,6 +121,12 @@ def test_a_misspelt_variable_is_an_error(name: str) -> None:
         gather_settings(environment={f"EQCCTPRO_SERVE_{name}": "1"})
 
 
+@pytest.mark.parametrize("name", ["MODELS__0__P_THRESHOLD", "MODE__X"])
+def test_a_part_of_what_has_none_is_an_error(name: str) -> None:
+    with pytest.raises(SettingsError, match=f"EQCCTPRO_SERVE_{name}: .* has no parts"):
+        gather_settings(environment={f"EQCCTPRO_SERVE_{name}": "1"})
+
+
 def test_a_variable_that_cannot_be_read_is_named() -> None:
     with pytest.raises(SettingsError, match="EQCCTPRO_SERVE_HTTP__HOSTS"):
         gather_settings(environment={"EQCCTPRO_SERVE_HTTP__HOSTS": "[a"})
@@ -295,8 +301,15 @@ def test_secrets_are_not_shown(cli: Any) -> None:
     assert digest not in shown and hashed not in shown
     assert (found["api_keys"][0]["name"], found["users"][0]["name"]) == ("alice", "carol")
     assert given(*people).security.users[0].password_hash == hashed
-    wrong = cli("serve", "--set", "security.users=[{name: carol, password_hash: hunter2}]")
-    assert wrong.exit_code == 2 and "hunter2" not in wrong.output
+    assert "hunter2" not in str(given("jobs.roots=[https://me:hunter2@example.org/a]").shown())
+    for text in (
+        "users=[{name: a, password_hash: hunter2}]",
+        "users=hunter2",
+        "api_keys=[hunter2]",
+    ):
+        with pytest.raises(SettingsError) as error:
+            given(f"security.{text}")
+        assert "hunter2" not in f"{error.value} {error.value.hint}"
 
 
 def test_the_schema_and_the_settings_are_printed(cli: Any) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
+import json
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -40,6 +42,8 @@ __all__ = [
 ]
 
 _DAY_S = 86_400.0
+# Of an address.
+_PASSWORD = re.compile(r"://[^/@\s\"]+@")
 _MOST_PROCESSES = 10_000
 
 
@@ -577,7 +581,9 @@ class ServeSettings(Section):
 
     def shown(self) -> dict[str, Any]:
         """All settings for people's eyes, in JSON's types: secrets are not among them."""
-        shown: dict[str, Any] = _shown(self)
+        shown: dict[str, Any] = json.loads(
+            _PASSWORD.sub("://(not shown)@", json.dumps(_shown(self)))
+        )
         return shown
 
 

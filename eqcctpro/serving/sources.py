@@ -8,7 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_settings import (
     BaseSettings,
     EnvSettingsSource,
@@ -58,9 +58,14 @@ class _Environment(EnvSettingsSource):
         """The values, and those of names that nobody knows, for the model to name."""
         found = super().__call__()
         for name, value in self.env_vars.items():
-            first = name.removeprefix(PREFIX.lower()).partition(_NESTED)[0]
+            first, _, part = name.removeprefix(PREFIX.lower()).partition(_NESTED)
             if first not in ServeSettings.model_fields:
                 found[first] = value
+            elif part and not _is_section(first):
+                raise SettingsError(
+                    f"{name.upper()}: {first} has no parts",
+                    hint=f"write all of it in {PREFIX}{first.upper()}",
+                )
         return found
 
 
@@ -123,6 +128,11 @@ def gather_settings(
     except ValidationError as error:
         raise SettingsError("; ".join(sentences(error, ServeSettings))) from error
     return ServeSettings.checked(gathered.model_dump(exclude_unset=True))
+
+
+def _is_section(name: str) -> bool:
+    kind = ServeSettings.model_fields[name].annotation
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
 
 
 def _place(values: dict[str, Any], name: str, value: Any) -> None:

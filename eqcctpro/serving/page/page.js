@@ -214,7 +214,7 @@ const when = (time) => time.replace("T", " ").slice(0, 23); // to the millisecon
 function show(answer) {
   say($("summary"), `${count(answer.picks.length, "pick")} of ${count(answer.stations.length, "station")}`);
   $("csv").disabled = $("quakeml").disabled = !answer.picks.length;
-  const byName = Map.groupBy ? Map.groupBy(answer.picks, nameOf) : grouped(answer.picks);
+  const byName = grouped(answer.picks);
   for (const station of answer.stations) {
     const picks = byName.get(nameOf(station)) || [];
     $("results").append(figure(station, picks, answer));
@@ -224,7 +224,10 @@ function show(answer) {
 
 function grouped(picks) {
   const found = new Map();
-  for (const one of picks) found.set(nameOf(one), [...(found.get(nameOf(one)) || []), one]);
+  for (const one of picks) {
+    if (!found.has(nameOf(one))) found.set(nameOf(one), []);
+    found.get(nameOf(one)).push(one);
+  }
   return found;
 }
 
