@@ -1,4 +1,4 @@
-"""``eqcctpro client`` and ``eqcctpro serve-check``: ask a running service."""
+"""``eqcctpro client``, ``serve-check`` and ``serve models``: ask a running service."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from eqcctpro.cli.errors import reporting
 from eqcctpro.errors import InputError, OutputError, SettingsError
 
-__all__ = ["client", "serve_check"]
+__all__ = ["client", "serve_check", "serve_models"]
 
 Option = typer.Option
 
@@ -109,6 +109,39 @@ def serve_check(
             typer.echo(f"{'ok' if result.ok else 'FAIL':<4}  {result.name}: {result.found}")
         if failed:
             raise typer.Exit(1)
+
+
+def serve_models(
+    url: Annotated[str, typer.Argument(help="Of the service.")],
+    load: Annotated[
+        str | None, Option(metavar="NAME", help="Load a model, or other weights of one.")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        Option(help="What to load: Parent/child, or Parent/path in security.model_roots."),
+    ] = None,
+    unload: Annotated[str | None, Option(metavar="NAME", help="Serve a model no more.")] = None,
+    key: _Key = None,
+    authority: _Authority = None,
+) -> None:
+    """Say which models a running service has, and load or unload some without a restart."""
+    with reporting():
+        if weights is not None and load is None:
+            raise SettingsError("--weights says what --load loads", hint="give --load NAME, too")
+        _require_extra()
+        from eqcctpro.serving.client import PickClient
+
+        verify = True if authority is None else str(authority)
+        with PickClient(url, key=key, verify=verify, timeout_s=120.0) as service:
+            if load is not None:
+                service.load_model(load, weights)
+            if unload is not None:
+                service.unload_model(unload)
+            for model in service.models():
+                typer.echo(
+                    f"{model['name']}: {model['state']}, weights {model['weights_sha256'][:12]}, "
+                    f"{model['runtime']} on {model['device']}"
+                )
 
 
 def _require_extra() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eqcctpro.cli.client import serve_models
 from eqcctpro.cli.ending import told_by_signals
 from eqcctpro.cli.errors import reporting
 from eqcctpro.cli.lists import names_of
@@ -174,6 +175,9 @@ def password(
         from eqcctpro.serving.security import hash_password
 
         typer.echo(f"security.users: [{{name: {name}, password_hash: '{hash_password(word)}'}}]")
+
+
+serve_app.command("models")(serve_models)
 
 
 def _settings(

@@ -107,8 +107,10 @@ def _wrapped(inner: ASGIApp, settings: ServeSettings) -> ASGIApp:
 
 def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
-    async def models() -> Response:
-        return _json({"models": [engine.facts() for engine in service.engines.values()]})
+    async def models(request: Request) -> Response:
+        """What is served, the default first, and what is being loaded or could not be."""
+        who = request.scope["state"]["exchange"].identity
+        return _json(service.model_facts(all_reasons=service.guard.is_administrator(who)))
 
     @app.get("/v1/status")
     async def status() -> Response:

@@ -143,6 +143,61 @@ class PickClient:
         """The models that are served, the default first."""
         return list(self._ask("GET", "/v1/models").json()["models"])
 
+    def load_model(
+        self, name: str, weights: str | None = None, *, wait_s: float = 900.0, **settings: Any
+    ) -> dict[str, Any]:
+        """Have all replicas load a model, or other weights of one that is served.
+
+        It needs an administrator's key.  What was served is served until all have loaded it.
+
+        Parameters
+        ----------
+        name : str
+            As clients call it.
+        weights : str, optional
+            ``Class/name``, or ``Class/path`` below a folder that the service loads models from;
+            by default those that it has, or the name's.
+        wait_s : float
+            How long that may take.
+        **settings
+            ``p_threshold``, ``s_threshold``, ``detection_threshold``, ``bandpass``, ``runtime``,
+            ``device``, ``precision``, ``arguments``.
+
+        Returns
+        -------
+        dict
+            ``name``, ``version``, ``state``, ``since``.
+
+        Raises
+        ------
+        ServiceError
+            It cannot be loaded, and what was served before still is.
+        """
+        given = settings if weights is None else {"weights": weights, **settings}
+        until = time.monotonic() + wait_s
+        found = dict(self._ask("POST", f"/v1/models/{name}/load", json=given).json())
+        while found["state"] == "LOADING":
+            if time.monotonic() > until:
+                raise ServiceError(f"{name} is not loaded after {wait_s:g} s")
+            time.sleep(1.0)
+            told = self._ask("GET", "/v1/models").json()
+            for entry in (*told["models"], *told["not_served"]):
+                if entry["version"] == found["version"]:
+                    found = {key: entry[key] for key in ("name", "version", "state", "since")}
+                    if entry["state"] == "UNAVAILABLE":
+                        raise ServiceError(f"{name} is not loaded: {entry['reason']}")
+        return found
+
+    def unload_model(self, name: str) -> None:
+        """Have no replica serve a model any more; it needs an administrator's key.
+
+        Raises
+        ------
+        ServiceError
+            It is not served, or is the only one.
+        """
+        self._ask("POST", f"/v1/models/{name}/unload")
+
     def ready(self) -> bool:
         """Whether the service picks."""
         try:

@@ -16,11 +16,14 @@ from ray.serve.handle import DeploymentHandle
 
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.serving.app import create_app
-from eqcctpro.serving.engines import Engine, find_model, open_engine
+from eqcctpro.serving.engines import Engine
 from eqcctpro.serving.hub import Hub, HubReplica, LocalHub, RemoteHub
 from eqcctpro.serving.listener import Listener
 from eqcctpro.serving.logs import SocketHandler
 from eqcctpro.serving.metrics import Metrics
+from eqcctpro.serving.model_board import Version
+from eqcctpro.serving.model_keeper import ModelKeeper
+from eqcctpro.serving.model_loading import open_version
 from eqcctpro.serving.networks import (
     NetworkReplica,
     RemoteRuntime,
@@ -29,7 +32,7 @@ from eqcctpro.serving.networks import (
 )
 from eqcctpro.serving.pages import page_routes
 from eqcctpro.serving.replica import Replica
-from eqcctpro.serving.routes import job_routes, session_routes, stream_routes
+from eqcctpro.serving.routes import job_routes, model_routes, session_routes, stream_routes
 from eqcctpro.serving.security import Guard
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.settings import ModelSettings, Scale, ServeSettings
@@ -84,7 +87,7 @@ class PickReplica:
             self._hub: Hub = RemoteHub(hub) if hub is not None else LocalHub(settings)
             # In a thread, for networks in other replicas are asked through this event loop.
             self._service = await asyncio.to_thread(self._open, secret, networks or {})
-            watch_networks(self._service.engines, networks or {}, self._ended)
+            watch_networks(lambda: self._service.engines.values(), networks or {}, self._ended)
             self._app = create_app(self._service, *self._more_routes())
             await self._listen()
         self._service.metrics.ready.set(1)
@@ -99,26 +102,23 @@ class PickReplica:
         logs = self._replica.logs
         if isinstance(logs, SocketHandler):
             metrics.watch(metrics.log_dropped, lambda: logs.dropped)
-        engines: dict[str, Engine] = {}
-        for choice in settings.models:
-            model = find_model(choice)
-            remote = networks.get(choice.name)
-            engine = open_engine(
-                model,
-                settings,
-                report=metrics.batch,
-                open_runtime=_remote(remote, settings) if remote is not None else None,
-            )
-            engines[choice.name] = engine
-            _log.info(
-                "%s on %s (%s), warm after %.2f s",
-                choice.name,
-                engine.runtime.kind,
-                engine.runtime.device,
-                engine.warm_s,
-            )
+
+        def opened(version: Version) -> Engine:
+            # Of a service that was built with networks, the first executes what comes later.
+            host = next((n for n in networks if n == version.name), next(iter(networks), None))
+            remote = _remote(networks[host], version.number, settings) if host is not None else None
+            engine = open_version(version, settings, report=metrics.batch, open_runtime=remote)
+            engine.network = host
+            return engine
+
+        keeper = ModelKeeper(self._hub, opened)
         guard = Guard(settings.security, secret)
-        return Service(settings, engines, metrics, guard, self._replica.state, self._hub.publish)
+        service = Service(
+            settings, keeper.begin(), metrics, guard, self._replica.state, self._hub.publish
+        )
+        service.keeper = keeper
+        keeper.follow(service.serve)
+        return service
 
     async def _listen(self) -> None:
         """Take requests: HTTP, unless Ray Serve's proxy does, and gRPC."""
@@ -140,6 +140,7 @@ class PickReplica:
             session_routes(self._service),
             job_routes(self._service, self._hub),
             stream_routes(self._service, self._hub),
+            model_routes(self._service, self._hub),
         ]
 
     def __serve_build_asgi_app__(self) -> Any:
@@ -168,6 +169,8 @@ class PickReplica:
         if self._grpc is not None:
             await self._grpc.stop(self._settings.shutdown_s)
         self._ended.set()
+        if service.keeper is not None:
+            await asyncio.to_thread(service.keeper.close)
         for engine in service.engines.values():
             engine.online.close(self._settings.shutdown_s)
         self._hub.close()
@@ -175,9 +178,12 @@ class PickReplica:
         self._replica.end(service.broken)
 
 
-def _remote(handle: DeploymentHandle, settings: ServeSettings) -> Callable[[], Runtime]:
+def _remote(
+    handle: DeploymentHandle, number: int, settings: ServeSettings
+) -> Callable[[], Runtime]:
     return lambda: RemoteRuntime(
         handle,
+        number,
         batch_size=settings.batching.max_batch_size,
         timeout_s=settings.limits.forward_timeout_s,
     )
@@ -194,23 +200,23 @@ def build(settings: ServeSettings, secret: str) -> Any:
     """
     content = settings.model_dump_json()
     networks: dict[str, Any] = {}
-    replicas = settings.replicas
+    replicas, hub = settings.replicas, None
+    if settings.shared:
+        deployment = serve.deployment(HubReplica).options(
+            name="hub", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=10_000
+        )
+        hub = deployment.bind(content)
     if settings.mode == "staged":
         for choice in settings.models:
             name = f"network-{choice.name.replace('/', '-')}"
             options = _replica_options(settings, replicas.network_scale, choice)
             deployment = serve.deployment(NetworkReplica).options(name=name, **options)
-            networks[choice.name] = deployment.bind(content, choice.name)
+            networks[choice.name] = deployment.bind(content, choice.name, hub)
         front = _replica_options(settings, replicas.scale, None)
     else:
         front = _replica_options(settings, replicas.scale, settings.models[0])
     ingress = serve.deployment(serve.ingress()(PickReplica)).options(name="pick", **front)
-    hub = None
-    if replicas.shared:
-        hub = serve.deployment(HubReplica).options(
-            name="hub", ray_actor_options={"num_cpus": 0}, max_ongoing_requests=10_000
-        )
-    return ingress.bind(content, secret, networks, hub.bind(content) if hub else None)
+    return ingress.bind(content, secret, networks, hub)
 
 
 def _replica_options(

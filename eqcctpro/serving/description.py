@@ -21,6 +21,7 @@ _PROBLEMS = {
     "404": "There is no such thing",
     "406": "The answer cannot be given in a format that the client takes",
     "408": "It took too long",
+    "409": "It cannot be done as things are at the moment",
     "413": "It is more than the service takes at once",
     "415": "The service does not read such bodies",
     "422": "The body can be read, and what it says is wrong",
@@ -28,11 +29,12 @@ _PROBLEMS = {
     "503": "The service is ending",
 }
 
-_PICKING = tuple(status for status in _PROBLEMS if status != "403")
+_PICKING = tuple(status for status in _PROBLEMS if status not in ("403", "409"))
 _JOBS = ("400", "401", "403", "404", "408", "413", "415", "422", "429", "503")
 # Problems of the other routes, by the beginnings of their paths.
 _ELSEWHERE = {
     "/v1/jobs": _JOBS,
+    "/v1/models/": (*_JOBS, "409"),
     "/v1/": ("401", "429", "503"),
 }
 
@@ -54,9 +56,12 @@ _EXAMPLE_STATION = {
 
 def describe_interface(app: FastAPI, service: Service) -> None:
     """Have ``/openapi.json`` say what bodies and answers are."""
+    described: list[str] = []
 
     def openapi() -> dict[str, Any]:
-        if app.openapi_schema is None:
+        nonlocal described
+        if app.openapi_schema is None or described != list(service.engines):
+            described = list(service.engines)
             app.openapi_schema = _schema(app, service)
         return app.openapi_schema
 

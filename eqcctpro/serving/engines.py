@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +69,24 @@ class Engine:
         What the first pick took.
     missing : str or None
         Why it cannot pick at the moment, though nothing is wrong with it.
+    network : str or None
+        The deployment that executes it, if it is not this process.
+    since : float
+        When it was begun to be served; seconds since 1970.
+    behind : str or None
+        Why this process does not have the version that others serve.
     """
 
     model: ServedModel
     online: OnlinePicker
     warm_s: float = 0.0
     missing: str | None = None
+    network: str | None = None
+    since: float = field(default_factory=time.time)
+    behind: str | None = None
+    _users: int = 0
+    _retired: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     @property
     def runtime(self) -> Runtime:
@@ -97,11 +109,42 @@ class Engine:
             "runtime": runtime.kind,
             "device": runtime.device,
             "max_batch_size": runtime.batch_size,
+            "state": "READY" if self.missing is None else "UNAVAILABLE",
+            "reason": self.missing or self.behind,
+            "since": self.since,
         }
 
+    def enter(self) -> bool:
+        """Begin to use it; false where it is being let go, and another one is to be asked for."""
+        with self._lock:
+            self._users += not self._retired
+            return not self._retired
 
-def find_model(choice: ModelSettings) -> ServedModel:
+    def leave(self) -> None:
+        """Use it no more."""
+        with self._lock:
+            self._users -= 1
+
+    def retire(self) -> bool:
+        """Have nobody begin to use it, if nobody does now."""
+        with self._lock:
+            self._retired = not self._users
+            return self._retired
+
+    def close(self) -> None:
+        """Release what it holds."""
+        self.online.close()
+        self.runtime.close()
+
+
+def find_model(choice: ModelSettings, *, fetch: bool = True) -> ServedModel:
     """Find the weights of a model and describe it.
+
+    Parameters
+    ----------
+    choice : ModelSettings
+    fetch : bool
+        Whether weights may be downloaded.
 
     Raises
     ------
@@ -114,7 +157,7 @@ def find_model(choice: ModelSettings) -> ServedModel:
         # Nothing is read from here: a run's settings are how a model's are checked.
         input=Path(),
         output=Path(),
-        model=choice.name,
+        model=choice.weights or choice.name,
         p_threshold=choice.p_threshold,
         s_threshold=choice.s_threshold,
         detection_threshold=choice.detection_threshold,
@@ -124,7 +167,7 @@ def find_model(choice: ModelSettings) -> ServedModel:
         device=choice.device,
         precision=choice.precision,
     )
-    weights = find_run_weights(config)
+    weights = find_run_weights(config, fetch=fetch)
     picker, settings = describe(config, weights)
     return ServedModel(choice.name, choice, weights, picker, settings)
 

@@ -1,4 +1,4 @@
-"""What all replicas share: the stream of picks, and the jobs."""
+"""What all replicas share: the stream of picks, the jobs, and which models are served."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ from typing import Any, Protocol
 
 from eqcctpro.serving.answers import Answer, PickRow
 from eqcctpro.serving.jobs import JobBoard
+from eqcctpro.serving.model_board import ModelBoard
 from eqcctpro.serving.replica import Replica
-from eqcctpro.serving.settings import ServeSettings
+from eqcctpro.serving.settings import ModelSettings, ServeSettings
 from eqcctpro.serving.stream import Event, PickLogs
 
 __all__ = ["Hub", "HubReplica", "LocalHub", "RemoteHub"]
@@ -37,6 +38,9 @@ class Hub(Protocol):
     async def ask_jobs(self, method: str, *arguments: Any) -> Any:
         """Call a method of the job board."""
 
+    def call_models(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the `ModelBoard`, and wait for what it returns."""
+
     def close(self) -> None:
         """End what runs."""
 
@@ -52,6 +56,11 @@ class LocalHub:
     def __init__(self, settings: ServeSettings) -> None:
         self.logs = PickLogs(settings.stream.keep, shared=settings.stream.shared)
         self.board = JobBoard(settings.jobs, [model.name for model in settings.models])
+        self.models = ModelBoard(settings, self._use_models)
+        self._use_models(settings.models)
+
+    def _use_models(self, choices: Sequence[ModelSettings]) -> None:
+        self.board.use_models({choice.name: choice.weights or choice.name for choice in choices})
 
     def publish(self, answer: Answer, owner: str) -> None:
         """Add the picks of an answer to somebody's stream."""
@@ -68,6 +77,10 @@ class LocalHub:
     async def ask_jobs(self, method: str, *arguments: Any) -> Any:
         """Call a method of the job board."""
         return await asyncio.to_thread(getattr(self.board, method), *arguments)
+
+    def call_models(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the `ModelBoard`."""
+        return getattr(self.models, method)(*arguments)
 
     def close(self) -> None:
         """End what runs, so that it can go on another time."""
@@ -105,6 +118,10 @@ class HubReplica:
     async def ask_jobs(self, method: str, *arguments: Any) -> Any:
         """Call a method of the job board."""
         return await self._hub.ask_jobs(method, *arguments)
+
+    async def call_models(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the `ModelBoard`."""
+        return self._hub.call_models(method, *arguments)
 
     def __del__(self) -> None:
         """End what runs."""
@@ -159,6 +176,10 @@ class RemoteHub:
     async def ask_jobs(self, method: str, *arguments: Any) -> Any:
         """Call a method of the job board."""
         return await asyncio.to_thread(self._call, "ask_jobs", method, *arguments)
+
+    def call_models(self, method: str, *arguments: Any) -> Any:
+        """Call a method of the `ModelBoard`, and wait for what it returns."""
+        return self._call("call_models", method, *arguments)
 
     def _call(self, method: str, *arguments: Any) -> Any:
         from ray.exceptions import RayTaskError

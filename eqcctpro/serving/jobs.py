@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ class _Job:
     exit_code: int | None = None
     message: str = ""
     kind: str = ""
+    weights: str = ""
     process: JobProcess | None = field(default=None, repr=False)
 
     @property
@@ -100,7 +101,7 @@ class _Job:
             name: getattr(self, name)
             for name in (
                 *("request", "by", "submitted", "status", "started", "ended"),
-                *("exit_code", "message", "kind"),
+                *("exit_code", "message", "kind", "weights"),
             )
         }
         new = self.folder / "job.json.new"
@@ -127,7 +128,7 @@ class JobBoard:
 
     def __init__(self, settings: JobSettings, models: Sequence[str]) -> None:
         self._settings = settings
-        self._models = tuple(models)
+        self._models = {name: name for name in models}
         self._roots: list[Place] = [
             root.resolve() if isinstance(root, Path) else root for root in settings.roots
         ]
@@ -164,6 +165,16 @@ class JobBoard:
             thread.start()
             self._threads.append(thread)
 
+    def use_models(self, models: Mapping[str, str]) -> None:
+        """From now on accept jobs for these models.
+
+        Parameters
+        ----------
+        models : mapping of str to str
+            Weights by what clients call them, the default first.
+        """
+        self._models = dict(models)
+
     def submit(self, request: JobRequest, who: Identity) -> dict[str, Any]:
         """Accept a job.
 
@@ -188,12 +199,13 @@ class JobBoard:
             if value is not None
         }
         given["input"] = str(source)
-        given["model"] = self._model(request.model)
+        given["model"], weights = self._model(request.model)
         with self._lock:
             if len(self._waiting) >= self._settings.waiting:
                 raise BusyProblem(f"{len(self._waiting)} jobs wait", headers={"Retry-After": "60"})
             name = f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(4)}"
             job = _Job(self._folder / name, given, who.name, time.time(), kind=who.kind)
+            job.weights = weights
             try:
                 PickConfig.checked(**given, output=job.out)
             except SettingsError as error:
@@ -226,14 +238,16 @@ class JobBoard:
             )
         return inside[0]
 
-    def _model(self, name: str | None) -> str:
+    def _model(self, name: str | None) -> tuple[str, str]:
+        """A model as clients call it, and its weights."""
+        models = self._models
         if name is None:
-            return self._models[0]
-        if name not in self._models:
+            return next(iter(models.items()))
+        if name not in models:
             raise InvalidProblem(
-                f"model: {name[:100]!r} is not served", hint=f"served are {', '.join(self._models)}"
+                f"model: {name[:100]!r} is not served", hint=f"served are {', '.join(models)}"
             )
-        return name
+        return name, models[name]
 
     def jobs(self, who: Identity) -> list[dict[str, Any]]:
         """All jobs of somebody, the latest first."""
@@ -355,7 +369,11 @@ class JobBoard:
     def _run(self, job: _Job) -> None:
         settings = job.folder / "settings.json"
         # The roots of now, whatever they were when the job was submitted.
-        more = {"input_roots": [str(root) for root in self._roots], "overview": False}
+        more = {
+            "input_roots": [str(root) for root in self._roots],
+            "overview": False,
+            "model": job.weights or job.request["model"],
+        }
         settings.write_text(json.dumps({**job.request, **more}), encoding="utf-8")
         arguments = ["pick", "--config", str(settings), "-o", str(job.out), "--quiet"]
         with self._lock:

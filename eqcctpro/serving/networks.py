@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -16,7 +16,10 @@ from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
 
 from eqcctpro.runtimes.base import Float32, Runtime
-from eqcctpro.serving.engines import Engine, find_model, open_engine
+from eqcctpro.serving.engines import Engine
+from eqcctpro.serving.hub import RemoteHub
+from eqcctpro.serving.model_keeper import ModelKeeper
+from eqcctpro.serving.model_loading import open_version
 from eqcctpro.serving.problems import LateProblem, UnavailableProblem
 from eqcctpro.serving.replica import Replica
 from eqcctpro.serving.settings import ServeSettings
@@ -30,63 +33,103 @@ _ANSWER_S = 5.0
 _log = logging.getLogger("eqcctpro.serving")
 
 
-def _windows_of(batches: list[Float32]) -> int:
-    return sum(len(windows) for windows in batches)
+def _windows_of(batches: list[tuple[int, Float32]]) -> int:
+    return sum(len(windows) for _, windows in batches)
 
 
 class NetworkReplica:
-    """Executes one model for the replicas that decode and pick.
+    """Executes a model, and those that were loaded later, for the replicas that decode and pick.
 
     Parameters
     ----------
     content : str
         `ServeSettings` as JSON.
     name : str
-        The model.
+        The model of the settings.
+    hub : DeploymentHandle
+        Says which versions are served.
     """
 
-    async def __init__(self, content: str, name: str) -> None:  # type: ignore[misc]
-        self._settings = settings = ServeSettings.model_validate_json(content)
+    async def __init__(  # type: ignore[misc]  # Ray Serve awaits it
+        self, content: str, name: str, hub: DeploymentHandle
+    ) -> None:
+        settings = ServeSettings.model_validate_json(content)
         self._replica = Replica(settings)
-        choice = next(model for model in settings.models if model.name == name)
+        self._hub = RemoteHub(hub)
+        self._keeper = ModelKeeper(
+            self._hub, lambda version: open_version(version, settings), network=name
+        )
         with self._replica.starting():
-            self._engine = await asyncio.to_thread(open_engine, find_model(choice), settings)
-        self._runtime = self._engine.runtime
+            await asyncio.to_thread(self._keeper.begin)
+        self._keeper.follow()
         self._one_at_a_time = asyncio.Lock()
-        self.predict.set_max_batch_size(self._runtime.batch_size)
+        self.predict.set_max_batch_size(settings.batching.max_batch_size)
 
     @serve.batch(max_batch_size=1024, batch_wait_timeout_s=0.0, batch_size_fn=_windows_of)
-    async def predict(self, batches: list[Float32]) -> list[Float32]:
-        """Execute the network on the windows of batches that have come meanwhile."""
+    async def predict(self, batches: list[tuple[int, Float32]]) -> list[Float32 | Exception]:
+        """Execute networks on the windows of batches that have come meanwhile.
+
+        Each batch is the number of a version, and windows; what goes wrong with a version is in
+        the place of its curves.
+        """
         async with self._one_at_a_time:
             return await asyncio.to_thread(self._predict, batches)
 
-    def _predict(self, batches: list[Float32]) -> list[Float32]:
-        together = np.concatenate(batches)
-        size = self._runtime.batch_size
-        curves = np.concatenate(
-            [
-                np.array(self._runtime.predict(together[first : first + size]))
-                for first in range(0, len(together), size)
-            ]
-        )
-        edges = np.cumsum([len(windows) for windows in batches])[:-1]
-        return [np.ascontiguousarray(part) for part in np.split(curves, edges)]
+    def _predict(self, batches: list[tuple[int, Float32]]) -> list[Float32 | Exception]:
+        found: list[Float32 | Exception] = [RuntimeError("not executed")] * len(batches)
+        for number in sorted({number for number, _ in batches}):
+            places = [place for place, (wanted, _) in enumerate(batches) if wanted == number]
+            answers = self._predict_alike(number, [batches[place][1] for place in places])
+            for place, answer in zip(places, answers, strict=True):
+                found[place] = answer
+        return found
+
+    def _predict_alike(self, number: int, batches: list[Float32]) -> Sequence[Float32 | Exception]:
+        """Execute one version."""
+        engine = self._keeper.engine(number)
+        if engine is None or not engine.enter():
+            missing = UnavailableProblem(
+                "the model is not loaded here", hint="ask again", headers={"Retry-After": "1"}
+            )
+            return [missing] * len(batches)
+        try:
+            return _predict_together(engine.runtime, batches)
+        except Exception as error:  # whatever a runtime raises ends these batches alone
+            return [error] * len(batches)
+        finally:
+            engine.leave()
 
     def check_health(self) -> None:
         """Ray Serve replaces a replica that raises."""
-        if self._engine.online.failure is not None:
-            raise RuntimeError(str(self._engine.online.failure))
+        for engine in self._keeper.engines.values():
+            if engine.online.failure is not None:
+                raise RuntimeError(str(engine.online.failure))
 
     def alive(self) -> None:
         """Answer at once, whatever the network is doing."""
 
     def __del__(self) -> None:
         """Record that it ends."""
-        engine = getattr(self, "_engine", None)
-        if engine is not None:
-            failure = engine.online.failure
+        keeper = getattr(self, "_keeper", None)
+        if keeper is not None:
+            failures = [engine.online.failure for engine in keeper.engines.values()]
+            failure = next((one for one in failures if one is not None), None)
+            keeper.close()
+            self._hub.close()
             self._replica.end(None if failure is None else str(failure))
+
+
+def _predict_together(runtime: Runtime, batches: list[Float32]) -> list[Float32]:
+    together = np.concatenate(batches)
+    size = runtime.batch_size
+    curves = np.concatenate(
+        [
+            np.array(runtime.predict(together[first : first + size]))
+            for first in range(0, len(together), size)
+        ]
+    )
+    edges = np.cumsum([len(windows) for windows in batches])[:-1]
+    return [np.ascontiguousarray(part) for part in np.split(curves, edges)]
 
 
 class RemoteRuntime(Runtime):
@@ -96,6 +139,8 @@ class RemoteRuntime(Runtime):
     ----------
     handle : DeploymentHandle
         Of `NetworkReplica`.
+    number : int
+        Of the version.
     batch_size : int
     timeout_s : float
     """
@@ -103,10 +148,13 @@ class RemoteRuntime(Runtime):
     kind = "remote"
     ahead = 2
 
-    def __init__(self, handle: DeploymentHandle, *, batch_size: int, timeout_s: float) -> None:
+    def __init__(
+        self, handle: DeploymentHandle, number: int, *, batch_size: int, timeout_s: float
+    ) -> None:
         self.device = "another replica"
         self.batch_size = batch_size
         self._handle = handle
+        self._number = number
         self._timeout_s = timeout_s
 
     def predict(self, windows: Float32) -> Float32:
@@ -116,7 +164,7 @@ class RemoteRuntime(Runtime):
     def submit(self, windows: Float32) -> Callable[[], Float32]:
         """Send a batch on its way; see :meth:`Runtime.submit`."""
         # A copy, for they are sent some time later.
-        response = self._handle.predict.remote(windows.copy())
+        response = self._handle.predict.remote((self._number, windows.copy()))
 
         def result() -> Float32:
             try:
@@ -135,14 +183,18 @@ class RemoteRuntime(Runtime):
 
 
 def watch_networks(
-    engines: Mapping[str, Engine], networks: Mapping[str, DeploymentHandle], ended: threading.Event
+    engines: Callable[[], Iterable[Engine]],
+    networks: Mapping[str, DeploymentHandle],
+    ended: threading.Event,
 ) -> None:
     """Have engines know whether the replicas that execute their networks are there.
 
     Parameters
     ----------
-    engines, networks : mapping
-        By model.
+    engines : callable
+        Those that are served.
+    networks : mapping
+        Deployments by the names that engines have of them.
     ended : threading.Event
         When it is enough.
     """
@@ -150,16 +202,18 @@ def watch_networks(
     def watch() -> None:
         while not ended.wait(_GLANCE_S):
             for name, handle in networks.items():
-                answers, engine = _answers(handle), engines[name]
-                if answers == (engine.missing is None):
-                    continue
-                engine.missing = None if answers else f"the network of {name} does not answer"
-                _log.log(
-                    logging.INFO if answers else logging.ERROR,
-                    "the network of %s %s",
-                    name,
-                    "answers again" if answers else "does not answer",
-                )
+                answers = _answers(handle)
+                for engine in engines():
+                    if engine.network != name or answers == (engine.missing is None):
+                        continue
+                    model = engine.model.name
+                    engine.missing = None if answers else f"the network of {model} does not answer"
+                    _log.log(
+                        logging.INFO if answers else logging.ERROR,
+                        "the network of %s %s",
+                        model,
+                        "answers again" if answers else "does not answer",
+                    )
 
     if networks:
         threading.Thread(target=watch, name="eqcctpro-networks", daemon=True).start()

@@ -9,6 +9,7 @@ from eqcctpro.errors import EQCCTProError
 __all__ = [
     "PROBLEM_TYPE",
     "BusyProblem",
+    "ConflictProblem",
     "ForbiddenProblem",
     "GoneProblem",
     "HeadersProblem",
@@ -102,6 +103,12 @@ class LateProblem(Problem):
     """It took too long."""
 
     status, title = 408, "Timed out"
+
+
+class ConflictProblem(Problem):
+    """It cannot be done as things are at the moment."""
+
+    status, title = 409, "Conflict"
 
 
 class TooLargeProblem(Problem):

@@ -1,11 +1,13 @@
-"""Routes beside picking: sessions, the stream of picks, jobs."""
+"""Routes beside picking: sessions, the stream of picks, jobs, loading models."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import time
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from fastapi import APIRouter, Request, Response
@@ -14,6 +16,8 @@ from fastapi.responses import FileResponse, StreamingResponse
 from eqcctpro.serving.bodies import receive_body
 from eqcctpro.serving.hub import Hub
 from eqcctpro.serving.jobs import JobRequest
+from eqcctpro.serving.model_board import Change
+from eqcctpro.serving.model_loading import LoadRequest, choice_to_load
 from eqcctpro.serving.problems import (
     BusyProblem,
     InvalidProblem,
@@ -23,13 +27,19 @@ from eqcctpro.serving.problems import (
 from eqcctpro.serving.security import COOKIE, Identity
 from eqcctpro.serving.service import Service
 
-__all__ = ["STREAM", "job_routes", "session_routes", "stream_routes"]
+__all__ = ["STREAM", "job_routes", "model_routes", "session_routes", "stream_routes"]
 
 #: Path of the stream, which has no end.
 STREAM = "/v1/picks/stream"
 
 # How long a listener is unheard of when the service ends.
 _GLANCE_S = 0.5
+# How often it is looked whether a model is loaded, and for how long at most.
+_LOOK_S, _LONGEST_S = 0.1, 60.0
+
+_Content = TypeVar("_Content")
+
+_log = logging.getLogger("eqcctpro.serving")
 
 
 def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -132,6 +142,94 @@ def stream_routes(service: Service, hub: Hub) -> APIRouter:
     return router
 
 
+async def _read(request: Request, service: Service, kind: type[_Content], name: str) -> _Content:
+    """The body of a request, which is JSON.
+
+    Raises
+    ------
+    MediaTypeProblem, InvalidProblem, MalformedProblem
+    """
+    # A page elsewhere can send a form or plain text without being asked, but no JSON.
+    given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if given != "application/json":
+        raise MediaTypeProblem(
+            f"{name} is not read from {given[:100] or 'a body without a type'!r}",
+            hint="send it with Content-Type: application/json",
+        )
+    body = await receive_body(request, service.settings.limits)
+    try:
+        return msgspec.json.decode(body, type=kind)
+    except msgspec.ValidationError as error:
+        raise InvalidProblem(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise MalformedProblem(f"the body is no JSON: {error}") from error
+
+
+def model_routes(service: Service, hub: Hub) -> APIRouter:
+    """Loading and unloading models."""
+    router = APIRouter(tags=["models"])
+
+    async def ask(method: str, *arguments: Any) -> Any:
+        found = await asyncio.to_thread(hub.call_models, method, *arguments)
+        if service.keeper is not None:
+            service.keeper.wake()
+        return found
+
+    async def ended(number: int) -> Change:
+        """What has become of a version, after a while at most."""
+        until = time.monotonic() + min(service.settings.limits.request_timeout_s, _LONGEST_S)
+        change: Change = await ask("outcome", number)
+        while change.state == "LOADING" and time.monotonic() < until and not service.stopping:
+            await asyncio.sleep(_LOOK_S)
+            change = await asyncio.to_thread(hub.call_models, "outcome", number)
+        return change
+
+    @router.post("/v1/models/{name:path}/load")
+    async def load(name: str, request: Request) -> Response:
+        """Load a model, or other weights of one that is served, in all replicas.
+
+        Needs an administrator's key.  What was served is served until all have loaded it; where
+        one cannot, nothing changes, and the answer says why.  202 is answered while it takes long.
+        """
+        who = _who(request)
+        service.guard.require_administrator(who)
+        content = LoadRequest()
+        if request.headers.get("content-length", "0") != "0" or (
+            "transfer-encoding" in request.headers
+        ):
+            content = await _read(request, service, LoadRequest, "a model")
+        told = service.keeper.told if service.keeper is not None else None
+        served = () if told is None else told.serves.versions
+        present = next((version.choice for version in served if version.name == name), None)
+        choice = await asyncio.to_thread(choice_to_load, name, content, service.settings, present)
+        number = await ask("load", choice)
+        _log.info("%s has %s loaded, as version %d", who.name, name, number)
+        change = await ended(number)
+        if change.state == "UNAVAILABLE":
+            raise InvalidProblem(
+                f"{name} is not loaded: {change.reason}", hint="what was served before still is"
+            )
+        facts = {"name": name, "version": number, "state": change.state, "since": change.since}
+        return _json(facts, 202 if change.state == "LOADING" else 200)
+
+    @router.post("/v1/models/{name:path}/unload")
+    async def unload(name: str, request: Request) -> Response:
+        """Serve a model no more; requests that have begun are answered.
+
+        Needs an administrator's key.
+        """
+        who = _who(request)
+        service.guard.require_administrator(who)
+        revision = await ask("unload", name)
+        _log.info("%s has %s unloaded", who.name, name)
+        until = time.monotonic() + _LONGEST_S
+        while not await ask("followed", revision) and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_S)
+        return _json({"name": name, "state": "UNAVAILABLE"})
+
+    return router
+
+
 def job_routes(service: Service, hub: Hub) -> APIRouter:
     """Jobs on archives on the server's disk."""
     router = APIRouter(tags=["jobs"])
@@ -139,20 +237,7 @@ def job_routes(service: Service, hub: Hub) -> APIRouter:
     @router.post("/v1/jobs", status_code=202)
     async def submit(request: Request) -> Response:
         """Begin a run on an archive in one of the folders that jobs may read."""
-        # A page elsewhere can send a form or plain text without being asked, but no JSON.
-        given = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if given != "application/json":
-            raise MediaTypeProblem(
-                f"a job is not read from {given[:100] or 'a body without a type'!r}",
-                hint="send it with Content-Type: application/json",
-            )
-        body = await receive_body(request, service.settings.limits)
-        try:
-            job = msgspec.json.decode(body, type=JobRequest)
-        except msgspec.ValidationError as error:
-            raise InvalidProblem(str(error)) from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise MalformedProblem(f"the body is no JSON: {error}") from error
+        job = await _read(request, service, JobRequest, "a job")
         found = await hub.ask_jobs("submit", job, _who(request))
         return _json(found, 202, {"Location": f"/v1/jobs/{found['id']}"})
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
-__all__ = ["Section", "Texts", "advanced", "is_advanced", "is_secret", "secret"]
+__all__ = ["Paths", "Section", "Texts", "advanced", "is_advanced", "is_secret", "secret"]
 
 
 class Section(BaseModel):
@@ -36,8 +37,10 @@ def is_secret(field: Any) -> bool:
 
 
 def _one_or_many(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+    return (value,) if isinstance(value, (str, Path)) else value
 
 
 #: Several texts, of which one alone may be given by itself.
 Texts = Annotated[tuple[str, ...], BeforeValidator(_one_or_many)]
+#: Several paths, likewise.
+Paths = Annotated[tuple[Path, ...], BeforeValidator(_one_or_many)]

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 
 from eqcctpro.config import load_config_file, sentences
 from eqcctpro.errors import SettingsError
-from eqcctpro.serving.problems import BusyProblem, UnauthorizedProblem
+from eqcctpro.serving.problems import BusyProblem, ForbiddenProblem, UnauthorizedProblem
 from eqcctpro.serving.security_settings import People, SecuritySettings
 
 __all__ = [
@@ -61,11 +61,14 @@ class Identity:
     kind : {"key", "user", "anybody"}
     requests_per_s : float or None
         How often; None is as often as they like.
+    admin : bool
+        Whether it may load and unload models.
     """
 
     name: str
     kind: str
     requests_per_s: float | None = None
+    admin: bool = False
 
     @property
     def owner(self) -> str:
@@ -197,7 +200,8 @@ class Guard:
                 found = key
         if found is None:
             return None
-        return Identity(found.name, "key", found.requests_per_s or self._settings.requests_per_s)
+        rate = found.requests_per_s or self._settings.requests_per_s
+        return Identity(found.name, "key", rate, admin=found.role == "admin")
 
     def _known_token(self, token: str) -> str | None:
         try:
@@ -246,6 +250,26 @@ class Guard:
             {"name": name, "mark": self._mark(name), "nonce": secrets.token_hex(8)}
         )
         return Session(str(token), name, self._settings.session_s)
+
+    def is_administrator(self, who: Identity | None) -> bool:
+        """Whether somebody may load and unload models."""
+        opened = self._settings.open_models and not self._settings.closed
+        return opened or (who is not None and who.admin)
+
+    def require_administrator(self, who: Identity | None) -> None:
+        """Refuse who may not load and unload models.
+
+        Raises
+        ------
+        ForbiddenProblem
+        """
+        settings = self._settings
+        if not self.is_administrator(who):
+            closed = "role: admin makes a key of security.api_keys an administrator's"
+            raise ForbiddenProblem(
+                "models are loaded and unloaded with an administrator's key",
+                hint=closed if settings.closed else f"{closed}; security.open_models needs none",
+            )
 
     def count(self, identity: Identity) -> None:
         """Count a request.

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from eqcctpro.serving.sections import Section, advanced, secret
+from eqcctpro.serving.sections import Paths, Section, advanced, secret
 
 __all__ = ["ApiKey", "People", "SecuritySettings", "User"]
 
@@ -23,6 +23,9 @@ class ApiKey(Section):
     sha256: str = secret(description="Hash of the key; eqcctpro serve key makes one.")
     requests_per_s: float | None = Field(
         None, gt=0, description="Requests a second with this key, in place of the common rate."
+    )
+    role: Literal["client", "admin"] = Field(
+        "client", description="admin may also load and unload models."
     )
 
     @field_validator("sha256")
@@ -97,6 +100,14 @@ class SecuritySettings(People):
     open_metrics: bool = advanced(True, description="Whether metrics need no key.")
     open_page: bool = advanced(
         True, description="Whether the page and the description of the interface need no key."
+    )
+    open_models: bool = advanced(
+        False,
+        description="Whether models are loaded and unloaded without an administrator's key, where "
+        "nobody needs a key.",
+    )
+    model_roots: Paths = advanced(
+        (), description="Folders from which files of weights may be loaded, links followed."
     )
 
     same_site: ClassVar[Literal["strict"]] = "strict"

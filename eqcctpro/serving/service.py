@@ -17,6 +17,7 @@ from eqcctpro.serving.engines import Engine
 from eqcctpro.serving.example import example_segments
 from eqcctpro.serving.memory import Budget, Share, unlimited
 from eqcctpro.serving.metrics import Metrics
+from eqcctpro.serving.model_keeper import ModelKeeper
 from eqcctpro.serving.problems import (
     BusyProblem,
     NotFoundProblem,
@@ -92,6 +93,7 @@ class Service:
         self.reader = Reader(limits)
         self._self_tested = time.monotonic()
         self._self_test_problem: str | None = None
+        self.keeper: ModelKeeper | None = None
         self._published = published
         self._prepare = metrics.stage_seconds.labels("prepare")
         metrics.capacity.set(settings.limits.capacity)
@@ -132,6 +134,62 @@ class Service:
         missing = (engine.missing for engine in self.engines.values())
         return self.broken or next((why for why in missing if why is not None), None)
 
+    def model_facts(self, *, all_reasons: bool) -> dict[str, Any]:
+        """What is served, the default first, and what is being loaded or could not be.
+
+        Parameters
+        ----------
+        all_reasons : bool
+            Whether reasons that may name files of the server are told.
+        """
+        told = self.keeper.told if self.keeper is not None else None
+        numbers = {} if told is None else {v.name: v.number for v in told.serves.versions}
+        served = []
+        for name, engine in self.engines.items():
+            facts = engine.facts()
+            if engine.behind is not None and not all_reasons:
+                facts["reason"] = "this replica could not load the present version"
+            if told is not None and name in numbers:
+                ready = told.ready.get(numbers[name], 0)
+                facts |= {"version": numbers[name], "replicas": [ready, told.replicas]}
+            served.append(facts)
+        changes = [] if told is None else told.changes
+        return {
+            "models": served,
+            "not_served": [
+                {
+                    "name": change.name,
+                    "version": change.number,
+                    "state": change.state,
+                    "reason": change.reason
+                    if all_reasons or change.reason is None
+                    else "it could not be loaded",
+                    "since": change.since,
+                }
+                for change in changes
+            ],
+        }
+
+    def serve(self, engines: Mapping[str, Engine]) -> None:
+        """Answer requests that come from now on with other engines."""
+        self.engines = dict(engines)
+
+    @contextmanager
+    def using(self, name: str | None) -> Iterator[Engine]:
+        """The engine of a model, which is not let go meanwhile.
+
+        Raises
+        ------
+        NotFoundProblem
+            It is not served.
+        """
+        while not (engine := self.engine(name)).enter():
+            pass  # it was let go this moment, and what is served is another one already
+        try:
+            yield engine
+        finally:
+            engine.leave()
+
     async def test_itself(self) -> None:
         """Pick the example, if that is due and nothing else is going on."""
         every = self.settings.watchdog.self_test_s
@@ -141,19 +199,27 @@ class Service:
         self._self_tested = now
         self._self_test_problem = None
         for engine in self.engines.values():
-            picker, settings = engine.model.picker, engine.model.settings
-            segments = DecodedFile(example_segments(picker))
-            laid = lay_out(segments, picker, settings, max_samples=10**9)
+            if not engine.enter():
+                continue
             try:
-                async with asyncio.timeout(self.settings.limits.forward_timeout_s):
-                    (result,) = await engine.online.pick(laid.prepared)
-            except (Problem, TimeoutError) as error:
-                self._self_test_problem = f"{engine.model.name} fails the self-test: {error}"
+                problem = await self._test(engine)
+            finally:
+                engine.leave()
+            if problem is not None:
+                self._self_test_problem = f"{engine.model.name} fails the self-test: {problem}"
                 return
-            if result.record.status != "done":
-                self._self_test_problem = (
-                    f"{engine.model.name} fails the self-test: {result.record.reason}"
-                )
+
+    async def _test(self, engine: Engine) -> str | None:
+        """Pick the example with a model; why it cannot, if it cannot."""
+        picker, settings = engine.model.picker, engine.model.settings
+        segments = DecodedFile(example_segments(picker))
+        laid = lay_out(segments, picker, settings, max_samples=10**9)
+        try:
+            async with asyncio.timeout(self.settings.limits.forward_timeout_s):
+                (result,) = await engine.online.pick(laid.prepared)
+        except (Problem, TimeoutError) as error:
+            return str(error)
+        return None if result.record.status == "done" else str(result.record.reason)
 
     @property
     def dead(self) -> str | None:
@@ -306,13 +372,13 @@ class Service:
         private = any(one is not None and one.private for one in (options, waveforms.options))
         share = share or unlimited()
         options = options or waveforms.options
-        engine = self.engine(options.model if options is not None else None)
-        if engine.missing is not None:
-            raise UnavailableProblem(
-                engine.missing, hint="ask again in 5 s", headers={"Retry-After": "5"}
-            )
-        laid = await self._lay_out(waveforms, options, engine, with_curves, share)
-        results = await engine.online.pick(laid.prepared)
+        with self.using(options.model if options is not None else None) as engine:
+            if engine.missing is not None:
+                raise UnavailableProblem(
+                    engine.missing, hint="ask again in 5 s", headers={"Retry-After": "5"}
+                )
+            laid = await self._lay_out(waveforms, options, engine, with_curves, share)
+            results = await engine.online.pick(laid.prepared)
         answer = Answer(
             request_id, engine.model.picker, laid.tasks, results, laid.notes, with_curves
         )

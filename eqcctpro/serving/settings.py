@@ -51,6 +51,9 @@ class ModelSettings(Section):
     """One model that is served; a name alone will do."""
 
     name: str = Field(description="Parent/child, or Parent/path of weights.")
+    weights: str | None = Field(
+        None, description="The same, where the name is only what clients call it."
+    )
     p_threshold: float | None = Threshold
     s_threshold: float | None = Threshold
     detection_threshold: float | None = Threshold
@@ -195,6 +198,12 @@ class LimitSettings(Section):
         gt=0,
         description="MB of memory that all requests of a replica may take; more get 429.",
     )
+    model_memory_mb: float | None = advanced(
+        None,
+        gt=0,
+        description="MB of memory of a process beyond which it loads no other model; none is half "
+        "of the machine's.",
+    )
     connections: int = advanced(
         1000,
         ge=1,
@@ -334,11 +343,6 @@ class ReplicaSettings(Section):
     def by_load(self) -> bool:
         """Whether processes come and go."""
         return self.scale.by_load or self.network_scale.by_load
-
-    @property
-    def shared(self) -> bool:
-        """Whether there may be several processes that take requests."""
-        return self.scale.most > 1 or self.scale.by_load
 
 
 def _place(given: str | Path) -> Place:
@@ -565,6 +569,12 @@ class ServeSettings(Section):
     def behind_proxy(self) -> bool:
         """Whether Ray Serve's proxy takes requests; otherwise replicas do so themselves."""
         return self.address is not None or self.replicas.by_load
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes pick or execute networks, and share what they know."""
+        scale = self.replicas.scale
+        return self.mode == "staged" or scale.most > 1 or scale.by_load
 
     @property
     def shutdown_s(self) -> float:

@@ -131,7 +131,7 @@ def running_service(
 
 def _shares_metrics(settings: ServeSettings) -> bool:
     """Whether numbers are read elsewhere than where they are counted."""
-    return settings.replicas.shared or settings.metrics.port is not None
+    return settings.shared or settings.metrics.port is not None
 
 
 @contextmanager

@@ -1,0 +1,496 @@
+"""Models come, change and go while the service runs, and nobody who asks notices."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+httpx = pytest.importorskip("httpx", reason="the extra `serve` is not installed")
+pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
+
+from served import free_port
+
+from eqcctpro.errors import ModelError
+from eqcctpro.serving.app import create_app
+from eqcctpro.serving.client import PickClient, ServiceError
+from eqcctpro.serving.engines import Engine
+from eqcctpro.serving.example import example_miniseed
+from eqcctpro.serving.hub import LocalHub
+from eqcctpro.serving.listener import Listener
+from eqcctpro.serving.metrics import Metrics
+from eqcctpro.serving.model_board import ModelBoard, Version
+from eqcctpro.serving.model_keeper import ModelKeeper
+from eqcctpro.serving.model_loading import LoadRequest, choice_to_load, open_version
+from eqcctpro.serving.problems import ConflictProblem, NotFoundProblem, Problem
+from eqcctpro.serving.routes import job_routes, model_routes
+from eqcctpro.serving.security import Guard, make_key
+from eqcctpro.serving.service import Service
+from eqcctpro.serving.settings import ServeSettings
+
+EXAMPLE = example_miniseed()
+(ADMIN, ADMIN_HASH), (ALICE, ALICE_HASH) = make_key(), make_key()
+MODEL = "PhaseNetLight/net"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the weights of three networks, and what is no network; and one outside."""
+    import torch
+    from seisbench import models
+
+    folder = tmp_path_factory.mktemp("weights")
+    (folder / "inside").mkdir()
+    for number, name in enumerate(("inside/one", "inside/two", "inside/three", "outside")):
+        torch.manual_seed(number)
+        models.PhaseNetLight(phases="NPS", norm="std").save(str(folder / name))
+    (folder / "inside/broken.pt").write_bytes(b"no weights")
+    shutil.copy(folder / "inside/one.json", folder / "inside/broken.json")
+    (folder / "inside/link.pt").symlink_to(folder / "outside.pt")
+    shutil.copy(folder / "outside.json", folder / "inside/link.json")
+    return folder
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def settings_of(weights: Path, folder: Path, **more: Any) -> ServeSettings:
+    security = {
+        "api_keys": [
+            {"name": "root", "sha256": ADMIN_HASH, "role": "admin"},
+            {"name": "alice", "sha256": ALICE_HASH},
+        ],
+        "model_roots": [weights / "inside"],
+    }
+    model = {"name": MODEL, "weights": f"PhaseNetLight/{weights}/inside/one.pt", "runtime": "torch"}
+    given = {
+        "models": [model],
+        "http": {"port": free_port()},
+        "replicas": {"threads": 1},
+        "jobs": {"folder": folder / "jobs", "roots": [weights / "inside"]},
+        "security": security,
+    }
+    return ServeSettings.checked({**given, **more})
+
+
+class Running:
+    """A service of one replica, in this process, at a port."""
+
+    def __init__(self, settings: ServeSettings) -> None:
+        self.settings = settings
+        self.url = f"http://127.0.0.1:{settings.http.port}"
+        self.hub = LocalHub(settings)
+        self.held = threading.Event()
+        self.held.set()
+        metrics = Metrics(settings.metrics)
+        self.keeper = ModelKeeper(self.hub, self._open)
+        self.service = Service(
+            settings, self.keeper.begin(), metrics, Guard(settings.security, "x" * 32)
+        )
+        self.service.keeper = self.keeper
+        self.keeper.follow(self.service.serve)
+        routes = (model_routes(self.service, self.hub), job_routes(self.service, self.hub))
+        self._listener = Listener(create_app(self.service, *routes), settings)
+        self._listener.start()
+
+    def _open(self, version: Version) -> Engine:
+        engine = open_version(version, self.settings)
+        if not version.started:
+            self.held.wait(30)
+        return engine
+
+    def models(self, key: str = ADMIN) -> dict[str, Any]:
+        answer = httpx.get(f"{self.url}/v1/models", headers={"X-API-Key": key})
+        assert answer.status_code == 200
+        return dict(answer.json())
+
+    def post(self, path: str, key: str | None = ADMIN, **more: Any) -> Any:
+        headers = {} if key is None else {"X-API-Key": key}
+        return httpx.post(f"{self.url}/v1/models/{path}", headers=headers, timeout=60, **more)
+
+    def close(self) -> None:
+        self.held.set()
+        self.service.stopping = True
+        self._listener.close(10.0)
+        self.keeper.close()
+        for engine in self.service.engines.values():
+            engine.online.close(5.0)
+        self.hub.close()
+
+
+@pytest.fixture(scope="module")
+def running(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    one = Running(settings_of(weights, tmp_path_factory.mktemp("service")))
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def client(running: Running) -> Iterator[PickClient]:
+    with PickClient(running.url, key=ADMIN, retries=0) as opened:
+        yield opened
+
+
+def until(what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 30
+    while not (found := what()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def curves(client: PickClient, model: str) -> Any:
+    return client.annotate(EXAMPLE, model=model)["curves"][0]["values"]
+
+
+def test_a_model_comes_and_goes(running: Running, client: PickClient, weights: Path) -> None:
+    before = time.time()
+    assert [model["name"] for model in running.models()["models"]] == [MODEL]
+    loaded = client.load_model(
+        "PhaseNetLight/other", weights="PhaseNetLight/two.pt", runtime="torch", p_threshold=0.9
+    )
+    assert loaded["state"] == "READY"
+    first, other = running.models()["models"]
+    assert (first["name"], other["name"]) == (MODEL, "PhaseNetLight/other")
+    assert other["weights_sha256"] == sha256(weights / "inside/two.pt")
+    assert other["state"] == "READY" and other["thresholds"]["P"] == 0.9
+    assert before < other["since"] < time.time() and first["since"] < other["since"]
+    assert other["replicas"] == [1, 1]
+    assert curves(client, MODEL) != curves(client, "PhaseNetLight/other")
+    assert "PhaseNetLight/other" in str(httpx.get(f"{running.url}/openapi.json").json())
+    client.unload_model("PhaseNetLight/other")
+    assert [model["name"] for model in running.models()["models"]] == [MODEL]
+    with pytest.raises(ServiceError, match="is not served"):
+        client.pick(EXAMPLE, model="PhaseNetLight/other")
+    with pytest.raises(ServiceError, match="is not served"):
+        client.unload_model("PhaseNetLight/other")
+    with pytest.raises(ServiceError, match="the only model"):
+        client.unload_model(MODEL)
+    until(lambda: len(running.keeper._held) == 1)
+
+
+def test_a_new_version_takes_over_without_a_refused_request(
+    running: Running, client: PickClient, weights: Path
+) -> None:
+    old = curves(client, MODEL)
+    problems: list[object] = []
+    ended = threading.Event()
+    answers: list[bool] = []
+
+    def ask() -> None:
+        with PickClient(running.url, key=ALICE, retries=0) as own:
+            while not ended.is_set():
+                try:
+                    answers.append(curves(own, MODEL) == old)
+                    if httpx.get(f"{running.url}/health/ready").status_code != 200:
+                        problems.append("not ready")
+                except Exception as error:
+                    problems.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        running.held.clear()
+        asked = threading.Thread(
+            target=client.load_model, args=(MODEL,), kwargs={"weights": "PhaseNetLight/./two"}
+        )
+        asked.start()
+        (change,) = until(lambda: running.models()["not_served"])
+        assert (change["name"], change["state"]) == (MODEL, "LOADING")
+        # One at a time.
+        assert running.post("PhaseNetLight/x/load").status_code == 409
+        assert running.post(f"{MODEL}/load").status_code == 409
+        served = running.models()["models"][0]["weights_sha256"]
+        assert served == sha256(weights / "inside/one.pt")
+        count = len(answers)
+        until(lambda: len(answers) > count + 5)
+        assert all(answers)
+        running.held.set()
+        asked.join(30)
+        count = len(answers)
+        until(lambda: len(answers) > count + 5)
+    finally:
+        running.held.set()
+        ended.set()
+        for thread in threads:
+            thread.join(30)
+    assert not problems
+    # First all from the old version, then all from the new one, but for what was under way.
+    assert answers[0] and not answers[-1]
+    (model,) = running.models()["models"]
+    assert model["weights_sha256"] == sha256(weights / "inside/two.pt")
+    assert running.models()["not_served"] == []
+    until(lambda: len(running.keeper._held) == 1)
+    # Jobs take it from now on, too.
+    assert running.hub.board._models[MODEL].endswith("/inside/two")
+
+
+def test_requests_under_way_are_answered_when_their_model_goes(
+    running: Running, client: PickClient
+) -> None:
+    client.load_model("PhaseNetLight/gone", weights="PhaseNetLight/three.pt", runtime="torch")
+    engine = running.service.engines["PhaseNetLight/gone"]
+    go, begun = threading.Event(), threading.Event()
+    submit = engine.runtime.submit
+
+    def held(windows: Any) -> Any:
+        result = submit(windows)
+        begun.set()
+
+        def wait() -> Any:
+            go.wait(30)
+            return result()
+
+        return wait
+
+    engine.runtime.submit = held  # type: ignore[method-assign]
+    found: list[Any] = []
+    asking = threading.Thread(
+        target=lambda: found.append(client.pick(EXAMPLE, model="PhaseNetLight/gone"))
+    )
+    asking.start()
+    assert begun.wait(30)
+    with PickClient(running.url, key=ADMIN) as other:
+        other.unload_model("PhaseNetLight/gone")
+        with pytest.raises(ServiceError, match="is not served"):
+            other.pick(EXAMPLE, model="PhaseNetLight/gone")
+    time.sleep(0.1)
+    running.keeper.wake()
+    assert not found and any(held is engine for held in running.keeper._held.values())
+    go.set()
+    asking.join(30)
+    assert found[0]["stations"][0]["status"] == "done"
+    running.keeper.wake()
+    until(lambda: engine not in running.keeper._held.values())
+    assert not engine.enter()
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({"weights": "PhaseNetLight/broken.pt"}, 422, "is not loaded"),
+        ({"weights": "PhaseNetLight/absent.pt"}, 403, "not in a folder"),
+        ({"weights": "PhaseNetLight/../outside.pt"}, 403, "not in a folder"),
+        ({"weights": "PhaseNetLight/link.pt"}, 403, "not in a folder"),
+        ({"weights": "PhaseNetLight//etc/passwd"}, 403, "not in a folder"),
+        ({"weights": "PhaseNetLight/~/x.pt"}, 403, "not in a folder"),
+        ({"weights": "PhaseNetLight/https://example.org/x.pt"}, 403, "not in a folder"),
+        ({"weights": "PhaseNetLight/a\0b.pt"}, 403, "not in a folder"),
+        ({"weights": "PhaseNetLight/never_heard_of"}, 422, "not asked for"),
+        ({"weights": "Nonsense/one"}, 422, "no model class"),
+        ({"weights": "one"}, 422, "does not name a model"),
+        ({"p_threshold": 0}, 422, "p_threshold"),
+        ({"arguments": {"nonsense": 1}}, 422, "nonsense"),
+        ({"device": 3}, 422, "device"),
+        ({"replicas": 3}, 422, "replicas"),
+        ({"weights": "EQCCT/../outside.pt"}, 403, "not in a folder"),
+    ],
+)
+def test_a_load_that_fails_changes_nothing_and_says_why(
+    running: Running, client: PickClient, body: dict[str, Any], status: int, words: str
+) -> None:
+    before = running.models()["models"]
+    answer = running.post(f"{MODEL}/load", json=body)
+    assert answer.status_code == status, answer.text
+    assert words in answer.json()["detail"]
+    assert running.models()["models"] == before
+    assert client.pick(EXAMPLE)["stations"]
+    for change in running.models(ALICE)["not_served"]:
+        assert (change["state"], change["reason"]) == ("UNAVAILABLE", "it could not be loaded")
+
+
+def test_only_administrators_load_and_unload(
+    running: Running, weights: Path, tmp_path: Path
+) -> None:
+    for path in (f"{MODEL}/load", f"{MODEL}/unload"):
+        assert running.post(path, key=ALICE).status_code == 403
+        assert running.post(path, key=None).status_code == 401
+        assert running.post(path, key=ADMIN, content=b"{}").status_code in (409, 415)
+    for name in ("a b", "x" * 100, "PhaseNetLight/a;b", "../x/y", "A/b/c"):
+        assert running.post(f"{httpx.URL('/' + name).path[1:]}/load").status_code in (404, 422)
+    # Without keys only where a setting says so, and never to ordinary keys.
+    for security, allowed in (
+        ({}, False),
+        ({"open_models": True}, True),
+        ({"open_models": True, "api_keys": [{"name": "a", "sha256": ALICE_HASH}]}, False),
+    ):
+        settings = ServeSettings.checked({"jobs": {"folder": tmp_path}, "security": security})
+        guard = Guard(settings.security, "x" * 32)
+        key = {b"x-api-key": ALICE.encode()} if "api_keys" in security else {}
+        assert guard.is_administrator(guard.identify(key, "127.0.0.1")) == allowed
+
+
+def test_a_load_is_refused_where_memory_is_short(running: Running, weights: Path) -> None:
+    limited = running.settings.model_copy(
+        update={"limits": running.settings.limits.model_copy(update={"model_memory_mb": 10.0})}
+    )
+    choice = choice_to_load(MODEL, LoadRequest(weights="PhaseNetLight/three.pt"), limited, None)
+    with pytest.raises(ModelError, match="may take"):
+        open_version(Version(9, choice, 0.0), limited)
+
+
+class Process:
+    """A process of a service, which loads nothing, but does as those do that load."""
+
+    def __init__(self, board: ModelBoard, network: str | None = None) -> None:
+        self.broken: set[str] = set()
+        self.closed: list[int] = []
+        self.hashes: dict[str, str] = {}
+        place = SimpleNamespace(
+            call_models=lambda method, *arguments: getattr(board, method)(*arguments)
+        )
+        self.keeper = ModelKeeper(place, self._open, network)
+        self.keeper.begin()
+        self.keeper._thread = threading.Thread()  # steps are taken one by one here
+
+    def _open(self, version: Version) -> Any:
+        weights = version.choice.weights or version.name
+        if weights in self.broken:
+            raise Problem(f"{weights} is broken here")
+        picker = SimpleNamespace(weights_sha256=self.hashes.get(weights, weights))
+        model = SimpleNamespace(picker=picker, name=version.name)
+        online = SimpleNamespace(
+            close=lambda: self.closed.append(version.number),
+            pipeline=SimpleNamespace(runtime=SimpleNamespace(close=lambda: None)),
+        )
+        return Engine(model, online)  # type: ignore[arg-type]
+
+    def step(self) -> None:
+        self.keeper._step()
+        loading = self.keeper._loading
+        if loading is not None:
+            loading.join()
+
+    @property
+    def serves(self) -> dict[str, str]:
+        engines = self.keeper.engines
+        return {name: engine.model.picker.weights_sha256 for name, engine in engines.items()}
+
+
+def board_of(**replicas: Any) -> ModelBoard:
+    models = [{"name": "A/a", "weights": "A/1"}, {"name": "B/b"}]
+    return ModelBoard(ServeSettings.checked({"models": models, "replicas": replicas}))
+
+
+def load(board: ModelBoard, name: str, weights: str) -> int:
+    return board.load(
+        ServeSettings.checked({"models": [{"name": name, "weights": weights}]}).models[0]
+    )
+
+
+def test_no_replica_serves_what_another_cannot_load() -> None:
+    board = board_of(count=2)
+    one, two = Process(board), Process(board)
+    for process in (one, two):
+        process.step()
+    number = load(board, "A/a", "A/2")
+    with pytest.raises(ConflictProblem):
+        load(board, "C/c", "C/1")
+    one.step()
+    one.step()
+    assert board.outcome(number).state == "LOADING" and one.serves["A/a"] == "A/1"
+    two.step()
+    two.step()
+    # All have it, and each serves it when it hears of that.
+    assert two.serves["A/a"] == "A/2" and board.outcome(number).state == "LOADING"
+    one.step()
+    assert one.serves == two.serves == {"A/a": "A/2", "B/b": "B/b"}
+    assert board.outcome(number).state == "READY"
+    one.step()
+    two.step()
+    assert one.closed == two.closed == [1]
+    two.broken.add("A/3")
+    number = load(board, "A/a", "A/3")
+    for _ in range(3):
+        one.step()
+        two.step()
+    outcome = board.outcome(number)
+    assert outcome.state == "UNAVAILABLE" and "is broken here" in str(outcome.reason)
+    assert one.serves == two.serves == {"A/a": "A/2", "B/b": "B/b"}
+    assert number in one.closed  # what was loaded in vain
+    # The same path holds something else on another machine.
+    two.hashes["A/4"] = "another"
+    number = load(board, "A/a", "A/4")
+    for _ in range(3):
+        one.step()
+        two.step()
+    assert "changed" in str(board.outcome(number).reason)
+    # A replica that starts later has the present set; a lost one is not waited for.
+    three = Process(board)
+    assert three.serves == one.serves
+    three.step()
+    revision = board.unload("B/b")
+    assert not board.followed(revision)
+    for process in (one, two, three):
+        process.step()
+    assert board.followed(revision)
+    assert one.serves == three.serves == {"A/a": "A/2"}
+    two.keeper.close()
+    number = load(board, "C/c", "C/1")
+    for _ in range(2):
+        one.step()
+        three.step()
+    one.step()
+    assert board.outcome(number).state == "READY"
+    with pytest.raises(NotFoundProblem):
+        board.unload("B/b")
+
+
+def test_a_hub_that_is_replaced_learns_what_is_served() -> None:
+    board = board_of(count=2)
+    one = Process(board)
+    load(board, "A/a", "A/2")
+    for _ in range(3):
+        one.step()
+    again = board_of(count=2)
+    one.keeper._board = SimpleNamespace(
+        call_models=lambda method, *arguments: getattr(again, method)(*arguments)
+    )
+    one.step()
+    assert Process(again).serves == one.serves == {"A/a": "A/2", "B/b": "B/b"}
+    assert load(again, "A/a", "A/3") > max(one.keeper._held)
+
+
+def test_networks_load_before_those_that_ask_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eqcctpro.serving.model_keeper._RELEASE_S", 0.0)
+    board = board_of(placement="staged", front=2, count=1)
+    first, second = Process(board, "A/a"), Process(board, "B/b")
+    assert (first.serves, second.serves) == ({"A/a": "A/1"}, {"B/b": "B/b"})
+    fronts = [Process(board), Process(board)]
+    for process in (first, second, *fronts):
+        process.step()
+    number = load(board, "B/b", "B/2")
+    new = {"A/a": "A/1", "B/b": "B/2"}
+    for front in fronts:
+        front.step()
+        assert number not in front.keeper._held
+    second.step()
+    first.step()
+    assert number in second.keeper._held and number not in first.keeper._held
+    second.step()
+    for process in (*fronts, *fronts):
+        process.step()
+        assert 2 in second.keeper._held  # as long as somebody may ask for it
+    fronts[0].step()
+    assert [front.serves for front in fronts] == [new, new]
+    for process in (*fronts, second, second):
+        process.step()
+    assert second.closed == [2] and second.serves == {"B/b": "B/2"}
+    # A model that is new is executed where the first one is.
+    number = load(board, "C/c", "C/1")
+    for _ in range(4):
+        for process in (first, second, *fronts):
+            process.step()
+    assert board.outcome(number).state == "READY"
+    assert number in first.keeper._held and number not in second.keeper._held
+    # So is one that a network replica holds that is started later.
+    assert Process(board, "A/a").serves == {"A/a": "A/1", "C/c": "C/1"}
