@@ -84,7 +84,10 @@ class PickReplica:
         self._grpc: GrpcServer | None = None
         self._ended = threading.Event()
         with self._replica.starting():
-            self._hub: Hub = RemoteHub(hub) if hub is not None else LocalHub(settings)
+            self._metrics = metrics = Metrics(settings.metrics)
+            self._hub: Hub = (
+                RemoteHub(hub, metrics) if hub is not None else LocalHub(settings, metrics)
+            )
             # In a thread, for networks in other replicas are asked through this event loop.
             self._service = await asyncio.to_thread(self._open, secret, networks or {})
             watch_networks(lambda: self._service.engines.values(), networks or {}, self._ended)
@@ -98,7 +101,7 @@ class PickReplica:
     def _open(self, secret: str, networks: dict[str, DeploymentHandle]) -> Service:
         settings = self._settings
         wait_for_networks(networks)
-        metrics = Metrics(settings.metrics)
+        metrics = self._metrics
         logs = self._replica.logs
         if isinstance(logs, SocketHandler):
             metrics.watch(metrics.log_dropped, lambda: logs.dropped)

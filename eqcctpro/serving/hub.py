@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from eqcctpro.serving.answers import Answer, PickRow
 from eqcctpro.serving.jobs import JobBoard
+from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.model_board import ModelBoard
 from eqcctpro.serving.replica import Replica
 from eqcctpro.serving.settings import ModelSettings, ServeSettings
@@ -51,11 +52,13 @@ class LocalHub:
     Parameters
     ----------
     settings : ServeSettings
+    metrics : Metrics, optional
+        What counts jobs.
     """
 
-    def __init__(self, settings: ServeSettings) -> None:
+    def __init__(self, settings: ServeSettings, metrics: Metrics | None = None) -> None:
         self.logs = PickLogs(settings.stream.keep, shared=settings.stream.shared)
-        self.board = JobBoard(settings.jobs, [model.name for model in settings.models])
+        self.board = JobBoard(settings.jobs, [model.name for model in settings.models], metrics)
         self.models = ModelBoard(settings, self._use_models)
         self._use_models(settings.models)
 
@@ -100,7 +103,7 @@ class HubReplica:
         settings = ServeSettings.model_validate_json(content)
         self._replica = Replica(settings)
         with self._replica.starting():
-            self._hub = LocalHub(settings)
+            self._hub = LocalHub(settings, Metrics(settings.metrics))
 
     async def add(self, picks: Sequence[tuple[str, list[PickRow]]]) -> None:
         """Add picks to the streams of those who have asked for them."""
@@ -138,10 +141,13 @@ class RemoteHub:
     ----------
     handle : ray.serve.handle.DeploymentHandle
         Of `HubReplica`.
+    metrics : Metrics, optional
+        What counts picks that do not get there.
     """
 
-    def __init__(self, handle: Any) -> None:
+    def __init__(self, handle: Any, metrics: Metrics | None = None) -> None:
         self._handle = handle
+        self._metrics = metrics
         self._waiting: list[tuple[str, list[PickRow]]] = []
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._hand_on, name="eqcctpro-hub", daemon=True)
@@ -161,6 +167,9 @@ class RemoteHub:
                     self._handle.add.remote(picks).result(timeout_s=10.0)
                 except Exception:  # Ray raises many kinds; the stream lacks these picks
                     _log.exception("picks of %d requests did not reach the stream", len(picks))
+                    if self._metrics is not None:
+                        lost = sum(len(rows) for _, rows in picks)
+                        self._metrics.stream_dropped.labels("unreachable").inc(lost)
             if ended:
                 return
 

@@ -10,7 +10,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from eqcctpro.journal.status import RunStatus, read_status
 from eqcctpro.places import Place, is_address
 from eqcctpro.serving.job_files import PathHider
 from eqcctpro.serving.job_process import JobLimits, JobProcess
+from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.problems import (
     BusyProblem,
     ForbiddenProblem,
@@ -124,9 +127,13 @@ class JobBoard:
     settings : JobSettings
     models : sequence of str
         Those that jobs may use, the default first.
+    metrics : Metrics, optional
+        What counts jobs.
     """
 
-    def __init__(self, settings: JobSettings, models: Sequence[str]) -> None:
+    def __init__(
+        self, settings: JobSettings, models: Sequence[str], metrics: Metrics | None = None
+    ) -> None:
         self._settings = settings
         self._models = {name: name for name in models}
         self._roots: list[Place] = [
@@ -145,8 +152,15 @@ class JobBoard:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._threads: list[threading.Thread] = []
+        self._metrics = metrics
+        if metrics is not None:
+            for state in ("waiting", "running"):
+                metrics.watch(metrics.jobs.labels(state), partial(self._number, state))
         if self._roots:
             self._begin()
+
+    def _number(self, status: str) -> int:
+        return sum(job.status == status for job in list(self._jobs.values()))
 
     def _begin(self) -> None:
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -299,6 +313,8 @@ class JobBoard:
                 job.ended = time.time()
                 if job.process is not None:
                     job.process.end()
+                else:
+                    self._count(job)
                 job.keep()
         return self._facts(job)
 
@@ -404,7 +420,18 @@ class JobBoard:
             _log.exception("job %s: what it wrote about itself cannot be rewritten", job.name)
             if job.status == "done":
                 job.status, job.message = "failed", "its results cannot be read"
+        self._count(job)
         job.keep()
+
+    def _count(self, job: _Job) -> None:
+        if self._metrics is None:
+            return
+        stations: dict[str, int] = {}
+        seconds = None if job.started is None else (job.ended or time.time()) - job.started
+        if job.started is not None and job.out.is_dir():
+            with suppress(EQCCTProError):
+                stations = read_status(job.out).counts
+        self._metrics.job_ended(job.status, seconds, stations)
 
     def _tidy(self) -> None:
         """Remove the oldest of the jobs that have ended, as far as settings say so."""

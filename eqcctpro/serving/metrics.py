@@ -6,7 +6,7 @@ import os
 import platform
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -40,6 +40,7 @@ _REFRESH_S = 0.2
 
 _SIZE_BUCKETS = tuple(float(4**power) for power in range(3, 15))
 _COUNT_BUCKETS = tuple(float(2**power) for power in range(13))
+_JOB_BUCKETS = (1.0, 3.0, 10.0, 30.0, 60.0, 300.0, 1800.0, 3600.0, 14_400.0, 86_400.0)
 _STAGE_BUCKETS = (*(1e-4, 2.5e-4, 5e-4, 1e-3, 2.5e-3, 5e-3, 0.01, 0.025, 0.05), *(0.1, 0.5, 2.5))
 
 
@@ -94,6 +95,20 @@ class Metrics:
         self.waiting = self._gauge("stations_waiting", "Stations that wait for a batch")
         self.capacity = self._gauge("capacity", "Requests that may be in progress")
         self.ready = self._gauge("replicas_ready", "Replicas that pick")
+        self.jobs = self._gauge("jobs", "Jobs that wait or run", "state")
+        self.job_seconds = self._histogram(
+            "job_duration_seconds", "Jobs that have ended", _JOB_BUCKETS, "status"
+        )
+        self.job_stations = self._counter(
+            "job_stations", "Stations of jobs that have ended, by what became of them", "status"
+        )
+        self.stream_clients = self._gauge("stream_clients", "Clients that listen to the stream")
+        self.stream_events = self._counter("stream_events", "Picks sent in the stream")
+        self.stream_dropped = self._counter(
+            "stream_dropped", "Picks that a client of the stream should have got", "reason"
+        )
+        for reason in ("slow", "unreachable"):
+            self.stream_dropped.labels(reason)
         self.log_dropped = self._gauge(
             "log_lines_dropped", "Lines of the log that nobody took fast enough"
         )
@@ -116,10 +131,11 @@ class Metrics:
             name, text, labels, namespace=self._settings.namespace, registry=self.registry
         )
 
-    def _gauge(self, name: str, text: str) -> Gauge:
+    def _gauge(self, name: str, text: str, *labels: str) -> Gauge:
         return Gauge(
             name,
             text,
+            labels,
             namespace=self._settings.namespace,
             registry=self.registry,
             multiprocess_mode="livesum",
@@ -141,6 +157,22 @@ class Metrics:
                     gauge.set(now)
                     told[gauge] = now
             time.sleep(_REFRESH_S)
+
+    def job_ended(self, status: str, seconds: float | None, stations: Mapping[str, int]) -> None:
+        """Count a job.
+
+        Parameters
+        ----------
+        status : str
+        seconds : float or None
+            That it ran; None if it never began.
+        stations : mapping of str to int
+            By what became of them.
+        """
+        self.job_seconds.labels(status).observe(seconds or 0.0)
+        for outcome, number in stations.items():
+            if number:
+                self.job_stations.labels(outcome).inc(number)
 
     def batch(self, report: BatchReport) -> None:
         """Count what was sent to the network, and what it and picking took."""

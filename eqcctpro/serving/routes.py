@@ -26,6 +26,7 @@ from eqcctpro.serving.problems import (
 )
 from eqcctpro.serving.security import COOKIE, Identity
 from eqcctpro.serving.service import Service
+from eqcctpro.serving.stream import missed
 
 __all__ = ["STREAM", "job_routes", "model_routes", "session_routes", "stream_routes"]
 
@@ -104,8 +105,9 @@ def session_routes(service: Service) -> APIRouter:
 def stream_routes(service: Service, hub: Hub) -> APIRouter:
     """The stream of picks."""
     router = APIRouter(tags=["stream"])
-    settings = service.settings.stream
+    settings, metrics = service.settings.stream, service.metrics
     listeners = 0
+    metrics.watch(metrics.stream_clients, lambda: listeners)
 
     @router.get(STREAM)
     async def stream(request: Request) -> StreamingResponse:
@@ -127,9 +129,12 @@ def stream_routes(service: Service, hub: Hub) -> APIRouter:
             yield b": picks follow\n\n"
             while not service.stopping:
                 found = await hub.after(owner, last, _GLANCE_S)
+                if found:
+                    metrics.stream_dropped.labels("slow").inc(missed(last, found[0]))
                 for event in found:
                     data = msgspec.json.encode(event.pick)
                     yield b"id: %s\nevent: pick\ndata: %s\n\n" % (event.id.encode(), data)
+                    metrics.stream_events.inc()
                     last = event.id
                 if found:
                     said = loop.time()

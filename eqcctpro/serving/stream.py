@@ -12,7 +12,7 @@ import msgspec
 
 from eqcctpro.serving.answers import PickRow
 
-__all__ = ["Event", "PickLog", "PickLogs"]
+__all__ = ["Event", "PickLog", "PickLogs", "missed"]
 
 _GLANCE_S = 0.05
 # Picks that are kept of all together, in those that are kept of each: whoever has been silent
@@ -26,6 +26,16 @@ class Event(msgspec.Struct, frozen=True):
 
     id: str
     pick: PickRow
+
+
+def missed(last: str, event: Event) -> int:
+    """How many picks between an event's id and the next one are not kept any more."""
+    name, _, number = last.rpartition("-")
+    found, _, position = event.id.rpartition("-")
+    # A client may send any letters, and the id of another log says nothing of this one.
+    if name != found or not (number.isascii() and number.isdigit()):
+        return 0
+    return max(int(position) - int(number) - 1, 0)
 
 
 class PickLog:

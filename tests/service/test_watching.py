@@ -4,6 +4,7 @@ with several, staged and behind the proxy; and what happens when the network's p
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -21,12 +23,22 @@ import pytest
 from served import Served, free_port, served
 
 httpx = pytest.importorskip("httpx", reason="the extra `serve` is not installed")
+msgspec = pytest.importorskip("msgspec", reason="the extra `serve` is not installed")
 grpc = pytest.importorskip("grpc", reason="the extra `serve` is not installed")
 pytest.importorskip("ray.serve", reason="the extra `serve` is not installed")
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from eqcctpro.serving.client import PickClient
 from eqcctpro.serving.example import example_miniseed
+from eqcctpro.serving.hub import LocalHub
+from eqcctpro.serving.jobs import JobBoard, JobRequest
+from eqcctpro.serving.metrics import Metrics
+from eqcctpro.serving.routes import stream_routes
+from eqcctpro.serving.security import Guard, Identity
+from eqcctpro.serving.service import Service
+from eqcctpro.serving.settings import JobSettings, ServeSettings
+from eqcctpro.serving.stream import Event, missed
 
 BOARD = Path(__file__).parents[2] / "deploy/grafana/dashboards/eqcctpro.json"
 SECONDS = 120.0
@@ -99,6 +111,25 @@ def load(service: Served, body: bytes) -> Iterator[None]:
             thread.join(90)
 
 
+@contextmanager
+def listening(service: Served) -> Iterator[None]:
+    """A client of the stream."""
+    ended = threading.Event()
+
+    def listen() -> None:
+        with PickClient(service.url) as client:
+            for _ in client.stream():
+                if ended.is_set():
+                    return
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
 def pick_by_grpc(port: int, **metadata: str) -> tuple[Any, Any]:
     from eqcctpro.serving.grpc_messages import SERVICE, message
 
@@ -143,16 +174,21 @@ def test_every_panel_moves_under_load(
     configuration: str, imported_model: str, tmp_path: Path
 ) -> None:
     port, grpc_port = free_port(), free_port()
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    (archive / "XX.DEM01.mseed").write_bytes(example_miniseed())
+    jobs = (f"jobs.roots=[{archive}]", f"jobs.folder={tmp_path / 'jobs'}")
     settings = [text.format(metrics=port) for text in CONFIGURATIONS[configuration]]
     with served(
         tmp_path,
-        *(f"models=[{imported_model}]", "replicas.threads=1", f"grpc.port={grpc_port}"),
+        *(f"models=[{imported_model}]", "replicas.threads=1", f"grpc.port={grpc_port}", *jobs),
         *("limits.capacity=2", "limits.request_timeout_s=5", *settings),
     ) as service:
         own_port = configuration == "two"
         numbers = Numbers(f"http://127.0.0.1:{port}" if own_port else f"{service.url}/metrics")
         before = numbers.read()
-        wanted = [name for name in panel_series() if name != "eqcctpro_hung_batches"]
+        never = ("eqcctpro_hung_batches", "eqcctpro_stream_dropped_total")
+        wanted = [name for name in panel_series() if name not in never]
         wanted += ["grpc:eqcctpro_request_duration_seconds_count", "eqcctpro_replicas_ready"]
         wanted += ["process_cpu_seconds_total", "process_resident_memory_bytes"]
 
@@ -165,7 +201,9 @@ def test_every_panel_moves_under_load(
             return sorted(set(wanted) - moved)
 
         until(lambda: _answers(grpc_port), "gRPC does not answer")
-        with load(service, many_stations(40)):
+        with PickClient(service.url, retries=0) as client:
+            client.submit(input=".", formats=["csv"])
+        with load(service, many_stations(40)), listening(service):
             deadline = time.monotonic() + SECONDS
             while left := still():
                 assert time.monotonic() < deadline, left
@@ -175,6 +213,84 @@ def test_every_panel_moves_under_load(
             check_lost_network(service, numbers)
         check_listeners(service)
         assert service.stop(120) == 0
+
+
+def numbers_of(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    return {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(metrics.text().decode())
+        for sample in family.samples
+        if re.search("_(job|jobs|stream)(_|$)", sample.name) and "bucket" not in sample.name
+    }
+
+
+def test_jobs_are_counted(tmp_path: Path, imported_model: str) -> None:
+    settings = ServeSettings.checked({"jobs": {"folder": tmp_path / "jobs"}})
+    metrics = Metrics(settings.metrics)
+    (tmp_path / "archive").mkdir()
+    given = JobSettings(roots=(tmp_path / "archive",), folder=tmp_path / "jobs")
+    board, alice = JobBoard(given, [imported_model], metrics), Identity("alice", "key")
+
+    def number(*names: str) -> float:
+        return numbers_of(metrics).get((f"eqcctpro_{names[0]}", *names[1:]), 0.0)
+
+    try:
+        first = board.submit(JobRequest(input="."), alice)["id"]
+        second = board.submit(JobRequest(input="."), alice)["id"]
+        until(lambda: number("jobs", "running") == 1, "no job runs")
+        assert number("jobs", "waiting") == 1
+        board.cancel(second, alice)
+        assert number("jobs", "waiting") == 0
+        assert number("job_duration_seconds_count", "cancelled") == 1
+        # There is nothing in the archive.
+        until(lambda: number("jobs", "running") == 0, "the job does not end")
+        assert board.job(first, alice)["status"] == "failed"
+        until(lambda: number("job_duration_seconds_count", "failed") == 1, "it is not counted")
+        assert number("job_duration_seconds_sum", "failed") > 0
+    finally:
+        board.close()
+
+
+def test_the_stream_counts_what_is_sent_and_what_was_lost(tmp_path: Path) -> None:
+    from eqcctpro.serving.answers import PickRow
+
+    settings = ServeSettings.checked(
+        {"jobs": {"folder": tmp_path / "jobs"}, "stream": {"keep": 5, "shared": True}}
+    )
+    metrics, hub = Metrics(settings.metrics), LocalHub(settings)
+    service = Service(settings, {}, metrics, Guard(settings.security, "x" * 32))
+    fields = dict.fromkeys(PickRow.__struct_fields__, "") | {"probability": 0.5}
+    row = msgspec.convert(fields, PickRow)
+    (route,) = stream_routes(service, hub).routes
+    hub.logs.publish([row] * 2, "")
+
+    async def listen() -> list[str]:
+        who = SimpleNamespace(identity=Identity("alice", "key"))
+        first = (await hub.end("")).rpartition("-")[0]
+        request = SimpleNamespace(
+            scope={"state": {"exchange": who}}, headers={"last-event-id": f"{first}-1"}
+        )
+        response = await route.endpoint(request)
+        heard = []
+        async for part in response.body_iterator:
+            if b"id: " in part:
+                heard.append(part.decode().split("\n")[0])
+                assert numbers_of(metrics)["eqcctpro_stream_clients",] == 1
+            if len(heard) == 1:
+                # While the client reads that, more are found than are kept.
+                hub.logs.publish([row] * 9, "")
+            service.stopping = len(heard) == 6
+        return heard
+
+    heard = asyncio.run(listen())
+    assert len(heard) == 6
+    found = numbers_of(metrics)
+    assert found["eqcctpro_stream_events_total",] == 6
+    assert found["eqcctpro_stream_dropped_total", "slow"] == 4
+    assert found["eqcctpro_stream_dropped_total", "unreachable"] == 0
+    assert found["eqcctpro_stream_clients",] == 0
+    for last in ("other-1", "a-x", "", "-", "a-²"):
+        assert missed(last, Event("a-7", row)) == 0
 
 
 def _answers(port: int) -> bool:
