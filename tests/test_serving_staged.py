@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,9 +15,10 @@ grpc = pytest.importorskip("grpc", reason="the extra `serve` is not installed")
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 
+from own_networks import save_networks, sha256
 from served import Served, free_port, served
 
-from eqcctpro.serving.client import PickClient
+from eqcctpro.serving.client import PickClient, ServiceError
 from eqcctpro.serving.example import example_miniseed
 from eqcctpro.serving.security import make_key
 
@@ -23,6 +26,7 @@ pytestmark = pytest.mark.exhaustive
 
 EXAMPLE = example_miniseed()
 KEY, DIGEST = make_key()
+ADMIN, ADMIN_DIGEST = make_key()
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +35,18 @@ def grpc_port() -> int:
 
 
 @pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that models are loaded from."""
+    folder = tmp_path_factory.mktemp("weights")
+    save_networks(folder, "one", "two")
+    (folder / "broken.pt").write_bytes(b"no weights")
+    (folder / "broken.json").write_text((folder / "one.json").read_text())
+    return folder
+
+
+@pytest.fixture(scope="module")
 def service(
-    tmp_path_factory: pytest.TempPathFactory, imported_model: str, grpc_port: int
+    tmp_path_factory: pytest.TempPathFactory, imported_model: str, grpc_port: int, weights: Path
 ) -> Iterator[Served]:
     settings = (
         f"models=[{{name: {imported_model}, runtime: openvino}}]",
@@ -41,7 +55,9 @@ def service(
         "replicas.count=2-2",
         "replicas.threads=1",
         "limits.capacity=8",
-        f"security.api_keys=[{{name: tester, sha256: {DIGEST}}}]",
+        f"security.api_keys=[{{name: tester, sha256: {DIGEST}}}, "
+        f"{{name: root, sha256: {ADMIN_DIGEST}, role: admin}}]",
+        f"security.model_roots=[{weights}]",
         "security.open_metrics=true",
     )
     with served(tmp_path_factory.mktemp("staged"), *settings) as running:
@@ -153,6 +169,58 @@ def test_grpc_tells_of_itself(service: Served, grpc_port: int) -> None:
         (answer,) = stub.ServerReflectionInfo(iter(asked), timeout=20)
         names = [service.name for service in answer.list_services_response.service]
         assert SERVICE in names
+
+
+def test_models_come_change_and_go_everywhere(service: Served, weights: Path) -> None:
+    name = "PhaseNetLight/mine"
+    ended = threading.Event()
+    problems: list[Exception] = []
+    seen: list[str] = []
+
+    def ask(model: str | None) -> None:
+        while not ended.is_set():
+            # A connection of its own each time: any replica may answer.
+            try:
+                with PickClient(service.url, key=KEY, retries=20) as own:
+                    seen.append(own.annotate(EXAMPLE, model=model)["stations"][0]["status"])
+            except Exception as error:
+                problems.append(error)
+
+    def versions() -> set[tuple[str, ...]]:
+        found = set()
+        for _ in range(12):
+            with PickClient(service.url, key=KEY) as own:
+                found.add(tuple(model["weights_sha256"] for model in own.models()))
+        return found
+
+    with PickClient(service.url, key=ADMIN, timeout_s=120.0) as admin:
+        (before,) = versions()
+        admin.load_model(name, weights="PhaseNetLight/one.pt", runtime="torch")
+        assert versions() == {(*before, sha256(weights / "one.pt"))}
+        assert [model["replicas"] for model in admin.models()] == [[2, 2], [2, 2]]
+        threads = [threading.Thread(target=ask, args=(model,)) for model in (None, name, name)]
+        for thread in threads:
+            thread.start()
+        try:
+            admin.load_model(name, weights="PhaseNetLight/two.pt")
+            assert versions() == {(*before, sha256(weights / "two.pt"))}
+            with pytest.raises(ServiceError, match="is not loaded"):
+                admin.load_model(name, weights="PhaseNetLight/broken.pt")
+            assert versions() == {(*before, sha256(weights / "two.pt"))}
+        finally:
+            count = len(seen)
+            until = time.monotonic() + 60
+            while len(seen) < count + 6 and time.monotonic() < until:
+                time.sleep(0.1)
+            ended.set()
+            for thread in threads:
+                thread.join(60)
+        assert not problems
+        assert set(seen) == {"done"}
+        admin.unload_model(name)
+        assert versions() == {before}
+        with pytest.raises(ServiceError, match="is not served"):
+            admin.pick(EXAMPLE, model=name)
 
 
 def test_it_ends_well(service: Served) -> None:

@@ -46,6 +46,9 @@ def client(
     private: Annotated[
         bool, Option("--private", help="Keep the picks out of the service's stream.")
     ] = False,
+    batch: Annotated[
+        bool, Option("--batch", help="Let requests of others go first, for whole archives.")
+    ] = False,
     key: _Key = None,
     authority: _Authority = None,
 ) -> None:
@@ -68,6 +71,7 @@ def client(
                 s_threshold=s_threshold,
                 detection_threshold=detection_threshold,
                 private=private or None,
+                priority="batch" if batch else None,
             )
         if output is None:
             typer.get_binary_stream("stdout").write(content)

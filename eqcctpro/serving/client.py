@@ -104,8 +104,9 @@ class PickClient:
         ----------
         waveforms : bytes, path or sequence of path
         **options
-            ``model``, ``p_threshold``, ``s_threshold``, ``detection_threshold``, and ``private``,
-            which keeps the picks out of the stream.
+            ``model``, ``p_threshold``, ``s_threshold``, ``detection_threshold``, ``private``,
+            which keeps the picks out of the stream, and ``priority``, which may be ``batch``:
+            requests that are not go first.
 
         Returns
         -------
@@ -137,6 +138,8 @@ class PickClient:
             if value is not None
         }
         headers = {"Content-Type": _MINISEED, "Accept": accept}
+        if "priority" in given:
+            headers["X-Priority"] = str(given.pop("priority"))
         return self._ask("POST", path, content=content, headers=headers, params=given)
 
     def models(self) -> list[dict[str, Any]]:

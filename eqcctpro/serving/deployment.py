@@ -173,7 +173,7 @@ class PickReplica:
             await self._grpc.stop(self._settings.shutdown_s)
         self._ended.set()
         if service.keeper is not None:
-            await asyncio.to_thread(service.keeper.close)
+            service.keeper.close()
         for engine in service.engines.values():
             engine.online.close(self._settings.shutdown_s)
         self._hub.close()

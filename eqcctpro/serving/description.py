@@ -29,7 +29,7 @@ _PROBLEMS = {
     "503": "The service is ending",
 }
 
-_PICKING = tuple(status for status in _PROBLEMS if status not in ("403", "409"))
+_PICKING = tuple(status for status in _PROBLEMS if status != "409")
 _JOBS = ("400", "401", "403", "404", "408", "413", "415", "422", "429", "503")
 # Problems of the other routes, by the beginnings of their paths.
 _ELSEWHERE = {
@@ -139,6 +139,8 @@ def _parameters(models: list[str]) -> list[dict[str, Any]]:
         found.append({"name": name, "in": "query", "schema": number})
     flag = {"type": "boolean", "default": False}
     found += [{"name": name, "in": "query", "schema": flag} for name in ("waveforms", "private")]
+    priority = {"type": "string", "enum": ["interactive", "batch"], "default": "interactive"}
+    found.append({"name": "x-priority", "in": "header", "schema": priority})
     return found
 
 

@@ -212,6 +212,7 @@ def open_engine(
         pipeline,
         max_wait_s=settings.batching.max_wait_ms / 1000,
         turn_s=settings.batching.turn_ms / 1000,
+        aging_s=settings.batching.aging_s,
         forward_timeout_s=settings.limits.forward_timeout_s,
         report=report,
     )

@@ -23,7 +23,7 @@ from eqcctpro.serving.problems import (
     Problem,
     problem_body,
 )
-from eqcctpro.serving.security import Identity
+from eqcctpro.serving.security import Identity, is_batch
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.work import WORK
 
@@ -54,6 +54,7 @@ class _Exchange:
     received: int = 0
     address: str = ""
     identity: Identity | None = None
+    batch: bool = False
     problem: Problem | None = None
     complete: bool = False
     started: float = field(default_factory=time.perf_counter)
@@ -160,8 +161,10 @@ class Gate:
         if path not in WORK:
             await self._app(scope, receive, exchange.pass_on)
             return
+        if exchange.identity is not None:
+            exchange.batch = is_batch(headers, exchange.identity)
         # A place is for what is worked on; it is taken when the body has come.
-        service.require_place()
+        service.require_place(batch=exchange.batch)
         async with asyncio.timeout(service.settings.limits.request_timeout_s):
             app = self._app if self._needs_more(headers) else self._work
             await app(scope, receive, exchange.pass_on)

@@ -26,7 +26,7 @@ from eqcctpro.serving.problems import (
     MalformedProblem,
     Problem,
 )
-from eqcctpro.serving.security import Identity
+from eqcctpro.serving.security import Identity, is_batch
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.waveforms import Options
 
@@ -69,6 +69,7 @@ class _Call:
     request_id: str
     started: float
     identity: Identity | None = None
+    batch: bool = False
     problem: Problem | None = None
     received: int = 0
     sent: int = 0
@@ -164,11 +165,12 @@ class GrpcServer:
         try:
             call.identity = service.guard.identify(headers, _address(context.peer()))
             service.guard.count(call.identity)
-            service.require_place()
+            call.batch = is_batch(headers, call.identity)
+            service.require_place(batch=call.batch)
             async with asyncio.timeout(limit):
                 request = await self._read(requests)
                 call.received = request.ByteSize()
-                with service.place():
+                with service.place(batch=call.batch):
                     reply = await answer(request, call)
                 call.sent = reply.ByteSize()
         except Problem as problem:
@@ -225,6 +227,7 @@ class GrpcServer:
                 with_curves=with_curves,
                 who=call.identity,
                 share=share,
+                batch=call.batch,
             )
             del waveforms
             started = time.perf_counter()

@@ -178,12 +178,6 @@ class ModelBoard:
             self._advance()
             return self._instruct(report.network, pending=self._has_turn(report))
 
-    def leave(self, member: str) -> None:
-        """A process ends, and is not waited for any more."""
-        with self._lock:
-            self._members.pop(member, None)
-            self._advance()
-
     def load(self, choice: ModelSettings) -> int:
         """Have everybody load a version, and serve it once all have; returns its number.
 

@@ -8,7 +8,6 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, Protocol
 
 import psutil
@@ -128,8 +127,6 @@ class ModelKeeper:
         """Follow no more."""
         self._ended.set()
         self._wake.set()
-        with suppress(Exception):  # a hub that has ended waits for nobody
-            self._board.call_models("leave", self._name)
 
     def _run(self) -> None:
         while not self._ended.is_set():

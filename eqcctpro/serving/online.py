@@ -46,6 +46,10 @@ class _Ticket:
         Its windows, if some were sent.
     index : int
         Its number in the pipeline, if it was begun.
+    batch : bool
+        Whether it stands behind those that somebody waits for.
+    turned : float
+        When it last had a turn, or came.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -58,6 +62,8 @@ class _Ticket:
     windows: Windows | None = None
     index: int = -1
     dropped: bool = False
+    batch: bool = False
+    turned: float = 0.0
 
     @property
     def waiting(self) -> int:
@@ -122,7 +128,8 @@ class OnlinePicker:
 
     While a batch is in the network, what arrives is collected for the next one.  Windows are
     counted, not requests; what has more windows than the network sees in `turn_s` takes several
-    batches, between which others have their turns.
+    batches, between which others have their turns.  Batch requests have turns while no other one
+    waits, and one when they had none for `aging_s`.
 
     Parameters
     ----------
@@ -132,6 +139,8 @@ class OnlinePicker:
         How long a batch that is not full waits for more when the network is idle.
     turn_s : float
         How long the windows of one request in a batch take at most; others wait no longer for it.
+    aging_s : float
+        How long batch requests wait for others at most until their next turn.
     forward_timeout_s : float
         A batch that takes longer is given up, with its requests, and another pipeline takes its
         place.
@@ -145,12 +154,14 @@ class OnlinePicker:
         *,
         max_wait_s: float = 0.0,
         turn_s: float = 0.05,
+        aging_s: float = 2.0,
         forward_timeout_s: float = 60.0,
         report: Callable[[BatchReport], None] | None = None,
     ) -> None:
         self._open_pipeline = open_pipeline
         self._max_wait_s = max_wait_s
         self._turn_s = turn_s
+        self._aging_s = aging_s
         self._forward_timeout_s = forward_timeout_s
         self._report = report
         self._changed = threading.Condition()
@@ -185,8 +196,14 @@ class OnlinePicker:
         )
         self._thread.start()
 
-    async def pick(self, stations: Sequence[Prepared]) -> list[TaskResult]:
+    async def pick(self, stations: Sequence[Prepared], *, batch: bool = False) -> list[TaskResult]:
         """Pick the stations of a request; when the caller is cancelled, they are dropped.
+
+        Parameters
+        ----------
+        stations : sequence of Prepared
+        batch : bool
+            Whether requests that are not go first.
 
         Returns
         -------
@@ -203,8 +220,9 @@ class OnlinePicker:
         if not stations:
             return []
         loop = asyncio.get_running_loop()
-        n = len(stations)
-        ticket = _Ticket(loop, loop.create_future(), stations, [None] * n, n, time.perf_counter())
+        n, now = len(stations), time.perf_counter()
+        answer: asyncio.Future[list[TaskResult]] = loop.create_future()
+        ticket = _Ticket(loop, answer, stations, [None] * n, n, now, batch=batch, turned=now)
         with self._changed:
             if self._stopping or self._failure is not None:
                 raise StoppingProblem("the picker is ending", hint="try again elsewhere")
@@ -277,12 +295,37 @@ class OnlinePicker:
         """Pack a batch, in which each request has a turn, and send it on its way."""
         pipeline, now = state.pipeline, time.perf_counter()
         whole = pipeline.room
+        stations, waited = self._have_turns(state, now, first=True)
+        if not any(not ticket.batch and not ticket.dropped for ticket in list(state.waiting)):
+            more, longest = self._have_turns(state, now, first=False)
+            stations, waited = stations + more, max(waited, longest)
+        sent = _Sent(now, whole - pipeline.room, stations, waited)
+        if sent.windows:
+            state.sent.append(sent)
+            state.forward_since = time.monotonic()
+            pipeline.flush()
+            state.forward_since = None
+        return sent
+
+    def _have_turns(self, state: _State, now: float, *, first: bool) -> tuple[int, float]:
+        """Pack a turn of each request that goes first, or of each of the others.
+
+        Returns
+        -------
+        tuple of (int, float)
+            Stations that were begun, and the longest that one of them waited.
+        """
+        pipeline = state.pipeline
         stations, waited = 0, 0.0
         for _ in range(len(state.waiting)):
             if not pipeline.room:
                 break
             # Others only add requests; what hangs later, must be able to find this one.
             ticket = state.waiting[0]
+            overdue = now - ticket.turned >= self._aging_s
+            if not ticket.dropped and first != (not ticket.batch or overdue):
+                state.waiting.rotate(-1)
+                continue
             before = pipeline.room
             begun = 0 if ticket.dropped else self._pack(state, ticket)
             if begun:
@@ -292,15 +335,10 @@ class OnlinePicker:
             if not ticket.dropped and ticket.waiting:
                 if not begun and pipeline.room == before:
                     break  # it does not fit, and is the first in the next batch
+                ticket.turned = now
                 state.waiting.append(ticket)
             state.waiting.popleft()
-        sent = _Sent(now, whole - pipeline.room, stations, waited)
-        if sent.windows:
-            state.sent.append(sent)
-            state.forward_since = time.monotonic()
-            pipeline.flush()
-            state.forward_since = None
-        return sent
+        return stations, waited
 
     def _pack(self, state: _State, ticket: _Ticket) -> int:
         """Pack what a request may have in a batch; returns how many stations were begun."""

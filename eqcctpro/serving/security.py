@@ -19,7 +19,12 @@ from pydantic import ValidationError
 
 from eqcctpro.config import load_config_file, sentences
 from eqcctpro.errors import SettingsError
-from eqcctpro.serving.problems import BusyProblem, ForbiddenProblem, UnauthorizedProblem
+from eqcctpro.serving.problems import (
+    BusyProblem,
+    ForbiddenProblem,
+    InvalidProblem,
+    UnauthorizedProblem,
+)
 from eqcctpro.serving.security_settings import People, SecuritySettings
 
 __all__ = [
@@ -29,6 +34,7 @@ __all__ = [
     "Session",
     "find_authenticator",
     "hash_password",
+    "is_batch",
     "make_key",
     "read_people",
     "read_secret",
@@ -63,12 +69,15 @@ class Identity:
         How often; None is as often as they like.
     admin : bool
         Whether it may load and unload models.
+    batch : bool
+        Whether all that it asks for stands behind what others ask for.
     """
 
     name: str
     kind: str
     requests_per_s: float | None = None
     admin: bool = False
+    batch: bool = False
 
     @property
     def owner(self) -> str:
@@ -201,7 +210,13 @@ class Guard:
         if found is None:
             return None
         rate = found.requests_per_s or self._settings.requests_per_s
-        return Identity(found.name, "key", rate, admin=found.role == "admin")
+        return Identity(
+            found.name,
+            "key",
+            rate,
+            admin=found.role == "admin",
+            batch=found.priority == "batch",
+        )
 
     def _known_token(self, token: str) -> str | None:
         try:
@@ -297,6 +312,27 @@ class Guard:
                 hint=f"ask again in {wait} s",
                 headers={"Retry-After": str(wait)},
             )
+
+
+def is_batch(headers: Mapping[bytes, bytes], who: Identity) -> bool:
+    """Whether a request stands behind others, as ``x-priority`` and its key say.
+
+    Raises
+    ------
+    InvalidProblem
+        There is no such priority.
+    ForbiddenProblem
+        The key's requests are batch requests.
+    """
+    asked = headers.get(b"x-priority", b"batch" if who.batch else b"interactive").lower()
+    if asked not in (b"interactive", b"batch"):
+        said = asked[:60].decode("latin-1")
+        raise InvalidProblem(f"x-priority: {said!r} is neither interactive nor batch")
+    if who.batch and asked != b"batch":
+        raise ForbiddenProblem(
+            f"requests of {who.name} are batch requests", hint="send x-priority: batch, or nothing"
+        )
+    return asked == b"batch"
 
 
 def _unauthorized(

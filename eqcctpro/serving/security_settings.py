@@ -24,6 +24,9 @@ class ApiKey(Section):
     requests_per_s: float | None = Field(
         None, gt=0, description="Requests a second with this key, in place of the common rate."
     )
+    priority: Literal["interactive", "batch"] = Field(
+        "interactive", description="batch: its requests stand behind all others."
+    )
     role: Literal["client", "admin"] = Field(
         "client", description="admin may also load and unload models."
     )
@@ -57,7 +60,9 @@ class People(Section):
     """Keys and users."""
 
     api_keys: tuple[ApiKey, ...] = Field(
-        (), description="Keys of clients: tables of name, sha256 and, if wanted, requests_per_s."
+        (),
+        description="Keys of clients: tables of name, sha256 and, if wanted, requests_per_s, "
+        "priority and role.",
     )
     users: tuple[User, ...] = Field(
         (), description="People who sign in: tables of name and password_hash."

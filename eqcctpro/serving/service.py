@@ -47,6 +47,9 @@ _FEW_PICKS = 300
 # and of one that is resampled, with the rest of its segment.
 _BYTES_OF_SAMPLE, _BYTES_OF_RESAMPLED = 16, 64
 
+# Of all places, those that batch requests may have.
+_BATCH_SHARE = 0.75
+
 #: Guesses of a password that an address may make, after the first few.
 LOGINS_PER_S = 0.5
 
@@ -284,8 +287,13 @@ class Service:
         """
         self.guard.count(Identity(address, "login", LOGINS_PER_S))
 
-    def require_place(self) -> None:
+    def require_place(self, *, batch: bool = False) -> None:
         """Refuse a request for which there would be no place, before its body comes.
+
+        Parameters
+        ----------
+        batch : bool
+            Whether it leaves some places to others.
 
         Raises
         ------
@@ -300,16 +308,17 @@ class Service:
             raise StoppingProblem(
                 "the service is ending", hint="ask again", headers={"Retry-After": "1"}
             )
-        if self.in_progress >= limits.capacity:
+        places = max(1, int(limits.capacity * _BATCH_SHARE)) if batch else limits.capacity
+        if self.in_progress >= places:
             self.metrics.refused.labels("busy").inc()
             raise BusyProblem(
-                f"{limits.capacity} requests are being worked on",
+                f"{self.in_progress} requests are being worked on",
                 hint=f"ask again in {limits.retry_after_s} s",
                 headers={"Retry-After": str(limits.retry_after_s)},
             )
 
     @contextmanager
-    def place(self) -> Iterator[None]:
+    def place(self, *, batch: bool = False) -> Iterator[None]:
         """A place among the requests that are worked on: those whose bodies have come.
 
         Raises
@@ -317,7 +326,7 @@ class Service:
         BusyProblem, StoppingProblem
             See `require_place`.
         """
-        self.require_place()
+        self.require_place(batch=batch)
         self.in_progress += 1
         try:
             yield
@@ -350,6 +359,7 @@ class Service:
         with_curves: bool = False,
         who: Identity | None = None,
         share: Share | None = None,
+        batch: bool = False,
     ) -> Answer:
         """Pick what a request holds.
 
@@ -364,6 +374,8 @@ class Service:
             In whose stream the picks are; in none without it.
         share : Share, optional
             Of the memory; by default there is as much as is wanted.
+        batch : bool
+            Whether others go first.
 
         Raises
         ------
@@ -378,7 +390,7 @@ class Service:
                     engine.missing, hint="ask again in 5 s", headers={"Retry-After": "5"}
                 )
             laid = await self._lay_out(waveforms, options, engine, with_curves, share)
-            results = await engine.online.pick(laid.prepared)
+            results = await engine.online.pick(laid.prepared, batch=batch)
         answer = Answer(
             request_id, engine.model.picker, laid.tasks, results, laid.notes, with_curves
         )

@@ -122,7 +122,7 @@ class HttpSettings(Section):
     #: Bytes of an answer from which on it is compressed.
     compress_from_bytes: ClassVar[int] = 4096
     cors_headers: ClassVar[tuple[str, ...]] = (
-        *("Authorization", "Content-Type", "Last-Event-ID", "X-API-Key"),
+        *("Authorization", "Content-Type", "Last-Event-ID", "X-API-Key", "X-Priority"),
     )
     cors_max_age_s: ClassVar[int] = 600
 
@@ -173,6 +173,8 @@ class BatchingSettings(Section):
 
     #: How long others wait for a request that has more than that to do.
     turn_ms: ClassVar[float] = 50.0
+    #: How long batch requests wait for others until they have a turn.
+    aging_s: ClassVar[float] = 2.0
 
 
 class LimitSettings(Section):

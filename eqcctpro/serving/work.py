@@ -63,7 +63,7 @@ class Work:
         with service.share() as share:
             body = await Received(receive, headers, service.settings.limits, share).body()
             exchange.received = body.size
-            with service.place():
+            with service.place(batch=exchange.batch):
                 async with _Present(receive):
                     started = time.perf_counter()
                     waveforms = await service.reader.read(body, share)
@@ -76,6 +76,7 @@ class Work:
                         with_curves=with_curves,
                         who=exchange.identity,
                         share=share,
+                        batch=exchange.batch,
                     )
                     del waveforms
                     started = time.perf_counter()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import threading
 import time
@@ -16,6 +15,7 @@ import pytest
 httpx = pytest.importorskip("httpx", reason="the extra `serve` is not installed")
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
+from own_networks import save_networks, sha256
 from served import free_port
 
 from eqcctpro.errors import ModelError
@@ -43,23 +43,13 @@ MODEL = "PhaseNetLight/net"
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the weights of three networks, and what is no network; and one outside."""
-    import torch
-    from seisbench import models
-
     folder = tmp_path_factory.mktemp("weights")
-    (folder / "inside").mkdir()
-    for number, name in enumerate(("inside/one", "inside/two", "inside/three", "outside")):
-        torch.manual_seed(number)
-        models.PhaseNetLight(phases="NPS", norm="std").save(str(folder / name))
+    save_networks(folder, "inside/one", "inside/two", "inside/three", "outside")
     (folder / "inside/broken.pt").write_bytes(b"no weights")
     shutil.copy(folder / "inside/one.json", folder / "inside/broken.json")
     (folder / "inside/link.pt").symlink_to(folder / "outside.pt")
     shutil.copy(folder / "outside.json", folder / "inside/link.json")
     return folder
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def settings_of(weights: Path, folder: Path, **more: Any) -> ServeSettings:
@@ -434,7 +424,8 @@ def test_no_replica_serves_what_another_cannot_load() -> None:
         process.step()
     assert board.followed(revision)
     assert one.serves == three.serves == {"A/a": "A/2"}
-    two.keeper.close()
+    report, heard = board._members[two.keeper._name]
+    board._members[two.keeper._name] = report, heard - 1000
     number = load(board, "C/c", "C/1")
     for _ in range(2):
         one.step()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,8 +17,12 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 from eqcctpro.pipeline.engine import Pipeline
 from eqcctpro.runtimes.base import Runtime
+from eqcctpro.serving.app import create_app
 from eqcctpro.serving.engines import ServedModel, find_model
+from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.online import OnlinePicker
+from eqcctpro.serving.security import Guard, is_batch, make_key
+from eqcctpro.serving.service import Service
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.stations import lay_out
 from eqcctpro.synthetic.waveforms import synthetic_waveforms
@@ -146,6 +152,104 @@ def test_a_large_request_that_is_given_up_leaves_nothing_behind(
     finally:
         online.close()
     assert not online._thread.is_alive()
+
+
+@pytest.mark.parametrize("aging_s", [1e9, 1e-9])
+def test_batch_requests_go_behind_others_until_they_have_waited(
+    aging_s: float, model: ServedModel, runtime: Runtime
+) -> None:
+    seconds = {"first": 150.0, "batch small": 150.0, "batch": 400.0, "large": 600.0, "small": 150.0}
+    names = {name: f"S{place}" for place, name in enumerate(seconds)}
+    go, reported = threading.Event(), threading.Event()
+
+    def report(_: object) -> None:
+        reported.set()
+        go.wait(30)
+
+    online = OnlinePicker(
+        lambda: Pipeline(model.picker, runtime, model.settings),
+        turn_s=1e-6,
+        aging_s=aging_s,
+        report=report,
+    )
+    order: list[str] = []
+
+    async def ask(name: str) -> list[Any]:
+        prepared = stations(model, names[name], seconds=seconds[name])
+        found = await online.pick(prepared, batch=name.startswith("batch"))
+        order.append(name)
+        return found
+
+    async def ask_all() -> dict[str, list[Any]]:
+        asked = {"first": asyncio.ensure_future(ask("first"))}
+        await asyncio.to_thread(reported.wait, 30)
+        for name in list(seconds)[1:]:
+            asked[name] = asyncio.ensure_future(ask(name))
+        while online.waiting < 4:
+            await asyncio.sleep(0.01)
+        go.set()
+        return {name: await future for name, future in asked.items()}
+
+    try:
+        found = asyncio.run(ask_all())
+    finally:
+        go.set()
+        online.close()
+    for name, results in found.items():
+        same(results, alone(model, runtime, stations(model, names[name], seconds=seconds[name])))
+    if aging_s > 1:
+        assert order == ["first", "small", "large", "batch small", "batch"]
+    else:
+        assert order == ["first", "batch small", "small", "batch", "large"]
+
+
+def test_the_priority_is_said_by_the_request_and_by_the_key(tmp_path: Path) -> None:
+    (alice, alice_hash), (night, night_hash) = make_key(), make_key()
+    keys = [
+        {"name": "alice", "sha256": alice_hash},
+        {"name": "night", "sha256": night_hash, "priority": "batch"},
+    ]
+    settings = ServeSettings.checked(
+        {
+            "jobs": {"folder": tmp_path},
+            "limits": {"capacity": 4},
+            "security": {"api_keys": keys},
+        }
+    )
+    guard = Guard(settings.security, "x" * 32)
+    service = Service(settings, {}, Metrics(settings.metrics), guard)
+    app = create_app(service)
+
+    def asked(key: str, priority: str | None) -> int:
+        headers = {"X-API-Key": key} | ({} if priority is None else {"X-Priority": priority})
+
+        async def ask() -> int:
+            transport = httpx.ASGITransport(app=app)
+            async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+                answer = await client.post("/v1/pick?model=none", content=b"x", headers=headers)
+                return int(answer.status_code)
+
+        return asyncio.run(ask())
+
+    read = 400  # the body is no miniSEED
+    for key, priority, status in (
+        (alice, None, read),
+        (alice, "batch", read),
+        (alice, "Interactive", read),
+        (alice, "urgent", 422),
+        (alice, "", 422),
+        (night, None, read),
+        (night, "batch", read),
+        (night, "interactive", 403),
+        (night, "urgent", 422),
+    ):
+        assert asked(key, priority) == status, priority
+    # Others find a place where batch requests have all that they may.
+    service.in_progress = 3
+    assert (asked(night, None), asked(alice, "batch"), asked(alice, None)) == (429, 429, read)
+    for key, batch in ((alice, False), (night, True)):
+        who = guard.identify({b"x-api-key": key.encode()}, "")
+        assert is_batch({}, who) == batch
 
 
 def test_many_stations_without_windows_are_answered(model: ServedModel, runtime: Runtime) -> None:
