@@ -366,9 +366,10 @@ class Process:
         return {name: engine.model.picker.weights_sha256 for name, engine in engines.items()}
 
 
-def board_of(**replicas: Any) -> ModelBoard:
+def board_of(mode: str = "replicated") -> ModelBoard:
     models = [{"name": "A/a", "weights": "A/1"}, {"name": "B/b"}]
-    return ModelBoard(ServeSettings.checked({"models": models, "replicas": replicas}))
+    given = {"models": models, "mode": mode, "replicas": {"count": 2}}
+    return ModelBoard(ServeSettings.checked(given))
 
 
 def load(board: ModelBoard, name: str, weights: str) -> int:
@@ -378,7 +379,7 @@ def load(board: ModelBoard, name: str, weights: str) -> int:
 
 
 def test_no_replica_serves_what_another_cannot_load() -> None:
-    board = board_of(count=2)
+    board = board_of()
     one, two = Process(board), Process(board)
     for process in (one, two):
         process.step()
@@ -437,12 +438,12 @@ def test_no_replica_serves_what_another_cannot_load() -> None:
 
 
 def test_a_hub_that_is_replaced_learns_what_is_served() -> None:
-    board = board_of(count=2)
+    board = board_of()
     one = Process(board)
     load(board, "A/a", "A/2")
     for _ in range(3):
         one.step()
-    again = board_of(count=2)
+    again = board_of()
     one.keeper._board = SimpleNamespace(
         call_models=lambda method, *arguments: getattr(again, method)(*arguments)
     )
@@ -453,7 +454,7 @@ def test_a_hub_that_is_replaced_learns_what_is_served() -> None:
 
 def test_networks_load_before_those_that_ask_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eqcctpro.serving.model_keeper._RELEASE_S", 0.0)
-    board = board_of(placement="staged", front=2, count=1)
+    board = board_of("staged")
     first, second = Process(board, "A/a"), Process(board, "B/b")
     assert (first.serves, second.serves) == ({"A/a": "A/1"}, {"B/b": "B/b"})
     fronts = [Process(board), Process(board)]

@@ -251,11 +251,14 @@ def test_jobs_are_counted(tmp_path: Path, imported_model: str) -> None:
         board.close()
 
 
-def test_the_stream_counts_what_is_sent_and_what_was_lost(tmp_path: Path) -> None:
+def test_the_stream_counts_what_is_sent_and_what_was_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("eqcctpro.serving.settings.StreamSettings.keep", 5)
     from eqcctpro.serving.answers import PickRow
 
     settings = ServeSettings.checked(
-        {"jobs": {"folder": tmp_path / "jobs"}, "stream": {"keep": 5, "shared": True}}
+        {"jobs": {"folder": tmp_path / "jobs"}, "stream": {"shared": True}}
     )
     metrics, hub = Metrics(settings.metrics), LocalHub(settings)
     service = Service(settings, {}, metrics, Guard(settings.security, "x" * 32))
