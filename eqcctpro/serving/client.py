@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -286,7 +287,7 @@ class PickClient:
         """Ask, again where the service says so."""
         for attempt in range(self._retries + 1):
             try:
-                response = self._http.request(method, path, **arguments)
+                response = self._http.request(method, path, **_traced(arguments))
             except httpx.HTTPError as error:
                 raise _unreachable(self._http.base_url, error) from error
             if response.status_code not in (429, 503) or attempt == self._retries:
@@ -296,6 +297,17 @@ class PickClient:
         if response.is_success:
             return response
         raise _error(response)
+
+
+def _traced(arguments: dict[str, Any]) -> dict[str, Any]:
+    """A request in the trace of the program that asks, if that has one."""
+    if "opentelemetry.trace" not in sys.modules:
+        return arguments
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+    headers = dict(arguments.get("headers", {}))
+    TraceContextTextMapPropagator().inject(headers)
+    return {**arguments, "headers": headers}
 
 
 def _content(waveforms: bytes | Path | Sequence[Path]) -> bytes:

@@ -177,6 +177,8 @@ class PickReplica:
         for engine in service.engines.values():
             engine.online.close(self._settings.shutdown_s)
         self._hub.close()
+        if service.tracer is not None:
+            service.tracer.close()
         _log.info("a replica has ended")
         self._replica.end(service.broken)
 

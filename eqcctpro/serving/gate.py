@@ -25,6 +25,7 @@ from eqcctpro.serving.problems import (
 )
 from eqcctpro.serving.security import Identity, is_batch
 from eqcctpro.serving.service import Service
+from eqcctpro.serving.tracing import Trace
 from eqcctpro.serving.work import WORK
 
 __all__ = ["Gate", "answer_problem", "request_facts", "request_id_of"]
@@ -56,6 +57,7 @@ class _Exchange:
     identity: Identity | None = None
     batch: bool = False
     problem: Problem | None = None
+    trace: Trace | None = None
     complete: bool = False
     started: float = field(default_factory=time.perf_counter)
 
@@ -120,6 +122,11 @@ class Gate:
             own.append((b"connection", b"close"))  # the next request goes elsewhere
         exchange = _Exchange(send, _path(scope), headers, request_id, own)
         scope.setdefault("state", {})["exchange"] = exchange
+        tracer = self._service.tracer
+        if tracer is not None and not self._is_probe(exchange.path):
+            endpoint = _endpoint(exchange.path)
+            exchange.trace = trace = tracer.begin(f"{scope['method']} {endpoint}", headers)
+            own.append((b"traceparent", trace.traceparent.encode()))
 
         async def refuse(problem: Problem) -> None:
             exchange.problem = problem
@@ -183,6 +190,9 @@ class Gate:
             return security.open_metrics
         return path in _PAGES and security.open_page
 
+    def _is_probe(self, path: str) -> bool:
+        return path == self._metrics_path or path.startswith("/health/")
+
     def _late(self) -> LateProblem:
         limit = self._service.settings.limits.request_timeout_s
         return LateProblem(
@@ -193,12 +203,13 @@ class Gate:
         """Count the request and log it."""
         seconds = time.perf_counter() - exchange.started
         path = exchange.path
-        endpoint = path if path in _ENDPOINTS else "other"
+        endpoint = _endpoint(path)
         status = exchange.status
         if isinstance(exchange.problem, GoneProblem):
             status = GoneProblem.status
             self._service.metrics.abandoned.inc()
-        if path != self._metrics_path and not path.startswith("/health/"):
+        probe = self._is_probe(path)
+        if not probe:
             metrics = self._service.metrics
             metrics.request_seconds.labels(endpoint, str(status)).observe(seconds)
             metrics.response_bytes.labels(endpoint).observe(exchange.size)
@@ -206,8 +217,18 @@ class Gate:
                 metrics.request_bytes.labels(endpoint).observe(exchange.received)
             if path in WORK and status == 200:
                 self._service.note_duration(seconds)
+        if exchange.trace is not None:
+            problem = exchange.problem
+            exchange.trace.end(
+                status,
+                None if problem is None else problem.message,
+                {
+                    "http.request.method": scope["method"],
+                    "http.route": endpoint,
+                    "eqcctpro.request_id": exchange.request_id,
+                },
+            )
         logs = self._service.settings.logs
-        probe = path == self._metrics_path or path.startswith("/health/")
         if logs.access and (logs.probes or not probe or status >= 400):
             _log.info(
                 "%s %s %d",
@@ -221,6 +242,7 @@ class Gate:
                         (exchange.received, exchange.size),
                         exchange.identity,
                         exchange.problem,
+                        exchange.trace,
                     )
                 },
             )
@@ -232,6 +254,7 @@ def request_facts(
     sizes: tuple[int, int],
     identity: Identity | None,
     problem: Problem | None,
+    trace: Trace | None = None,
 ) -> dict[str, Any]:
     """Facts of a request for the access log, whatever brought it.
 
@@ -243,6 +266,7 @@ def request_facts(
         Bytes that were received and sent.
     identity : Identity or None
     problem : Problem or None
+    trace : Trace, optional
     """
     received, sent = sizes
     facts: dict[str, Any] = {
@@ -255,6 +279,8 @@ def request_facts(
         facts["who"] = identity.name
     if problem is not None:
         facts["problem"] = problem.message
+    if trace is not None:
+        facts["trace_id"] = trace.trace_id
     return facts
 
 
@@ -262,6 +288,10 @@ def request_id_of(headers: Mapping[bytes, bytes]) -> str:
     """The id that a client gave its request, or a new one."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+def _endpoint(path: str) -> str:
+    return path if path in _ENDPOINTS else "other"
 
 
 def _path(scope: Scope) -> str:

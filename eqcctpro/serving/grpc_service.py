@@ -28,6 +28,7 @@ from eqcctpro.serving.problems import (
 )
 from eqcctpro.serving.security import Identity, is_batch
 from eqcctpro.serving.service import Service
+from eqcctpro.serving.tracing import Trace, spanned
 from eqcctpro.serving.waveforms import Options
 
 __all__ = ["GrpcServer"]
@@ -71,6 +72,7 @@ class _Call:
     identity: Identity | None = None
     batch: bool = False
     problem: Problem | None = None
+    trace: Trace | None = None
     received: int = 0
     sent: int = 0
 
@@ -162,13 +164,18 @@ class GrpcServer:
         call = _Call(name, request_id_of(headers), time.perf_counter())
         limit = service.settings.limits.request_timeout_s
         reply = None
+        trailing: tuple[tuple[str, str], ...] = (("x-request-id", call.request_id),)
+        if service.tracer is not None:
+            call.trace = service.tracer.begin(f"{SERVICE}/{name}", headers)
+            trailing += (("traceparent", call.trace.traceparent),)
         try:
             call.identity = service.guard.identify(headers, _address(context.peer()))
             service.guard.count(call.identity)
             call.batch = is_batch(headers, call.identity)
             service.require_place(batch=call.batch)
             async with asyncio.timeout(limit):
-                request = await self._read(requests)
+                with spanned(call.trace, "receive"):
+                    request = await self._read(requests)
                 call.received = request.ByteSize()
                 with service.place(batch=call.batch):
                     reply = await answer(request, call)
@@ -186,7 +193,6 @@ class GrpcServer:
             call.problem = Problem("the service failed", hint="its log says more")
         finally:
             self._note(call)
-        trailing = (("x-request-id", call.request_id),)
         if call.problem is None:
             context.set_trailing_metadata(trailing)
             return reply
@@ -214,7 +220,8 @@ class GrpcServer:
             share.take(len(request.body))
             kind = request.media_type
             body = Body([request.body], len(request.body), None, kind, kind)
-            waveforms = await service.reader.read(body, share)
+            with spanned(call.trace, "read"):
+                waveforms = await service.reader.read(body, share)
             stages.labels("decode").observe(time.perf_counter() - started)
             options = Options(model=request.model or None, private=request.private)
             for name in ("p_threshold", "s_threshold", "detection_threshold"):
@@ -228,12 +235,14 @@ class GrpcServer:
                 who=call.identity,
                 share=share,
                 batch=call.batch,
+                trace=call.trace,
             )
             del waveforms
             started = time.perf_counter()
             cost = answer.most_bytes
             share.take(cost)
-            reply = await service.reader.in_thread(lambda: _reply(answer), cost, share)
+            with spanned(call.trace, "answer"):
+                reply = await service.reader.in_thread(lambda: _reply(answer), cost, share)
             stages.labels("encode").observe(time.perf_counter() - started)
         return reply
 
@@ -256,9 +265,26 @@ class GrpcServer:
             metrics.request_bytes.labels(endpoint).observe(call.received)
         if status == 200 and call.name != "Models":
             self._service.note_duration(seconds)
+        if call.trace is not None:
+            problem = call.problem
+            call.trace.end(
+                status,
+                None if problem is None else problem.message,
+                {
+                    "rpc.system": "grpc",
+                    "rpc.service": SERVICE,
+                    "rpc.method": call.name,
+                    "eqcctpro.request_id": call.request_id,
+                },
+            )
         if self._service.settings.logs.access:
             facts = request_facts(
-                call.request_id, seconds, (call.received, call.sent), call.identity, call.problem
+                call.request_id,
+                seconds,
+                (call.received, call.sent),
+                call.identity,
+                call.problem,
+                call.trace,
             )
             _log.info("gRPC %s %d", call.name, status, extra={"request": facts})
 

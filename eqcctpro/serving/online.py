@@ -21,7 +21,7 @@ from eqcctpro.pipeline.prepare import Prepared
 from eqcctpro.pipeline.records import TaskResult
 from eqcctpro.serving.problems import LateProblem, Problem, StoppingProblem
 
-__all__ = ["BatchReport", "OnlinePicker"]
+__all__ = ["BatchReport", "Moments", "OnlinePicker"]
 
 # Indices of station tasks are 32-bit numbers, and begin again.
 _INDICES = 2**31
@@ -31,6 +31,21 @@ _MOST_STATIONS = 256
 _LEARNT = 0.3
 
 _log = logging.getLogger("eqcctpro.serving")
+
+
+@dataclass(slots=True)
+class Moments:
+    """When a request came into the queue, had its first turn, and was picked; of `perf_counter`.
+
+    Attributes
+    ----------
+    queued, begun, ended : float
+        0 for what has not been.
+    """
+
+    queued: float = 0.0
+    begun: float = 0.0
+    ended: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
@@ -50,6 +65,7 @@ class _Ticket:
         Whether it stands behind those that somebody waits for.
     turned : float
         When it last had a turn, or came.
+    moments : Moments
     """
 
     loop: asyncio.AbstractEventLoop
@@ -64,6 +80,7 @@ class _Ticket:
     dropped: bool = False
     batch: bool = False
     turned: float = 0.0
+    moments: Moments = field(default_factory=Moments)
 
     @property
     def waiting(self) -> int:
@@ -196,7 +213,9 @@ class OnlinePicker:
         )
         self._thread.start()
 
-    async def pick(self, stations: Sequence[Prepared], *, batch: bool = False) -> list[TaskResult]:
+    async def pick(
+        self, stations: Sequence[Prepared], *, batch: bool = False, moments: Moments | None = None
+    ) -> list[TaskResult]:
         """Pick the stations of a request; when the caller is cancelled, they are dropped.
 
         Parameters
@@ -204,6 +223,8 @@ class OnlinePicker:
         stations : sequence of Prepared
         batch : bool
             Whether requests that are not go first.
+        moments : Moments, optional
+            Is told when what was.
 
         Returns
         -------
@@ -223,6 +244,9 @@ class OnlinePicker:
         n, now = len(stations), time.perf_counter()
         answer: asyncio.Future[list[TaskResult]] = loop.create_future()
         ticket = _Ticket(loop, answer, stations, [None] * n, n, now, batch=batch, turned=now)
+        if moments is not None:
+            ticket.moments = moments
+        ticket.moments.queued = now
         with self._changed:
             if self._stopping or self._failure is not None:
                 raise StoppingProblem("the picker is ending", hint="try again elsewhere")
@@ -231,6 +255,7 @@ class OnlinePicker:
         try:
             return await ticket.answer
         finally:
+            ticket.moments.ended = time.perf_counter()
             ticket.dropped = True
 
     def close(self, timeout_s: float = 30.0) -> None:
@@ -329,6 +354,7 @@ class OnlinePicker:
             before = pipeline.room
             begun = 0 if ticket.dropped else self._pack(state, ticket)
             if begun:
+                ticket.moments.begun = ticket.moments.begun or now
                 stations, waited = stations + begun, max(waited, now - ticket.since)
             if ticket.dropped and ticket.windows is not None:
                 state.open.pop(ticket.index, None)

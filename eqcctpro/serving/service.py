@@ -18,6 +18,7 @@ from eqcctpro.serving.example import example_segments
 from eqcctpro.serving.memory import Budget, Share, unlimited
 from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.model_keeper import ModelKeeper
+from eqcctpro.serving.online import Moments
 from eqcctpro.serving.problems import (
     BusyProblem,
     NotFoundProblem,
@@ -35,6 +36,7 @@ from eqcctpro.serving.stations import (
     require_size,
     thresholds_of,
 )
+from eqcctpro.serving.tracing import Trace, Tracer, spanned
 from eqcctpro.serving.waveforms import Options, Waveforms
 from eqcctpro.waveform.decode import DecodedFile
 
@@ -97,6 +99,8 @@ class Service:
         self._self_tested = time.monotonic()
         self._self_test_problem: str | None = None
         self.keeper: ModelKeeper | None = None
+        traces = settings.logs.traces
+        self.tracer = Tracer(traces) if traces is not None else None
         self._published = published
         self._prepare = metrics.stage_seconds.labels("prepare")
         metrics.capacity.set(settings.limits.capacity)
@@ -360,6 +364,7 @@ class Service:
         who: Identity | None = None,
         share: Share | None = None,
         batch: bool = False,
+        trace: Trace | None = None,
     ) -> Answer:
         """Pick what a request holds.
 
@@ -376,6 +381,8 @@ class Service:
             Of the memory; by default there is as much as is wanted.
         batch : bool
             Whether others go first.
+        trace : Trace, optional
+            Is told where the time goes.
 
         Raises
         ------
@@ -389,11 +396,25 @@ class Service:
                 raise UnavailableProblem(
                     engine.missing, hint="ask again in 5 s", headers={"Retry-After": "5"}
                 )
-            laid = await self._lay_out(waveforms, options, engine, with_curves, share)
-            results = await engine.online.pick(laid.prepared, batch=batch)
+            with spanned(trace, "prepare"):
+                laid = await self._lay_out(waveforms, options, engine, with_curves, share)
+            moments = Moments()
+            try:
+                results = await engine.online.pick(laid.prepared, batch=batch, moments=moments)
+            finally:
+                if trace is not None and moments.ended:
+                    trace.add_moments(moments)
         answer = Answer(
             request_id, engine.model.picker, laid.tasks, results, laid.notes, with_curves
         )
+        if trace is not None:
+            trace.note(
+                model=answer.picker.name,
+                weights=answer.picker.weights_sha256,
+                stations=len(results),
+                picks=answer.n_picks,
+                batch=batch,
+            )
         if with_curves and options is not None and options.waveforms:
             answer.segments = waveforms.decoded.segments
         if len(results) <= _FEW_PIECES and answer.n_picks <= _FEW_PICKS:

@@ -123,6 +123,7 @@ class HttpSettings(Section):
     compress_from_bytes: ClassVar[int] = 4096
     cors_headers: ClassVar[tuple[str, ...]] = (
         *("Authorization", "Content-Type", "Last-Event-ID", "X-API-Key", "X-Priority"),
+        *("traceparent", "tracestate"),
     )
     cors_max_age_s: ClassVar[int] = 600
 
@@ -442,6 +443,12 @@ class LogSettings(Section):
     )
     access: bool = advanced(True, description="Whether there is a line for each request.")
     file: Path | None = advanced(None, description="File that gets the lines, too.")
+    traces: str | None = advanced(
+        None,
+        pattern=r"^https?://[^/?#\s@]+(/[^?#\s]*)?$",
+        description="Address of an OpenTelemetry collector (OTLP over HTTP) that gets traces, such "
+        "as http://127.0.0.1:4318.",
+    )
 
     @property
     def probes(self) -> bool:

@@ -20,6 +20,7 @@ from eqcctpro.serving.ray_process import RayProcess
 from eqcctpro.serving.security import find_authenticator, read_people, read_secret
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.state import StateFolder
+from eqcctpro.serving.tracing import require_tracing
 
 __all__ = ["RunningService", "check_start", "running_service", "serve_until_ended"]
 
@@ -74,6 +75,7 @@ def check_start(settings: ServeSettings) -> None:
     find_authenticator(settings.security)
     read_secret(settings.security)
     read_people(settings.security)
+    require_tracing(settings.logs.traces)
     for root in settings.jobs.roots:
         if isinstance(root, Path) and not root.is_dir():
             raise SettingsError(f"jobs.roots: {root} is no folder")

@@ -19,6 +19,7 @@ from eqcctpro.serving.bodies import Received, read_options
 from eqcctpro.serving.memory import Share
 from eqcctpro.serving.problems import GoneProblem, MethodProblem
 from eqcctpro.serving.service import Service
+from eqcctpro.serving.tracing import spanned
 
 __all__ = ["WORK", "Work"]
 
@@ -61,12 +62,14 @@ class Work:
         options = read_options(scope["query_string"])
         service = self._service
         with service.share() as share:
-            body = await Received(receive, headers, service.settings.limits, share).body()
+            with spanned(exchange.trace, "receive"):
+                body = await Received(receive, headers, service.settings.limits, share).body()
             exchange.received = body.size
             with service.place(batch=exchange.batch):
                 async with _Present(receive):
                     started = time.perf_counter()
-                    waveforms = await service.reader.read(body, share)
+                    with spanned(exchange.trace, "read"):
+                        waveforms = await service.reader.read(body, share)
                     del body
                     self._decode.observe(time.perf_counter() - started)
                     answer = await service.pick(
@@ -77,18 +80,21 @@ class Work:
                         who=exchange.identity,
                         share=share,
                         batch=exchange.batch,
+                        trace=exchange.trace,
                     )
                     del waveforms
                     started = time.perf_counter()
                     write = ANSWER_TYPES[media_type]
                     quick = media_type in _QUICK
-                    content = await service.encode(answer, write, quick=quick, share=share)
                     more = []
-                    if self._is_compressed(headers, content):
-                        content = await self._compressed(content, share)
-                        more = [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
+                    with spanned(exchange.trace, "answer"):
+                        content = await service.encode(answer, write, quick=quick, share=share)
+                        if self._is_compressed(headers, content):
+                            content = await self._compressed(content, share)
+                            more = [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
                     self._encode.observe(time.perf_counter() - started)
-            await respond(send, content, media_type, more)
+            with spanned(exchange.trace, "send"):
+                await respond(send, content, media_type, more)
 
     def _is_compressed(self, headers: Mapping[bytes, bytes], content: bytes) -> bool:
         http = self._service.settings.http
