@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import socket
 import ssl
 import sys
@@ -76,7 +77,7 @@ class Listener:
             proxy_headers=bool(http.trusted_proxies),
             forwarded_allow_ips=list(http.trusted_proxies),
             timeout_keep_alive=http.keep_alive_s,
-            timeout_graceful_shutdown=int(settings.shutdown_s),
+            timeout_graceful_shutdown=math.ceil(settings.shutdown_s),
             backlog=_BACKLOG,
             **options,
         )
