@@ -82,6 +82,7 @@ _COMPONENT = re.compile(r"(?:~[0-9A-F]{2}|.)\Z", re.DOTALL)
 _NOT_IN_NAMES = re.compile(r"[^\w.+=,@~-]|~(?![018-9A-F][0-9A-F]|7[EF])")
 
 
+@lru_cache(maxsize=4096)
 def is_tidy(fields: bytes) -> bool:
     """Whether libmseed and this module read the same codes in the fields of a header."""
     return _TIDY(fields) is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from pymseed import MiniSEEDError, MS3Record
 
@@ -86,10 +87,15 @@ def incomplete_bytes(content: bytes) -> int:
 
 def usual_record_length(content: bytes) -> int:
     """Length of the first record, if it is one of miniSEED 2 as nearly all are; else 0."""
+    return _length_by_start(content[: EXPONENT_AT + 1])
+
+
+@lru_cache(maxsize=64)  # several steps of decoding ask for it
+def _length_by_start(start: bytes) -> int:
     # Blockette 1000 comes first, in the byte order of the header (SEED 2.4, chapter 8).
-    big, little = content[48:50] == b"\x03\xe8", content[48:50] == b"\xe8\x03"
-    usual = len(content) > EXPONENT_AT and _START.match(content) and (big or little)
-    return 1 << content[EXPONENT_AT] if usual and content[EXPONENT_AT] < _MOST_EXPONENT else 0
+    big, little = start[48:50] == b"\x03\xe8", start[48:50] == b"\xe8\x03"
+    usual = len(start) > EXPONENT_AT and _START.match(start) and (big or little)
+    return 1 << start[EXPONENT_AT] if usual and start[EXPONENT_AT] < _MOST_EXPONENT else 0
 
 
 def _record_length(rest: memoryview) -> int | None:

@@ -239,7 +239,7 @@ class SampleBalance:
         ]
         if not spans:
             return 0
-        spans = sorted(span for span in spans if span[0] <= span[1])
+        spans = sorted({span for span in spans if span[0] <= span[1]})
         longest = max(segment.interval_ns for segment in segments)
         return sum(last - first for first, last in joined_spans(spans, round(longest)))
 
@@ -279,9 +279,10 @@ def _stretches(offsets: NDArray[np.intp], length: int) -> Spans:
     if not len(offsets):
         return []
     first, last = int(offsets[0]), int(offsets[-1]) + length - 1
-    holes = np.flatnonzero(np.diff(offsets) > length)
-    if not len(holes):
+    steps = offsets[1:] - offsets[:-1]
+    if not len(steps) or steps.max() <= length:
         return [(first, last)]
+    holes = np.flatnonzero(steps > length)
     firsts = [first, *offsets[holes + 1].tolist()]
     lasts = [*(offsets[holes] + length - 1).tolist(), last]
     return list(zip(firsts, lasts, strict=True))

@@ -417,6 +417,8 @@ def failed_record(
 
 def told_once(notes: Sequence[str]) -> tuple[str, ...]:
     """Each note once, in the order of the first ones, with how often it was made."""
+    if not notes:
+        return ()
     times = Counter(notes)
     return tuple(note if n == 1 else f"{note} ({n} times)" for note, n in times.items())
 

@@ -19,6 +19,11 @@ __all__ = ["Contradiction", "cut_conflicts", "drop_conflicts", "in_words"]
 AGREEMENT_S = 1.0
 # Stretches that a note lists.
 MOST_LISTED = 3
+# Samples by which times of the same sample may differ: within a record they are counted at the
+# nominal rate from its stamp, and copies of a channel may be cut into records at other samples.
+_LATE_SAMPLES = 3
+# So many samples are not alike by chance.
+_NO_CHANCE = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +184,7 @@ class _Timeline:
         low, high = max(first, 0), min(len(other.samples), first + len(piece.samples))
         unequal = other.samples[low:high] != piece.samples[low - first : high - first]
         runs = _runs(np.flatnonzero(unequal) + low, other.sampling_rate * AGREEMENT_S)
-        if not runs:
+        if not runs or _is_late_copy(other, piece, first):
             return
         decided = other.quality > piece.quality
         for begin, end in runs:
@@ -202,6 +207,19 @@ class _Timeline:
             for first, last in zip(edges[::2], edges[1::2], strict=True)
             if last > first
         ]
+
+
+def _is_late_copy(other: Segment, piece: Segment, first: int) -> bool:
+    """Check whether a piece has the samples of another one, a few samples earlier or later."""
+    for shift in range(1, _LATE_SAMPLES + 1):
+        for at in (first - shift, first + shift):
+            low, high = max(at, 0), min(len(other.samples), at + len(piece.samples))
+            if high - low < _NO_CHANCE:
+                continue
+            shared = other.samples[low:high]
+            if np.array_equal(shared, piece.samples[low - at : high - at]) and np.ptp(shared) > 0:
+                return True
+    return False
 
 
 def _touching(pieces: Sequence[Segment], piece: Segment) -> list[Segment]:

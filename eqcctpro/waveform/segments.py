@@ -158,7 +158,10 @@ class Segment:
     @property
     def end_ns(self) -> int:
         """Time of the last sample."""
-        return self.time_of(len(self.samples) - 1)
+        last = len(self.samples) - 1
+        if self.clock is None:  # as of nearly all, of which this is asked often
+            return self.start_ns + round(last * 1e9 / self.sampling_rate)
+        return self.time_of(last)
 
     @property
     def interval_ns(self) -> float:
@@ -321,10 +324,12 @@ def join_at_leap_seconds(segments: Sequence[Segment]) -> list[Segment]:
     The records of the leap second have the times of the second after it, or none has them where
     clocks were set back.
     """
-    near = [
-        leap_second_within(piece.start_ns - NS_PER_S, piece.end_ns + NS_PER_S) for piece in segments
-    ]
-    if not any(near):
+    spans = [(piece.start_ns - NS_PER_S, piece.end_ns + NS_PER_S) for piece in segments]
+    if not spans:
+        return []
+    # Nearly always one look at the whole time is enough.
+    around = min(start for start, _ in spans), max(end for _, end in spans)
+    if leap_second_within(*around) is None or not any(leap_second_within(*s) for s in spans):
         return list(segments)
     groups: dict[tuple[ChannelCode, float], list[Segment]] = {}
     for segment in segments:
