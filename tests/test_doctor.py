@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_written_is_named(homeless: dict[str, str], tmp_
     assert "-> set EQCCTPRO_CACHE" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_real_models_load_and_pick(homeless: dict[str, str]) -> None:
     cache = DATA / "models" / "seisbench"
     if not (cache / "models" / "v3").is_dir():

@@ -460,7 +460,9 @@ def test_exported_networks_give_the_picks_of_torch(picked: Any, variant: str) ->
 
 
 @SLOW
-@pytest.mark.parametrize("mode", ["modelactor", "ripper"])
+@pytest.mark.parametrize(
+    "mode", ["modelactor", pytest.param("ripper", marks=pytest.mark.exhaustive)]
+)
 def test_modes_give_identical_picks(picked: Any, mode: str) -> None:
     expected = picked("eqcctpro", "openvino")
     result = picked("eqcctpro", "openvino", mode)
@@ -505,7 +507,10 @@ def test_chunks_of_a_record_give_its_picks(
 
 
 @SLOW
-@pytest.mark.parametrize("mode", ["local", "modelactor", "ripper"])
+@pytest.mark.parametrize(
+    "mode",
+    ["local", *(pytest.param(m, marks=pytest.mark.exhaustive) for m in ("modelactor", "ripper"))],
+)
 def test_run_eqcctpro_with_eqcct(
     labelled: Path, files: dict[str, Path], tmp_path: Path, picked: Any, mode: str
 ) -> None:

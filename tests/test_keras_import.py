@@ -234,7 +234,7 @@ def test_curves_equal_the_reference(
     assert_same_curves(name, streams(2), monkeypatch)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @needs_package
 @needs_data
 @pytest.mark.parametrize("name", NAMES)

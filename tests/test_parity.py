@@ -171,7 +171,9 @@ def test_some_labelled_stations(compare: Compare, labelled: Path, name: str) -> 
         ("EQTransformer/original_nonconservative", 259, {}),
         # GPD looks at a window every ten samples, which takes SeisBench minutes.
         pytest.param(*("GPD/original", 910, {"batch_size": 1024}), marks=pytest.mark.exhaustive),
-        ("GPD/original", 608, {"batch_size": 1024, "stride": 50}),
+        pytest.param(
+            *("GPD/original", 608, {"batch_size": 1024, "stride": 50}), marks=pytest.mark.exhaustive
+        ),
     ],
 )
 def test_all_labelled_records(
@@ -409,7 +411,11 @@ def awkward_picks(pick: Any, seisbench_cache: Path, awkward: Path) -> Any:
 @pytest.mark.parametrize("scenario", SCENARIOS)
 @pytest.mark.parametrize(
     "asked",
-    [0, *(pytest.param(index, marks=pytest.mark.slow) for index in range(1, len(ASKED)))],
+    [
+        0,
+        *(pytest.param(index, marks=pytest.mark.slow) for index in (1, 2, 3)),
+        pytest.param(4, marks=pytest.mark.exhaustive),
+    ],
     ids=[" ".join([name, *arguments]) for name, arguments in ASKED],
 )
 def test_awkward_streams(awkward: Path, awkward_picks: Any, asked: int, scenario: str) -> None:

@@ -25,16 +25,17 @@ from eqcctpro.orchestration.dispatch import MemoryDeaths
 from eqcctpro.orchestration.placement import place_workers
 from eqcctpro.resources.hardware import BUDGET_VARIABLE, Gpu, Hardware
 from eqcctpro.runtimes.shrinking import ShrinkingBatch
-from eqcctpro.synthetic.network import synthetic_network
+from eqcctpro.synthetic.tiling import tile_network
 
 STATIONS = 200
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("network")
-    synthetic_network(folder, stations=STATIONS, duration_s=60.0)
-    return folder
+def network(
+    generated_network: tuple[Path, object], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    folder = tmp_path_factory.mktemp("network") / "archive"
+    return tile_network(generated_network[0], folder, stations=STATIONS)
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +65,7 @@ def pick(
         return done, output
 
     # The export is made once, and takes more memory than picking.
-    run(100_000, "--runtime", "openvino", "--stations", "*.DE001")
+    run(100_000, "--runtime", "openvino", "--stations", "*.T0001")
     return run
 
 
@@ -85,8 +86,7 @@ class TestUnderALimit:
         done, output = pick(budget_mb, "--runtime", "openvino", "--mode", mode, *asked)
         assert done.returncode == 0, done.stderr
         found = summary(output)
-        # The last but one has a gap that leaves it shorter than a window.
-        assert found["tasks"] == {"done": STATIONS - 1, "empty": 1, "failed": 0}
+        assert found["tasks"] == {"done": STATIONS, "empty": 0, "failed": 0}
         assert 1 <= found["workers"] <= workers
         assert 0 < found["resources"]["peak_pss_mb"] < budget_mb
         assert found["memory_plan"]["footprint"] == "shipped"
@@ -128,11 +128,13 @@ def test_the_kernel_grants_no_more_than_one_worker_needs(
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    assert summary(tmp_path)["tasks"] == {"done": STATIONS - 1, "empty": 1, "failed": 0}
+    assert summary(tmp_path)["tasks"] == {"done": STATIONS, "empty": 0, "failed": 0}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["modelactor", "ripper"])
+@pytest.mark.parametrize(
+    "mode", ["modelactor", pytest.param("ripper", marks=pytest.mark.exhaustive)]
+)
 def test_a_worker_killed_for_memory_is_not_replaced(
     mode: str, network: Path, imported_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,11 +151,11 @@ def test_a_worker_killed_for_memory_is_not_replaced(
         PickConfig.checked(
             input=network, output=tmp_path, model=imported_model, mode=mode, workers=2,
             runtime="torch", batch_size=1, formats=("csv",), overview=False, ignore_ram_cap=True,
-            stations=("*.DE00*", "*.DE01*", "*.DE02*"),
+            stations=("*.T000*", "*.T001*"),
         )
     )  # fmt: skip
     killer.join(timeout=60)
-    assert result.counts["failed"] == 0 and result.counts["done"] == 29
+    assert result.counts["failed"] == 0 and result.counts["done"] == 32
     assert len(result.summary["adaptations"]) == 1
     assert "killed for memory, 1 " in result.summary["adaptations"][0]
 

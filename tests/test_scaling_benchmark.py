@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "workbench" / "scaling" / "run_requested_benchmarks.py"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_our_modes_and_others_in_the_columns_of_a_sweep(
     generated_network: tuple[Path, list[Any]],
     imported_model: str,

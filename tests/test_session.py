@@ -15,7 +15,11 @@ from eqcctpro.orchestration.session import PickSession
 from eqcctpro.runtimes import select
 from eqcctpro.runtimes.calibration import Cost
 
-MODES = ["local", *(pytest.param(m, marks=pytest.mark.slow) for m in ("modelactor", "ripper"))]
+MODES = [
+    "local",
+    pytest.param("modelactor", marks=pytest.mark.slow),
+    pytest.param("ripper", marks=pytest.mark.exhaustive),
+]
 
 
 def config_of(network: Path, output: Path, model: str, mode: str = "local") -> PickConfig:

@@ -178,8 +178,8 @@ class TestContinuousRecord:
             ("PhaseNet/original", 10),
             ("PhaseNet/original", 20),
             ("PhaseNet/original", 30),
-            pytest.param("EQTransformer/original", 10, marks=SLOW),
-            pytest.param("EQTransformer/original", 20, marks=SLOW),
+            pytest.param("EQTransformer/original", 10, marks=pytest.mark.exhaustive),
+            pytest.param("EQTransformer/original", 20, marks=pytest.mark.exhaustive),
             pytest.param("EQTransformer/original", 30, marks=SLOW),
         ],
     )

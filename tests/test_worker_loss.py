@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from eqcctpro.synthetic.network import synthetic_network
+from eqcctpro.synthetic.tiling import tile_network
 
 pytestmark = pytest.mark.slow
 
@@ -34,8 +34,10 @@ def _wait_for_picking(run: subprocess.Popen[bytes], log: Path) -> None:
     pytest.fail("the actors did not start")
 
 
-def test_a_killed_actor_loses_nothing(tmp_path: Path, imported_model: str) -> None:
-    synthetic_network(tmp_path / "archive", stations=60, duration_s=120.0)
+def test_a_killed_actor_loses_nothing(
+    generated_network: tuple[Path, object], tmp_path: Path, imported_model: str
+) -> None:
+    tile_network(generated_network[0], tmp_path / "archive", stations=24, seconds=100.0)
     common = [
         *("--model", imported_model, "--runtime", "torch", "--batch-size", "1"),
         *("--format", "csv", "--no-overview", "-q"),
@@ -53,7 +55,7 @@ def test_a_killed_actor_loses_nothing(tmp_path: Path, imported_model: str) -> No
         run.kill()
     assert "died, a new one takes its place" in (tmp_path / "killed" / "run.log").read_text()
     summary = json.loads((tmp_path / "killed" / "summary.json").read_text())
-    assert summary["tasks"] == {"done": 60, "empty": 0, "failed": 0}
+    assert summary["tasks"] == {"done": 24, "empty": 0, "failed": 0}
     killed = (tmp_path / "killed" / "picks.csv").read_bytes()
     assert killed == (tmp_path / "calm" / "picks.csv").read_bytes()
-    assert len(killed.splitlines()) > 60
+    assert len(killed.splitlines()) > 24

@@ -286,6 +286,8 @@ class ResourceSampler:
     def _begin(self) -> None:
         tree = _tree(self._pid)
         self._cpu_before = _cpu_seconds(tree)
+        # A short run may be over before the first sample.
+        self.use.ray_workers = sum(map(_is_ray_worker, tree[1:]))
         rss = sum(map(_rss, tree))
         if not self._rss_at_pss / _GROWN <= rss <= self._rss_at_pss * _GROWN:
             self._read_pss(tree, rss)

@@ -139,7 +139,7 @@ class TestRuns:
             assert name.lower() in what.lower()
 
     @SLOW
-    @pytest.mark.parametrize("ripper", [False, True])
+    @pytest.mark.parametrize("ripper", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
     def test_the_example_on_ray(self, folder: Path, seisbench_cache: Path, ripper: bool) -> None:
         assert seisbench_cache.is_dir()
         paths = f'input_dir="archive", output_dir="out", log_filepath="log/a.log", ripper={ripper},'
@@ -322,7 +322,7 @@ class TestExamples:
             check=False,
         )
 
-    @SLOW
+    @pytest.mark.exhaustive
     def test_a_production_run(self, folder: Path, imported_model: str) -> None:
         script = ROOT / "experiments" / "main" / "run.py"
         options = ("--model", imported_model, "--workers", "1", "--stations", "DEM01")
@@ -331,7 +331,7 @@ class TestExamples:
         assert "4 picks of 1 station tasks" in done.stdout
         assert (folder / "out" / "eqcctpro.log").exists()
 
-    @SLOW
+    @pytest.mark.exhaustive
     def test_a_benchmark(self, folder: Path, imported_model: str) -> None:
         assert imported_model == "EQTransformer/original"
         script = ROOT / "experiments" / "workbench" / "test_cpus_and_gpus.py"

@@ -184,7 +184,7 @@ def test_runs_in_threads_and_in_an_executor_share_one_ray(folder: Path) -> None:
     assert "SIGTERM handler is not set" not in ended.err
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_folders_that_ray_could_not_use(folder: Path) -> None:
     """Neither a home that cannot be written, nor a name that Ray's sockets cannot have."""
     place = folder / "Ordner für Ray" / ("x" * 90)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -51,9 +52,12 @@ def trial(folder: Path) -> dict[str, str]:
     return row
 
 
+_MARKS: dict[str, Any] = {"script": (), "notebook": pytest.mark.slow, "thread": pytest.mark.slow}
+
+
 @pytest.mark.parametrize(
     "way",
-    [pytest.param(way, marks=() if way == "script" else pytest.mark.slow) for way in WAYS],
+    [pytest.param(way, marks=_MARKS.get(way, pytest.mark.exhaustive)) for way in WAYS],
 )
 def test_a_run_and_a_benchmark(way: str, folder: Path) -> None:
     ended = WAYS[way](JOB, folder)
@@ -102,7 +106,9 @@ def test_weights_that_are_not_there(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["local", "modelactor"])
+@pytest.mark.parametrize(
+    "mode", ["local", pytest.param("modelactor", marks=pytest.mark.exhaustive)]
+)
 def test_a_trial_ends_with_a_program_that_is_killed(folder: Path, mode: str) -> None:
     job = (
         JOB.replace("repeats=1", "repeats=100, warm_ups=10")
