@@ -445,9 +445,11 @@ def _wanders(records: NDArray[np.void], rate: float | None) -> bool:
     ticks = (minutes * 60 + records["second"]) * _TICKS_PER_S + records["fraction"]
     steps = np.diff(ticks) - records["samples"][:-1] * (_TICKS_PER_S / rate)
     half = 0.5 * _TICKS_PER_S / rate
-    steps[np.abs(steps) > half] = 0.0  # a gap, from which on time is counted anew
-    drift = np.cumsum(steps)
-    return float(np.ptp(np.append(drift, 0.0))) > max(half, _LEAST_DRIFT_TICKS)
+    gaps = np.abs(steps) > half
+    drift = np.append(0.0, np.cumsum(np.where(gaps, 0.0, steps)))
+    runs = np.append(0, np.flatnonzero(gaps) + 1)  # from a gap on time is counted anew
+    ranges = np.maximum.reduceat(drift, runs) - np.minimum.reduceat(drift, runs)
+    return float(ranges.max()) > max(half, _LEAST_DRIFT_TICKS)
 
 
 def _rate(factor: int, multiplier: int) -> float:

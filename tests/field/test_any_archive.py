@@ -19,9 +19,8 @@ from eqcctpro.times import parse_utc
 RATES = (100.0,)
 #: How many archives the long test draws.
 MANY = int(os.environ.get("EQCCTPRO_TEST_ARCHIVES", "2000"))
-# Stamps have ten-thousandths of a second, and a clock that drifts is interpolated between those
-# of all channels: two of them are a fiftieth of a sample.
-TIME_TOLERANCE_NS = 200_000
+# A few nanoseconds of a clock that is interpolated between stamps are no other time.
+TIME_TOLERANCE_NS = 50_000
 TOLERANCE = 1e-5
 
 
