@@ -99,6 +99,17 @@ def test_tidy_records_need_no_clock() -> None:
         assert segment.end_ns == START_NS + round(19_999 / rate * NS_PER_S)
 
 
+def test_drifts_of_stretches_between_gaps_do_not_add_up() -> None:
+    made: list[bytes] = []
+    for number in range(8):  # each ends 0.3 samples late
+        start = START_NS + number * 40 * NS_PER_S
+        records = records_of("HHZ", random_row(3000), start)
+        made += by_clock(records, start, 100.0, lambda seconds: seconds * 1.0001)
+    assert len(made) > 64  # few records have a check of their own
+    found = decode_records(b"".join(made), "test").segments
+    assert [segment.clock for segment in found] == [None] * 8
+
+
 def test_leap_seconds_are_those_of_libmseed() -> None:
     midnights = [
         parse_utc(f"{year}-{month}-01") for year in range(1972, 2040) for month in ("01", "07")

@@ -80,6 +80,19 @@ def test_other_sampling_points_contradict() -> None:
     assert kept[1].start_ns > kept[0].end_ns
 
 
+@pytest.mark.parametrize("late", [-2, -1, 1, 3])
+def test_copies_whose_stamps_differ_by_few_samples_are_copies(late: int) -> None:
+    """Within long records of a clock that drifts, times are counted from other stamps."""
+    noise = np.random.default_rng(4).integers(-99, 99, 1000).astype(np.int32)
+    kept, found = cut_conflicts([piece(noise[:600], 0), piece(noise[400:], 400 + late)])
+    assert not found
+    assert abs(sum(len(one.samples) for one in kept) - 1000) <= abs(late)
+    other = noise.copy()
+    other[500] += 1
+    _, found = cut_conflicts([piece(noise[:600], 0), piece(other[400:], 400 + late)])
+    assert found
+
+
 def test_the_time_of_one_sample_is_no_contradiction() -> None:
     for start in (499.0, 499.3, 499.6, 500.0, 500.4):
         kept, found = cut_conflicts([piece(row(500), 0), piece(row(500) + 7, start)])
@@ -124,7 +137,7 @@ def test_three_records_of_one_time() -> None:
 
 def test_a_single_sample_hides_no_contradiction() -> None:
     """Of the third piece one sample is left, at the time of the second's first."""
-    one, two = row(200), row(200) + 1
+    one, two = row(200), row(200) + 1000
     pieces = [piece(one[:180], 0), piece(two[:184], 0), piece(one[:181], 0)]
     kept, _ = cut_conflicts([*pieces, piece(one[181:184], 181)])
     assert spans(kept) == [(180, 180)]
