@@ -16,6 +16,7 @@ from pathlib import Path
 
 from eqcctpro.archive.files import ArchiveFile, expected_miniseed
 from eqcctpro.archive.index import ChannelExtent
+from eqcctpro.archive.listing import FolderLister
 from eqcctpro.archive.selection import Wanted
 from eqcctpro.archive.timechunks import DAY_NS
 from eqcctpro.archive.trees import TreeFile, folder_names, walk_tree
@@ -115,18 +116,23 @@ def layout_of_bucket(address: str) -> str | None:
     return next(known, None) if bucket else None
 
 
-def is_sds(root: Place) -> bool:
+def is_sds(root: Place, lister: FolderLister | None = None) -> bool:
     """Whether a folder holds ``YEAR/NET/STA/CHAN.TYPE``, by a look at its first folders."""
-    return _leads_to_channels(root, (), DAY_LAYOUTS["sds"].folders)
+    return _leads_to_channels(root, (), DAY_LAYOUTS["sds"].folders, lister)
 
 
-def _leads_to_channels(root: Place, parts: Parts, levels: Sequence[str]) -> bool:
+def _leads_to_channels(
+    root: Place, parts: Parts, levels: Sequence[str], lister: FolderLister | None
+) -> bool:
     if not levels:
         return True
     expected = _FOLDER.get(levels[0])
-    names = (name for name in folder_names(root, *parts) if not expected or expected.match(name))
+    folders = folder_names(root, *parts, lister=lister)
+    names = (name for name in folders if not expected or expected.match(name))
     # Some folders may be empty, but not all of an archive's.
-    return any(_leads_to_channels(root, (*parts, name), levels[1:]) for name in islice(names, 3))
+    return any(
+        _leads_to_channels(root, (*parts, name), levels[1:], lister) for name in islice(names, 3)
+    )
 
 
 def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[ArchiveFile]:
@@ -139,7 +145,11 @@ def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[Archi
     """
     local = not is_address(root)
     margin_ns = DAY_NS if local else 0
-    at = 0 if not layout.prefix or layout.prefix not in folder_names(root) else 1
+    at = (
+        0
+        if not layout.prefix or layout.prefix not in folder_names(root, lister=wanted.lister)
+        else 1
+    )
     files: list[ArchiveFile] = []
     named = _keep(layout, wanted, at, margin_ns)
 
@@ -147,7 +157,7 @@ def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[Archi
         inside = not isinstance(root, Path) or wanted.enters(str(root.joinpath(*parts)))
         return inside and named(parts)
 
-    for file in walk_tree(root, keep):
+    for file in walk_tree(root, keep, wanted.lister):
         match = layout.file.match(file.parts[-1])
         if match is None:
             if local:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eqcctpro.archive.index import ChannelExtent
-from eqcctpro.archive.trees import leads_to_folder
+from eqcctpro.archive.listing import FolderLister
 from eqcctpro.errors import InputError
 from eqcctpro.times import parse_chunk_name
 
@@ -60,14 +60,17 @@ def _anywhere(folder: str) -> bool:
     return True
 
 
-def has_chunk_folders(folder: Path) -> bool:
+def has_chunk_folders(folder: Path, lister: FolderLister) -> bool:
     """Whether a folder holds time-chunk folders."""
-    with os.scandir(folder) as entries:
-        return any(leads_to_folder(entry) and parse_chunk_name(entry.name) for entry in entries)
+    names = lister.names(str(folder))
+    return any(is_folder and parse_chunk_name(name) for name, is_folder in names)
 
 
 def chunk_files(
-    inputs: Sequence[Path], passed_over: dict[str, str], enters: Enters = _anywhere
+    inputs: Sequence[Path],
+    passed_over: dict[str, str],
+    enters: Enters = _anywhere,
+    lister: FolderLister | None = None,
 ) -> Iterator[ArchiveFile]:
     """Every file below the time-chunk folders of some folders.
 
@@ -78,6 +81,8 @@ def chunk_files(
         Gets what lies beside the folders and is not read, and why.
     enters : callable
         Told the path of a folder, whether it may be looked into.
+    lister : FolderLister, optional
+        Knows folders that cannot be listed.
 
     Raises
     ------
@@ -85,14 +90,14 @@ def chunk_files(
         There is no time-chunk folder.
     """
     chunks = 0
-    folders = _Folders(inputs, passed_over, enters)
+    folders = _Folders(inputs, passed_over, enters, lister or FolderLister())
     for root in inputs:
         if not root.is_dir():
             raise InputError(
                 f"input {root} is a file, and the layout is 'chunks'",
                 hint="name the folder that holds the time-chunk folders, or use --layout files",
             )
-        for name, is_folder in _names(str(root)):
+        for name, is_folder in folders.names(str(root)):
             path = os.path.join(root, name)  # noqa: PTH118 (text)
             if not is_folder or parse_chunk_name(name) is None:
                 if not name.startswith("."):
@@ -103,7 +108,7 @@ def chunk_files(
             if not folders.enters(path):
                 continue
             yield from _in_chunk(path, name, folders)
-    if not chunks:
+    if not chunks and str(inputs[0]) not in folders.lister.failed:
         raise InputError(
             f"input {inputs[0]} holds no time-chunk folder",
             hint="folders are named 20241215T115800Z_20241215T123000Z; "
@@ -112,10 +117,13 @@ def chunk_files(
 
 
 def plain_files(
-    inputs: Sequence[Path], passed_over: dict[str, str], enters: Enters = _anywhere
+    inputs: Sequence[Path],
+    passed_over: dict[str, str],
+    enters: Enters = _anywhere,
+    lister: FolderLister | None = None,
 ) -> Iterator[ArchiveFile]:
     """Files, and every file below folders; as `chunk_files`."""
-    folders = _Folders(inputs, passed_over, enters)
+    folders = _Folders(inputs, passed_over, enters, lister or FolderLister())
     for path in inputs:
         if path.is_dir():
             yield from _below(str(path), "", "", folders)
@@ -124,20 +132,34 @@ def plain_files(
 
 
 class _Folders:
-    """Which linked folders are followed: each once, and none that is read anyway.
+    """What is in folders, and which links are followed: each once, and none that is read anyway.
 
     Parameters
     ----------
     inputs : sequence of Path
     passed_over : dict of str to str
     enters : callable
+    lister : FolderLister
     """
 
-    def __init__(self, inputs: Sequence[Path], passed_over: dict[str, str], enters: Enters) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[Path],
+        passed_over: dict[str, str],
+        enters: Enters,
+        lister: FolderLister,
+    ) -> None:
         self.enters = enters
+        self.lister = lister
         self._roots = [str(path.resolve()) for path in inputs if path.is_dir()]
         self.passed_over = passed_over
         self._followed: set[str] = set()
+
+    def names(self, folder: str) -> list[tuple[str, bool]]:
+        """Names in a folder, in the order of paths below, and whether they are folders."""
+        # Only text is kept: there may be many thousand stations.
+        found = sorted(f"{name}/" if leads else name for name, leads in self.lister.names(folder))
+        return [(name.removesuffix("/"), name.endswith("/")) for name in found]
 
     def follow(self, link: str) -> bool:
         """Whether a link to a folder is to be followed."""
@@ -155,7 +177,7 @@ class _Folders:
 
 
 def _in_chunk(folder: str, chunk: str, folders: _Folders) -> Iterator[ArchiveFile]:
-    for name, is_folder in _names(folder):
+    for name, is_folder in folders.names(folder):
         path = f"{folder}/{name}"
         if name.startswith("."):
             continue
@@ -166,19 +188,11 @@ def _in_chunk(folder: str, chunk: str, folders: _Folders) -> Iterator[ArchiveFil
             yield _file(path, "", chunk)
 
 
-def _names(folder: str) -> Iterator[tuple[str, bool]]:
-    """Names in a folder and whether they are folders, in the order that paths below them have."""
-    with os.scandir(folder) as entries:
-        # Only text is kept: there may be many thousand stations.
-        names = sorted(
-            f"{entry.name}/" if leads_to_folder(entry) else entry.name for entry in entries
-        )
-    return ((name.removesuffix("/"), name.endswith("/")) for name in names)
-
-
 def _below(root: str, folder: str, chunk: str, folders: _Folders) -> Iterator[ArchiveFile]:
     root = root.removesuffix("/")
-    names = list(_names(root or "/"))
+    names = folders.names(root or "/")
+    if root in folders.lister.failed:
+        return
     if not names and os.path.splitext(root)[1].lower() in MINISEED_SUFFIXES:  # noqa: PTH122 (hot)
         folders.passed_over[root] = "an empty folder with the name of a file"
     for name, is_folder in names:

@@ -17,6 +17,7 @@ from eqcctpro.archive.files import (
     has_chunk_folders,
     plain_files,
 )
+from eqcctpro.archive.listing import FolderLister
 from eqcctpro.archive.remote import RemoteFile, describe, glob_addresses
 from eqcctpro.archive.selection import Wanted
 from eqcctpro.archive.trees import folder_names, walk_tree
@@ -30,7 +31,7 @@ Layout = Literal["chunks", "files", "sds", "list", "scedc", "ncedc", "earthscope
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
-def detect_layout(inputs: Sequence[Place]) -> Layout:
+def detect_layout(inputs: Sequence[Place], lister: FolderLister | None = None) -> Layout:
     """Recognise a layout.
 
     ``list``: the inputs are tables.  ``scedc``, ``ncedc``, ``earthscope``: the buckets of these.
@@ -43,9 +44,10 @@ def detect_layout(inputs: Sequence[Place]) -> Layout:
     if len(inputs) > 1 or (isinstance(place, Path) and not place.is_dir()):
         return "files"
     if isinstance(place, Path):
-        if has_chunk_folders(place):
+        lister = lister or FolderLister()
+        if has_chunk_folders(place, lister):
             return "chunks"
-        return "sds" if is_sds(place) else "files"
+        return "sds" if is_sds(place, lister) else "files"
     bucket = layout_of_bucket(place)
     if bucket is not None:
         return bucket  # type: ignore[return-value]
@@ -87,14 +89,11 @@ def iter_files(
     if len(places) > 1 or layout not in ("chunks", "files"):
         files = iter(sorted(files, key=lambda file: file.path))
     found = False
-    try:
-        for file in files:
-            found = True
-            yield file
-    except PermissionError as error:
-        raise InputError(
-            f"input folder {error.filename} may not be read", hint="check its permissions"
-        ) from error
+    for file in files:
+        found = True
+        yield file
+    if not found and wanted.lister.failed:
+        raise next(iter(wanted.lister.failed.values()))
     if not found and not wanted.unwanted and not wanted.refused_spans:
         names = ", ".join(str(path) for path in inputs)
         kind = f" that are laid out as {layout}" if layout in DAY_LAYOUTS else ""
@@ -118,11 +117,11 @@ def _files(places: Sequence[Place], layout: Layout, wanted: Wanted) -> Iterator[
             yield from read_file_list(path, wanted)
     elif layout == "chunks":
         if local:
-            yield from chunk_files(local, wanted.passed_over, wanted.enters)
+            yield from chunk_files(local, wanted.passed_over, wanted.enters, wanted.lister)
         for place in remote:
             yield from _remote_chunk_files(place, wanted.passed_over)
     else:
-        yield from plain_files(local, wanted.passed_over, wanted.enters)
+        yield from plain_files(local, wanted.passed_over, wanted.enters, wanted.lister)
         for place in remote:
             found = glob_addresses(place) if _is_pattern(place) else _below(place)
             yield from (_remote_file(file, "", "") for file in found)

@@ -43,6 +43,7 @@ from eqcctpro.archive.timechunks import (
 )
 from eqcctpro.codes import Code, instrument_of, printable
 from eqcctpro.errors import DecodeError, InputError, SettingsError
+from eqcctpro.places import is_address
 from eqcctpro.resources.hardware import available_memory_mb
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
@@ -159,17 +160,26 @@ def make_plan(settings: InputSettings, told: Callable[[int], None] | None = None
         A pattern matches nothing, or the time settings contradict each other.
     """
     use_storage_options(settings.storage)
+    wanted = Wanted(settings)
+    for place in settings.inputs:
+        if not is_address(place):
+            wanted.lister.reach(str(place))
     roots = Roots(settings.input_roots)
     for place in settings.inputs:
         roots.require(place)
     layout: Layout = (
-        detect_layout(settings.inputs) if settings.layout == "auto" else settings.layout  # type: ignore[assignment]
+        detect_layout(settings.inputs, wanted.lister)
+        if settings.layout == "auto"
+        else settings.layout  # type: ignore[assignment]
     )
     files = FileTable(settings.hold_bytes)
     plan = Plan(layout, [], Tasks(TaskTable(files), range(0)), files)
-    wanted = Wanted(settings)
     there = iter_files(settings.inputs, layout, wanted)
     holdings = _index(_indexed(there, roots, settings.file_timeout_s), plan, roots, told)
+    plan.problems += [
+        FileProblem(printable(path), type(error).__name__, printable(str(error)))
+        for path, error in wanted.lister.failed.items()
+    ]
     passed_over = plan.ignored | wanted.passed_over
     plan.ignored = {printable(path): reason for path, reason in passed_over.items()}
     looked_at = plan.problems or plan.ignored

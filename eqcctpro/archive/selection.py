@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
+from eqcctpro.archive.listing import FolderLister
 from eqcctpro.archive.roots import OUTSIDE, Roots
 from eqcctpro.archive.settings import InputSettings
 from eqcctpro.archive.timechunks import FOREVER_NS
@@ -69,6 +70,8 @@ class Wanted:
         Folders and files that lie outside the time that is wanted.
     passed_over : dict of str to str
         Files and folders that are not looked into, and why.
+    lister : FolderLister
+        Lists folders, and knows those that could not be.
     """
 
     def __init__(self, settings: InputSettings | None = None) -> None:
@@ -76,6 +79,7 @@ class Wanted:
         self.unwanted: set[str] = set()
         self.refused_spans = 0
         self.passed_over: dict[str, str] = {}
+        self.lister = FolderLister(None if settings is None else settings.file_timeout_s)
         self._start_ns, self._end_ns = -FOREVER_NS, FOREVER_NS
         self._beginnings: tuple[str, ...] = ()
         self._roots = Roots() if settings is None else Roots(settings.input_roots)

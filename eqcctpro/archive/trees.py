@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from eqcctpro.archive.listing import FolderLister
 from eqcctpro.archive.remote import list_folder
 from eqcctpro.places import Place
 
-__all__ = ["TreeFile", "folder_names", "leads_to_folder", "walk_tree"]
+__all__ = ["TreeFile", "folder_names", "walk_tree"]
 
 # Requests under way at a time: a store answers each in tens of milliseconds.
 PARALLEL_LISTS = 16
@@ -38,7 +38,7 @@ class TreeFile:
     stamp: int = 0
 
 
-def walk_tree(root: Place, keep: Keep) -> Iterator[TreeFile]:
+def walk_tree(root: Place, keep: Keep, lister: FolderLister | None = None) -> Iterator[TreeFile]:
     """Files below a root, of the folders that `keep` says yes to; sorted within a folder.
 
     Parameters
@@ -46,13 +46,15 @@ def walk_tree(root: Place, keep: Keep) -> Iterator[TreeFile]:
     root : Place
     keep : callable
         Told the names of the folders from the root to one, whether that is entered.
+    lister : FolderLister, optional
+        Lists folders of this machine, and knows those that cannot be.
     """
     level: list[tuple[str, ...]] = [()]
     with ThreadPoolExecutor(PARALLEL_LISTS, "eqcctpro-list") as pool:
         while level:
             listed: Iterator[Listing]
             if isinstance(root, Path):
-                listed = map(_local_lister(root), level)
+                listed = map(_local_lister(root, lister), level)
             else:
                 listed = pool.map(_remote_lister(root), level)
             below: list[tuple[str, ...]] = []
@@ -62,37 +64,28 @@ def walk_tree(root: Place, keep: Keep) -> Iterator[TreeFile]:
             level = below
 
 
-def folder_names(root: Place, *below: str) -> list[str]:
+def folder_names(root: Place, *below: str, lister: FolderLister | None = None) -> list[str]:
     """Names of the folders in a folder; none if it does not exist."""
-    lister = _local_lister(root) if isinstance(root, Path) else _remote_lister(root)
-    return list(lister(below)[0])
-
-
-def leads_to_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or leads to one; a link that leads nowhere is none."""
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself, or a folder that may not be entered
-        return False
+    list_one = _local_lister(root, lister) if isinstance(root, Path) else _remote_lister(root)
+    return list(list_one(below)[0])
 
 
 Listing = tuple[Sequence[str], Sequence[TreeFile]]
 
 
-def _local_lister(root: Path) -> Callable[[tuple[str, ...]], Listing]:
+def _local_lister(root: Path, lister: FolderLister | None) -> Callable[[tuple[str, ...]], Listing]:
+    known = lister or FolderLister()
+
     def list_one(parts: tuple[str, ...]) -> Listing:
         folders, files = [], []
-        try:
-            with os.scandir(root.joinpath(*parts)) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if leads_to_folder(entry):
-                        folders.append(entry.name)
-                    else:
-                        files.append(TreeFile((*parts, entry.name), entry.path))
-        except FileNotFoundError:
-            return [], []
+        folder = str(root.joinpath(*parts))
+        for name, is_folder in known.names(folder):
+            if name.startswith("."):
+                continue
+            if is_folder:
+                folders.append(name)
+            else:
+                files.append(TreeFile((*parts, name), f"{folder.rstrip('/')}/{name}"))
         return sorted(folders), sorted(files, key=lambda file: file.path)
 
     return list_one

@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from disturbed_runs import results
 
-from eqcctpro.archive import index, indexing, reading
+from eqcctpro.archive import index, indexing, listing, reading
 from eqcctpro.archive.index import index_file, scan
-from eqcctpro.errors import DecodeError
+from eqcctpro.errors import DecodeError, InputTimeoutError
 from eqcctpro.orchestration.progress import PlanningProgress
 from eqcctpro.orchestration.session import PickSession
 
@@ -158,6 +158,44 @@ def test_a_file_system_that_hangs_costs_its_file(
     released.set()
     assert f"{hangs} could not be read in 0.2 s (check the file system)" in result.problems[0]
     assert result.summary["plan"]["files"] == len(files) - 1
+
+
+def test_a_folder_that_hangs_costs_itself(
+    session: PickSession, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calm = session.run(input=archive, output=tmp_path / "calm", layout="files", item_timeout=60)
+    folders = [archive / "hanging", archive / "of others"]
+    for folder in folders:
+        folder.mkdir()
+    link = archive / "hanging link"
+    link.symlink_to(tmp_path)
+    released, sound, leads = threading.Event(), os.scandir, listing.leads_to_folder
+
+    def scandir(path: str) -> Any:
+        if path == str(folders[0]):
+            released.wait(60)
+        if path == str(folders[1]):
+            raise PermissionError(13, "Permission denied", path)
+        return sound(path)
+
+    def leads_to_folder(entry: os.DirEntry[str]) -> bool:
+        if entry.path == str(link):
+            released.wait(60)
+        return leads(entry)
+
+    monkeypatch.setattr(listing.os, "scandir", scandir)
+    monkeypatch.setattr(listing, "leads_to_folder", leads_to_folder)
+    result = session.run(input=archive, output=tmp_path / "out", layout="files", item_timeout=0.3)
+    with pytest.raises(InputTimeoutError, match=r"hanging could not be read in 0\.3 s"):
+        session.run(input=folders[0], output=tmp_path / "none")
+    released.set()
+    told = "\n".join(result.problems)
+    assert f"{link} could not be read in 0.3 s (check the file system)" in told
+    assert f"{folders[0]} could not be read in 0.3 s (check the file system)" in told
+    assert f"input folder {folders[1]} cannot be listed: Permission denied" in told
+    assert result.counts["files_failed"] == 3
+    assert results(tmp_path / "out") == results(tmp_path / "calm")
+    assert len(calm.picks)
 
 
 def test_a_file_that_breaks_the_reader_fails_alone(
