@@ -419,6 +419,9 @@ def _run(
             raise SettingsError(f"{name} is missing", hint=f"eqcctpro pick INPUT -o OUT; add {how}")
     if verbose:
         logging.basicConfig(level=logging.INFO, format="%(levelname)s %(message)s")
+    else:
+        # Packages that warn through the root logger have it print, then of all other loggers too.
+        logging.getLogger("eqcctpro").propagate = False
     asked = PickConfig.checked(**settings)
     try:
         result = run_picking(asked, quiet=quiet, keep_going=keep_going)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eqcctpro.errors import SettingsError, WeightsError, WeightsNotFoundError
-from eqcctpro.models.checksums import file_sha256
+from eqcctpro.models.checksums import file_sha256, require_sha256
 from eqcctpro.models.keras_eqcct import Branch, convert_eqcct
 from eqcctpro.models.keras_file import KerasFile
 from eqcctpro.models.keras_layers import State
@@ -176,6 +176,7 @@ def branch_state(part: WeightFiles) -> State:
     else:
         state = state_arrays(read_state(path))
         found = _branch_of_state(state, path)
+    require_sha256(path, part.sha256)
     if found != branch:
         raise WeightsError(
             f"{path} holds EQCCT's {found} network, and was given as its {branch} network",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from eqcctpro.models.checksums import require_sha256
 from eqcctpro.models.eqcct import describe_eqcct
 from eqcctpro.models.picker import Picker
 
@@ -42,9 +43,12 @@ def load_model(files: WeightFiles) -> tuple[Picker, WaveformModel | EqcctCurves]
         return describe_eqcct(files), load_eqcct(files)
     from eqcctpro.models.seisbench import describe, load_module
 
+    # Before, for a clear message; and behind, for it may be exchanged while it is read.
+    require_sha256(files.weight_path, files.sha256)
     module = load_module(
         files.parent, files.weight_path, files.metadata_path, dict(files.described)
     )
+    require_sha256(files.weight_path, files.sha256)
     return describe(module, files.parent, files.child, files.sha256), module
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -24,6 +25,7 @@ from eqcctpro.orchestration.ray_folders import (
     ray_folder,
     session_folder,
     session_removed,
+    usual_ray_folder,
     writable_token,
 )
 from eqcctpro.orchestration.ray_signals import shut_down, sigterm_kept
@@ -34,6 +36,9 @@ __all__ = ["is_own_ray", "ray_session", "shares_ray"]
 OBJECT_STORE_BYTES = 256 * 2**20
 
 ANSWER_SECONDS = 5.0
+
+# What Ray's logs of a run take, with some room.
+LEAST_SPACE_BYTES = 20 * 2**20
 
 _ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -297,8 +302,11 @@ def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
     else:
         _require_loopback()
     folder = None
-    if address is None and wanted.temp_dir is not None:
-        folder = stack.enter_context(ray_folder(wanted.temp_dir))
+    if address is None:
+        folder = stack.enter_context(
+            usual_ray_folder() if wanted.temp_dir is None else ray_folder(wanted.temp_dir)
+        )
+        _require_space(Path(folder))
     try:
         with sigterm_kept(ray):
             if address is not None:
@@ -358,6 +366,23 @@ def _require_loopback() -> None:
             f"({error.strerror or error})",
             hint="bring the loopback interface up (ip link set lo up), or use --mode local",
         ) from error
+
+
+def _require_space(folder: Path) -> None:
+    """Refuse a full file system, on which Ray would try to start for a minute.
+
+    Raises
+    ------
+    WorkerError
+    """
+    free = shutil.disk_usage(folder).free
+    if free < LEAST_SPACE_BYTES:
+        raise WorkerError(
+            f"Ray cannot start on this machine: {folder.resolve()}, where it keeps its sockets "
+            f"and logs, has {free // 2**20} MB left",
+            hint="make room there, choose another folder (TMPDIR; tmp_dir, ray_temp_dir), or use "
+            "--mode local",
+        )
 
 
 def _require_answer(address: str) -> None:

@@ -11,13 +11,19 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from eqcctpro.errors import SettingsError
 
-__all__ = ["ray_folder", "session_folder", "session_removed", "writable_token"]
+__all__ = [
+    "ray_folder",
+    "session_folder",
+    "session_removed",
+    "usual_ray_folder",
+    "writable_token",
+]
 
 # Of the path of a socket, in bytes; below its folder Ray names it like
 # /session_2026-11-27_12-00-32_538017_1029320/sockets/plasma_store.
@@ -64,6 +70,24 @@ def ray_folder(folder: Path) -> Iterator[str]:
     finally:
         with suppress(OSError):
             link.unlink()
+
+
+@contextmanager
+def usual_ray_folder() -> Iterator[str]:
+    """The folder ``ray`` below that of temporary files, or one of our own where that is no use.
+
+    Ray itself would take whatever TMPDIR says, full or too long as it may be.
+    """
+    place = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir())
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(ray_folder(place / "ray"))
+        except SettingsError:  # it may be another user's
+            own = stack.enter_context(
+                tempfile.TemporaryDirectory(prefix="eqp-ray-", ignore_cleanup_errors=True)
+            )
+            folder = stack.enter_context(ray_folder(Path(own)))
+        yield folder
 
 
 def _suits(path: Path) -> bool:
