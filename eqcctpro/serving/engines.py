@@ -199,7 +199,11 @@ def open_engine(
     def ready_pipeline() -> Pipeline:
         runtime = open_runtime() if open_runtime is not None else _open_runtime(model, settings)
         opened = Pipeline(model.picker, runtime, model.settings)
-        warm(opened)
+        try:
+            warm(opened)
+        except BaseException:  # one that is loaded while the service runs would stay in memory
+            runtime.close()
+            raise
         return opened
 
     def pipeline() -> Pipeline:

@@ -264,6 +264,20 @@ def test_requests_under_way_are_answered_when_their_model_goes(
     assert not engine.enter()
 
 
+def test_the_command_shows_loads_and_unloads(running: Running, cli: Callable[..., Any]) -> None:
+    def run(*arguments: str, key: str = ADMIN) -> Any:
+        return cli("serve", "models", running.url, "--key", key, *arguments)
+
+    name = "PhaseNetLight/typed"
+    loaded = run("--load", name, "--weights", "PhaseNetLight/three.pt")
+    assert loaded.exit_code == 0, loaded.output
+    assert [line.split(": ")[0] for line in loaded.output.splitlines()] == [MODEL, name]
+    assert name not in run("--unload", name).output
+    refused = run("--unload", MODEL, key=ALICE)
+    assert refused.exit_code != 0 and "administrator's key" in refused.output
+    assert "--load" in run("--weights", "PhaseNetLight/three.pt").output
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [

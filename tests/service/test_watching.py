@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,7 +30,7 @@ pytest.importorskip("ray.serve", reason="the extra `serve` is not installed")
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from eqcctpro.serving.client import PickClient
+from eqcctpro.serving.client import PickClient, ServiceError
 from eqcctpro.serving.example import example_miniseed
 from eqcctpro.serving.hub import LocalHub
 from eqcctpro.serving.jobs import JobBoard, JobRequest
@@ -117,7 +118,8 @@ def listening(service: Served) -> Iterator[None]:
     ended = threading.Event()
 
     def listen() -> None:
-        with PickClient(service.url) as client:
+        # It hears no more once the service has ended.
+        with suppress(ServiceError), PickClient(service.url) as client:
             for _ in client.stream():
                 if ended.is_set():
                     return
@@ -224,12 +226,14 @@ def numbers_of(metrics: Metrics) -> dict[tuple[str, ...], float]:
     }
 
 
-def test_jobs_are_counted(tmp_path: Path, imported_model: str) -> None:
+def test_jobs_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fails = [sys.executable, "-S", "-c", "import time; time.sleep(0.5); raise SystemExit(3)"]
+    monkeypatch.setattr("eqcctpro.serving.job_process.module_command", lambda *_: fails)
     settings = ServeSettings.checked({"jobs": {"folder": tmp_path / "jobs"}})
     metrics = Metrics(settings.metrics)
     (tmp_path / "archive").mkdir()
     given = JobSettings(roots=(tmp_path / "archive",), folder=tmp_path / "jobs")
-    board, alice = JobBoard(given, [imported_model], metrics), Identity("alice", "key")
+    board, alice = JobBoard(given, ["PhaseNet/original"], metrics), Identity("alice", "key")
 
     def number(*names: str) -> float:
         return numbers_of(metrics).get((f"eqcctpro_{names[0]}", *names[1:]), 0.0)
@@ -242,7 +246,6 @@ def test_jobs_are_counted(tmp_path: Path, imported_model: str) -> None:
         board.cancel(second, alice)
         assert number("jobs", "waiting") == 0
         assert number("job_duration_seconds_count", "cancelled") == 1
-        # There is nothing in the archive.
         until(lambda: number("jobs", "running") == 0, "the job does not end")
         assert board.job(first, alice)["status"] == "failed"
         until(lambda: number("job_duration_seconds_count", "failed") == 1, "it is not counted")
