@@ -204,7 +204,7 @@ def test_floor(few: Path, seisbench_cache: Path) -> None:
     assert any("of peak" in line for line in floor.lines())
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_floor_takes_its_turns_with_others(few: Path, seisbench_cache: Path) -> None:
     subject = FloorSubject(Workload((few,), ("ACR", "CVS"), "PhaseNetLight/ethz"), threads=1)
     facts = subject.prepare()

@@ -62,7 +62,7 @@ def test_json_has_the_same_lines(homeless: dict[str, str]) -> None:
     assert versions["numpy"] == np.__version__
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_damaged_weights_fail_with_a_hint(homeless: dict[str, str]) -> None:
     folder = Path(homeless["EQCCTPRO_MODELS"]) / "models" / "v3" / "phasenet"
     folder.mkdir(parents=True)
@@ -76,7 +76,7 @@ def test_damaged_weights_fail_with_a_hint(homeless: dict[str, str]) -> None:
     assert checks["models"]["status"] == "fail"
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_a_folder_that_cannot_be_written_is_named(homeless: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "a_file").write_text("")
     inside = str(tmp_path / "a_file" / "inside")

@@ -131,7 +131,10 @@ def test_without_a_model_the_error_says_what_to_name(
         assert "Model Used is missing" in done.output and "--model" in done.output
 
 
-@pytest.mark.parametrize("version", UNNAMED)
+@pytest.mark.parametrize(
+    "version",
+    [UNNAMED[0], *(pytest.param(one, marks=pytest.mark.exhaustive) for one in UNNAMED[1:])],
+)
 def test_the_command_line_reads_them_with_a_model(
     tmp_path: Path, cli: Callable[..., Any], version: str
 ) -> None:

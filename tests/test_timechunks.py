@@ -218,7 +218,8 @@ class TestContinuousRecord:
 
     @pytest.mark.parametrize("minutes", [10, 20, 30, None])
     @pytest.mark.parametrize(
-        "model", ["PhaseNet/original", pytest.param("EQTransformer/original", marks=SLOW)]
+        "model",
+        ["PhaseNet/original", pytest.param("EQTransformer/original", marks=pytest.mark.exhaustive)],
     )
     def test_trace_grid_nearly_gives_the_picks_of_one_chunk(
         self,

@@ -126,7 +126,7 @@ FOUND = (Phase.explicit, Phase.reuse, Phase.generate)
 
 @settings(
     phases=FOUND,
-    max_examples=20,
+    max_examples=12,
     derandomize=True,  # new ones are for the long test
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -70,7 +70,7 @@ def test_a_run_and_a_benchmark(way: str, folder: Path) -> None:
     assert int(trial(folder)["P Picks"]) >= 3
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_what_a_program_has_loaded_is_in_no_measurement(folder: Path) -> None:
     loaded = "import torch, obspy, seisbench.models\nballast = bytearray(300 * 2**20)\n"
     assert as_script(loaded + JOB, folder).result["succeeded"] == 1

@@ -139,7 +139,7 @@ def check_end(run: Run, number: signal.Signals, *, again: float | None = None) -
     assert "Traceback" not in run.said, run.said
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_of_two_services_at_once_one_starts_and_ends_well(
     imported_model: str, tmp_path: Path
 ) -> None:
