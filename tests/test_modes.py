@@ -20,7 +20,6 @@ from eqcctpro.errors import SettingsError
 from eqcctpro.orchestration.bundles import make_bundles
 from eqcctpro.orchestration.dispatch import BundleQueue
 from eqcctpro.orchestration.model_choice import describe, find_run_weights
-from eqcctpro.orchestration.ray_folders import session_folder
 from eqcctpro.orchestration.session import PickSession
 from eqcctpro.orchestration.worker import PickWorker, WorkerSpec
 from eqcctpro.resources.sampler import tree_pss_mb
@@ -284,8 +283,9 @@ def test_a_private_ray_is_not_reachable_from_elsewhere_and_has_few_processes(
     with PickSession(config) as session:
         session.open()
         addresses, commands = set(), ""
-        folder, family = session_folder(ray), psutil.Process().children(recursive=True)
-        assert folder is not None and (folder / "logs").is_dir()
+        folder = Path(ray._private.worker._global_node.get_session_dir_path())
+        family = psutil.Process().children(recursive=True)
+        assert (folder / "logs").is_dir()
         for process in family:
             with suppress(psutil.NoSuchProcess):  # one that has just ended
                 commands += " ".join(process.cmdline())

@@ -11,7 +11,7 @@ from typing import Any
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import WorkerError
 from eqcctpro.orchestration.cluster import shares_ray
-from eqcctpro.orchestration.dispatch import first_line, worker_failure
+from eqcctpro.orchestration.dispatch import first_line, last_words, worker_failure
 from eqcctpro.orchestration.foreign_ray import Waiting, free_text, is_pending
 from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement
@@ -198,7 +198,8 @@ class Actors:
         where = f" on node {self._homes.name(slot)}" if self._placement.homes else ""
         self.close()
         raise WorkerError(
-            f"a model actor died{where} while it was loaded: {error}", hint="try --mode local"
+            f"a model actor died{where} while it was loaded: {last_words(error)}",
+            hint="the same command goes on; or try --mode local",
         ) from error
 
     def _give_up_waiting(self, pending: Sequence[int]) -> None:

@@ -23,8 +23,7 @@ from eqcctpro.orchestration.interrupt import interrupted_after
 from eqcctpro.orchestration.private_ray import private_ray
 from eqcctpro.orchestration.ray_folders import (
     ray_folder,
-    session_folder,
-    session_removed,
+    sessions_removed,
     usual_ray_folder,
     writable_token,
 )
@@ -307,6 +306,7 @@ def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
             usual_ray_folder() if wanted.temp_dir is None else ray_folder(wanted.temp_dir)
         )
         _require_space(Path(folder))
+        stack.enter_context(sessions_removed(Path(folder)))
     try:
         with sigterm_kept(ray):
             if address is not None:
@@ -327,17 +327,21 @@ def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
                     _temp_dir=folder,
                     **common,
                 )
-            if (left := session_folder(ray)) is not None:
-                stack.callback(session_removed, left)
     except Exception as error:  # Ray raises many kinds; all mean that there is no cluster
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         raise WorkerError(
-            f"cannot {where}: {type(error).__name__}: {error}",
+            f"cannot {where}: {_in_words(error)}",
             hint="check that the cluster runs and has the same Ray and Python version"
             if address
             else "use mode local, or choose another folder for Ray (tmp_dir, ray_temp_dir) on a "
             "local disk with free space",
         ) from error
+
+
+def _in_words(error: Exception) -> str:
+    """What an error says; its class where that says something too."""
+    plain = type(error) in (Exception, RuntimeError)
+    return str(error) if plain else f"{type(error).__name__}: {error}"
 
 
 @contextmanager

@@ -19,8 +19,7 @@ from eqcctpro.errors import SettingsError
 
 __all__ = [
     "ray_folder",
-    "session_folder",
-    "session_removed",
+    "sessions_removed",
     "usual_ray_folder",
     "writable_token",
 ]
@@ -109,22 +108,27 @@ def _link_to(path: Path) -> Path:
     )
 
 
-def session_folder(ray: Any) -> Path | None:
-    """Folder of the Ray that this process has started; None where that cannot be found out."""
-    node = getattr(ray._private.worker, "_global_node", None)
-    path = getattr(node, "get_session_dir_path", lambda: "")()
-    return Path(path) if path else None
-
-
-def session_removed(folder: Path) -> None:
-    """Once Ray has ended, end what is left of its processes, and remove its folder.
-
-    Its agents would look for the rest of Ray for a minute.
+@contextmanager
+def sessions_removed(folder: Path) -> Iterator[None]:
+    """Remove what a Ray leaves that is started meanwhile, also if it does not come to start.
 
     Parameters
     ----------
     folder : Path
-        From `session_folder`.
+        Where it keeps its sessions, which it names after this process.
+    """
+    before = set(folder.glob(f"session_*_{os.getpid()}"))
+    try:
+        yield
+    finally:
+        for session in set(folder.glob(f"session_*_{os.getpid()}")) - before:
+            _end_session(session)
+
+
+def _end_session(folder: Path) -> None:
+    """Once Ray has ended, end what is left of its processes, and remove its folder.
+
+    Its agents would look for the rest of Ray for a minute.
     """
     import psutil
 

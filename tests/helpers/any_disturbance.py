@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -33,7 +34,7 @@ PARTS = {"kill worker": "ray::", "kill raylet": "raylet", "kill server": "gcs_se
 ENDINGS: dict[str, tuple[int, ...]] = {
     "kill": (-9,),
     **dict.fromkeys(("interrupt", "terminate", "interrupt twice"), (130,)),
-    "kill worker": (),
+    "kill worker": (6,),  # while it loads the model
     "kill raylet": (6,),
     "kill server": (6,),
     "weights exchanged": (2, 4),
@@ -50,8 +51,12 @@ ENDINGS: dict[str, tuple[int, ...]] = {
     "odd folders": (),
 }
 NOT_IN_LOCAL = frozenset(PARTS)
+# Ray's own processes would have the limit too, and not start.
+NOT_ON_RAY = frozenset({"disk full"})
 # What comes back is as it was, times of the last change included.
 RESTORED = ("weights exchanged", "weights cut", "input cut", "input gone")
+# While Ray starts it writes of a dead server, and of SIGTERM, whose handler is then its own.
+RAYS_OWN = re.compile(r"\[\d{4}-\d\d-\d\d .*\] |\*\*\* SIGTERM|PC: @|    @ ")
 # Lines that tell what becomes of data or settings, and no end.
 TOLD = ("warning: ", "not picked: ", "finishing what is under way", "planning: ")
 
@@ -85,7 +90,8 @@ def draw(seed: int, *, modes: tuple[str, ...] = MODES) -> list[Disturbance]:
     for _ in range(chance.choice((1, 1, 2, 3))):
         # Ray takes long to start.
         mode = chance.choices(modes, [3 if one == "local" else 1 for one in modes])[0]
-        kinds = [kind for kind in ENDINGS if mode != "local" or kind not in NOT_IN_LOCAL]
+        other = NOT_IN_LOCAL if mode == "local" else NOT_ON_RAY
+        kinds = [kind for kind in ENDINGS if kind not in other]
         kind = kinds[seed % len(kinds)] if not drawn else chance.choice(kinds)
         drawn.append(Disturbance(kind, mode, chance.uniform(0.1, 1.05), chance))
     return drawn
@@ -213,7 +219,7 @@ def prepared(one: Disturbance, place: Place) -> Iterator[dict[str, object]]:
     elif one.kind == "odd folders":
         long = place.temporary / ("long" * 30)
         long.mkdir(exist_ok=True)
-        home = one.chance.choice(("/proc/none", str(place.temporary)))
+        home = one.chance.choice(("/proc/none", str(place.output.parent)))
         folder = one.chance.choice(("/proc/none", str(long)))
         started["environment"] = {"TMPDIR": folder, "HOME": home}
     elif one.kind == "clock ahead" and record.is_dir():
@@ -280,4 +286,5 @@ DURING: dict[str, Callable[[Disturbance, Place], None]] = {
 
 def end_lines(words: str) -> list[str]:
     """Lines on the end of a run: one that says what happened, and perhaps one on what to do."""
-    return [line for line in words.splitlines() if line.strip() and not line.startswith(TOLD)]
+    lines = [line for line in words.splitlines() if line.strip() and not line.startswith(TOLD)]
+    return [line for line in lines if not RAYS_OWN.match(line)]
