@@ -19,7 +19,7 @@ from eqcctpro.times import NS_PER_S
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.models.weight_files import WeightFiles
     from eqcctpro.orchestration.result import RunResult
 
 __all__ = ["DemoResult", "PhaseScore", "make_demo", "score"]
@@ -193,7 +193,8 @@ def _numbers(
 def _find_model(asked_for: str | None) -> tuple[WeightFiles, list[str]]:
     """Weights to use, and why preferred ones are not."""
     from eqcctpro.models.inventory import list_local
-    from eqcctpro.models.weights import find_weights, split_name
+    from eqcctpro.models.weight_files import split_name
+    from eqcctpro.models.weights import find_weights
 
     if asked_for is not None:
         return find_weights(*split_name(asked_for), fetch=False), []

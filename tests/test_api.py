@@ -413,7 +413,7 @@ def test_what_classes_yield_is_what_their_models_say() -> None:
     import seisbench.models as sbm
 
     from eqcctpro.models.known_curves import known_curves
-    from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.models.weight_files import WeightFiles
 
     made = {
         name: getattr(sbm, name)()
@@ -439,7 +439,7 @@ def test_what_classes_yield_is_what_their_models_say() -> None:
 )
 def test_what_weights_of_ones_own_yield(arguments: Any, known: Any, tmp_path: Path) -> None:
     from eqcctpro.models.known_curves import known_curves
-    from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.models.weight_files import WeightFiles
 
     described = tmp_path / "mine.json"
     described.write_text(json.dumps({"model_args": arguments}), encoding="utf-8")

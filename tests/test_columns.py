@@ -17,7 +17,8 @@ from eqcctpro.archive.coverage import station_hours
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.archive.tasks import Heading
 from eqcctpro.archive.timechunks import Timechunk
-from eqcctpro.models.weights import find_weights, split_name
+from eqcctpro.models.weight_files import split_name
+from eqcctpro.models.weights import find_weights
 from eqcctpro.orchestration.task_records import TaskRecords
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.table import PickRows

@@ -159,7 +159,7 @@ def test_damaged_file_names_layer_and_shapes(
     path = edited(files["p_model"], tmp_path / "broken.h5", edit)
     for load in (
         lambda: import_weights(str(path)),
-        lambda: find_eqcct("original", p_model=path, s_model=files["s_model"]),
+        lambda: find_eqcct("original", find_weights, p_model=path, s_model=files["s_model"]),
     ):
         with pytest.raises(WeightsError, match=message) as error:
             load()
@@ -170,12 +170,14 @@ def test_damaged_file_names_layer_and_shapes(
 def test_swapped_files_are_detected(files: dict[str, Path], seisbench_cache: Path) -> None:
     p, s = files["p_model"], files["s_model"]
     with pytest.raises(WeightsError, match="holds EQCCT's S network, and was given as its P"):
-        find_eqcct("original", p_model=s, s_model=p)
+        find_eqcct("original", find_weights, p_model=s, s_model=p)
     with pytest.raises(WeightsError, match="holds EQCCT's P network, and was given as its S"):
-        find_eqcct("original", p_model=p, s_model=p)
+        find_eqcct("original", find_weights, p_model=p, s_model=p)
     folder = seisbench_cache / "models" / "v3"
     with pytest.raises(WeightsError, match="holds EQCCT's S network") as error:
-        find_eqcct("original", p_model=folder / "eqccts" / "original.pt.v1", s_model=s)
+        find_eqcct(
+            "original", find_weights, p_model=folder / "eqccts" / "original.pt.v1", s_model=s
+        )
     assert error.value.hint == "are the P and the S file swapped?"
 
 
@@ -192,13 +194,13 @@ def test_files_that_are_something_else(
         (Path(__file__), "is no weight file"),
     ):
         with pytest.raises(EQCCTProError, match=message) as error:
-            find_eqcct("original", p_model=path, s_model=files["s_model"])
+            find_eqcct("original", find_weights, p_model=path, s_model=files["s_model"])
         assert str(path) in error.value.message
 
 
 def test_torch_and_keras_files_hold_the_same(files: dict[str, Path], seisbench_cache: Path) -> None:
-    by_path = find_eqcct("original", **files)
-    by_name = find_eqcct("original", fetch=False)
+    by_path = find_eqcct("original", find_weights, **files)
+    by_name = find_eqcct("original", find_weights, fetch=False)
     assert by_path.name == by_name.name == "EQCCT/original"
     for one, other in zip(by_path.parts, by_name.parts, strict=True):
         assert one.weight_path.suffix == ".h5" and one.weight_path != other.weight_path
@@ -344,7 +346,7 @@ def test_normalisation_is_eqcctpros(files: dict[str, Path]) -> None:
     deviation = centred.std(axis=-1, keepdims=True)
     deviation[deviation == 0] = 1
     prepared = torch.from_numpy((centred / deviation).astype(np.float32))
-    module = load_eqcct(find_eqcct("original", **files))
+    module = load_eqcct(find_eqcct("original", find_weights, **files))
     with torch.no_grad():
         expected = torch.cat([network(prepared) for network in module.networks], dim=1)
         found = module(torch.from_numpy(windows))
@@ -537,8 +539,10 @@ def test_default_worker_imports_no_framework(picked: Any, files: dict[str, Path]
     code = (
         "import sys; from pathlib import Path\n"
         "from eqcctpro.models.eqcct import find_eqcct\n"
+        "from eqcctpro.models.weights import find_weights\n"
         "from eqcctpro.runtimes.select import open_picker\n"
-        "files = find_eqcct('original', p_model=Path(sys.argv[1]), s_model=Path(sys.argv[2]))\n"
+        "paths = dict(zip(('p_model', 's_model'), map(Path, sys.argv[1:]), strict=True))\n"
+        "files = find_eqcct('original', find_weights, **paths)\n"
         "open_picker(files, runtime='openvino')\n"
         "print(sorted({'torch', 'tensorflow', 'keras', 'seisbench'} & set(sys.modules)))"
     )
@@ -553,7 +557,7 @@ def test_default_worker_imports_no_framework(picked: Any, files: dict[str, Path]
 @needs_tensorflow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_tensorflow_gives_the_curves_of_torch(files: dict[str, Path], variant: str) -> None:
-    weights = find_eqcct("original", **files, variant=variant)
+    weights = find_eqcct("original", find_weights, **files, variant=variant)
     windows = trial_windows(3, 6000)
     windows[0, 1] = 12345.0
     curves = {}
@@ -588,4 +592,6 @@ def test_tensorflow_in_ray_workers(picked: Any, mode: str) -> None:
 @needs_tensorflow
 def test_tensorflow_without_the_gpu_that_is_asked_for(files: dict[str, Path]) -> None:
     with pytest.raises(RuntimeUnavailableError, match=r"GPUs, and not cuda:77"):
-        open_picker(find_eqcct("original", **files), runtime="tensorflow", device="cuda:77")
+        open_picker(
+            find_eqcct("original", find_weights, **files), runtime="tensorflow", device="cuda:77"
+        )

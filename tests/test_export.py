@@ -27,7 +27,8 @@ from eqcctpro.models.export import (
 )
 from eqcctpro.models.picker import Picker, WindowSettings
 from eqcctpro.models.seisbench import curve_module, describe, load_module
-from eqcctpro.models.weights import WeightFiles, find_weights
+from eqcctpro.models.weight_files import WeightFiles
+from eqcctpro.models.weights import find_weights
 
 PUBLISHED = [
     ("PhaseNet", "original"),

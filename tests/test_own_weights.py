@@ -180,7 +180,7 @@ def test_networks_of_eqcct_need_their_order_only(tmp_path: Path, seisbench_cache
         state = torch.load(found.weight_path, weights_only=True)
         path = given[f"{branch.lower()}_model"] = tmp_path / f"{branch}.pt"
         torch.save({name: tensor * 1.001 for name, tensor in state.items()}, path)
-    files = find_eqcct("mine", **given)
+    files = find_eqcct("mine", find_weights, **given)
     with pytest.raises(WeightsError, match=r"P\.pt is a bare state dict.* its component order;"):
         described_weights(files, {"variant": "seisbench"})
     described = described_weights(files, {"component_order": "ZNE"})
@@ -194,7 +194,7 @@ def test_the_authors_networks_of_eqcct_have_one_order(test_data: Path) -> None:
 
     folder = test_data / "models" / "eqcct"
     p, s = folder / "test_trainer_024.h5", folder / "test_trainer_021.h5"
-    files = find_eqcct("original", p_model=p, s_model=s)
+    files = find_eqcct("original", find_weights, p_model=p, s_model=s)
     assert described_weights(files, {"component_order": "ENZ"}).sha256 == files.sha256
     with pytest.raises(SettingsError, match="own weights, which take ENZ"):
         described_weights(files, {"component_order": "ZNE"})

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from eqcctpro.errors import ExportError, RuntimeUnavailableError, SettingsError
 from eqcctpro.models.export import cached_export, trial_windows
 from eqcctpro.models.picker import Picker
-from eqcctpro.models.weights import WeightFiles, find_weights
+from eqcctpro.models.weight_files import WeightFiles
+from eqcctpro.models.weights import find_weights
 from eqcctpro.runtimes import calibration, select
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.runtimes.calibration import Cost, fastest

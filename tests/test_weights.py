@@ -24,8 +24,9 @@ from eqcctpro.errors import UnknownModelError, WeightsError, WeightsNotFoundErro
 from eqcctpro.models.checksums import file_sha256
 from eqcctpro.models.registry import load_registry
 from eqcctpro.models.verify import verify
+from eqcctpro.models.weight_files import split_name
 from eqcctpro.models.weight_store import read_state, state_arrays, write_weights
-from eqcctpro.models.weights import cache_root, find_weights, list_local, split_name
+from eqcctpro.models.weights import cache_root, find_weights, list_local
 
 REFERENCE = DATA / "models" / "seisbench"
 needs_reference = pytest.mark.skipif(

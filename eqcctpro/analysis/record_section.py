@@ -39,7 +39,7 @@ def record_section(data: RunData) -> Figure | None:
     """Vertical components of the time chunk with the most picks; None without an archive."""
     if data.plan is None:
         return None
-    from eqcctpro.orchestration.outputs import busiest_chunk, vertical_traces
+    from eqcctpro.analysis.run_traces import busiest_chunk, vertical_traces
 
     chunk = busiest_chunk(data.plan, data.picks.table)
     counts = Counter(data.picks.station.tolist())

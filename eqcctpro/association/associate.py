@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from eqcctpro.association import pyocto_worker
 from eqcctpro.association.pyocto_environment import python_with_pyocto
 from eqcctpro.association.settings import AssociationSettings
 from eqcctpro.association.stations import StationTable
@@ -212,7 +211,7 @@ def _run_pyocto(
             values["travel_times"] = str(settings.travel_times.resolve())
         (folder / "settings.json").write_text(json.dumps(values), encoding="utf-8")
         np.savez(folder / "input.npz", allow_pickle=False, **arrays)
-        script = Path(pyocto_worker.__file__)
+        script = Path(__file__).with_name("pyocto_worker.py")
         # Isolated: the environment must see its own packages, and nothing of this one.
         ended = subprocess.run(
             [str(python), "-I", str(script), str(folder)],

@@ -96,7 +96,8 @@ def fetch(
     name: Annotated[str, typer.Argument(help="Class/weights, for example PhaseNet/original.")],
 ) -> None:
     """Make weights available: from the cache, an installed package, or by download."""
-    from eqcctpro.models.weights import find_weights, split_name
+    from eqcctpro.models.weight_files import split_name
+    from eqcctpro.models.weights import find_weights
 
     with reporting(), _log_to_stderr():
         found = find_weights(*split_name(name))

@@ -63,7 +63,8 @@ def _packaged(row: LocalWeights) -> Check:
 
 
 def _try(name: str, runtime: str, device: str) -> Check:
-    from eqcctpro.models.weights import find_weights, split_name
+    from eqcctpro.models.weight_files import split_name
+    from eqcctpro.models.weights import find_weights
     from eqcctpro.runtimes.select import open_picker
 
     topic = f"model {name}"

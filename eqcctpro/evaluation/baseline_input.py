@@ -17,7 +17,7 @@ from eqcctpro.errors import SettingsError
 from eqcctpro.evaluation.subject import Workload
 from eqcctpro.models.locations import COMPOSED_CLASSES
 from eqcctpro.models.picker import Picker
-from eqcctpro.models.weights import WeightFiles, split_name
+from eqcctpro.models.weight_files import WeightFiles, split_name
 from eqcctpro.orchestration.model_choice import describe, find_run_weights
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.places import local_paths

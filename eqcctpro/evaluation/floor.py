@@ -27,7 +27,7 @@ from eqcctpro.errors import InputError
 from eqcctpro.evaluation.peak import MATRIX, matrix_products
 from eqcctpro.evaluation.subject import Outcome, Workload
 from eqcctpro.models.picker import Picker
-from eqcctpro.models.weights import WeightFiles
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.orchestration.model_choice import describe, find_run_weights
 from eqcctpro.pipeline.prepare import FileCache, prepare
 from eqcctpro.pipeline.settings import PipelineSettings

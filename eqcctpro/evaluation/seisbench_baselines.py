@@ -22,7 +22,7 @@ from eqcctpro.evaluation.baseline_input import (
 )
 from eqcctpro.evaluation.subject import Outcome, Workload
 from eqcctpro.models.description import without_description
-from eqcctpro.models.weights import WeightFiles
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.runtimes.slices import available_cores
 
 __all__ = ["SEISBENCH_BATCH_SIZE", "SeisbenchSubject", "Way"]

@@ -16,8 +16,8 @@ from typing import Any
 from eqcctpro.errors import SettingsError, WeightsError
 from eqcctpro.models.locations import PICKER_CLASSES
 from eqcctpro.models.registry import find_source
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.models.weight_store import read_metadata
-from eqcctpro.models.weights import WeightFiles
 
 __all__ = [
     "assumed_text",

@@ -20,8 +20,8 @@ from eqcctpro.models.locations import (
     user_root,
     writable_class_folder,
 )
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.models.weight_store import read_metadata, read_state, replace_pair
-from eqcctpro.models.weights import WeightFiles
 
 __all__ = ["DownloadFailedError", "download_weights", "require_class", "seisbench_models"]
 

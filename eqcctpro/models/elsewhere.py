@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from eqcctpro.errors import EQCCTProError, WeightsError, WeightsNotFoundError
 from eqcctpro.models.checksums import file_sha256
-from eqcctpro.models.weights import WeightFiles, find_weights
+from eqcctpro.models.weight_files import WeightFiles
+from eqcctpro.models.weights import find_weights
 
 __all__ = ["weights_here"]
 

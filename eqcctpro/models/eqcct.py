@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from eqcctpro.models.keras_file import KerasFile
 from eqcctpro.models.keras_layers import State
 from eqcctpro.models.picker import Picker, WindowSettings
 from eqcctpro.models.registry import find_source
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.models.weight_store import read_metadata, read_state, state_arrays
-from eqcctpro.models.weights import WeightFiles, find_weights
 
 __all__ = ["BRANCHES", "IN_SAMPLES", "VARIANTS", "branch_state", "describe_eqcct", "find_eqcct"]
 
@@ -51,6 +52,7 @@ _COMPONENT_ORDER = "ENZ"
 
 def find_eqcct(
     child: str,
+    find: Callable[..., WeightFiles],
     *,
     p_model: Path | None = None,
     s_model: Path | None = None,
@@ -64,6 +66,8 @@ def find_eqcct(
     child : str
         Name of the weights, for example ``"original"``; of both networks, for those
         that no path is given for.
+    find : callable
+        `eqcctpro.models.weights.find_weights`, for these.
     p_model, s_model : pathlib.Path, optional
         Weight files: Keras's ``.h5`` or SeisBench's ``.pt``.
     variant : {"eqcctpro", "seisbench"}
@@ -99,7 +103,7 @@ def find_eqcct(
     for branch in BRANCHES:
         path = given[branch]
         if path is None:
-            parts.append(find_weights(f"EQCCT{branch}", child, fetch=fetch))
+            parts.append(find(f"EQCCT{branch}", child, fetch=fetch))
         else:
             parts.append(_given(branch, path))
     p, s = parts

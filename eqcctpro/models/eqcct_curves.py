@@ -12,7 +12,7 @@ from eqcctpro.models.curves import varying
 from eqcctpro.models.eqcct import IN_SAMPLES, branch_state
 
 if TYPE_CHECKING:
-    from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.models.weight_files import WeightFiles
 
 __all__ = ["EqcctCurves", "load_eqcct"]
 

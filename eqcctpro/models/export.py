@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from seisbench.models import WaveformModel
 
     from eqcctpro.models.eqcct_curves import EqcctCurves
-    from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.models.weight_files import WeightFiles
 
 __all__ = ["Export", "cached_export", "export_key", "export_onnx", "find_export", "trial_windows"]
 

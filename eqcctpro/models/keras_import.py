@@ -17,8 +17,14 @@ from eqcctpro.models.keras_layers import State
 from eqcctpro.models.locations import writable_class_folder
 from eqcctpro.models.packages import PackagedWeights, package_release, packaged_weights
 from eqcctpro.models.registry import KnownWeights, find_source, load_registry
+from eqcctpro.models.weight_files import (
+    Source,
+    WeightFiles,
+    check_child,
+    class_of_file,
+    split_name,
+)
 from eqcctpro.models.weight_store import read_metadata, read_state, state_arrays, write_weights
-from eqcctpro.models.weights import Source, WeightFiles, check_child, class_of_file, split_name
 
 __all__ = ["convert_keras_file", "import_packaged", "import_weights"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from eqcctpro.models.export import find_export
 from eqcctpro.models.locations import PICKER_CLASSES
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.models.weight_store import read_metadata
-from eqcctpro.models.weights import WeightFiles
 
 __all__ = ["known_curves"]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from eqcctpro.models.eqcct_curves import EqcctCurves
-    from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.models.weight_files import WeightFiles
 
 __all__ = ["curve_module", "describe_model", "load_model"]
 

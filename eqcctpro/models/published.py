@@ -14,7 +14,7 @@ from eqcctpro.models.download import DownloadFailedError
 from eqcctpro.models.registry import KnownWeights, find_known
 
 if TYPE_CHECKING:
-    from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.models.weight_files import WeightFiles
 
 __all__ = ["MIRROR_VARIABLE", "download_published", "published"]
 

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import NoReturn
 
 from eqcctpro.errors import UnknownModelError, WeightsError, WeightsNotFoundError
 from eqcctpro.models.checksums import file_sha256
@@ -31,118 +28,36 @@ from eqcctpro.models.locations import (
 )
 from eqcctpro.models.packages import packaged_weights, packages_that_ship
 from eqcctpro.models.registry import find_known, load_registry
+from eqcctpro.models.weight_files import (
+    CHILD_NAME,
+    CLASS_NAME,
+    WEIGHT_FILE,
+    WeightFiles,
+    check_child,
+    class_of_file,
+    split_name,
+)
 from eqcctpro.models.weight_store import read_metadata
 
 __all__ = [
-    "Source",
     "WeightFiles",
     "cache_root",
-    "check_child",
-    "class_of_file",
     "find_weights",
     "list_local",
     "may_be_fetched",
     "split_name",
 ]
 
-Source = Literal["path", "cache", "package", "download"]
-
-_CLASS_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
-_CHILD_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")
-_WEIGHT_FILE = re.compile(r".+\.pt(\.v[^/\\]+)?")
 _KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
 
 _log = logging.getLogger("eqcctpro")
 
 
-@dataclass(frozen=True)
-class WeightFiles:
-    """Weights that were found.
-
-    Attributes
-    ----------
-    parent, child : str
-        SeisBench's class and the name of the weights.
-    weight_path : pathlib.Path
-        State dict, readable with ``torch.load(..., weights_only=True)``; of a picker
-        with parts, the first part's.
-    metadata_path : pathlib.Path or None
-        JSON with the arguments of the class; None only for weights given by path.
-    version : str
-        Version in SeisBench's counting.
-    sha256 : str
-        Hash of the weight file; of a picker with parts, over the hashes of all.
-    source : {"path", "cache", "package", "download"}
-        How they were found.
-    parts : tuple of WeightFiles
-        The networks of a picker that has several, as EQCCT has; else empty.
-    variant : str
-        Which of several ways to use the weights, where the model knows several.
-    described : tuple of (str, object)
-        What a user says of weights without metadata, as `eqcctpro.models.description` checks
-        it: component_order, labels, norm, sampling_rate and the like.
-    """
-
-    parent: str
-    child: str
-    weight_path: Path
-    metadata_path: Path | None
-    version: str
-    sha256: str
-    source: Source
-    parts: tuple[WeightFiles, ...] = ()
-    variant: str = ""
-    described: tuple[tuple[str, Any], ...] = ()
-
-    @property
-    def single_files(self) -> tuple[WeightFiles, ...]:
-        """The parts, or this one if it has none."""
-        return self.parts or (self,)
-
-    @property
-    def name(self) -> str:
-        """``parent/child``."""
-        return f"{self.parent}/{self.child}"
-
-
-def split_name(name: str) -> tuple[str, str]:
-    """Split ``Class/child`` or ``Class/path`` at its first slash.
-
-    Raises
-    ------
-    UnknownModelError
-        If it does not have two parts.
-    """
-    parent, _, child = name.partition("/")
-    if not child:
-        raise UnknownModelError(
-            f"{name!r} does not name a model",
-            hint="write Class/weights, for example EQTransformer/original",
-        )
-    return canonical_class(parent), child
-
-
-def check_child(child: str) -> str:
-    """``child`` if it can be a file name in the cache.
-
-    Raises
-    ------
-    WeightsNotFoundError
-        If it cannot, and thus names no weights.
-    """
-    if not _CHILD_NAME.fullmatch(child) or _WEIGHT_FILE.fullmatch(child):
-        raise WeightsNotFoundError(
-            f"{child!r} is neither a file nor a name of weights",
-            hint="names have letters, digits and _ . + -; paths must exist",
-        )
-    return child
-
-
 def may_be_fetched(parent: str, child: str) -> bool:
     """Whether weights that are not here may be downloaded: they are no path."""
     return (
-        _CLASS_NAME.fullmatch(parent) is not None
-        and _CHILD_NAME.fullmatch(child) is not None
+        CLASS_NAME.fullmatch(parent) is not None
+        and CHILD_NAME.fullmatch(child) is not None
         and not _looks_like_path(child)
     )
 
@@ -183,11 +98,11 @@ def find_weights(parent: str, child: str, *, fetch: bool = True) -> WeightFiles:
     if canonical_class(parent) in COMPOSED_CLASSES:
         from eqcctpro.models.eqcct import find_eqcct
 
-        return find_eqcct(child, fetch=fetch)
+        return find_eqcct(child, find_weights, fetch=fetch)
     by_path = _from_path(parent, child)
     if by_path is not None:
         return by_path
-    if not _CLASS_NAME.fullmatch(parent):
+    if not CLASS_NAME.fullmatch(parent):
         raise UnknownModelError(
             f"{parent!r} is no model class",
             hint="write Class/weights, for example EQTransformer/original",
@@ -220,10 +135,10 @@ def _from_path(parent: str, child: str) -> WeightFiles | None:
             return _given(class_of_file(found.weight_path, metadata), found)
     if _looks_like_path(child):
         found = _file_at(child)
-        if found is not None and _CLASS_NAME.fullmatch(parent):
+        if found is not None and CLASS_NAME.fullmatch(parent):
             return _given(canonical_class(parent), found)
         raise WeightsNotFoundError(
-            f"there is no weight file {child if _CLASS_NAME.fullmatch(parent) else whole}",
+            f"there is no weight file {child if CLASS_NAME.fullmatch(parent) else whole}",
             hint="give X.pt, X.pt.v<N>, or X where X.pt and X.json are",
         )
     return None
@@ -234,7 +149,7 @@ def _looks_like_path(text: str) -> bool:
     return (
         text.startswith("~")
         or any(separator in text for separator in separators)
-        or _WEIGHT_FILE.fullmatch(text) is not None
+        or WEIGHT_FILE.fullmatch(text) is not None
         or text.lower().endswith(_KERAS_SUFFIXES)
     )
 
@@ -248,7 +163,7 @@ def _file_at(text: str) -> FoundFile | None:
             hint=f"run: eqcctpro models import {path}",
         )
     files = weight_files_in(path.parent)
-    if _WEIGHT_FILE.fullmatch(path.name):
+    if WEIGHT_FILE.fullmatch(path.name):
         return next((file for file in files if file.weight_path.name == path.name), None)
     named = [file for file in files if file.child == path.name]
     unnumbered = [file for file in named if not file.version]
@@ -264,26 +179,6 @@ def _given(parent: str, found: FoundFile) -> WeightFiles:
         version=stated_version(found),
         sha256=file_sha256(found.weight_path),
         source="path",
-    )
-
-
-def class_of_file(path: Path, metadata: Mapping[str, Any]) -> str:
-    """SeisBench's class of a weight file, from its JSON or its folder's name.
-
-    Raises
-    ------
-    WeightsError
-        If neither says it.
-    """
-    stated = metadata.get("model_class")
-    if isinstance(stated, str) and _CLASS_NAME.fullmatch(stated):
-        return stated
-    folder = canonical_class(path.absolute().parent.name)
-    if folder in PICKER_CLASSES:
-        return folder
-    raise WeightsError(
-        f"{path} does not say which model it belongs to",
-        hint=f"name the class, for example PhaseNet/{path}",
     )
 
 

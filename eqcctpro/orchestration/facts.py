@@ -11,7 +11,7 @@ from eqcctpro.archive.plan import Tasks
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
 from eqcctpro.models.description import assumed_text, origin_of_description
-from eqcctpro.models.weights import WeightFiles
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.orchestration.execution import Execution
 
 __all__ = ["run_facts", "run_id"]

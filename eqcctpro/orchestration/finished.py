@@ -11,7 +11,7 @@ from eqcctpro.config import PickConfig
 from eqcctpro.errors import ReplaceError
 from eqcctpro.journal.earlier import changed_values
 from eqcctpro.models.picker import Picker
-from eqcctpro.models.weights import WeightFiles
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.times import format_utc, parse_utc
 

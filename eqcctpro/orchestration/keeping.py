@@ -27,7 +27,7 @@ from eqcctpro.journal.recorder import Recorder
 from eqcctpro.journal.started import StartedMarks, WatchedTasks, under_way
 from eqcctpro.journal.store import Attempt, Item, JournalStore
 from eqcctpro.models.picker import Picker
-from eqcctpro.models.weights import WeightFiles
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.orchestration.outputs import package_versions
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers

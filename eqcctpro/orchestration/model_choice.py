@@ -12,7 +12,8 @@ from eqcctpro.models.description import described_weights, without_description
 from eqcctpro.models.known_curves import known_curves
 from eqcctpro.models.locations import COMPOSED_CLASSES
 from eqcctpro.models.picker import Picker
-from eqcctpro.models.weights import WeightFiles, find_weights, may_be_fetched, split_name
+from eqcctpro.models.weight_files import WeightFiles, split_name
+from eqcctpro.models.weights import find_weights, may_be_fetched
 from eqcctpro.pipeline.annotations import CURVE_FOLDER
 from eqcctpro.pipeline.settings import PipelineSettings, resolve_settings
 from eqcctpro.runtimes.select import check_runtime, load_picker
@@ -53,6 +54,7 @@ def find_run_weights(config: PickConfig, *, fetch: bool = True) -> WeightFiles:
 
     found = find_eqcct(
         child,
+        find_weights,
         p_model=config.p_model,
         s_model=config.s_model,
         variant=config.model_arguments.get("variant", "eqcctpro"),

@@ -14,7 +14,7 @@ import eqcctpro
 from eqcctpro.errors import EQCCTProError, InputError, WeightsError, WorkerError
 from eqcctpro.models.elsewhere import weights_here
 from eqcctpro.models.export import export_key
-from eqcctpro.models.weights import WeightFiles
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.orchestration.nodes import Node, on_node
 from eqcctpro.orchestration.outputs import package_versions
 from eqcctpro.places import is_address

@@ -19,7 +19,6 @@ import pyarrow as pa
 
 from eqcctpro.archive.coverage import planned_samples, station_hours
 from eqcctpro.archive.plan import Plan, StationTask, Tasks
-from eqcctpro.archive.roots import Roots
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import OutputError, QuarantinedError
 from eqcctpro.orchestration.interrupt import interrupted_after
@@ -32,20 +31,17 @@ from eqcctpro.pipeline.annotations import CURVE_FOLDER
 from eqcctpro.pipeline.prepare import failed_record
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.pipeline.task_table import TASKS_FILE, task_table
-from eqcctpro.places import Place
 from eqcctpro.times import format_utc
 
 if TYPE_CHECKING:
-    from eqcctpro.analysis.traces import OverviewTrace
+    pass
 
 __all__ = [
     "RunTables",
-    "busiest_chunk",
     "draw_run",
     "package_versions",
     "report_run",
     "summarise",
-    "vertical_traces",
     "write_summary",
     "write_tables",
 ]
@@ -143,6 +139,7 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
     """Draw ``overview.png``: traces of the chunk with the most picks, and its picks."""
     with interrupted_after():
         from eqcctpro.analysis.overview import draw_overview
+        from eqcctpro.analysis.run_traces import busiest_chunk, vertical_traces
 
     picks = tables.picks.table
     chunk = busiest_chunk(plan, picks)
@@ -190,38 +187,6 @@ def report_run(config: PickConfig, tables: RunTables, logger: logging.Logger) ->
     except Exception as error:
         logger.warning("no report: %s: %s", type(error).__name__, error, exc_info=True)
         return None
-
-
-def busiest_chunk(plan: Plan, picks: pa.Table) -> str:
-    """Name of the time chunk with the most picks."""
-    counts = Counter(picks["timechunk"].to_pylist())
-    names = dict.fromkeys(task.chunk.name for task in plan.tasks.headings())
-    return max(names, key=lambda name: counts[name])
-
-
-def vertical_traces(task: StationTask, roots: Sequence[Place] = ()) -> list[OverviewTrace]:
-    """The vertical component of a task, or the first one it has; of files in these roots."""
-    from eqcctpro.analysis.traces import OverviewTrace
-    from eqcctpro.errors import InputError
-    from eqcctpro.pipeline.prepare import FileCache, load_segments
-
-    try:
-        decoded = FileCache(roots=Roots(roots)).read(task, None, 0)
-    except InputError:
-        return []  # its record says what is wrong with it
-    segments = load_segments(task, decoded, 0, [])
-    codes = sorted({segment.code for segment in segments}, key=lambda c: (c.component != "Z", c))
-    return [
-        OverviewTrace(
-            str(segment.code),
-            segment.start_ns,
-            segment.sampling_rate,
-            segment.samples,
-            f"{task.network}.{task.station}",
-        )
-        for segment in segments
-        if segment.code == codes[0]
-    ]
 
 
 def summarise(

@@ -19,7 +19,7 @@ from eqcctpro.journal.folder import RunFolder
 from eqcctpro.journal.lock import OutputLock
 from eqcctpro.models.description import assumed_text
 from eqcctpro.models.picker import Picker
-from eqcctpro.models.weights import WeightFiles
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.notices import one_warning
 from eqcctpro.orchestration.execution import Execution
 from eqcctpro.orchestration.facts import run_facts, run_id

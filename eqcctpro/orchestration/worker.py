@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from eqcctpro.archive.plan import StationTask
-from eqcctpro.models.weights import WeightFiles
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.pipeline.engine import Pipeline
 from eqcctpro.pipeline.records import TaskRecord, TaskResult

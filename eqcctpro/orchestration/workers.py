@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import WorkerError
-from eqcctpro.models.weights import WeightFiles
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.orchestration.dispatch import first_line, never
 from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement, place_workers

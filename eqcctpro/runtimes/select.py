@@ -23,7 +23,7 @@ from eqcctpro.runtimes.openvino_runtime import OpenVinoRuntime
 from eqcctpro.runtimes.slices import MAX_SLICE, available_cores, slice_size
 
 if TYPE_CHECKING:
-    from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.models.weight_files import WeightFiles
     from eqcctpro.runtimes.tensorflow_runtime import TensorFlowRuntime
     from eqcctpro.runtimes.torch_runtime import TorchRuntime
 

@@ -13,7 +13,7 @@ from eqcctpro.models.eqcct import BRANCHES, IN_SAMPLES, branch_state
 from eqcctpro.runtimes.base import Float32, Runtime
 
 if TYPE_CHECKING:
-    from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.models.weight_files import WeightFiles
 
 __all__ = ["TensorFlowRuntime"]
 

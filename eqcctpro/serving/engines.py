@@ -17,7 +17,7 @@ import numpy as np
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import RuntimeUnavailableError
 from eqcctpro.models.picker import Picker
-from eqcctpro.models.weights import WeightFiles
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.orchestration.model_choice import describe, find_run_weights
 from eqcctpro.pipeline.engine import Pipeline
 from eqcctpro.pipeline.prepare import Prepared

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -145,9 +146,7 @@ def main() -> None:
     """Run the command line, as long as the parent is there."""
     parent = int(sys.argv.pop(1))
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
-    from eqcctpro.cli import app
-
-    app()
+    runpy.run_module("eqcctpro", run_name="__main__")
 
 
 if __name__ == "__main__":

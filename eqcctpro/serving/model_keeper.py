@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import psutil
 
 from eqcctpro.errors import EQCCTProError, ModelError
-from eqcctpro.models.weights import WeightFiles
+from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.serving.engines import Engine
 from eqcctpro.serving.model_board import Instruction, ModelSet, Report, Version
 from eqcctpro.serving.settings import LimitSettings

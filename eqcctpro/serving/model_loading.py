@@ -14,7 +14,8 @@ from pydantic import ValidationError
 from eqcctpro.config import sentences
 from eqcctpro.errors import EQCCTProError, UnknownModelError
 from eqcctpro.models.locations import COMPOSED_CLASSES, PICKER_CLASSES
-from eqcctpro.models.weights import may_be_fetched, split_name
+from eqcctpro.models.weight_files import split_name
+from eqcctpro.models.weights import may_be_fetched
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.serving.engines import Engine, find_model, open_engine
 from eqcctpro.serving.model_board import Version

@@ -179,7 +179,7 @@ def synthesize(path: str | Path, settings: Synthesis | None = None) -> dict[str,
         "stations": stations,
     }
     _write_tables(root, settings, scenario, rows, manifest)
-    write_station_xml(root / "stations.xml", settings.codes, scenario, settings)
+    write_station_xml(root / "stations.xml", settings.codes, scenario, settings.sampling_rate)
     write_events_xml(root / "events.xml", scenario, start_ns)
     return manifest
 

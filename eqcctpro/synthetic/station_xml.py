@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from eqcctpro.picks.writers import atomic_file
 from eqcctpro.synthetic.network import NETWORK
 from eqcctpro.synthetic.scenario import Scenario
 from eqcctpro.times import NS_PER_S, format_utc
-
-if TYPE_CHECKING:
-    from eqcctpro.synthetic.dataset import Synthesis
 
 __all__ = ["COUNTS_PER_M_S", "write_events_xml", "write_station_xml"]
 
@@ -26,7 +22,7 @@ _ORIENTATION = {"Z": (0.0, -90.0), "N": (0.0, 0.0), "E": (90.0, 0.0)}
 
 
 def write_station_xml(
-    path: Path, codes: list[str], scenario: Scenario, settings: Synthesis
+    path: Path, codes: list[str], scenario: Scenario, sampling_rate: float
 ) -> None:
     """StationXML 1.2 with coordinates and responses."""
     from obspy.core.inventory import Channel, Inventory, Network, Response, Site, Station
@@ -59,7 +55,7 @@ def write_station_xml(
                 0.0,
                 azimuth=azimuth,
                 dip=dip,
-                sample_rate=settings.sampling_rate,
+                sample_rate=sampling_rate,
                 response=response,
             )
             for component, (azimuth, dip) in _ORIENTATION.items()

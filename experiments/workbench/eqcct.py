@@ -26,6 +26,7 @@ import pandas as pd
 from eqcctpro import PickConfig, run_picking
 from eqcctpro.archive.plan import InputSettings, make_plan
 from eqcctpro.models.eqcct import VARIANTS, find_eqcct
+from eqcctpro.models.weights import find_weights
 from eqcctpro.pipeline.prepare import FileCache, prepare
 from eqcctpro.pipeline.settings import resolve_settings
 from eqcctpro.resources.sampler import ResourceSampler
@@ -52,7 +53,7 @@ def compare_curves(records: Path, files: dict[str, Path]) -> list[dict[str, Any]
     """Largest difference of each runtime to TensorFlow on all windows of the records."""
     rows = []
     for variant in VARIANTS:
-        weights = find_eqcct("original", **files, variant=variant)
+        weights = find_eqcct("original", find_weights, **files, variant=variant)
         windows = windows_of(records, weights)
         curves = {}
         for runtime in RUNTIMES:
@@ -176,7 +177,7 @@ def job(runtime: str, network: Path, output: Path, p_model: Path, s_model: Path)
     from eqcctpro.picks.table import pick_table
     from eqcctpro.picks.writers import write_csv
 
-    weights = find_eqcct("original", p_model=p_model, s_model=s_model)
+    weights = find_eqcct("original", find_weights, p_model=p_model, s_model=s_model)
     settings = resolve_settings(load_picker(weights))
     pipeline = open_pipeline(WorkerSpec(weights, settings, runtime=runtime))
     output.mkdir(parents=True, exist_ok=True)

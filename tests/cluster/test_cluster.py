@@ -383,7 +383,7 @@ def test_another_file_on_a_node_is_named(cluster: Any, archive: Path) -> None:
 
 def made_up_weights(folder: Path) -> Any:
     from eqcctpro.models.checksums import file_sha256
-    from eqcctpro.models.weights import WeightFiles
+    from eqcctpro.models.weight_files import WeightFiles
 
     path = folder / "weights.pt"
     path.write_bytes(b"some")

@@ -148,7 +148,8 @@ def test_what_is_excluded_stays_out(obs: Path) -> None:
 
 
 def test_a_request_to_the_service(obs: Path, four_components: tuple[str, Any]) -> None:
-    from eqcctpro.models.weights import find_weights, split_name
+    from eqcctpro.models.weight_files import split_name
+    from eqcctpro.models.weights import find_weights
     from eqcctpro.pipeline.settings import resolve_settings
     from eqcctpro.serving.stations import lay_out
     from eqcctpro.waveform.decode import DecodedFile, decode_file

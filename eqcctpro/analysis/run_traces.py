@@ -1,0 +1,45 @@
+"""Traces of a run's station tasks, as pictures of the run show them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import pyarrow as pa
+
+from eqcctpro.analysis.traces import OverviewTrace
+from eqcctpro.archive.plan import Plan, StationTask
+from eqcctpro.archive.roots import Roots
+from eqcctpro.errors import InputError
+from eqcctpro.pipeline.prepare import FileCache, load_segments
+from eqcctpro.places import Place
+
+__all__ = ["busiest_chunk", "vertical_traces"]
+
+
+def busiest_chunk(plan: Plan, picks: pa.Table) -> str:
+    """Name of the time chunk with the most picks."""
+    counts = Counter(picks["timechunk"].to_pylist())
+    names = dict.fromkeys(task.chunk.name for task in plan.tasks.headings())
+    return max(names, key=lambda name: counts[name])
+
+
+def vertical_traces(task: StationTask, roots: Sequence[Place] = ()) -> list[OverviewTrace]:
+    """The vertical component of a task, or the first one it has; of files in these roots."""
+    try:
+        decoded = FileCache(roots=Roots(roots)).read(task, None, 0)
+    except InputError:
+        return []  # its record says what is wrong with it
+    segments = load_segments(task, decoded, 0, [])
+    codes = sorted({segment.code for segment in segments}, key=lambda c: (c.component != "Z", c))
+    return [
+        OverviewTrace(
+            str(segment.code),
+            segment.start_ns,
+            segment.sampling_rate,
+            segment.samples,
+            f"{task.network}.{task.station}",
+        )
+        for segment in segments
+        if segment.code == codes[0]
+    ]

@@ -1,0 +1,50 @@
+"""Modules of the package import in one direction."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import eqcctpro
+
+ROOT = Path(eqcctpro.__file__).parent
+MODULES = {
+    ".".join(["eqcctpro", *path.relative_to(ROOT).with_suffix("").parts]).removesuffix(
+        ".__init__"
+    ): path
+    for path in ROOT.rglob("*.py")
+}
+
+
+def imported_by(path: Path) -> Iterator[str]:
+    """Modules of the package that a file imports, in functions too."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (name.name for name in node.names if name.name in MODULES)
+        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+            for name in node.names:
+                longer = f"{node.module}.{name.name}"
+                yield longer if longer in MODULES else node.module
+
+
+def test_no_modules_import_each_other() -> None:
+    graph = {name: set(imported_by(path)) - {"eqcctpro", name} for name, path in MODULES.items()}
+    assert len(graph) > 100 and sum(map(len, graph.values())) > 1000
+    del graph["eqcctpro"]  # the public names, which are imported where they are asked for
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(" imports ".join(reversed(error.args[1]))) from None
+
+
+def test_only_the_command_imports_the_command_line() -> None:
+    users = {
+        name
+        for name, path in MODULES.items()
+        if any(f"{found}.".startswith("eqcctpro.cli.") for found in imported_by(path))
+    }
+    assert {name for name in users if not f"{name}.".startswith("eqcctpro.cli.")} == {
+        "eqcctpro.__main__"
+    }
