@@ -213,8 +213,11 @@ def file_name(*codes: str) -> str:
 
 
 def _is_extended(channel: str) -> bool:
-    """Whether a channel is written as ``BAND_SOURCE_SUBSOURCE``."""
-    return len(channel) > 3 and channel.count("_") == 2
+    """Check whether a channel is written as ``BAND_SOURCE_SUBSOURCE``.
+
+    The three letters of a header may be underscores, too, with one that is escaped.
+    """
+    return channel.count("_") == 2 and len(re.sub("~[0-9A-F]{2}", ".", channel)) > 3
 
 
 def _in_source(code: str) -> str:

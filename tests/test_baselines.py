@@ -190,7 +190,7 @@ def test_side_by_side(few: Path, seisbench_cache: Path, tmp_path: Path) -> None:
     assert table.count("1.00 x") == 2 and "not measured" in table
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_floor(few: Path, seisbench_cache: Path) -> None:
     floor = measure_floor(
         Workload((few,), ("ACR", "CVS"), "PhaseNetLight/ethz"), threads=1, rounds=1, at_most=4

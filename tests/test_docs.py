@@ -58,6 +58,8 @@ CONFIG = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 NAV = list(pages_of(CONFIG["nav"]))
 # Decisions and the reference show code, but no session.
 RUN = [README, *(page for section, page in NAV if section not in ("Decisions", "Reference"))]
+# These take half a minute each, and are in the long suite.
+LONG = {"analysis.md", "eqcct.md", "programs.md"}
 DECISIONS = [path.relative_to(ROOT) for path in (ROOT / "docs" / "decisions").glob("0*.md")]
 OUTSIDE = [README, Path("CHANGELOG.md"), Path("CONTRIBUTING.md")]
 PAGES = [*OUTSIDE, *(page for _, page in NAV), *sorted(DECISIONS)]
@@ -161,7 +163,14 @@ def run_page(
     return left_out
 
 
-@pytest.mark.parametrize("page", RUN, ids=str)
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.exhaustive) if Path(page).name in LONG else page
+        for page in RUN
+    ],
+    ids=str,
+)
 @pytest.mark.slow
 def test_blocks_run(
     page: Path,

@@ -387,7 +387,9 @@ def test_tensorflow_runs_eqcct_only(pick: Any, labelled: Path, seisbench_cache: 
 
 
 @pytest.mark.skipif(find_spec("tensorflow") is not None, reason="TensorFlow is installed")
-@pytest.mark.parametrize("mode", ["local", pytest.param("modelactor", marks=SLOW)])
+@pytest.mark.parametrize(
+    "mode", ["local", pytest.param("modelactor", marks=pytest.mark.exhaustive)]
+)
 def test_missing_tensorflow_says_what_installs_it(
     pick: Any, labelled: Path, files: dict[str, Path], mode: str
 ) -> None:
@@ -429,7 +431,10 @@ def picked(
 # Regression values: these records are not independent of what pickers were trained on.
 @pytest.mark.parametrize(
     ("variant", "counts", "found"),
-    [("eqcctpro", (154, 106), (97, 100)), ("seisbench", (117, 87), (98, 81))],
+    [
+        ("eqcctpro", (154, 106), (97, 100)),
+        pytest.param("seisbench", (117, 87), (98, 81), marks=pytest.mark.exhaustive),
+    ],
 )
 @pytest.mark.slow
 def test_hits_on_the_labelled_records(
@@ -453,7 +458,13 @@ def assert_same_picks(found: pd.DataFrame, expected: pd.DataFrame, tolerance: fl
     assert (found.probability - expected.probability).abs().max() < tolerance
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize(
+    "variant",
+    [
+        one if one == "eqcctpro" else pytest.param(one, marks=pytest.mark.exhaustive)
+        for one in VARIANTS
+    ],
+)
 @pytest.mark.slow
 def test_exported_networks_give_the_picks_of_torch(picked: Any, variant: str) -> None:
     expected = picked(variant, "torch").picks
@@ -461,10 +472,8 @@ def test_exported_networks_give_the_picks_of_torch(picked: Any, variant: str) ->
         assert_same_picks(picked(variant, runtime).picks, expected, 1e-4)
 
 
-@SLOW
-@pytest.mark.parametrize(
-    "mode", ["modelactor", pytest.param("ripper", marks=pytest.mark.exhaustive)]
-)
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("mode", ["modelactor", "ripper"])
 def test_modes_give_identical_picks(picked: Any, mode: str) -> None:
     expected = picked("eqcctpro", "openvino")
     result = picked("eqcctpro", "openvino", mode)

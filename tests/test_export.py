@@ -229,7 +229,7 @@ def test_exporting_leaves_the_model_as_it_was(weights: WeightFiles, tmp_path: Pa
     assert torch.equal(curve_module(module)(windows), before)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_recurrences_stay_loops(seisbench_cache: Path, tmp_path: Path) -> None:
     import onnx
 
@@ -330,7 +330,7 @@ def _export_in_another_process(files: WeightFiles) -> str:
     return str(cached_export(files).onnx_path)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_processes_that_export_at_once(weights: WeightFiles, own_cache: Path) -> None:
     with ProcessPoolExecutor(3, mp_context=get_context("spawn")) as pool:
         paths = set(pool.map(_export_in_another_process, [weights] * 3))

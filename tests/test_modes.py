@@ -105,7 +105,7 @@ def test_modes_give_identical_picks(picked: Any, local: Any, mode: str, runtime:
     assert result.summary["workers"] == 2 and result.summary["mode"] == mode
 
 
-@SLOW
+@pytest.mark.exhaustive
 def test_ray_that_was_there_before_is_left_running(picked: Any, local: Any) -> None:
     ray.init(address="local", num_cpus=2, include_dashboard=False, logging_level="ERROR")
     nodes = ray.nodes()

@@ -213,6 +213,7 @@ def test_zooming_changes_what_is_shown(show: Open, run_folder: Path) -> None:
     assert after[1] - after[0] < before[1] - before[0]
 
 
+@pytest.mark.exhaustive
 def test_pages_of_a_sweep(show: Open, sweep: Path, tmp_path: Path) -> None:
     visualize(sweep, tmp_path, desired_runtime=0.5)
     page = show(tmp_path / "dashboard_modelactor.html")
@@ -230,6 +231,7 @@ def test_pages_of_a_sweep(show: Open, sweep: Path, tmp_path: Path) -> None:
     assert {"runtime_3d_local.html", "requested_vs_actual_ram_2d_modelactor.html"} <= names
 
 
+@pytest.mark.exhaustive
 def test_filters_leave_the_chosen_trials(show: Open, sweep: Path, tmp_path: Path) -> None:
     done = compare(sweep, tmp_path, model="eqtransformer_original")
     page = show(tmp_path / "comparison_eqtransformer_original_all.html")
@@ -249,6 +251,7 @@ def test_filters_leave_the_chosen_trials(show: Open, sweep: Path, tmp_path: Path
     assert len(done.files) == 7
 
 
+@pytest.mark.exhaustive
 def test_best_configurations(show: Open, sweep: Path, tmp_path: Path) -> None:
     page = show(*optimal(sweep, tmp_path).files, width=420, dark=True)
     assert all(is_drawn(plot) for plot in plots(page))

@@ -168,7 +168,9 @@ def test_some_labelled_stations(compare: Compare, labelled: Path, name: str) -> 
         ("PhaseNet/original", 250, {}),
         ("PhaseNetLight/ethz", 191, {}),
         ("EQTransformer/original", 206, {}),
-        ("EQTransformer/original_nonconservative", 259, {}),
+        pytest.param(
+            *("EQTransformer/original_nonconservative", 259, {}), marks=pytest.mark.exhaustive
+        ),
         # GPD looks at a window every ten samples, which takes SeisBench minutes.
         pytest.param(*("GPD/original", 910, {"batch_size": 1024}), marks=pytest.mark.exhaustive),
         pytest.param(
@@ -188,7 +190,11 @@ def test_all_labelled_records(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "count"), [("PhaseNet/original", 894), ("EQTransformer/original", 436)]
+    ("name", "count"),
+    [
+        ("PhaseNet/original", 894),
+        pytest.param("EQTransformer/original", 436, marks=pytest.mark.exhaustive),
+    ],
 )
 def test_two_continuous_hours(compare: Compare, continuous: Path, name: str, count: int) -> None:
     comparison = compare(name, continuous)
@@ -430,7 +436,7 @@ def test_awkward_streams(awkward: Path, awkward_picks: Any, asked: int, scenario
             assert_same([found for found in ours if found.station == f"XX.{code}."], theirs)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_awkward_streams_draw_picks(awkward_picks: Any) -> None:
     for asked in range(len(ASKED)):
         stations = {found.station for found in awkward_picks(asked)[0]}

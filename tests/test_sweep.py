@@ -338,7 +338,9 @@ class TestRealTrials:
         assert (settings["csv_dir"] / "optimal_configurations_cpu.csv").exists()
 
     @SLOW
-    @pytest.mark.parametrize("mode", ["modelactor", "ripper"])
+    @pytest.mark.parametrize(
+        "mode", ["modelactor", pytest.param("ripper", marks=pytest.mark.exhaustive)]
+    )
     def test_modes_on_ray(self, settings: dict[str, Any], mode: str) -> None:
         settings |= {"modes": (mode,), "station_counts": (4,), "concurrency_values": (2,)}
         report = EvaluateSystem(**settings).evaluate()
@@ -523,7 +525,7 @@ class TestResume:
         assert Sweep(EvaluateSystem(**settings).config).run(runner=again).merged == 2
         assert again.specs == []
 
-    @SLOW
+    @pytest.mark.exhaustive
     def test_killed_at_any_moment_it_goes_on_where_it_was(
         self, settings: dict[str, Any], tmp_path: Path
     ) -> None:
@@ -625,7 +627,7 @@ class TestCommand:
         assert "--cpus 'two'" in result.output
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_seisbench_is_measured_by_the_same_clock(settings: dict[str, Any]) -> None:
     settings |= {"baselines": ("seisbench-classify-merged",), "station_counts": (2,)}
     report = EvaluateSystem(**{**settings, "repeats": 1}).evaluate()

@@ -180,7 +180,7 @@ class TestContinuousRecord:
             ("PhaseNet/original", 30),
             pytest.param("EQTransformer/original", 10, marks=pytest.mark.exhaustive),
             pytest.param("EQTransformer/original", 20, marks=pytest.mark.exhaustive),
-            pytest.param("EQTransformer/original", 30, marks=SLOW),
+            pytest.param("EQTransformer/original", 30, marks=pytest.mark.exhaustive),
         ],
     )
     def test_absolute_grid_gives_the_picks_of_one_chunk(

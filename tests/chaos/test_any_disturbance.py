@@ -119,7 +119,7 @@ def _title(process: psutil.Process) -> list[str]:
         return []
 
 
-@pytest.mark.parametrize("seed", [1, 9, 10])
+@pytest.mark.parametrize("seed", [9, 10])
 def test_a_few(seed: int, place: Place) -> None:
     survive(seed, draw(seed, modes=("local",))[:1], place)
 

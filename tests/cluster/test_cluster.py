@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -393,6 +394,8 @@ def made_up_weights(folder: Path) -> Any:
 def test_workers_of_a_lost_node_move_to_nodes_with_room() -> None:
     class FakeRay:
         """Lists nodes; what is asked of Ray here is no more."""
+
+        _private = SimpleNamespace(worker=SimpleNamespace())  # this process has started no Ray
 
         def __init__(self) -> None:
             self.alive = {"id0", "id1", "id2"}

@@ -11,7 +11,7 @@ import numpy as np
 import obspy
 import odd_records
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pymseed import DataEncoding, MS3Record, sourceid2nslc
 
@@ -99,6 +99,7 @@ def test_different_codes_stay_different(first: bytes, second: bytes) -> None:
 
 
 @given(likely)
+@example(b"AAAAAAA_\x00_AA")
 def test_the_component_is_the_last_letter(fields: bytes) -> None:
     channel = code_of_header(fields)[3]
     raw = stripped(fields)[2]

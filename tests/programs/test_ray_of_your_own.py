@@ -7,6 +7,7 @@ import os
 import tempfile
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -238,6 +239,8 @@ def test_a_token_is_made_where_home_cannot_hold_one(
 
 class SomeRay:
     """What a Ray says that it has."""
+
+    _private = SimpleNamespace(worker=SimpleNamespace())  # this process has started no Ray
 
     def __init__(self, total: dict[str, float], free: dict[str, float]) -> None:
         self._total, self._free = total, free
