@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import (
     AfterValidator,
@@ -32,7 +31,7 @@ __all__ = [
     "OutputFormat",
     "PickConfig",
     "UtcText",
-    "load_config_file",
+    "no_booleans",
     "sentences",
     "split_names",
 ]
@@ -44,6 +43,8 @@ OutputFormat = Literal[
 
 def _cluster_address(address: str) -> str:
     """Refuse Ray's client: workers would be asked through a process that dies with the link."""
+    if not address.strip():
+        raise ValueError("it is empty; give HOST:PORT of the cluster's head, or auto")
     if address.startswith("ray://"):
         raise ValueError(
             "ray:// is Ray's client; run the command on a node of the cluster, and name HOST:PORT "
@@ -75,8 +76,32 @@ _NO_MATTER = {
     "parallelism": "workers and threads say how much is done at once",
 }
 
+# Name and password in an address, whatever signs they are made of.
+_USER = re.compile(r"://[^\s'\"]*@")
 # Names of a store's options that would put a secret into the files of a run.
 _SECRET = ("key", "secret", "token", "password", "credential")
+
+
+def no_booleans(value: Any, annotation: Any) -> Any:
+    """Refuse true and false, which count as 1 and 0, for a field of numbers.
+
+    Raises
+    ------
+    ValueError
+    """
+    items = value if isinstance(value, (list, tuple)) else (value,)
+    kinds = _kinds(annotation)
+    if {int, float} & kinds and bool not in kinds:
+        for item in items:
+            if isinstance(item, bool):
+                raise ValueError(f"{item} is no number")
+    return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation is made of."""
+    parts = get_args(annotation)
+    return {annotation}.union(*map(_kinds, parts)) if parts else {annotation}
 
 
 class PickConfig(BaseModel):
@@ -231,6 +256,11 @@ class PickConfig(BaseModel):
                 without_effect(f"{name}={arguments[name]}", reason)
         rest = {name: value for name, value in arguments.items() if name not in _NO_MATTER}
         return {**values, "model_arguments": rest}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        return no_booleans(value, cls.model_fields[info.field_name or ""].annotation)
 
     @field_validator("input", "input_roots", mode="before")
     @classmethod
@@ -476,7 +506,7 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
         name = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")
         # A key in the wrong place is still a key.
-        secret = any(word in name.lower() for word in (*_SECRET, "users"))
+        secret = any(word in name.lower() for word in (*_SECRET, "users", "security"))
         value = "" if secret else f" (it is {problem['input']!r})"
         if problem["type"] == "extra_forbidden":
             message = "no such setting" + _meant(name, model)
@@ -484,6 +514,7 @@ def sentences(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
             message = f"this is a table of settings{value}"
         elif problem["type"] not in {"value_error", "missing"}:
             message = f"{message}{value}"
+        message = _USER.sub("://(not shown)@", message)
         yield message if not name or message.startswith(f"{name}:") else f"{name}: {message}"
 
 
@@ -508,39 +539,3 @@ def _names_in(model: type[BaseModel]) -> Iterable[str]:
             yield from (f"{name}.{inner}" for inner in _names_in(inside))
         else:
             yield name
-
-
-def load_config_file(path: Path) -> dict[str, Any]:
-    """Settings from a TOML, YAML or JSON file, as keyword arguments of `PickConfig`.
-
-    Raises
-    ------
-    SettingsError
-        The file is missing, unreadable, or not a table of settings.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"config: cannot read {path}: {error}") from error
-    try:
-        values = _parse(text, path.suffix.lower())
-    except ValueError as error:
-        raise SettingsError(f"config: {path} cannot be parsed: {error}") from error
-    if not isinstance(values, Mapping):
-        raise SettingsError(
-            f"config: {path} is not a table of settings", hint="write lines such as model = ..."
-        )
-    return {str(key).replace("-", "_"): value for key, value in values.items()}
-
-
-def _parse(text: str, suffix: str) -> Any:
-    if suffix == ".json":
-        return json.loads(text)
-    if suffix in {".yaml", ".yml"}:
-        import yaml
-
-        try:
-            return yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(str(error)) from error
-    return tomllib.loads(text)

@@ -338,6 +338,10 @@ class TestSettings:
             ("misspelt.toml", "p_treshold = 0.5", "did you mean p_threshold?"),
             ("wrong.yaml", "p-threshold: high", "p_threshold"),
             ("value.json", '{"batch_size": 0}', "batch_size"),
+            ("true.yaml", "batch_size: true", "batch_size: True is no number"),
+            ("twice.yaml", "model: A/b\nmodel: C/d", "line 2, column 1: model is given twice"),
+            ("twice.toml", "p-threshold = 0.3\np_threshold = 0.4", "p_threshold is given twice"),
+            ("settings.conf", "", "must end in .toml, .yaml or .json"),
         ],
     )
     def test_wrong_configuration_file(

@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 from pydantic import BaseModel
+from served import free_port
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.notices import OldNameWarning
@@ -21,6 +22,7 @@ from eqcctpro.serving.renamed import GONE, MOVED
 from eqcctpro.serving.sections import is_advanced
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.sources import PREFIX, gather_settings
+from eqcctpro.serving.start import check_files, check_start
 
 ROOT = Path(__file__).parent.parent
 MOST_USED = 30
@@ -67,7 +69,7 @@ def test_variables_hold_lists_ranges_and_nothing() -> None:
             "EQCCTPRO_SERVE_HTTP__TRUSTED_PROXIES": "10.0.0.0/8",
             "EQCCTPRO_SERVE_MODELS": "[{name: A/b, p_threshold: 0.4}]",
             "EQCCTPRO_SERVE_REPLICAS__COUNT": "1-8",
-            "EQCCTPRO_SERVE_GRPC__PORT": "",
+            "eqcctpro_serve_limits__capacity": "7",
             "EQCCTPRO_MODELS": "/elsewhere",
         }
     )
@@ -75,7 +77,16 @@ def test_variables_hold_lists_ranges_and_nothing() -> None:
     assert settings.http.trusted_proxies == ("10.0.0.0/8",)
     assert settings.models[0].p_threshold == 0.4
     assert settings.replicas.scale == (1, 8, True)
-    assert settings.grpc.port is None
+    assert settings.limits.capacity == 7
+    with pytest.raises(SettingsError, match="EQCCTPRO_SERVE_GRPC__PORT is empty"):
+        gather_settings(environment={"EQCCTPRO_SERVE_GRPC__PORT": ""})
+
+
+def test_a_table_adds_to_what_is_given_of_it() -> None:
+    settings = gather_settings(
+        None, {"replicas.count": "3"}, ["replicas={threads: 2}", "replicas.cpus=4"], {}
+    )
+    assert (settings.replicas.count, settings.replicas.threads, settings.replicas.cpus) == (3, 2, 4)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +111,22 @@ def test_variables_hold_lists_ranges_and_nothing() -> None:
         ("replicas.count=8-1", "replicas.count: 8-1: give .* the smaller number first"),
         ("replicas.count=many", "replicas.count: 'many' is no number and no range"),
         ("replicas.count=true", "replicas.count: True is no number"),
-        ("nothing", "no value"),
+        ("nothing", "no name with a value"),
+        ("http.port=true", "http.port: True is no number"),
+        ("limits.capacity=true", "limits.capacity: True is no number"),
+        ("metrics.buckets_s=[true, 2]", "metrics.buckets_s: True is no number"),
+        ("models=[{name: A/b, bandpass: [false, 2]}]", "bandpass: False is no number"),
+        ("http={port: 1, host: a, port: 2}", "http cannot be read: .*column 20: port is given tw"),
+        ("drain_s=2024-13-45", "drain_s cannot be read"),
+        ("http.host=a b", "http.host: 'a b' is no address and no name"),
+        ("http.host=127.0.0.256", "http.host: .* is no address and no name"),
+        ("http.host=''", "http.host: .* is no address and no name"),
+        ("address=''", "address: it is empty"),
+        ("metrics.port=8000", "http.port and metrics.port are the same"),
+        ("grpc.port=8000", "http.port and grpc.port are the same"),
+        ("http.root_path=picker", "http.root_path: give a path such as /picker"),
+        ("logs.traces=nonsense", "logs.traces: give the address of a collector, such as"),
+        ("security.authenticator=x", "security.authenticator: name a function as"),
     ],
 )
 def test_wrong_settings_are_named(assignment: str, word: str) -> None:
@@ -218,6 +244,67 @@ def test_old_names_with_one_meaning_are_understood(
     assert all(text in str(said[0].message) for text in new)
 
 
+@pytest.mark.parametrize(
+    ("assignments", "words"),
+    [
+        (("mode=single", "replicas.placement=staged"), ("mode is single", "replicas.placement")),
+        (
+            ("mode=replicated", "replicas.count=3", "replicas.placement=staged"),
+            ("mode is replicated", "replicas.placement"),
+        ),
+        (("mode=staged", "replicas.placement=fused"), ("mode is staged", "replicas.placement")),
+        (("replicas.placement=bogus",), ("replicas.placement", "fused or staged")),
+        (("replicas.placement=",), ("replicas.placement", "fused or staged")),
+        (("replicas.min=1", "replicas.max=2", "replicas.count=2"), ("replicas.min", "count")),
+        (("replicas.min=", "replicas.max="), ("replicas.min", "count")),
+        (("replicas.min=a", "replicas.max=2"), ("replicas.count", "a-2")),
+        (("replicas.placement=staged", "replicas.front=0"), ("replicas.count: 0",)),
+        (("replicas.placement=staged", "replicas.count=0"), ("replicas.networks: 0",)),
+        (
+            ("mode=staged", "replicas.placement=staged", "replicas.front=2"),
+            ("replicas.front", "mode given"),
+        ),
+        (
+            ("replicas.networks=2", "replicas.placement=staged", "replicas.front=2"),
+            ("replicas.front", "replicas.networks given"),
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::eqcctpro.notices.OldNameWarning")
+def test_an_old_name_overrules_no_current_one(
+    assignments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    with pytest.raises(SettingsError) as error:
+        given(*assignments)
+    assert all(word in error.value.message for word in words), error.value.message
+
+
+def test_beside_a_current_name_counts_mean_what_they_do_today() -> None:
+    with pytest.warns(OldNameWarning):
+        found = given("mode=staged", "replicas.placement=staged", "replicas.count=4")
+    assert found == given("mode=staged", "replicas.count=4")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("EQCCTPRO_SERVE_HTTP__PORT=8003", "EQCCTPRO_SERVE__HTTP__PORT=8001"),
+        ("EQCCTPRO_SERVE_HTTP={port: 8003}", "EQCCTPRO_SERVE__HTTP__PORT=8001"),
+        ("EQCCTPRO_SERVE_HTTP__PORT=8003", "eqcctpro_serve_http__port=8001"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::eqcctpro.notices.OldNameWarning")
+def test_two_variables_of_one_setting_agree(one: str, other: str) -> None:
+    environment = dict(text.split("=", 1) for text in (other, one))
+    with pytest.raises(SettingsError, match="say two things of one setting") as error:
+        gather_settings(environment=environment)
+    assert all(name in error.value.message for name in environment)
+    name, other_name = one.partition("=")[0], other.partition("=")[0]
+    if "{" not in one:
+        same = {name: "8003", other_name: "8003"}
+        assert gather_settings(environment=same).http.port == 8003
+
+
 def test_old_variables_are_understood() -> None:
     with pytest.warns(OldNameWarning, match="write EQCCTPRO_SERVE_HTTP__PORT"):
         assert gather_settings(environment={"EQCCTPRO_SERVE__HTTP__PORT": "7"}).http.port == 7
@@ -310,6 +397,121 @@ def test_secrets_are_not_shown(cli: Any) -> None:
         with pytest.raises(SettingsError) as error:
             given(f"security.{text}")
         assert "hunter2" not in f"{error.value} {error.value.hint}"
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "logs.traces=http://user:hunter2@host",
+        "logs.traces=http://user:hun@ter/hunter2@host",
+        "http.trusted_proxies=[http://user:hunter2@host]",
+        "http.host=http://user:hunter2@host",
+        "http.port=http://user:hunter2@host",
+        "security.users=[{name: a, password: hunter2",
+        "security.users=[{name: a, password: *hunter2}]",
+        "security.users=[{name: a, password: !hunter2 x}]",
+        "security.users=[{name: a, password: !hunter2!x y}]",
+        "security.users=[{name: a, password: %hunter2}]",
+        "security.users:[{password: hunter2}]",
+        "security.users:[{password: hunter2, a=1}]",
+        "security=hunter2",
+        "security=[hunter2]",
+        "security.session_s=hunter2",
+        "security.required=hunter2",
+    ],
+)
+def test_secrets_are_not_echoed(assignment: str) -> None:
+    name, equals, value = assignment.partition("=")
+    variable = PREFIX + name.replace(".", "__").upper()
+    sources = [([assignment], {})]
+    sources += [([], {variable: value})] if equals and ":" not in name else []
+    for assignments, environment in sources:
+        with pytest.raises(SettingsError) as error:
+            gather_settings(None, None, assignments, environment)
+        assert "hunter2" not in f"{error.value} {error.value.hint}"
+        assert name.partition(":")[0].partition(".")[0] in error.value.message.lower()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("a.yaml", "security:\n  users: [{name: a, password: hunter2\n", "line 3, column 1"),
+        ("a.yaml", "security: {a: 'hunter2\n", "line 2, column 1"),
+        ("a.yaml", "http:\n  port: 1\n  port: 2\n", "line 3, column 3: port is given twice"),
+        ("a.yaml", 'a: "\\hunter2"\n', "line 1, column 6"),
+        ("a.yaml", "a: hunter2\0\n", "character 11"),
+        ("a.yaml", "a: " + "[" * 1000, "nested"),
+        ("a.json", '{"http": {"port": 1, "port": 2}}', "port is given twice"),
+        ("a.json", '{"a": "hunter2', "line 1 column"),
+        ("a.json", "[" * 100_000, "nested"),
+        ("a.toml", "[http]\nport = 1\nport = 2\n", "port is given twice .at line 3"),
+        ("a.toml", "password = hunter2\n", "line 1, column"),
+        ("a.conf", "", "the name must end in .toml, .yaml or .json"),
+    ],
+)
+def test_a_wrong_file_is_told_by_its_place(
+    name: str, text: str, words: str, tmp_path: Path
+) -> None:
+    file = tmp_path / name
+    file.write_text(text)
+    for options in ({"config": file}, {"assignments": [f"security.people_file={file}"]}):
+        with pytest.raises(SettingsError, match=words) as error:
+            settings = gather_settings(environment={}, **options)
+            check_files(settings)
+        assert "hunter2" not in f"{error.value} {error.value.hint} {error.value.__cause__}"
+        setting = "config: " if "config" in options else "security.people_file: "
+        assert error.value.message.startswith(setting)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing yet\n", "---\n"])
+def test_a_file_with_nothing_says_nothing(text: str, tmp_path: Path) -> None:
+    for name in ("a.yaml", "a.yml"):
+        file = tmp_path / name
+        file.write_text(text)
+        assert gather_settings(file, environment={}) == given()
+
+
+def test_an_alias_in_a_file_is_no_key_given_twice(tmp_path: Path) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text(
+        "models:\n- &a {name: A/b, p_threshold: 0.3}\n- {<<: *a, name: C/d, p_threshold: 0.4}\n"
+    )
+    first, second = gather_settings(file, environment={}).models
+    assert (first.p_threshold, second.p_threshold) == (0.3, 0.4)
+
+
+def test_what_needs_no_start_is_checked_before_settings_are_shown(cli: Any, tmp_path: Path) -> None:
+    for assignment in (
+        f"security.people_file={tmp_path / 'none.yaml'}",
+        f"security.secret_file={tmp_path / 'none'}",
+        f"jobs.roots={tmp_path / 'none'}",
+        "metrics.port=8000",
+    ):
+        said = cli("serve", "--set", assignment, "--show")
+        assert said.exit_code == 2
+        assert assignment.partition("=")[0] in said.stderr
+    said = cli("serve", "--model", "", "--show")
+    assert said.exit_code == 2 and "--model: it is empty" in said.stderr
+
+
+def test_a_folder_for_jobs_is_tried_before_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "roots").mkdir()
+    port = f"http.port={free_port()}"
+    for folder in ("/proc/nope", tmp_path / "file" / "jobs"):
+        settings = given(f"jobs.roots={tmp_path / 'roots'}", f"jobs.folder={folder}", port)
+        with pytest.raises(SettingsError, match=r"jobs\.folder: .* cannot be written"):
+            check_start(settings)
+
+
+@pytest.mark.parametrize("end", ["", "/", "/v1/traces", "/v1/traces/"])
+def test_a_collector_has_one_address(end: str) -> None:
+    pytest.importorskip("opentelemetry.exporter.otlp.proto.http", reason="no OpenTelemetry")
+    from eqcctpro.serving.tracing import _otlp_exporter
+
+    address = given(f"logs.traces=http://host:1/a{end}").logs.traces
+    assert address is not None
+    assert _otlp_exporter(address)._endpoint == "http://host:1/a/v1/traces"
 
 
 def test_the_schema_and_the_settings_are_printed(cli: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 from obspy import UTCDateTime
 
 from eqcctpro import EvaluateSystem, PickConfig, RunEQCCTPro
-from eqcctpro.config import load_config_file
+from eqcctpro.config_files import load_config_file
 from eqcctpro.download import DownloadSettings
 from eqcctpro.errors import SettingsError
 from eqcctpro.synthetic.dataset import Synthesis

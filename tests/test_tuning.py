@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from eqcctpro.config import PickConfig, load_config_file
+from eqcctpro.config import PickConfig
+from eqcctpro.config_files import load_config_file
 from eqcctpro.errors import InputError
 from eqcctpro.evaluation.configuration import BestConfiguration
 from eqcctpro.evaluation.grid import TrialSpec

@@ -402,7 +402,8 @@ def _run(
     verbose: bool,
 ) -> tuple[RunResult, Path]:
     """The result, and the output folder as it was given."""
-    from eqcctpro.config import PickConfig, load_config_file
+    from eqcctpro.config import PickConfig
+    from eqcctpro.config_files import load_config_file
     from eqcctpro.orchestration.run import run_picking
 
     settings = load_config_file(config_file) if config_file is not None else {}

@@ -84,7 +84,7 @@ def serve(
             config,
             set_,
             {
-                "models": list(names_of(model)) or None,
+                "models": _models(model),
                 "mode": mode,
                 "http.host": host,
                 "http.port": port,
@@ -94,6 +94,9 @@ def serve(
             },
         )
         if show:
+            from eqcctpro.serving.start import check_files
+
+            check_files(settings)
             typer.echo(json.dumps(settings.shown(), indent=1))
             return
         if ended is None:
@@ -146,7 +149,7 @@ def build(
         from eqcctpro.serving.manifest import ray_serve_file
 
         # It runs on a cluster, where Ray Serve's proxy listens.
-        given = {"models": list(names_of(model)) or None, "address": "auto"}
+        given = {"models": _models(model), "address": "auto"}
         typer.echo(ray_serve_file(_settings(config, set_, given)), nl=False)
 
 
@@ -186,6 +189,13 @@ def _settings(
     from eqcctpro.serving.sources import gather_settings
 
     return gather_settings(config, flags, assignments or ())
+
+
+def _models(given: list[str] | None) -> list[str] | None:
+    names = list(names_of(given))
+    if given and not names:
+        raise SettingsError("--model: it is empty", hint="write --model EQTransformer/original")
+    return names or None
 
 
 def _require_extra() -> None:

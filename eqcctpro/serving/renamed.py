@@ -110,22 +110,50 @@ def _move(values: dict[str, Any], old: list[str]) -> list[str]:
     """Put what was given by old names to new ones; returns what is wrong with that."""
     replicas = values["replicas"]
     given = {name.partition(".")[2]: replicas.pop(name.partition(".")[2]) for name in old}
-    least, most, front = given.get("min"), given.get("max"), given.get("front")
-    if least is not None or most is not None:
-        if least is None or most is None or replicas.get("count") is not None:
-            return ["replicas.min and replicas.max: give replicas.count=MIN-MAX in place of them"]
-        replicas["count"] = f"{least}-{most}"
-    if given.get("placement") == "staged":
-        # The count was of those that execute networks, and `front` of those that take requests.
-        values["mode"] = "staged"
-        replicas["networks"] = replicas.get("count") or 1
-        replicas["count"] = front or 1
-    elif front is not None:
-        return ["replicas.front: give mode=staged, and replicas.count in place of it"]
+    problems = _count_from(replicas, given) + _mode_from(values, given)
+    if problems:
+        return problems
     new = [f"mode={values['mode']}"] if "mode" in values else []
     for name in ("count", "networks"):
         if name in replicas:
             new.append(f"replicas.{name}={replicas[name]}")
     said = f"write {', '.join(new)}" if new else "leave them out"
     warn_user(f"{', '.join(old)}: old names of settings; {said}", OldNameWarning)
+    return []
+
+
+def _count_from(replicas: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """A range in place of its ends."""
+    ends = [given.get(name) for name in ("min", "max")]
+    if ends == [None, None] and not {"min", "max"} & given.keys():
+        return []
+    if None in ends or replicas.get("count") is not None:
+        return ["replicas.min and replicas.max: give replicas.count=MIN-MAX in place of them"]
+    replicas["count"] = f"{ends[0]}-{ends[1]}"
+    return []
+
+
+def _mode_from(values: dict[str, Any], given: dict[str, Any]) -> list[str]:
+    """A mode in place of a placement; a current name that says something else is named."""
+    replicas, mode = values["replicas"], values.get("mode")
+    placement, front = given.get("placement", "fused"), given.get("front")
+    if placement not in ("fused", "staged"):
+        return [
+            "replicas.placement: an old name, which was fused or staged; give mode in place of it"
+        ]
+    if "placement" in given and mode is not None and (mode == "staged") != (placement == "staged"):
+        return [
+            f"mode and replicas.placement contradict each other: mode is {mode}, and "
+            f"replicas.placement, an old name, is {placement}; leave replicas.placement out"
+        ]
+    current = [name for name in ("mode", "replicas.networks") if _has(values, name)]
+    if "front" in given and (placement != "staged" or current):
+        also = f" ({' and '.join(current)} given)" if current else ""
+        return [f"replicas.front{also}: give mode=staged, and replicas.count in place of it"]
+    if placement == "staged" and not current:
+        # The count was of those that execute networks, and `front` of those that take requests.
+        replicas["networks"] = replicas.get("count", 1)
+        replicas["count"] = 1 if front is None else front
+    if placement == "staged":
+        values["mode"] = "staged"
     return []

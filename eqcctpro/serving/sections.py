@@ -2,18 +2,43 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+)
 
-__all__ = ["Paths", "Section", "Texts", "advanced", "is_advanced", "is_secret", "secret"]
+from eqcctpro.config import no_booleans
+
+__all__ = [
+    "Paths",
+    "Section",
+    "Texts",
+    "advanced",
+    "is_advanced",
+    "is_secret",
+    "matching",
+    "secret",
+]
 
 
 class Section(BaseModel):
     """Settings that are checked together, and do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        return no_booleans(value, cls.model_fields[info.field_name or ""].annotation)
 
 
 def advanced(default: Any, **named: Any) -> Any:
@@ -34,6 +59,26 @@ def is_advanced(field: Any) -> bool:
 def is_secret(field: Any) -> bool:
     """Whether a field was made by `secret`."""
     return bool((field.json_schema_extra or {}).get("secret"))
+
+
+def matching(pattern: str, wanted: str) -> AfterValidator:
+    """A check of a text as a whole, with a sentence that says what is wanted.
+
+    Parameters
+    ----------
+    pattern : str
+        Regular expression.
+    wanted : str
+        What to give, such as ``"give an address"``.
+    """
+    whole = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not whole.fullmatch(value):
+            raise ValueError(wanted)
+        return value
+
+    return AfterValidator(check)
 
 
 def _one_or_many(value: Any) -> Any:

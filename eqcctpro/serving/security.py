@@ -17,7 +17,8 @@ from importlib import import_module
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from pydantic import ValidationError
 
-from eqcctpro.config import load_config_file, sentences
+from eqcctpro.config import sentences
+from eqcctpro.config_files import load_config_file
 from eqcctpro.errors import SettingsError
 from eqcctpro.serving.problems import (
     BusyProblem,
@@ -407,7 +408,7 @@ def read_people(settings: SecuritySettings) -> People:
     path = settings.people_file
     if path is None:
         return People(api_keys=settings.api_keys, users=settings.users)
-    given = load_config_file(path)
+    given = load_config_file(path, "security.people_file")
     try:
         found = People(**given)
         return People(

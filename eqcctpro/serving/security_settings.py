@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from eqcctpro.serving.sections import Paths, Section, advanced, secret
+from eqcctpro.serving.sections import Paths, Section, advanced, matching, secret
 
 __all__ = ["ApiKey", "People", "SecuritySettings", "User"]
 
@@ -19,7 +19,9 @@ _SCRYPT = re.compile(r"scrypt\$[0-9a-f]{32}\$[0-9a-f]{64}")
 class ApiKey(Section):
     """A key that a client sends; only its hash is known here."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Whose key it is.")
+    name: Annotated[
+        str, matching("[A-Za-z0-9_.-]{1,64}", "give 1 to 64 letters, digits and signs of _.-")
+    ] = Field(description="Whose key it is.")
     sha256: str = secret(description="Hash of the key; eqcctpro serve key makes one.")
     requests_per_s: float | None = Field(
         None, gt=0, description="Requests a second with this key, in place of the common rate."
@@ -42,7 +44,9 @@ class ApiKey(Section):
 class User(Section):
     """Somebody who logs in with a password."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.@-]{1,64}$", description="Who logs in.")
+    name: Annotated[
+        str, matching("[A-Za-z0-9_.@-]{1,64}", "give 1 to 64 letters, digits and signs of _.@-")
+    ] = Field(description="Who logs in.")
     password_hash: str = secret(
         description="Hash of the password; eqcctpro serve password makes one."
     )
@@ -91,9 +95,14 @@ class SecuritySettings(People):
         None,
         description="File with what tokens are signed with; without one they end with the service.",
     )
-    authenticator: str | None = advanced(
+    authenticator: (
+        Annotated[
+            str,
+            matching(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", "name a function as module:function"),
+        ]
+        | None
+    ) = advanced(
         None,
-        pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
         description="A function module:function(name, password) -> bool, in place of users.",
     )
     required: bool | None = advanced(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import json
 import re
+from itertools import combinations
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
@@ -22,7 +23,7 @@ from eqcctpro.config import ClusterAddress, Threshold, sentences
 from eqcctpro.errors import SettingsError
 from eqcctpro.places import Place, as_place
 from eqcctpro.serving.renamed import with_new_names
-from eqcctpro.serving.sections import Section, Texts, advanced, is_secret
+from eqcctpro.serving.sections import Section, Texts, advanced, is_secret, matching
 from eqcctpro.serving.security_settings import SecuritySettings
 
 __all__ = [
@@ -45,6 +46,9 @@ _DAY_S = 86_400.0
 # Of an address.
 _PASSWORD = re.compile(r"://[^/@\s\"]+@")
 _MOST_PROCESSES = 10_000
+_HOST = re.compile(
+    r"[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?(\.[A-Za-z0-9_]([A-Za-z0-9_-]*[A-Za-z0-9_])?)*"
+)
 
 
 class ModelSettings(Section):
@@ -109,9 +113,14 @@ class HttpSettings(Section):
     tls: TlsSettings | None = Field(
         None, description="Files certificate, key and client_authority, which turn TLS on."
     )
-    root_path: str = advanced(
+    root_path: Annotated[
+        str,
+        matching(
+            "(/[A-Za-z0-9._~-]+)*",
+            "give a path such as /picker: parts of letters, digits and ._~-, each after a /",
+        ),
+    ] = advanced(
         "",
-        pattern=r"^(/[A-Za-z0-9._~-]+)*$",
         description="Beginning of the path that a proxy in front cuts off.",
     )
     cors_origins: Texts = advanced(
@@ -126,6 +135,20 @@ class HttpSettings(Section):
         *("traceparent", "tracestate"),
     )
     cors_max_age_s: ClassVar[int] = 600
+
+    @field_validator("host")
+    @classmethod
+    def _is_host(cls, value: str) -> str:
+        try:
+            ipaddress.ip_address(value)
+        except ValueError:
+            # As for URLs, what ends in a number is an address or nothing.
+            if not _HOST.fullmatch(value) or value.rsplit(".", 1)[-1].isdigit():
+                raise ValueError(
+                    f"{value!r} is no address and no name; give 127.0.0.1 for this machine alone, "
+                    "0.0.0.0 for all its networks"
+                ) from None
+        return value
 
     @field_validator("trusted_proxies")
     @classmethod
@@ -443,11 +466,20 @@ class LogSettings(Section):
     )
     access: bool = advanced(True, description="Whether there is a line for each request.")
     file: Path | None = advanced(None, description="File that gets the lines, too.")
-    traces: str | None = advanced(
+    traces: (
+        Annotated[
+            str,
+            matching(
+                r"https?://[^/?#\s@]+(/[^?#\s]*)?",
+                "give the address of a collector, such as http://127.0.0.1:4318, without a name, "
+                "password or query; the variable OTEL_EXPORTER_OTLP_HEADERS is for passwords",
+            ),
+        ]
+        | None
+    ) = advanced(
         None,
-        pattern=r"^https?://[^/?#\s@]+(/[^?#\s]*)?$",
         description="Address of an OpenTelemetry collector (OTLP over HTTP) that gets traces, such "
-        "as http://127.0.0.1:4318.",
+        "as http://127.0.0.1:4318; it may end in /v1/traces.",
     )
 
     @property
@@ -541,6 +573,10 @@ class ServeSettings(Section):
         names = [model.name for model in self.models]
         if len(set(names)) < len(names):
             raise ValueError("models: each once")
+        ports = {"http": self.http.port, "grpc": self.grpc.port, "metrics": self.metrics.port}
+        for one, other in combinations(ports, 2):
+            if ports[one] is not None and ports[one] == ports[other]:
+                raise ValueError(f"{one}.port and {other}.port are the same: {ports[one]}")
         replicas = self.replicas
         if self.mode == "single" and replicas.count != 1:
             raise ValueError(
@@ -609,7 +645,7 @@ class ServeSettings(Section):
 def _with_mode(values: dict[str, Any]) -> dict[str, Any]:
     """Say which mode it is, where only the number of processes was given."""
     replicas = values.get("replicas")
-    if values.get("mode") is not None or not isinstance(replicas, dict):
+    if "mode" in values or not isinstance(replicas, dict):
         return values
     alone = str(replicas.get("count", 1)) == "1"
     return {**values, "mode": "single" if alone else "replicated"}

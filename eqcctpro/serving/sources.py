@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -20,7 +21,8 @@ from pydantic_settings import (
     SettingsError as VariableError,
 )
 
-from eqcctpro.config import load_config_file, sentences
+from eqcctpro.config import sentences
+from eqcctpro.config_files import load_config_file, parse_yaml
 from eqcctpro.errors import SettingsError
 from eqcctpro.notices import OldNameWarning, warn_user
 from eqcctpro.serving.settings import ServeSettings
@@ -32,6 +34,9 @@ PREFIX = "EQCCTPRO_SERVE_"
 _OLD_PREFIX = "EQCCTPRO_SERVE__"
 _NESTED = "__"
 
+_NAME = re.compile(r"[\w-]+(\.[\w-]+)*")
+_BEGIN = re.compile(r"[\w.-]*")
+
 
 class _Environment(EnvSettingsSource):
     """Variables with values as YAML, none of which is passed over."""
@@ -41,13 +46,25 @@ class _Environment(EnvSettingsSource):
     ) -> None:
         super().__init__(settings_cls)
         given = os.environ if environment is None else environment
-        found = {name: text for name, text in given.items() if name.startswith(PREFIX) and text}
-        old = [name for name in found if name.startswith(_OLD_PREFIX)]
-        for name in sorted(old):
-            new = PREFIX + name.removeprefix(_OLD_PREFIX)
-            warn_user(f"{name} is the old name of a variable; write {new}", OldNameWarning)
-            found[new] = found.pop(name)
-        self.env_vars = {name.lower(): text for name, text in found.items()}
+        found: dict[str, tuple[str, str]] = {}  # names as given, and values
+        # Old names last, so that they are held against the current ones.
+        for name in sorted(given, key=lambda name: (name.upper().startswith(_OLD_PREFIX), name)):
+            new = name.upper()
+            if not new.startswith(PREFIX):
+                continue
+            if not given[name].strip():
+                raise SettingsError(f"{name} is empty", hint="give it a value, or unset it")
+            if new.startswith(_OLD_PREFIX):
+                new = PREFIX + new.removeprefix(_OLD_PREFIX)
+                warn_user(f"{name} is the old name of a variable; write {new}", OldNameWarning)
+                _require_alone(name, new, found)
+            if new in found and found[new][1] != given[name]:
+                raise SettingsError(
+                    f"{found[new][0]} and {name} say two things of one setting",
+                    hint=f"leave {name} out",
+                )
+            found.setdefault(new, (name, given[name]))
+        self.env_vars = {name.lower(): text for name, (_, text) in found.items()}
 
     def decode_complex_value(self, field_name: str, field: Any, value: Any) -> Any:  # noqa: ARG002
         """A value that is no single text or number."""
@@ -67,6 +84,15 @@ class _Environment(EnvSettingsSource):
                     hint=f"write all of it in {PREFIX}{first.upper()}",
                 )
         return found
+
+
+def _require_alone(old: str, name: str, found: Mapping[str, tuple[str, str]]) -> None:
+    """Refuse a variable of an old name where a current one holds its whole section."""
+    for known, (current, _) in found.items():
+        if name.startswith(f"{known}{_NESTED}"):
+            raise SettingsError(
+                f"{current} and {old} say two things of one setting", hint=f"leave {old} out"
+            )
 
 
 def gather_settings(
@@ -100,9 +126,15 @@ def gather_settings(
             _place(given, name, value)
     for text in assignments:
         name, equals, value = text.partition("=")
-        if not equals:
-            raise SettingsError(f"--set {text}: no value", hint="write --set http.port=8001")
-        _place(given, name.strip().replace("-", "_"), _typed(value, name))
+        if not equals or not _NAME.fullmatch(name.strip()):
+            # No more of it: it may hold a password.
+            begin = _BEGIN.match(text.strip())
+            raise SettingsError(
+                f"--set {begin[0] if begin else ''}: no name with a value",
+                hint="write --set http.port=8001",
+            )
+        name = name.strip().replace("-", "_")
+        _place(given, name, _typed(value, name))
 
     class Gathered(ServeSettings, BaseSettings):
         model_config = SettingsConfigDict(env_prefix=PREFIX, env_nested_delimiter=_NESTED)
@@ -136,7 +168,7 @@ def _is_section(name: str) -> bool:
 
 
 def _place(values: dict[str, Any], name: str, value: Any) -> None:
-    """Set a value inside nested tables."""
+    """Set a value inside nested tables; a table adds to what is given of it."""
     *sections, last = name.split(".")
     inner = values
     for section in sections:
@@ -150,13 +182,15 @@ def _place(values: dict[str, Any], name: str, value: Any) -> None:
             hint=f"write all of {whole}, such as --set 'models=[{{name: PhaseNet/original, "
             "p_threshold: 0.4}]'",
         )
-    inner[last] = value
+    if isinstance(value, dict) and isinstance(inner.get(last), dict):
+        for part, its in value.items():
+            _place(values, f"{name}.{part}", its)
+    else:
+        inner[last] = value
 
 
 def _typed(text: str, name: str) -> Any:
-    import yaml
-
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise SettingsError(f"{name}: {text!r} cannot be read: {error}") from error
+        return parse_yaml(text)
+    except ValueError as error:
+        raise SettingsError(f"{name} cannot be read: {error}") from None

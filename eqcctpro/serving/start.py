@@ -22,7 +22,7 @@ from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.state import StateFolder
 from eqcctpro.serving.tracing import require_tracing
 
-__all__ = ["RunningService", "check_start", "running_service", "serve_until_ended"]
+__all__ = ["RunningService", "check_files", "check_start", "running_service", "serve_until_ended"]
 
 _GLANCE_S = 0.2
 
@@ -72,6 +72,21 @@ def check_start(settings: ServeSettings) -> None:
     """
     with _claimed_ports(settings):
         pass
+    check_files(settings)
+    if settings.jobs.roots:
+        _require_folder(settings.jobs.folder, "jobs.folder")
+    for choice in settings.models:
+        find_model(choice)
+
+
+def check_files(settings: ServeSettings) -> None:
+    """Find out whether what settings name is there, without changing or starting anything.
+
+    Raises
+    ------
+    SettingsError
+        A file, folder, function or package is missing or of no use.
+    """
     find_authenticator(settings.security)
     read_secret(settings.security)
     read_people(settings.security)
@@ -79,8 +94,24 @@ def check_start(settings: ServeSettings) -> None:
     for root in settings.jobs.roots:
         if isinstance(root, Path) and not root.is_dir():
             raise SettingsError(f"jobs.roots: {root} is no folder")
-    for choice in settings.models:
-        find_model(choice)
+
+
+def _require_folder(folder: Path, name: str) -> None:
+    """Make a folder, and try whether files can be written there.
+
+    Raises
+    ------
+    SettingsError
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise SettingsError(
+            f"{name}: {folder} cannot be written: {error.strerror or error}",
+            hint="name a folder on a disk that this user may write to",
+        ) from error
 
 
 @contextmanager

@@ -23,6 +23,7 @@ __all__ = ["Trace", "Tracer", "require_tracing", "spanned"]
 
 # What programs beside a service in the same data centre answer in.
 _EXPORT_S = 5.0
+_TRACES = "/v1/traces"
 # How long what is not sent yet may keep a replica that ends.
 _END_S = 3.0
 # Other vendors' part of a trace's context, as long as W3C asks for at least.
@@ -209,7 +210,8 @@ def _is_there(name: str) -> bool:
 def _otlp_exporter(address: str) -> SpanExporter:
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    endpoint = f"{address.rstrip('/')}/v1/traces"
+    # Collectors' pages give either.
+    endpoint = f"{address.rstrip('/').removesuffix(_TRACES)}{_TRACES}"
     return OTLPSpanExporter(endpoint=endpoint, timeout=_EXPORT_S)
 
 
