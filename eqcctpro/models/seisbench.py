@@ -257,10 +257,9 @@ def _load_state(module: WaveformModel, parent: str, path: Path) -> None:
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such weight file") from error
     except Exception as error:  # bytes that are no weights fail in torch in many ways
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        # What torch says of them advises to load them in a way that runs code.
         raise WeightsError(
-            f"{path}: is damaged or holds more than weights: {reason}",
-            hint="fetch the weights again",
+            f"{path}: is damaged or holds more than weights", hint="fetch the weights again"
         ) from error
     if not isinstance(state, dict):
         raise WeightsError(f"{path}: holds a {type(state).__name__}, not a state dict")

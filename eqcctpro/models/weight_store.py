@@ -118,13 +118,14 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
         raise WeightsError(
-            f"{path} is damaged or no weight file: {_first_line(error)}",
+            f"{path} is damaged or no weight file{f': {reason}' if reason else ''}",
             hint="remove it and fetch or import the weights again",
         ) from error
     except pickle.UnpicklingError as error:
         raise WeightsError(
-            f"{path} is damaged, or holds more than weights: {_first_line(error)}",
+            f"{path} is damaged, or holds more than weights",
             hint="only plain tensors are loaded; save model.state_dict() instead",
         ) from error
     if not isinstance(state, dict) or not state:
@@ -133,10 +134,6 @@ def read_state(path: Path) -> dict[str, torch.Tensor]:
         if not isinstance(name, str) or not isinstance(value, torch.Tensor):
             raise WeightsError(f"{path}: the entry {name!r} is no tensor")
     return dict(state)
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
 
 def state_arrays(state: Mapping[str, torch.Tensor]) -> dict[str, NDArray[Any]]:
