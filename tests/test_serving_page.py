@@ -228,7 +228,10 @@ def test_people_sign_in_and_out(chromium: Any, closed_url: str) -> None:
     fields = [chromium.find_element("id", name) for name in ("user", "password")]
     wait_for(fields[0].is_displayed)
     keep(chromium, "serve-sign-in")
-    for word, said in (("wrong", "the name or the password is wrong"), ("right", "")):
+    for word, said in (
+        ("wrong", "the name or the password is wrong: please try again"),
+        ("right", ""),
+    ):
         for field, value in zip(fields, ("carol", word), strict=True):
             field.clear()
             field.send_keys(value)

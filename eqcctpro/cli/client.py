@@ -110,7 +110,8 @@ def serve_check(
         verify = True if authority is None else str(authority)
         for result in check_service(url, key=key, verify=verify):
             failed += not result.ok
-            typer.echo(f"{'ok' if result.ok else 'FAIL':<4}  {result.name}: {result.found}")
+            said = "ok" if result.ok else "FAIL" if result.tried else "-"
+            typer.echo(f"{said:<4}  {result.name}: {result.found}")
         if failed:
             raise typer.Exit(1)
 
@@ -125,6 +126,10 @@ def serve_models(
         Option(help="What to load: Parent/child, or Parent/path in security.model_roots."),
     ] = None,
     unload: Annotated[str | None, Option(metavar="NAME", help="Serve a model no more.")] = None,
+    default: Annotated[
+        str | None,
+        Option(metavar="NAME", help="With --unload, what requests that name no model get."),
+    ] = None,
     key: _Key = None,
     authority: _Authority = None,
 ) -> None:
@@ -132,6 +137,11 @@ def serve_models(
     with reporting():
         if weights is not None and load is None:
             raise SettingsError("--weights says what --load loads", hint="give --load NAME, too")
+        if default is not None and unload is None:
+            raise SettingsError(
+                "--default says what takes the place of what --unload unloads",
+                hint="give --unload NAME, too",
+            )
         _require_extra()
         from eqcctpro.serving.client import PickClient
 
@@ -140,11 +150,12 @@ def serve_models(
             if load is not None:
                 service.load_model(load, weights)
             if unload is not None:
-                service.unload_model(unload)
+                service.unload_model(unload, default)
             for model in service.models():
                 typer.echo(
-                    f"{model['name']}: {model['state']}, weights {model['weights_sha256'][:12]}, "
-                    f"{model['runtime']} on {model['device']}"
+                    f"{model['name']}: {model['state']}, weights {model['weights']} "
+                    f"({model['weights_sha256'][:12]}), {model['runtime']} on {model['device']}"
+                    f"{', the default' if model['default'] else ''}"
                 )
 
 

@@ -123,6 +123,7 @@ class PickAnswer(msgspec.Struct, frozen=True):
 
     request_id: str
     model: str
+    served_name: str
     picks: list[PickRow]
     detections: list[PickRow]
     stations: list[StationRow]
@@ -134,6 +135,7 @@ class CurveAnswer(msgspec.Struct, frozen=True):
 
     request_id: str
     model: str
+    served_name: str
     curves: list[CurvePiece]
     waveforms: list[WaveformPiece]
     picks: list[PickRow]
@@ -157,6 +159,8 @@ class Answer:
     with_curves : bool
     segments : list of Segment
         Those that are to be shown.
+    served_name : str
+        What clients call the model.
     """
 
     request_id: str
@@ -166,6 +170,7 @@ class Answer:
     notes: list[str] = field(default_factory=list)
     with_curves: bool = False
     segments: list[Segment] = field(default_factory=list)
+    served_name: str = ""
     _rows: list[PickRow] | None = None
 
     @property
@@ -202,6 +207,7 @@ class Answer:
         common = {
             "request_id": self.request_id,
             "model": self.picker.name,
+            "served_name": self.served_name,
             "picks": self.rows(),
             "detections": pick_rows(detections, self.tasks, self.picker, self.request_id),
             "stations": [

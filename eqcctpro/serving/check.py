@@ -29,11 +29,14 @@ class CheckResult:
     name : str
     ok : bool
     found : str
+    tried : bool
+        False where another check failed that it needs.
     """
 
     name: str
     ok: bool
     found: str
+    tried: bool = True
 
 
 class _CheckError(Exception):
@@ -54,18 +57,26 @@ def check_service(
     """
     with PickClient(url, key=key, verify=verify) as client:
         checks = _Checks(client, url, key, verify)
-        for name, check in (
-            ("health", checks.health),
-            ("models", checks.models),
-            ("picks of the example", checks.picks),
-            ("arrays give the same picks", checks.arrays),
-            ("other formats", checks.formats),
-            ("curves", checks.curves),
-            ("wrong requests are refused", checks.refusals),
-            ("the interface's own example", checks.description),
-            ("metrics", checks.metrics),
+        models, picks = "models", "picks of the example"
+        failed: set[str] = set()
+        for name, check, needs in (
+            ("health", checks.health, None),
+            (models, checks.models, None),
+            (picks, checks.picks, models),
+            ("arrays give the same picks", checks.arrays, picks),
+            ("other formats", checks.formats, picks),
+            ("curves", checks.curves, models),
+            ("wrong requests are refused", checks.refusals, models),
+            ("the interface's own example", checks.description, models),
+            ("metrics", checks.metrics, None),
         ):
-            yield _run(name, check)
+            if needs in failed:
+                result = CheckResult(name, False, f"not tried: it needs {needs!r}", tried=False)
+            else:
+                result = _run(name, check)
+            if not result.ok:
+                failed.add(name)
+            yield result
 
 
 def _run(name: str, check: Callable[[], str]) -> CheckResult:
@@ -88,6 +99,7 @@ class _Checks:
         self._http = httpx.Client(
             base_url=url.rstrip("/"), headers=headers, timeout=60.0, verify=verify
         )
+        self._names: list[str] = []
         self._picks: dict[str, list[dict[str, Any]]] = {}
 
     def health(self) -> str:
@@ -99,6 +111,8 @@ class _Checks:
 
     def models(self) -> str:
         self._names = [model["name"] for model in self._client.models()]
+        if not self._names:
+            raise _CheckError("none is served")
         return ", ".join(self._names)
 
     def picks(self) -> str:

@@ -192,15 +192,22 @@ class PickClient:
                         raise ServiceError(f"{name} is not loaded: {entry['reason']}")
         return found
 
-    def unload_model(self, name: str) -> None:
+    def unload_model(self, name: str, default: str | None = None) -> None:
         """Have no replica serve a model any more; it needs an administrator's key.
+
+        Parameters
+        ----------
+        name : str
+        default : str, optional
+            The model of requests that name none from then on; needed where `name` is that now.
 
         Raises
         ------
         ServiceError
-            It is not served, or is the only one.
+            It is not served, is the only one, or is the default and no other is named.
         """
-        self._ask("POST", f"/v1/models/{name}/unload")
+        content = {} if default is None else {"json": {"default": default}}
+        self._ask("POST", f"/v1/models/{name}/unload", **content)
 
     def ready(self) -> bool:
         """Whether the service picks."""
@@ -333,8 +340,11 @@ def _error(response: httpx.Response) -> ServiceError:
     except ValueError:
         problem = {}
     detail = problem.get("detail") or response.text[:300] or response.reason_phrase
+    hint = problem.get("hint")
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        hint = "set EQCCTPRO_API_KEY to a key of this service; in Python give key"
     return ServiceError(
         f"{response.request.url.path}: {detail} (HTTP {response.status_code})",
-        hint=problem.get("hint"),
+        hint=hint,
         status=response.status_code,
     )

@@ -91,7 +91,7 @@ def _schema(app: FastAPI, service: Service) -> dict[str, Any]:
         for method in operations.values():
             method["responses"].pop("422", None)  # FastAPI's, which looks different
             method["responses"] |= _problems(known)
-    names = list(service.engines)
+    names = sorted(service.engines, key=lambda name: name != service.default)
     for path, answer, types in (
         ("/v1/annotate", "CurveAnswer", CURVE_TYPES),
         ("/v1/pick", "PickAnswer", tuple(ANSWER_TYPES)),

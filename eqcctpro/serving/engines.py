@@ -98,6 +98,7 @@ class Engine:
         picker, settings, runtime = self.model.picker, self.model.settings, self.runtime
         return {
             "name": self.model.name,
+            "weights": self.model.weights.name,
             "weights_sha256": picker.weights_sha256,
             "sampling_rate": picker.sampling_rate,
             "components": picker.recorded,

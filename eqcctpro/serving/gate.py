@@ -169,7 +169,7 @@ class Gate:
             await self._app(scope, receive, exchange.pass_on)
             return
         if exchange.identity is not None:
-            exchange.batch = is_batch(headers, exchange.identity)
+            exchange.batch = is_batch(scope["headers"], exchange.identity)
         # A place is for what is worked on; it is taken when the body has come.
         service.require_place(batch=exchange.batch)
         async with asyncio.timeout(service.settings.limits.request_timeout_s):

@@ -55,6 +55,7 @@ _MESSAGES: dict[str, list[tuple[str, str, str]]] = {
         ("Station", "stations", _REPEATED),
         ("string", "notes", _REPEATED),
         ("Curve", "curves", _REPEATED),
+        ("string", "served_name", ""),
     ],
     "ModelsRequest": [],
     "Model": [
@@ -63,6 +64,8 @@ _MESSAGES: dict[str, list[tuple[str, str, str]]] = {
         ("string", "phases", _REPEATED),
         ("string", "runtime", ""),
         ("string", "device", ""),
+        ("string", "weights", ""),
+        ("bool", "default", ""),
     ],
     "ModelsReply": [("Model", "models", _REPEATED)],
 }

@@ -157,10 +157,11 @@ class GrpcServer:
     ) -> Any:
         """Answer a call; what goes wrong has a code, and the log knows of it."""
         service = self._service
-        headers = {
-            str(key).lower().encode(): value if isinstance(value, bytes) else value.encode()
+        metadata = [
+            (str(key).lower().encode(), value if isinstance(value, bytes) else value.encode())
             for key, value in context.invocation_metadata()
-        }
+        ]
+        headers = dict(metadata)
         call = _Call(name, request_id_of(headers), time.perf_counter())
         limit = service.settings.limits.request_timeout_s
         reply = None
@@ -171,7 +172,7 @@ class GrpcServer:
         try:
             call.identity = service.guard.identify(headers, _address(context.peer()))
             service.guard.count(call.identity)
-            call.batch = is_batch(headers, call.identity)
+            call.batch = is_batch(metadata, call.identity)
             service.require_place(batch=call.batch)
             async with asyncio.timeout(limit):
                 with spanned(call.trace, "receive"):
@@ -248,9 +249,8 @@ class GrpcServer:
 
     async def _models(self, _: Any, __: _Call) -> Any:
         reply = ModelsReply()
-        for engine in self._service.engines.values():
-            facts = engine.facts()
-            names = ("name", "weights_sha256", "phases", "runtime", "device")
+        for facts in self._service.facts()["models"]:
+            names = ("name", "weights_sha256", "phases", "runtime", "device", "weights", "default")
             reply.models.add(**{name: facts[name] for name in names})
         return reply
 
@@ -306,7 +306,10 @@ def _address(peer: str) -> str:
 def _reply(answer: Answer) -> Any:
     structure = msgspec.to_builtins(answer.structure(binary=True), builtin_types=(bytes,))
     reply = PickReply(
-        request_id=structure["request_id"], model=structure["model"], notes=structure["notes"]
+        request_id=structure["request_id"],
+        model=structure["model"],
+        served_name=structure["served_name"],
+        notes=structure["notes"],
     )
     for name in ("picks", "detections", "stations", "curves"):
         for row in structure.get(name, ()):

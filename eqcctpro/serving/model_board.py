@@ -201,15 +201,21 @@ class ModelBoard:
             self._failures.pop(choice.name, None)
             return self._pending.number
 
-    def unload(self, name: str) -> int:
+    def unload(self, name: str, default: str | None = None) -> int:
         """Have nobody serve a model any more; returns the revision that is without it.
+
+        Parameters
+        ----------
+        name : str
+        default : str, optional
+            The model of requests that name none from then on.
 
         Raises
         ------
         NotFoundProblem
-            It is not served.
+            It, or the new default, is not served.
         ConflictProblem
-            It is the last one, or being loaded.
+            It is the last one, being loaded, or the default without another one being named.
         """
         with self._lock:
             if self._pending is not None and self._pending.name == name:
@@ -224,8 +230,20 @@ class ModelBoard:
                 raise ConflictProblem(
                     f"{name} is the only model", hint="load another one before it is unloaded"
                 )
+            names = [version.name for version in left]
+            if default is not None and default not in names:
+                raise NotFoundProblem(
+                    f"the model {default[:100]!r}, which is to be the default, is not served",
+                    hint=f"served are {', '.join(names)} beside {name}",
+                )
+            if default is None and self._set.versions[0].name == name:
+                raise ConflictProblem(
+                    f"{name} is the default, which requests get that name no model",
+                    hint='say which model they get from then on: {"default": "'
+                    f'{names[0]}"}} in the body, or --default {names[0]}',
+                )
             self._failures.pop(name, None)
-            self._serve(left)
+            self._serve(tuple(sorted(left, key=lambda version: version.name != default)))
             return self._set.revision
 
     def followed(self, revision: int) -> bool:

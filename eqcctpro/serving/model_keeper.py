@@ -76,6 +76,12 @@ class ModelKeeper:
         return self._told
 
     @property
+    def default(self) -> str | None:
+        """The first model of what is served, though this process may not have loaded it."""
+        versions = self._set.versions
+        return versions[0].name if versions else None
+
+    @property
     def engines(self) -> dict[str, Engine]:
         """What is served, the default first."""
         return dict(self._serving)

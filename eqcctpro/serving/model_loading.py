@@ -24,7 +24,7 @@ from eqcctpro.serving.online import BatchReport
 from eqcctpro.serving.problems import ForbiddenProblem, InvalidProblem
 from eqcctpro.serving.settings import ModelSettings, ServeSettings
 
-__all__ = ["LoadRequest", "choice_to_load", "open_version"]
+__all__ = ["LoadRequest", "UnloadRequest", "choice_to_load", "open_version"]
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63}(/[A-Za-z0-9_][A-Za-z0-9_.+-]{0,63})?")
 _LONGEST_TEXT = 4096
@@ -44,6 +44,12 @@ class LoadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     device: str | None = None
     precision: str | None = None
     arguments: dict[str, Any] | None = None
+
+
+class UnloadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """What is said of a model that is unloaded."""
+
+    default: str | None = None
 
 
 def choice_to_load(

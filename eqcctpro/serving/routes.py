@@ -17,7 +17,7 @@ from eqcctpro.serving.bodies import receive_body
 from eqcctpro.serving.hub import Hub
 from eqcctpro.serving.jobs import JobRequest
 from eqcctpro.serving.model_board import Change
-from eqcctpro.serving.model_loading import LoadRequest, choice_to_load
+from eqcctpro.serving.model_loading import LoadRequest, UnloadRequest, choice_to_load
 from eqcctpro.serving.problems import (
     BusyProblem,
     InvalidProblem,
@@ -170,6 +170,26 @@ async def _read(request: Request, service: Service, kind: type[_Content], name: 
         raise MalformedProblem(f"the body is no JSON: {error}") from error
 
 
+async def _read_any(
+    request: Request, service: Service, kind: type[_Content], name: str
+) -> _Content:
+    """The body of a request if there is one, which says all that can be said.
+
+    Raises
+    ------
+    MediaTypeProblem, InvalidProblem, MalformedProblem
+    """
+    for parameter in request.query_params:
+        raise InvalidProblem(
+            f"{parameter[:60]!r} is no parameter", hint="say it in the body, as JSON"
+        )
+    if request.headers.get("content-length", "0") == "0" and (
+        "transfer-encoding" not in request.headers
+    ):
+        return kind()
+    return await _read(request, service, kind, name)
+
+
 def model_routes(service: Service, hub: Hub) -> APIRouter:
     """Loading and unloading models."""
     router = APIRouter(tags=["models"])
@@ -198,11 +218,7 @@ def model_routes(service: Service, hub: Hub) -> APIRouter:
         """
         who = _who(request)
         service.guard.require_administrator(who)
-        content = LoadRequest()
-        if request.headers.get("content-length", "0") != "0" or (
-            "transfer-encoding" in request.headers
-        ):
-            content = await _read(request, service, LoadRequest, "a model")
+        content = await _read_any(request, service, LoadRequest, "a model")
         told = service.keeper.told if service.keeper is not None else None
         served = () if told is None else told.serves.versions
         present = next((version.choice for version in served if version.name == name), None)
@@ -221,11 +237,13 @@ def model_routes(service: Service, hub: Hub) -> APIRouter:
     async def unload(name: str, request: Request) -> Response:
         """Serve a model no more; requests that have begun are answered.
 
-        Needs an administrator's key.
+        Needs an administrator's key.  The default goes only with `default` in the body, the model
+        of requests that name none from then on.
         """
         who = _who(request)
         service.guard.require_administrator(who)
-        revision = await ask("unload", name)
+        content = await _read_any(request, service, UnloadRequest, "what is unloaded")
+        revision = await ask("unload", name, content.default)
         _log.info("%s has %s unloaded", who.name, name)
         until = time.monotonic() + _LONGEST_S
         while not await ask("followed", revision) and time.monotonic() < until:

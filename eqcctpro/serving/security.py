@@ -10,7 +10,7 @@ import logging
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 
@@ -24,6 +24,7 @@ from eqcctpro.serving.problems import (
     BusyProblem,
     ForbiddenProblem,
     InvalidProblem,
+    MalformedProblem,
     UnauthorizedProblem,
 )
 from eqcctpro.serving.security_settings import People, SecuritySettings
@@ -315,17 +316,22 @@ class Guard:
             )
 
 
-def is_batch(headers: Mapping[bytes, bytes], who: Identity) -> bool:
+def is_batch(headers: Iterable[tuple[bytes, bytes]], who: Identity) -> bool:
     """Whether a request stands behind others, as ``x-priority`` and its key say.
 
     Raises
     ------
+    MalformedProblem
+        It is given twice.
     InvalidProblem
         There is no such priority.
     ForbiddenProblem
         The key's requests are batch requests.
     """
-    asked = headers.get(b"x-priority", b"batch" if who.batch else b"interactive").lower()
+    given = [value.strip().lower() for name, value in headers if name == b"x-priority"]
+    if len(given) > 1:
+        raise MalformedProblem("x-priority: given twice", hint="send it once, or not at all")
+    asked = given[0] if given else b"batch" if who.batch else b"interactive"
     if asked not in (b"interactive", b"batch"):
         said = asked[:60].decode("latin-1")
         raise InvalidProblem(f"x-priority: {said!r} is neither interactive nor batch")

@@ -49,7 +49,7 @@ _FEW_PICKS = 300
 # and of one that is resampled, with the rest of its segment.
 _BYTES_OF_SAMPLE, _BYTES_OF_RESAMPLED = 16, 64
 
-# Of all places, those that batch requests may have.
+# Of all places, those that batch requests may have together.
 _BATCH_SHARE = 0.75
 
 #: Guesses of a password that an address may make, after the first few.
@@ -89,6 +89,7 @@ class Service:
         self.draining = False
         self.stopping = False
         self.in_progress = 0
+        self.batch_in_progress = 0
         self.started = time.time()
         self._durations: deque[float] = deque(maxlen=settings.watchdog.over_requests)
         self.n_stations = self.n_picks = 0
@@ -153,7 +154,7 @@ class Service:
         numbers = {} if told is None else {v.name: v.number for v in told.serves.versions}
         served = []
         for name, engine in self.engines.items():
-            facts = engine.facts()
+            facts = {**engine.facts(), "default": name == self.default}
             if engine.behind is not None and not all_reasons:
                 facts["reason"] = "this replica could not load the present version"
             if told is not None and name in numbers:
@@ -176,6 +177,12 @@ class Service:
                 for change in changes
             ],
         }
+
+    @property
+    def default(self) -> str:
+        """The model of requests that name none: the same in all replicas."""
+        agreed = self.keeper.default if self.keeper is not None else None
+        return agreed or next(iter(self.engines))
 
     def serve(self, engines: Mapping[str, Engine]) -> None:
         """Answer requests that come from now on with other engines."""
@@ -249,7 +256,10 @@ class Service:
             "stations": self.n_stations,
             "picks": self.n_picks,
             "restarts": self.state.restarts() if self.state is not None else 0,
-            "models": [engine.facts() for engine in self.engines.values()],
+            "models": [
+                {**engine.facts(), "default": name == self.default}
+                for name, engine in self.engines.items()
+            ],
         }
 
     def note_duration(self, seconds: float) -> None:
@@ -270,16 +280,22 @@ class Service:
         ------
         NotFoundProblem
             It is not served.
+        UnavailableProblem
+            It is what requests without a name get, and this replica could not load it.
         """
+        found = self.engines.get(self.default if name is None else name)
+        if found is not None:
+            return found
         if name is None:
-            return next(iter(self.engines.values()))
-        found = self.engines.get(name)
-        if found is None:
-            raise NotFoundProblem(
-                f"the model {name[:100]!r} is not served",
-                hint=f"served are {', '.join(self.engines)}",
+            raise UnavailableProblem(
+                f"{self.default} could not be loaded here",
+                hint="ask again, or name another model",
+                headers={"Retry-After": "5"},
             )
-        return found
+        raise NotFoundProblem(
+            f"the model {name[:100]!r} is not served",
+            hint=f"served are {', '.join(self.engines)}",
+        )
 
     def count_login(self, address: str) -> None:
         """Count somebody's try to log in.
@@ -297,7 +313,7 @@ class Service:
         Parameters
         ----------
         batch : bool
-            Whether it leaves some places to others.
+            Whether it is one of the batch requests, which leave some places to others.
 
         Raises
         ------
@@ -312,14 +328,22 @@ class Service:
             raise StoppingProblem(
                 "the service is ending", hint="ask again", headers={"Retry-After": "1"}
             )
-        places = max(1, int(limits.capacity * _BATCH_SHARE)) if batch else limits.capacity
-        if self.in_progress >= places:
-            self.metrics.refused.labels("busy").inc()
-            raise BusyProblem(
-                f"{self.in_progress} requests are being worked on",
-                hint=f"ask again in {limits.retry_after_s} s",
-                headers={"Retry-After": str(limits.retry_after_s)},
+        places = max(1, int(limits.capacity * _BATCH_SHARE))
+        if self.in_progress >= limits.capacity:
+            full = f"{self.in_progress} requests are being worked on, as many as limits.capacity"
+        elif batch and self.batch_in_progress >= places:
+            full = (
+                f"{self.batch_in_progress} batch requests are being worked on, as many as may be "
+                f"of the {limits.capacity} of limits.capacity"
             )
+        else:
+            return
+        self.metrics.refused.labels("busy").inc()
+        raise BusyProblem(
+            full,
+            hint=f"ask again in {limits.retry_after_s} s",
+            headers={"Retry-After": str(limits.retry_after_s)},
+        )
 
     @contextmanager
     def place(self, *, batch: bool = False) -> Iterator[None]:
@@ -332,10 +356,12 @@ class Service:
         """
         self.require_place(batch=batch)
         self.in_progress += 1
+        self.batch_in_progress += batch
         try:
             yield
         finally:
             self.in_progress -= 1
+            self.batch_in_progress -= batch
 
     @contextmanager
     def share(self) -> Iterator[Share]:
@@ -405,7 +431,13 @@ class Service:
                 if trace is not None and moments.ended:
                     trace.add_moments(moments)
         answer = Answer(
-            request_id, engine.model.picker, laid.tasks, results, laid.notes, with_curves
+            request_id,
+            engine.model.picker,
+            laid.tasks,
+            results,
+            laid.notes,
+            with_curves,
+            served_name=engine.model.name,
         )
         if trace is not None:
             trace.note(

@@ -21,6 +21,7 @@ from pydantic import (
 
 from eqcctpro.config import ClusterAddress, Threshold, sentences
 from eqcctpro.errors import SettingsError
+from eqcctpro.models.locations import COMPOSED_CLASSES, PICKER_CLASSES, canonical_class
 from eqcctpro.places import Place, as_place
 from eqcctpro.serving.renamed import with_new_names
 from eqcctpro.serving.sections import Section, Texts, advanced, is_secret, matching
@@ -74,6 +75,22 @@ class ModelSettings(Section):
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of the model, as of eqcctpro pick --set."
     )
+
+    @model_validator(mode="after")
+    def _is_no_other_class(self) -> ModelSettings:
+        named, of = (_class_of(text) for text in (self.name, self.weights or self.name))
+        if named and of and named != of:
+            raise ValueError(
+                f"the name {self.name} says {named}, and the weights are of {of}; "
+                f"call it {of}/{self.name.partition('/')[2]}"
+            )
+        return self
+
+
+def _class_of(name: str) -> str | None:
+    """The class of models that a name begins with, if it does."""
+    found = canonical_class(name.partition("/")[0])
+    return found if found in (*PICKER_CLASSES, *COMPOSED_CLASSES) else None
 
 
 class TlsSettings(Section):

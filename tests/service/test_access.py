@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,6 +148,37 @@ def test_picks_are_in_the_stream_of_whoever_asked_for_them(url: str) -> None:
     assert alice.picks == first
     assert [pick["time"] for pick in bob.picks] == [pick["time"] for pick in first]
     assert anybody.picks == []
+
+
+def test_a_check_says_what_it_could_not_try(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A service that needs a key, and a check without one."""
+    monkeypatch.delenv("EQCCTPRO_API_KEY", raising=False)
+    settings = ServeSettings.checked(
+        {
+            "http": {"port": free_port()},
+            "jobs": {"folder": tmp_path},
+            "security": {"api_keys": [{"name": "alice", "sha256": ALICE_HASH}]},
+        }
+    )
+    guard = Guard(settings.security, "x" * 32)
+    service = Service(settings, {}, Metrics(settings.metrics), guard)
+    listener = Listener(create_app(service), settings)
+    listener.start()
+    try:
+        url = f"http://127.0.0.1:{settings.http.port}"
+        found = {result.name: result for result in check_service(url)}
+        assert "EQCCTPRO_API_KEY" in found["models"].found
+        untried = [result for result in found.values() if not result.tried]
+        assert len(untried) == 6 and not any(result.ok for result in untried)
+        assert all(result.found.startswith("not tried: ") for result in untried)
+        assert found["health"].ok and found["metrics"].tried
+        done = cli("serve-check", url)
+        assert done.exit_code == 1 and "EQCCTPRO_API_KEY" in done.output
+    finally:
+        service.stopping = True
+        listener.close(10.0)
 
 
 def test_privacy_may_be_asked_for_in_the_body_too(url: str) -> None:

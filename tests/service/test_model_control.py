@@ -18,7 +18,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 from own_networks import save_networks, sha256
 from served import free_port
 
-from eqcctpro.errors import ModelError
+from eqcctpro.errors import ModelError, SettingsError
 from eqcctpro.serving.app import create_app
 from eqcctpro.serving.client import PickClient, ServiceError
 from eqcctpro.serving.engines import Engine
@@ -29,7 +29,12 @@ from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.model_board import ModelBoard, Version
 from eqcctpro.serving.model_keeper import ModelKeeper
 from eqcctpro.serving.model_loading import LoadRequest, choice_to_load, open_version
-from eqcctpro.serving.problems import ConflictProblem, NotFoundProblem, Problem
+from eqcctpro.serving.problems import (
+    ConflictProblem,
+    NotFoundProblem,
+    Problem,
+    UnavailableProblem,
+)
 from eqcctpro.serving.routes import job_routes, model_routes
 from eqcctpro.serving.security import Guard, make_key
 from eqcctpro.serving.service import Service
@@ -155,6 +160,14 @@ def test_a_model_comes_and_goes(running: Running, client: PickClient, weights: P
     assert before < other["since"] < time.time() and first["since"] < other["since"]
     assert other["replicas"] == [1, 1]
     assert curves(client, MODEL) != curves(client, "PhaseNetLight/other")
+    picked = client.pick(EXAMPLE, model="PhaseNetLight/other")
+    assert picked["served_name"] == "PhaseNetLight/other"
+    assert client.pick(EXAMPLE)["served_name"] == MODEL
+    # What requests without a name get is never changed by the way.
+    with pytest.raises(ServiceError, match=f"{MODEL} is the default"):
+        client.unload_model(MODEL)
+    with pytest.raises(ServiceError, match="is to be the default, is not served"):
+        client.unload_model(MODEL, default="PhaseNetLight/never")
     assert "PhaseNetLight/other" in str(httpx.get(f"{running.url}/openapi.json").json())
     client.unload_model("PhaseNetLight/other")
     assert [model["name"] for model in running.models()["models"]] == [MODEL]
@@ -164,6 +177,11 @@ def test_a_model_comes_and_goes(running: Running, client: PickClient, weights: P
         client.unload_model("PhaseNetLight/other")
     with pytest.raises(ServiceError, match="the only model"):
         client.unload_model(MODEL)
+    assert (other["weights"], other["default"], first["default"]) == (
+        "PhaseNetLight/two",
+        False,
+        True,
+    )
     until(lambda: len(running.keeper._held) == 1)
 
 
@@ -272,7 +290,10 @@ def test_the_command_shows_loads_and_unloads(running: Running, cli: Callable[...
     loaded = run("--load", name, "--weights", "PhaseNetLight/three.pt")
     assert loaded.exit_code == 0, loaded.output
     assert [line.split(": ")[0] for line in loaded.output.splitlines()] == [MODEL, name]
+    assert [line.endswith("the default") for line in loaded.output.splitlines()] == [True, False]
+    assert "weights PhaseNetLight/three (" in loaded.output
     assert name not in run("--unload", name).output
+    assert "--unload" in run("--default", MODEL).output
     refused = run("--unload", MODEL, key=ALICE)
     assert refused.exit_code != 0 and "administrator's key" in refused.output
     assert "--load" in run("--weights", "PhaseNetLight/three.pt").output
@@ -296,7 +317,8 @@ def test_the_command_shows_loads_and_unloads(running: Running, cli: Callable[...
         ({"arguments": {"nonsense": 1}}, 422, "nonsense"),
         ({"device": 3}, 422, "device"),
         ({"replicas": 3}, 422, "replicas"),
-        ({"weights": "EQCCT/../outside.pt"}, 403, "not in a folder"),
+        ({"weights": "PhaseNet/original"}, 422, "are of PhaseNet;"),
+        ({"weights": "EQCCT/../outside.pt"}, 422, "are of EQCCT;"),
     ],
 )
 def test_a_load_that_fails_changes_nothing_and_says_why(
@@ -306,10 +328,27 @@ def test_a_load_that_fails_changes_nothing_and_says_why(
     answer = running.post(f"{MODEL}/load", json=body)
     assert answer.status_code == status, answer.text
     assert words in answer.json()["detail"]
+    assert "weights_only" not in answer.text and "pytorch" not in answer.text.lower()
     assert running.models()["models"] == before
     assert client.pick(EXAMPLE)["stations"]
     for change in running.models(ALICE)["not_served"]:
         assert (change["state"], change["reason"]) == ("UNAVAILABLE", "it could not be loaded")
+
+
+def test_what_is_asked_for_elsewhere_than_in_the_body_is_refused(running: Running) -> None:
+    for path in (f"{MODEL}/load?weights=PhaseNetLight/two.pt", f"{MODEL}/unload?default=x"):
+        answer = running.post(path)
+        assert answer.status_code == 422 and "is no parameter" in answer.json()["detail"]
+        assert "body" in answer.json()["hint"]
+    assert running.post(f"{MODEL}/unload", json={"defualt": MODEL}).status_code == 422
+    settings = running.settings
+    with pytest.raises(Problem, match="not in a folder"):
+        choice_to_load("EQCCT/x", LoadRequest(weights="EQCCT/../outside.pt"), settings, None)
+    # A name is of no class unless it begins with one.
+    mine = choice_to_load("mine", LoadRequest(weights="PhaseNet/original"), settings, None)
+    assert mine.weights == "PhaseNet/original"
+    with pytest.raises(SettingsError, match="call it GPD/original"):
+        ServeSettings.checked({"models": [{"name": "phasenet/original", "weights": "GPD/scedc"}]})
 
 
 def test_only_administrators_load_and_unload(
@@ -449,6 +488,38 @@ def test_no_replica_serves_what_another_cannot_load() -> None:
     assert board.outcome(number).state == "READY"
     with pytest.raises(NotFoundProblem):
         board.unload("B/b")
+
+
+def test_the_default_changes_only_by_name() -> None:
+    board = board_of()
+    one = Process(board)
+    for wrong in (None, "A/a", "C/c"):
+        with pytest.raises((ConflictProblem, NotFoundProblem)):
+            board.unload("A/a", wrong)
+    assert one.keeper.default == "A/a"
+    load(board, "C/c", "C/1")
+    for _ in range(3):
+        one.step()
+    board.unload("A/a", "C/c")
+    one.step()
+    assert (one.keeper.default, list(one.serves)) == ("C/c", ["C/c", "B/b"])
+    number = load(board, "A/a", "A/1")
+    for _ in range(3):
+        one.step()
+    assert board.outcome(number).state == "READY" and one.keeper.default == "C/c"
+
+
+def test_a_replica_without_the_default_serves_nothing_in_its_place() -> None:
+    settings = ServeSettings.checked({"models": ["A/a", "B/b"]})
+    metrics = Metrics(settings.metrics)
+    online = SimpleNamespace(waiting=0, hung=0)
+    other: Any = SimpleNamespace(online=online)
+    service = Service(settings, {"B/b": other}, metrics, Guard(settings.security, "x" * 32))
+    assert service.engine(None) is other
+    service.keeper = SimpleNamespace(default="A/a")  # type: ignore[assignment]
+    with pytest.raises(UnavailableProblem, match="A/a could not be loaded here"):
+        service.engine(None)
+    assert service.engine("B/b") is other
 
 
 def test_a_hub_that_is_replaced_learns_what_is_served() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from eqcctpro.serving.app import create_app
 from eqcctpro.serving.engines import ServedModel, find_model
 from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.online import OnlinePicker
+from eqcctpro.serving.problems import BusyProblem, MalformedProblem
 from eqcctpro.serving.security import Guard, is_batch, make_key
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.settings import ServeSettings
@@ -236,6 +238,8 @@ def test_the_priority_is_said_by_the_request_and_by_the_key(tmp_path: Path) -> N
         (alice, None, read),
         (alice, "batch", read),
         (alice, "Interactive", read),
+        (alice, "batch ", read),
+        (night, " interactive", 403),
         (alice, "urgent", 422),
         (alice, "", 422),
         (night, None, read),
@@ -244,12 +248,40 @@ def test_the_priority_is_said_by_the_request_and_by_the_key(tmp_path: Path) -> N
         (night, "urgent", 422),
     ):
         assert asked(key, priority) == status, priority
-    # Others find a place where batch requests have all that they may.
-    service.in_progress = 3
-    assert (asked(night, None), asked(alice, "batch"), asked(alice, None)) == (429, 429, read)
     for key, batch in ((alice, False), (night, True)):
         who = guard.identify({b"x-api-key": key.encode()}, "")
-        assert is_batch({}, who) == batch
+        assert is_batch([], who) == batch
+        with pytest.raises(MalformedProblem, match="given twice"):
+            is_batch([(b"x-priority", b"batch"), (b"x-priority", b"batch")], who)
+
+
+@pytest.mark.parametrize(
+    ("others", "batch", "refused"),
+    [
+        (3, 0, None),
+        (1, 2, None),
+        (0, 3, "3 batch requests are being worked on, as many as may be of the 4"),
+        (4, 0, "4 requests are being worked on, as many as limits.capacity"),
+        (1, 3, "4 requests are being worked on"),
+    ],
+)
+def test_batch_requests_are_bounded_together_and_not_by_others(
+    tmp_path: Path, others: int, batch: int, refused: str | None
+) -> None:
+    settings = ServeSettings.checked({"jobs": {"folder": tmp_path}, "limits": {"capacity": 4}})
+    service = Service(settings, {}, Metrics(settings.metrics), Guard(settings.security, "x" * 32))
+    with ExitStack() as held:
+        for number in range(others + batch):
+            held.enter_context(service.place(batch=number < batch))
+        if refused is None:
+            held.enter_context(service.place(batch=True))
+        else:
+            with pytest.raises(BusyProblem, match=refused):
+                held.enter_context(service.place(batch=True))
+        # Others find a place where batch requests have all that they may.
+        if others + batch < 4 and service.in_progress < 4:
+            held.enter_context(service.place())
+    assert (service.in_progress, service.batch_in_progress) == (0, 0)
 
 
 def test_many_stations_without_windows_are_answered(model: ServedModel, runtime: Runtime) -> None:

@@ -23,7 +23,10 @@ function say(place, text) {
 }
 
 async function explain(response) {
-  if (response.status === 401) openAccess(true);
+  if (response.status === 401) {
+    openAccess(true);
+    return "please sign in";
+  }
   try {
     const problem = await response.json();
     return problem.hint ? `${problem.detail} (${problem.hint})` : problem.detail;
@@ -80,7 +83,12 @@ $("user-form").onsubmit = async (event) => {
     headers: { Authorization: `Basic ${btoa(String.fromCharCode(...bytes))}`, "X-Requested-With": "page" },
   }).catch(() => null);
   if (!response) { say($("access-message"), "the service does not answer"); return; }
-  if (!response.ok) { say($("access-message"), await explain(response)); $("password").select(); return; }
+  if (!response.ok) {
+    const wrong = response.status === 401;
+    say($("access-message"), wrong ? "the name or the password is wrong: please try again" : await explain(response));
+    $("password").select();
+    return;
+  }
   $("password").value = "";
   key = "";
   sessionStorage.removeItem("key");
