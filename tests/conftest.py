@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from hypothesis import settings
 from reference_data import DATA
 
 if TYPE_CHECKING:
@@ -50,6 +51,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the session caches of its own, before anything reads where they are."""
+    # The same examples every time; the long suite draws new ones.
+    settings.register_profile("short", derandomize=True)
+    if not config.getoption("--exhaustive"):
+        settings.load_profile("short")
     folder = Path(tempfile.mkdtemp(prefix="eqcctpro-tests-"))
     config.stash[_FOLDER] = folder
     reference = DATA / "models" / "seisbench"
