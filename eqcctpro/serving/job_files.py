@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eqcctpro.picks.writers import atomic_file, write_parquet
+
 __all__ = ["PathHider"]
 
 # An absolute path with two parts or more; what is kept is its last part.
@@ -50,16 +52,15 @@ class PathHider:
             folder / name for name in ("run.log", "summary.json", "tasks.parquet")
         )
         if log.is_file():
-            new = log.with_name(".run.log")
             with (
                 log.open(encoding="utf-8", errors="replace") as lines,
-                new.open("w", encoding="utf-8") as kept,
+                atomic_file(log, sync=False) as kept,
             ):
-                kept.writelines(map(self._text, lines))
-            new.replace(log)
+                kept.writelines(self._text(line).encode() for line in lines)
         if summary.is_file():
             content = json.loads(summary.read_text(encoding="utf-8"))
-            summary.write_text(json.dumps(self(content), indent=2), encoding="utf-8")
+            with atomic_file(summary, sync=False) as kept:
+                kept.write(json.dumps(self(content), indent=2).encode())
         if tasks.is_file():
             self._rewrite_table(tasks)
 
@@ -72,7 +73,7 @@ class PathHider:
             if pa.types.is_string(field.type) and field.name in _SENTENCES:
                 texts = self(table.column(index).to_pylist())
                 table = table.set_column(index, field, pa.array(texts, field.type))
-        pa.parquet.write_table(table, path, compression="zstd")
+        write_parquet(table, path)
 
 
 _SENTENCES = ("reason", "error", "notes")

@@ -339,7 +339,8 @@ class JobBoard:
         return PathHider([*folders, job.out, job.folder])
 
     def _files(self, job: _Job) -> list[str]:
-        if job.status not in _FINISHED or not job.out.is_dir():
+        # Until the process is gone, what it has written names folders of this machine.
+        if job.status not in _FINISHED or job.process is not None or not job.out.is_dir():
             return []
         return sorted(
             path.name
@@ -400,26 +401,28 @@ class JobBoard:
             job.keep()
         code, limit = process.wait()
         with self._lock:
-            job.process = None
             if self._ended.is_set() and job.status != "cancelled":
+                job.process = None
                 return
             self._note_end(job, code, limit)
 
     def _note_end(self, job: _Job, code: int, limit: str) -> None:
-        job.exit_code = code
-        if job.status != "cancelled":
-            job.status = "failed" if limit or code not in _COMPLETE else "done"
-            job.ended = time.time()
-        if limit:
-            job.message = limit
-        elif job.status == "failed":
-            job.message = self._hider(job)(_last_line(job.folder / "log"))
+        """Rewrite what a job has written, and only then say that it has ended."""
+        status, message = job.status, limit
+        if status != "cancelled":
+            status = "failed" if limit or code not in _COMPLETE else "done"
+        if status == "failed" and not limit:
+            message = self._hider(job)(_last_line(job.folder / "log"))
         try:
             self._hider(job).rewrite(job.out)
-        except (OSError, ValueError):
+        except (OSError, ValueError, EQCCTProError):
             _log.exception("job %s: what it wrote about itself cannot be rewritten", job.name)
-            if job.status == "done":
-                job.status, job.message = "failed", "its results cannot be read"
+            if status == "done":
+                status, message = "failed", "its results cannot be read"
+        job.exit_code, job.message = code, message or job.message
+        if status != "cancelled":
+            job.ended = time.time()
+        job.process, job.status = None, status
         self._count(job)
         job.keep()
 

@@ -250,6 +250,33 @@ def test_nothing_of_a_job_names_folders_of_the_server(
             assert f"{folder}/" not in text
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_files_of_a_job_are_shown_when_they_name_no_folder_any_more(
+    board: Callable[..., JobBoard], monkeypatch: pytest.MonkeyPatch, cancelled: bool
+) -> None:
+    one, rewrite, seen = board(), PathHider.rewrite, []
+
+    def look(hider: PathHider, folder: Path) -> None:
+        job = one.job(one.jobs(ALICE)[0]["id"], ALICE)
+        seen.append((job["status"], job["files"], folder.is_dir()))
+        rewrite(hider, folder)
+
+    monkeypatch.setattr(PathHider, "rewrite", look)
+    name = one.submit(JobRequest(input=".", formats=["csv"]), ALICE)["id"]
+    if cancelled:
+        until = time.monotonic() + 60
+        while not (one._folder / name / "out" / "run.log").exists():
+            assert time.monotonic() < until
+            time.sleep(0.01)
+        one.cancel(name, ALICE)
+    ended(one, name)
+    until = time.monotonic() + 60
+    while not seen or not one.job(name, ALICE)["files"]:
+        assert time.monotonic() < until, seen
+        time.sleep(0.01)
+    assert seen == [("cancelled" if cancelled else "running", [], True)]
+
+
 def test_paths_are_shown_as_clients_know_them() -> None:
     shown = PathHider([Path("/data/archive"), Path("/var/jobs/1/out")])
     assert shown({"a": ["/data/archive/NC/x.mseed is empty", 3]}) == {
