@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from eqcctpro.errors import SettingsError
 
-__all__ = ["Place", "as_place", "is_address", "local_paths"]
+__all__ = ["Place", "as_place", "is_address", "local_paths", "make_writable"]
 
 #: A path, or the address of a folder or file, such as ``s3://bucket/folder``.
 Place = Path | str
@@ -27,6 +28,20 @@ def as_place(value: Place) -> Place:
     if value.startswith(_FILE):
         return Path(value.removeprefix(_FILE))
     return value.rstrip("/") if is_address(value) else Path(value)
+
+
+def make_writable(folder: Path) -> None:
+    """Create a folder where there is none, and try whether files can be written to it.
+
+    Raises
+    ------
+    OSError
+        They cannot.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Access bits say nothing about read-only mounts and quotas.
+    with tempfile.TemporaryFile(dir=folder):
+        pass
 
 
 def local_paths(places: Sequence[Place], what: str) -> tuple[Path, ...]:

@@ -11,6 +11,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from eqcctpro.places import make_writable
+
 __all__ = ["cache_folder", "prepare_seisbench_import", "write_atomically"]
 
 _log = logging.getLogger("eqcctpro")
@@ -35,10 +37,8 @@ def cache_folder(name: str) -> Path:
     """
     folder = _preferred_root() / name
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        # A probe, since access bits say nothing about read-only mounts and quotas.
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
+        make_writable(folder)
+        return folder
     except OSError as error:
         fallback = _temporary_root() / name
         fallback.mkdir(parents=True, exist_ok=True)

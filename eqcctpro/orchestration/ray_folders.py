@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from eqcctpro.errors import SettingsError
+from eqcctpro.places import make_writable
 
 __all__ = [
     "ray_folder",
@@ -52,9 +53,7 @@ def ray_folder(folder: Path) -> Iterator[str]:
     """
     path = folder.expanduser().absolute()
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        make_writable(path)
     except OSError as error:
         raise SettingsError(
             f"tmp_dir: Ray cannot write to {folder}: {error.strerror or error}",

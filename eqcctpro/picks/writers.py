@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import secrets
-import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,6 +20,7 @@ from eqcctpro.codes import without_formula
 from eqcctpro.errors import OutputError
 from eqcctpro.picks.arrow import first_letters, numbers_of, text_column, texts_in, texts_of_width
 from eqcctpro.picks.table import PickRows
+from eqcctpro.places import make_writable
 
 __all__ = ["atomic_file", "check_writable", "csv_lines", "write_csv", "write_parquet"]
 
@@ -78,9 +78,7 @@ def check_writable(folder: Path) -> None:
     OutputError
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_writable(folder)
     except OSError as error:
         raise OutputError(
             f"output folder {folder} cannot be written: {error.strerror or error}",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eqcctpro.errors import SettingsError, WorkerError
+from eqcctpro.places import make_writable
 from eqcctpro.serving.engines import find_model
 from eqcctpro.serving.listener import claim_port
 from eqcctpro.serving.logs import LogReader
@@ -104,9 +105,7 @@ def _require_folder(folder: Path, name: str) -> None:
     SettingsError
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        make_writable(folder)
     except OSError as error:
         raise SettingsError(
             f"{name}: {folder} cannot be written: {error.strerror or error}",
