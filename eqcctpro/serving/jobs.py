@@ -381,7 +381,22 @@ class JobBoard:
             if job is None:
                 time.sleep(_GLANCE_S)
             else:
-                self._run(job)
+                self._run_whatever_happens(job)
+
+    def _run_whatever_happens(self, job: _Job) -> None:
+        """Run a job; one that cannot be run, as on a full disk, fails and the next has its turn."""
+        try:
+            self._run(job)
+        except Exception as error:
+            _log.exception("job %s: it cannot be carried out", job.name)
+            with self._lock:
+                if job.process is not None:
+                    job.process.end()
+                job.process, job.status, job.ended = None, "failed", time.time()
+                job.message = f"the service cannot carry it out: {type(error).__name__}"
+                self._count(job)
+                with suppress(OSError):
+                    job.keep()
 
     def _run(self, job: _Job) -> None:
         settings = job.folder / "settings.json"

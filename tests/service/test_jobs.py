@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import signal
 import subprocess
@@ -248,6 +249,23 @@ def test_nothing_of_a_job_names_folders_of_the_server(
     for text in texts:
         for folder in (network, tmp_path, Path.home(), Path(sys.prefix)):
             assert f"{folder}/" not in text
+
+
+def test_a_job_that_cannot_be_run_fails_and_the_next_has_its_turn(
+    board: Callable[..., JobBoard], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device", "/secret/folder")
+
+    monkeypatch.setattr("eqcctpro.serving.jobs.JobProcess", full)
+    one = board()
+    names = [one.submit(JobRequest(input="."), ALICE)["id"] for _ in range(3)]
+    for name in names:
+        facts = ended(one, name)
+        assert (facts["status"], facts["message"]) == (
+            "failed",
+            "the service cannot carry it out: OSError",
+        )
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
