@@ -190,11 +190,16 @@ def test_idle_sockets_keep_nobody_out(service: Watched) -> None:
 
 
 def test_probes_have_a_place_when_all_connections_work(open_service: Watched) -> None:
-    upload = b"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4000\r\n\r\nbegin"
+    upload = (
+        b"POST /v1/pick HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+        b"Content-Length: 4000\r\n\r\n"
+    )
     with ExitStack() as stack:
-        for _ in range(CONNECTIONS):
-            stack.enter_context(connect(open_service)).sendall(upload)
-        time.sleep(0.3)
+        uploads = [stack.enter_context(connect(open_service)) for _ in range(CONNECTIONS)]
+        for connection in uploads:
+            connection.sendall(upload)
+        for connection in uploads:  # until the service waits for the body of each
+            assert connection.recv(1000).startswith(b"HTTP/1.1 100 ")
         with open_service.watch():
             time.sleep(0.5)
             answer = httpx.get(f"{open_service.url}/v1/models", timeout=30.0)
