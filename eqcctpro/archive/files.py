@@ -177,13 +177,16 @@ class _Folders:
 
 
 def _in_chunk(folder: str, chunk: str, folders: _Folders) -> Iterator[ArchiveFile]:
+    stations: dict[str, bool] = {}
     for name, is_folder in folders.names(folder):
         path = f"{folder}/{name}"
-        if name.startswith("."):
-            continue
+        if not name.startswith(".") and (not is_folder or folders.enters(path)):
+            stations[name] = is_folder
+    folders.lister.ahead([f"{folder}/{name}" for name, is_folder in stations.items() if is_folder])
+    for name, is_folder in stations.items():
+        path = f"{folder}/{name}"
         if is_folder:
-            if folders.enters(path):
-                yield from _below(path, name, chunk, folders)
+            yield from _below(path, name, chunk, folders)
         else:
             yield _file(path, "", chunk)
 

@@ -7,11 +7,16 @@ the others are listed.
 from __future__ import annotations
 
 import os
+from collections import deque
+from collections.abc import Mapping, Sequence
 
 from eqcctpro.background import BackgroundTask
 from eqcctpro.errors import InputError, InputTimeoutError
 
 __all__ = ["FolderLister", "leads_to_folder"]
+
+# Folders that are listed together: to hand over each alone would take longer than to list it.
+_AT_ONCE = 64
 
 
 class FolderLister:
@@ -31,6 +36,8 @@ class FolderLister:
     def __init__(self, limit_s: float | None = None) -> None:
         self._limit_s = limit_s
         self.failed: dict[str, InputError] = {}
+        self._next: deque[str] = deque()
+        self._found: dict[str, list[tuple[str, bool]]] = {}
 
     def reach(self, path: str) -> None:
         """Make sure that the file system answers that a path is on.
@@ -52,53 +59,82 @@ class FolderLister:
                 f"input {path} does not answer in {self._limit_s:g} s", hint="check the file system"
             )
 
+    def ahead(self, folders: Sequence[str]) -> None:
+        """Say which folders are asked for next, in order: they are listed together."""
+        self._next, self._found = deque(folders), {}
+
     def names(self, folder: str) -> list[tuple[str, bool]]:
         """Names in a folder, and whether they are folders; none if it cannot be listed."""
-        while folder not in self.failed:
-            look = _Look(folder, self.failed)
+        if (found := self._found.pop(folder, None)) is not None:
+            return found
+        folders = [folder]
+        if self._next and self._next[0] == folder:
+            folders = [self._next.popleft() for _ in range(min(len(self._next), _AT_ONCE))]
+        while folder not in self.failed and folder not in self._found:
+            look = _Look(folders, self.failed)
             if self._limit_s is None:
                 look.carry_out()
             else:
-                task = BackgroundTask(lambda _, look=look: look.carry_out())  # type: ignore[misc]
-                task.start()
-                if not task.wait(self._limit_s):
+                look.wait(self._limit_s)
+                if look.given_up:
                     # A link into a file system that hangs costs itself, and not its neighbours.
                     self.failed[look.at] = InputTimeoutError(
                         f"{look.at} could not be read in {self._limit_s:g} s",
                         hint="check the file system",
                     )
-                    continue
-            if look.error is None:
-                return look.found
-            self.failed[folder] = InputError(
-                f"input folder {folder} cannot be listed: {look.error.strerror or look.error}",
-                hint="check its permissions, and the file system",
-            )
-        return []
+            self._found.update(look.found)
+            for path, error in look.errors.items():
+                self.failed[path] = InputError(
+                    f"input folder {path} cannot be listed: {error.strerror or error}",
+                    hint="check its permissions, and the file system",
+                )
+            folders = [folder]
+        return self._found.pop(folder, [])
 
 
 class _Look:
-    """One look into a folder, which may never end."""
+    """One look into folders, which may never end."""
 
-    def __init__(self, folder: str, skipped: dict[str, InputError]) -> None:
-        self._folder = folder
+    def __init__(self, folders: Sequence[str], skipped: Mapping[str, InputError]) -> None:
+        self._folders = folders
         self._skipped = frozenset(skipped)
-        self.at = folder
-        self.found: list[tuple[str, bool]] = []
-        self.error: OSError | None = None
+        self.at = folders[0]
+        self.found: dict[str, list[tuple[str, bool]]] = {}
+        self.errors: dict[str, OSError] = {}
+        self.given_up = False
+
+    def wait(self, limit_s: float) -> None:
+        """Look in a background thread, until one step of it takes too long."""
+        task = BackgroundTask(lambda _: self.carry_out())
+        task.start()
+        before = ""
+        while not task.wait(limit_s):
+            if self.at == before:
+                self.given_up = True
+                # The thread may go on one day, with what nobody asks for.
+                self.found, self.errors = dict(self.found), dict(self.errors)
+                return
+            before = self.at
 
     def carry_out(self) -> None:
-        try:
-            with os.scandir(self._folder or "/") as entries:
-                for entry in entries:
-                    path = f"{self._folder.rstrip('/')}/{entry.name}"
-                    if path in self._skipped:
-                        continue
-                    self.at = path
-                    self.found.append((entry.name, leads_to_folder(entry)))
-                    self.at = self._folder
-        except OSError as error:
-            self.error = error
+        for folder in self._folders:
+            if self.given_up:
+                return
+            self.at = folder
+            found = []
+            try:
+                with os.scandir(folder or "/") as entries:
+                    for entry in entries:
+                        path = f"{folder.rstrip('/')}/{entry.name}"
+                        if path in self._skipped:
+                            continue
+                        self.at = path
+                        found.append((entry.name, leads_to_folder(entry)))
+                        self.at = folder
+            except OSError as error:
+                self.errors[folder] = error
+            else:
+                self.found[folder] = found
 
 
 def leads_to_folder(entry: os.DirEntry[str]) -> bool:

@@ -54,6 +54,8 @@ def walk_tree(root: Place, keep: Keep, lister: FolderLister | None = None) -> It
         while level:
             listed: Iterator[Listing]
             if isinstance(root, Path):
+                lister = lister or FolderLister()
+                lister.ahead([str(root.joinpath(*parts)) for parts in level])
                 listed = map(_local_lister(root, lister), level)
             else:
                 listed = pool.map(_remote_lister(root), level)
