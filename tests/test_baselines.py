@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
+from benchmarks.floor import FloorSubject, measure_floor
+from benchmarks.peers import ratio_table
 from eqcctpro.errors import RuntimeUnavailableError, SettingsError
 from eqcctpro.evaluation.baselines import baseline_names, open_baseline
-from eqcctpro.evaluation.floor import FloorSubject, measure_floor
 from eqcctpro.evaluation.rapid_baselines import RAPID_VARIABLE
-from eqcctpro.evaluation.sidebyside import Contender, compare, ratio_table
+from eqcctpro.evaluation.sidebyside import Contender, compare
 from eqcctpro.evaluation.subject import STAGES, Outcome, Subject, Workload
 from eqcctpro.evaluation.subject_process import WorkloadSpec
 from eqcctpro.times import parse_utc
@@ -177,7 +178,12 @@ def test_side_by_side(few: Path, seisbench_cache: Path, tmp_path: Path) -> None:
 
     contenders = [
         Contender("ours", subject("session", runtime="onnxruntime", threads=1)),
-        Contender("command", subject("command", runtime="onnxruntime", threads=1), "cold", 1),
+        Contender(
+            "command",
+            subject("benchmarks.peers:CommandSubject", runtime="onnxruntime", threads=1),
+            "cold",
+            1,
+        ),
         Contender("nobody", subject("nobody")),
     ]
     ours, command, nobody = compare(contenders, tmp_path, repeats=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -48,3 +49,16 @@ def test_only_the_command_imports_the_command_line() -> None:
     assert {name for name in users if not f"{name}.".startswith("eqcctpro.cli.")} == {
         "eqcctpro.__main__"
     }
+
+
+def test_the_wheel_is_the_package_alone() -> None:
+    pyproject = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())
+    wheel = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert wheel["packages"] == ["eqcctpro"]
+    assert all(target.startswith("eqcctpro/") for target in wheel["force-include"].values())
+    outside = {"benchmarks", "experiments", "scripts", "tests"}
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            modules = [one.name for one in node.names] if isinstance(node, ast.Import) else []
+            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not outside & {module.partition(".")[0] for module in modules}, name

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ from eqcctpro.evaluation.subject import Outcome
 from eqcctpro.evaluation.subject_process import SubjectError, SubjectProcess, SubjectSpec
 from eqcctpro.resources.sampler import ResourceUse
 
-__all__ = ["Contender", "Measurement", "compare", "ratio_table"]
+__all__ = ["Contender", "Measurement", "compare"]
 
 
 @dataclass(frozen=True)
@@ -94,19 +94,6 @@ class Measurement:
     def failure(self) -> str:
         """What failed first in any repeat, or why there is none; empty text if all is well."""
         return self.problem or next((one.error for one in self.outcomes if one.error), "")
-
-    def row(self) -> dict[str, Any]:
-        """Everything as one record."""
-        return {
-            "name": self.contender.name,
-            "temperature": self.contender.temperature,
-            "median_s": self.median if self.outcomes else None,
-            "seconds": self.seconds,
-            "peak_mb": round(self.peak_mb, 1),
-            "typical": None if self.typical is None else asdict(self.typical),
-            "failure": self.failure,
-            "facts": self.facts,
-        }
 
 
 def compare(
@@ -190,42 +177,3 @@ class _Host:
     def end(self) -> None:
         """Let it release everything and end."""
         self._process.end()
-
-
-def ratio_table(measurements: Sequence[Measurement], references: dict[str, str]) -> list[str]:
-    """Lines of a table: every contender's median, and how many times the reference's it is.
-
-    Parameters
-    ----------
-    measurements : sequence of Measurement
-    references : dict of str to str
-        Name of the contender that others of a temperature are compared with.
-    """
-    medians = {one.contender.name: one.median for one in measurements}
-    return list(_lines(measurements, references, medians))
-
-
-def _lines(
-    measurements: Sequence[Measurement], references: dict[str, str], medians: dict[str, float]
-) -> Iterator[str]:
-    yield (
-        f"{'':38s} {'median':>9s} {'from - to':>17s} {'ratio':>8s} {'peak MB':>8s} "
-        f"{'done':>6s} {'failed':>6s}  picks"
-    )
-    for one in measurements:
-        label = f"{one.contender.name} ({one.contender.temperature})"
-        outcome = one.typical
-        if outcome is None:
-            yield f"{label:38s} not measured: {one.failure}"
-            continue
-        reference = medians.get(references.get(one.contender.temperature, ""), float("nan"))
-        picks = ", ".join(f"{phase} {count}" for phase, count in sorted(outcome.picks.items()))
-        span = f"{min(one.seconds):.2f} - {max(one.seconds):.2f}"
-        # What failed is not fast.
-        ratio = "failed" if one.failure else f"{one.median / reference:.2f} x"
-        yield (
-            f"{label:38s} {one.median:7.2f} s {span:>17s} {ratio:>8s} "
-            f"{one.peak_mb:8.0f} {outcome.done:6d} {outcome.failed:6d}  {picks}"
-        )
-        if one.failure:
-            yield f"{'':38s}   {one.failure}"

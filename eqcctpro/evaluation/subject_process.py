@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_serializer
@@ -42,7 +43,7 @@ class SessionSpec(_Message):
 
     def open(self) -> Subject:
         """Make the subject, in the process that runs it."""
-        from eqcctpro.evaluation.ours import SessionSubject
+        from eqcctpro.evaluation.session_subject import SessionSubject
 
         return SessionSubject(self.config)
 
@@ -53,7 +54,8 @@ class WorkloadSpec(_Message):
     Attributes
     ----------
     who : str
-        ``session`` or ``command`` for our own modes, ``floor``, or the name of a baseline.
+        ``session`` for our own modes, the name of a baseline, or ``module:Class`` of another
+        `Subject`, which is made of the workload and the options.
     options : dict
         How it is computed: threads, device, batch size; mode, workers and runtime of our modes.
     """
@@ -66,16 +68,13 @@ class WorkloadSpec(_Message):
     def open(self) -> Subject:
         """Make the subject, in the process that runs it."""
         options: dict[str, Any] = self.options
-        if self.who == "floor":
-            from eqcctpro.evaluation.floor import FloorSubject
+        if self.who == "session":
+            from eqcctpro.evaluation.session_subject import SessionSubject
 
-            return FloorSubject(self.workload, **options)
-        if self.who in ("session", "command"):
-            from eqcctpro.evaluation.ours import CommandSubject, SessionSubject
-
-            if self.who == "session":
-                return SessionSubject.of(self.workload, **options)
-            return CommandSubject(self.workload, **options)
+            return SessionSubject.of(self.workload, **options)
+        if ":" in self.who:
+            subject: Subject = resolve_name(self.who)(self.workload, **options)
+            return subject
         from eqcctpro.evaluation.baselines import open_baseline
 
         return open_baseline(self.who, self.workload, **options)

@@ -20,10 +20,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from eqcctpro.evaluation.floor import measure_floor
+from benchmarks.floor import measure_floor
+from benchmarks.peers import REFERENCES, as_record, peer_contenders, ratio_table
 from eqcctpro.evaluation.machine import describe_machine
-from eqcctpro.evaluation.peers import REFERENCES, peer_contenders
-from eqcctpro.evaluation.sidebyside import compare, ratio_table
+from eqcctpro.evaluation.sidebyside import compare
 from eqcctpro.evaluation.subject import Workload
 from eqcctpro.synthetic.tiling import tile_network
 
@@ -83,7 +83,7 @@ def measure(workload: Workload, output: Path, options: argparse.Namespace) -> di
         print(*floor.lines(), sep="\n", flush=True)
     return {
         "model": workload.model,
-        "rows": [one.row() for one in measured],
+        "rows": [as_record(one) for one in measured],
         "floor": None if floor is None else floor.as_dict(),
     }
 

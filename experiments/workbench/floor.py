@@ -15,7 +15,7 @@ import json
 import tempfile
 from pathlib import Path
 
-from eqcctpro.evaluation.floor import measure_floor
+from benchmarks.floor import measure_floor
 from eqcctpro.evaluation.machine import describe_machine
 from eqcctpro.evaluation.subject import Workload
 from eqcctpro.synthetic.tiling import tile_network

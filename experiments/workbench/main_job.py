@@ -15,8 +15,8 @@ import json
 import tempfile
 from pathlib import Path
 
+from benchmarks.peers import as_record, peer_contenders
 from eqcctpro.evaluation.machine import describe_machine
-from eqcctpro.evaluation.peers import peer_contenders
 from eqcctpro.evaluation.sidebyside import compare
 from eqcctpro.evaluation.subject import Workload
 from eqcctpro.synthetic.tiling import tile_network
@@ -55,7 +55,7 @@ def main() -> None:
                     f"{m.peak_mb:6.0f} MB  {sum(m.typical.picks.values())} picks  "
                     + detail.format(**m.facts)
                 )
-                rows.append({"model": model, **m.row()})
+                rows.append({"model": model, **as_record(m)})
     if options.json:
         machine = {"machine": describe_machine(), "stations": options.stations}
         options.json.write_text(json.dumps({**machine, "rows": rows}, indent=1) + "\n")

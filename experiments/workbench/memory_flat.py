@@ -16,8 +16,8 @@ import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmarks.memory import RoleMemory, watch_pick
 from eqcctpro.evaluation.machine import describe_machine
-from eqcctpro.evaluation.memory import RoleMemory, watch_pick
 from eqcctpro.synthetic.tiling import tile_network
 
 

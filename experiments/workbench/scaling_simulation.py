@@ -15,9 +15,9 @@ import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from benchmarks.run_costs import measure_costs
+from benchmarks.simulation import SimulatedRun, simulate_run
 from eqcctpro.evaluation.machine import describe_machine
-from eqcctpro.evaluation.run_costs import measure_costs
-from eqcctpro.evaluation.simulation import SimulatedRun, simulate_run
 
 WORKERS = (1, 2, 4, 16, 64, 256, 500, 1000)
 

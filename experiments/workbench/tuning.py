@@ -8,10 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.tuning_check import check_tuning
 from eqcctpro.config import PickConfig
 from eqcctpro.evaluation.machine import describe_machine
 from eqcctpro.evaluation.settings import EvaluationConfig
-from eqcctpro.evaluation.tuning_check import check_tuning
 from eqcctpro.synthetic.tiling import tile_network
 
 

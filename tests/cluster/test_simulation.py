@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.simulation import RunCosts, _bundle_sizes, simulate_run
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.archive.timechunks import Timechunk
-from eqcctpro.evaluation.simulation import RunCosts, _bundle_sizes, simulate_run
 from eqcctpro.orchestration.bundles import make_bundles
 
 NOTHING = RunCosts(

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
+from benchmarks.dispatch_costs import measure_dispatch, measure_planning
+from benchmarks.simulation import RunCosts
 from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
 from eqcctpro.child import ChildProcess, Parent
 from eqcctpro.config import PickConfig
-from eqcctpro.evaluation.dispatch_costs import measure_dispatch, measure_planning
-from eqcctpro.evaluation.simulation import RunCosts
 from eqcctpro.orchestration.model_choice import describe, find_run_weights
 from eqcctpro.orchestration.session import PickSession
 from eqcctpro.orchestration.worker import PickWorker, WorkerSpec

@@ -1,24 +1,20 @@
-"""Our own modes as benchmark subjects: a session that stays warm, and the cold command."""
+"""Benchmark subject of our own modes: a session that stays warm."""
 
 from __future__ import annotations
 
-import json
-import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eqcctpro.child import module_command
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import DecodeError, EQCCTProError, InputError
+from eqcctpro.errors import DecodeError, InputError
 from eqcctpro.evaluation.subject import Outcome, Workload
-from eqcctpro.orchestration.result import SOME_FAILED
 from eqcctpro.orchestration.session import PickSession
 from eqcctpro.waveform.decode import NOT_PICKED
 
-__all__ = ["CommandSubject", "SessionSubject"]
+__all__ = ["SessionSubject", "pick_settings", "run_outcome"]
 
 #: What a run writes when it is benchmarked: the file of picks that others write too.
 _RESULTS = {"formats": ("csv",), "overview": False, "journal": False, "resume": "never"}
@@ -43,7 +39,7 @@ class SessionSubject:
     def of(cls, workload: Workload, **where: Any) -> SessionSubject:
         """For a workload, and fields of `PickConfig` that say how it is computed."""
         output = Path(tempfile.gettempdir())
-        return cls(PickConfig.checked(**_settings(workload, where), output=output))
+        return cls(PickConfig.checked(**pick_settings(workload, where), output=output))
 
     def prepare(self) -> dict[str, Any]:
         """Start the session; see `eqcctpro.evaluation.subject.Subject`."""
@@ -71,76 +67,14 @@ class SessionSubject:
         """Pick the workload once; see `eqcctpro.evaluation.subject.Subject`."""
         started = time.perf_counter()
         result = self._session.run(output=output)
-        return _outcome(time.perf_counter() - started, result.summary)
+        return run_outcome(time.perf_counter() - started, result.summary)
 
     def close(self) -> None:
         """End the session."""
         self._session.close()
 
 
-class CommandSubject:
-    """``eqcctpro pick`` in a process of its own for each run, loading included.
-
-    Parameters
-    ----------
-    workload : Workload
-    **where
-        As for `SessionSubject`.
-    """
-
-    def __init__(self, workload: Workload, **where: Any) -> None:
-        self._workload = workload
-        self._where = where
-        self._scratch: tempfile.TemporaryDirectory[str] | None = None
-
-    def prepare(self) -> dict[str, Any]:
-        """Write the settings; see `eqcctpro.evaluation.subject.Subject`."""
-        settings = _settings(self._workload, self._where)
-        config = PickConfig.checked(**settings, output=Path(tempfile.gettempdir()))
-        self._scratch = tempfile.TemporaryDirectory(prefix="eqcctpro-command-")
-        given = json.loads(config.model_dump_json(include=set(settings)))
-        self._config_file.write_text(json.dumps(given), encoding="utf-8")
-        return {
-            "runtime": config.runtime,
-            "device": config.device,
-            "batch_size": config.batch_size,
-            "workers": config.workers,
-            "threads": config.threads,
-            "notes": "a command for each run",
-        }
-
-    def run(self, output: Path) -> Outcome:
-        """Pick the workload once; see `eqcctpro.evaluation.subject.Subject`.
-
-        Raises
-        ------
-        EQCCTProError
-            The command ended with an error.
-        """
-        command = module_command("eqcctpro", "pick", "--quiet")
-        command += ["--config", str(self._config_file), "--output", str(output)]
-        started = time.perf_counter()
-        ended = subprocess.run(command, capture_output=True, text=True, check=False)
-        seconds = time.perf_counter() - started
-        if ended.returncode not in (0, SOME_FAILED):
-            raise EQCCTProError(
-                f"eqcctpro pick ended with {ended.returncode}: {ended.stderr.strip()[-500:]}"
-            )
-        summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
-        return _outcome(seconds, summary)
-
-    def close(self) -> None:
-        """Remove the settings."""
-        if self._scratch is not None:
-            self._scratch.cleanup()
-
-    @property
-    def _config_file(self) -> Path:
-        assert self._scratch is not None
-        return Path(self._scratch.name) / "settings.json"
-
-
-def _settings(workload: Workload, where: Mapping[str, Any]) -> dict[str, Any]:
+def pick_settings(workload: Workload, where: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of `PickConfig`, without the output; absolute paths, wherever a command runs."""
     return {
         **_RESULTS,
@@ -152,7 +86,8 @@ def _settings(workload: Workload, where: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _outcome(seconds: float, summary: Mapping[str, Any]) -> Outcome:
+def run_outcome(seconds: float, summary: Mapping[str, Any]) -> Outcome:
+    """Outcome of a run, from its wall-clock seconds and its ``summary.json``."""
     parts, tasks = summary["seconds"], summary["tasks"]
     stages = {stage: parts[stage] for stage in ("plan", "write")} | parts["stages"]
     lost = [f"{one['station']}: {one['reason']}" for one in summary["failed"]]

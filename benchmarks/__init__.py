@@ -1,0 +1,1 @@
+"""Benchmarks that `experiments/workbench` runs; they are not part of the wheel."""
