@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from eqcctpro.archive.timechunks import FOREVER_NS
 from eqcctpro.codes import Code
 from eqcctpro.errors import InputError
+from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import NS_PER_S, format_utc
 from eqcctpro.waveform.segments import ChannelCode, Segment
 

@@ -24,6 +24,7 @@ from eqcctpro.archive.salvage import whole_records, whole_records_end
 from eqcctpro.archive.untidy import trace_code, with_placeholders
 from eqcctpro.codes import Code, instrument_of, record_code, source_bytes
 from eqcctpro.errors import DecodeError
+from eqcctpro.spans import joined_spans
 from eqcctpro.times import NS_PER_S
 
 __all__ = [
@@ -35,7 +36,6 @@ __all__ = [
     "first_and_last",
     "hidden_codes",
     "index_file",
-    "joined_spans",
     "scan",
 ]
 
@@ -422,14 +422,3 @@ def _extents_in(content: bytes) -> Iterator[ChannelExtent]:
             if piece.samprate >= LOWEST_RATE_HZ:
                 span = piece.starttime, piece.endtime
                 yield ChannelExtent(code, *span, piece.samplecnt, piece.samprate)
-
-
-def joined_spans(spans: Iterable[tuple[int, int]], gap_ns: int) -> list[tuple[int, int]]:
-    """Spans in the order of their starts, those joined that are no further apart than a gap."""
-    joined: list[tuple[int, int]] = []
-    for start, end in spans:
-        if joined and start - joined[-1][1] <= gap_ns:
-            joined[-1] = joined[-1][0], max(end, joined[-1][1])
-        else:
-            joined.append((start, end))
-    return joined

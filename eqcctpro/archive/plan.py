@@ -12,7 +12,7 @@ from eqcctpro.archive.day_files import DAY_LAYOUTS
 from eqcctpro.archive.file_table import FileTable
 from eqcctpro.archive.files import ArchiveFile
 from eqcctpro.archive.hydrophones import seismometer_of
-from eqcctpro.archive.index import LONG_GAP_NS, IndexedFile, joined_spans
+from eqcctpro.archive.index import LONG_GAP_NS, IndexedFile
 from eqcctpro.archive.indexing import FILES_AT_ONCE, index_files
 from eqcctpro.archive.layouts import Layout, detect_layout, iter_files
 from eqcctpro.archive.remote import use_storage_options
@@ -29,7 +29,6 @@ from eqcctpro.archive.settings import InputSettings
 from eqcctpro.archive.tasks import StationTask, Tasks, TaskTable
 from eqcctpro.archive.texts import Texts
 from eqcctpro.archive.timechunks import (
-    FOREVER_NS,
     MINUTE_NS,
     Timechunk,
     borders_within_data,
@@ -45,6 +44,7 @@ from eqcctpro.codes import Code, instrument_of, printable
 from eqcctpro.errors import DecodeError, InputError, SettingsError
 from eqcctpro.places import is_address
 from eqcctpro.resources.hardware import available_memory_mb
+from eqcctpro.spans import FOREVER_NS, joined_spans
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
 

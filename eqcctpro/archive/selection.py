@@ -14,8 +14,8 @@ from typing import TypeVar
 from eqcctpro.archive.listing import FolderLister
 from eqcctpro.archive.roots import OUTSIDE, Roots
 from eqcctpro.archive.settings import InputSettings
-from eqcctpro.archive.timechunks import FOREVER_NS
 from eqcctpro.errors import SettingsError
+from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import NS_PER_S
 
 __all__ = ["Instrument", "Key", "Wanted", "best_instruments", "choose_instruments"]

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.file_table import FileTable
-from eqcctpro.archive.timechunks import FOREVER_NS, Timechunk, read_span
+from eqcctpro.archive.timechunks import Timechunk, read_span
 from eqcctpro.codes import instrument_of
+from eqcctpro.spans import FOREVER_NS
 
 __all__ = ["Heading", "Piece", "ReadExtents", "StationTask", "TaskTable", "Tasks"]
 

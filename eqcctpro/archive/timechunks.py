@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
 from eqcctpro.errors import SettingsError
+from eqcctpro.spans import FOREVER_NS, Span
 from eqcctpro.times import NS_PER_S, chunk_name, format_utc, parse_chunk_name
 
 __all__ = [
-    "FOREVER_NS",
     "Timechunk",
     "borders_within_data",
     "chunk_grid",
@@ -27,8 +27,6 @@ __all__ = [
     "whole_archive",
 ]
 
-# All that 64 bits hold, so that no time of a record lies beyond it.
-FOREVER_NS = 2**63 - 1
 MINUTE_NS = 60 * NS_PER_S
 DAY_NS = 86_400 * NS_PER_S
 
@@ -55,6 +53,11 @@ class Timechunk:
     read_end_ns: int | None
     own_start_ns: int
     own_end_ns: int
+
+    @property
+    def own(self) -> Span:
+        """The span whose picks belong to this chunk."""
+        return Span(self.own_start_ns, self.own_end_ns)
 
 
 def chunk_grid(

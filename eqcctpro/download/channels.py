@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eqcctpro.archive.timechunks import FOREVER_NS
 from eqcctpro.download.service import NotThereError, Service, TooLargeError
 from eqcctpro.download.settings import DownloadSettings, Pattern
 from eqcctpro.errors import SettingsError
 from eqcctpro.picks.writers import atomic_file
+from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import format_utc, parse_utc
 
 __all__ = ["Channel", "find_channels", "stream_lines", "write_station_xml"]

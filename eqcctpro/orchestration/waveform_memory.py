@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import Plan
 from eqcctpro.archive.tasks import AT_A_TIME, Piece, ReadExtents
-from eqcctpro.archive.timechunks import FOREVER_NS
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import ResourceError
 from eqcctpro.models.picker import Picker
@@ -19,6 +18,7 @@ from eqcctpro.pipeline.pieces import why_whole
 from eqcctpro.pipeline.prepare import LARGEST_KEPT, failed_record
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.gaps import MOST_ADDED
 from eqcctpro.waveform.resampling import LONGEST_RECORD

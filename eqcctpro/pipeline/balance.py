@@ -14,10 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.index import joined_spans
 from eqcctpro.archive.tasks import StationTask
 from eqcctpro.pipeline.records import SampleCounts
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.spans import joined_spans
 from eqcctpro.waveform.blocks import Block
 from eqcctpro.waveform.clock import correction_at
 from eqcctpro.waveform.conflicts import Contradiction

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
-from eqcctpro.archive.timechunks import FOREVER_NS
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.trigger import CurveTriggers
 from eqcctpro.pipeline.records import BlockCurves
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.clock import Clock, correction_at, corrections_at
 

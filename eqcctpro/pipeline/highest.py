@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from eqcctpro.archive.timechunks import FOREVER_NS
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.findings import CurveOrigin, curve_times
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.spans import FOREVER_NS
 
 __all__ = ["Highest", "own_samples", "phase_rows"]
 

@@ -10,11 +10,11 @@ from itertools import chain
 import numpy as np
 
 from eqcctpro.archive.tasks import StationTask
-from eqcctpro.archive.timechunks import FOREVER_NS
 from eqcctpro.picks.borders import settle
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.pipeline.records import BlockCurves, SampleCounts, TaskRecord, TaskResult
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.blocks import Block
 from eqcctpro.waveform.filters import Detrend, parse_step

@@ -10,13 +10,14 @@ import numpy as np
 from eqcctpro.archive.hydrophones import has_hydrophone, seismometer_of
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.archive.selection import Key
-from eqcctpro.archive.timechunks import FOREVER_NS, Timechunk
+from eqcctpro.archive.timechunks import Timechunk
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.prepare import Prepared, failed_record, prepare
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.serving.problems import InvalidProblem, TooLargeProblem
 from eqcctpro.serving.settings import LimitSettings
 from eqcctpro.serving.waveforms import MOST_STATIONS, Options
+from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import chunk_name
 from eqcctpro.waveform.decode import DecodedFile
 from eqcctpro.waveform.segments import Segment
