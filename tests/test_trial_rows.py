@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from eqcctpro import PickConfig
-from eqcctpro.evaluation.canonical import OUR_COLUMNS, PUBLISHED_COLUMNS
+from eqcctpro.evaluation.canonical import OUR_COLUMNS, PUBLISHED_COLUMNS, trial_row
 from eqcctpro.evaluation.grid import TrialSpec
 from eqcctpro.evaluation.results import read_results
-from eqcctpro.evaluation.rows import trial_row
 from eqcctpro.evaluation.station_sets import StationSet
 from eqcctpro.evaluation.store import TrialStore
 from eqcctpro.evaluation.subject import Outcome

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 import pandas as pd
 
-from eqcctpro.analysis.trials import approach, method, number, trial_type
-from eqcctpro.evaluation.results import Trial
+from eqcctpro.analysis.trials import approach, method, trial_type
+from eqcctpro.evaluation.canonical import STAGE_COLUMNS
+from eqcctpro.evaluation.results import Trial, cell_number
 
 __all__ = [
     "GPU_COST",
-    "STAGES",
     "chunks_text",
     "chunks_title",
     "efficiency_table",
@@ -25,16 +25,6 @@ __all__ = [
 
 #: CPUs that a GPU counts as in the resource cost score, as EQCCTPro's analysis has it.
 GPU_COST: Final = 10
-
-#: Stages of a run and their columns; seconds are added up over workers.
-STAGES: Final = {
-    "plan": "Plan Time (s)",
-    "decode": "Decode Time (s)",
-    "prepare": "Prepare Time (s)",
-    "infer": "Inference Time (s)",
-    "pick": "Pick Time (s)",
-    "write": "Write Time (s)",
-}
 
 
 def efficiency_table(trials: Sequence[Trial]) -> pd.DataFrame:
@@ -140,7 +130,7 @@ def requested_name(table: pd.DataFrame) -> str:
 
 def _first(trial: Trial, *columns: str) -> float | None:
     """The number in the first of some columns that has one: ours before the published one."""
-    return next((x for name in columns if (x := number(trial.cells, name)) is not None), None)
+    return next((x for name in columns if (x := cell_number(trial.cells, name)) is not None), None)
 
 
 def variants(trials: Sequence[Trial]) -> list[str]:
@@ -220,7 +210,7 @@ def _derived(trial: Trial) -> dict[str, float | None]:
 def _vram(trial: Trial) -> dict[str, float | None]:
     if not trial.gpus:
         return {}
-    requested = number(trial.cells, "Total Requested VRAM (MB)")
+    requested = cell_number(trial.cells, "Total Requested VRAM (MB)")
     return {
         "VRAM per Station (MB)": _over(trial.vram_mb, trial.stations),
         "VRAM per Concurrency Unit (MB)": _over(trial.vram_mb, trial.workers),
@@ -239,11 +229,12 @@ def _minus(value: float | None, less: float | None) -> float | None:
 
 def _model_share(cells: Mapping[str, str]) -> float | None:
     """Percent; RAPID has sums over tasks instead of stages, EQCCTPro has neither."""
-    times = [number(cells, name) for name in STAGES.values()]
-    inference, whole = number(cells, STAGES["infer"]), sum(value or 0.0 for value in times)
+    times = [cell_number(cells, name) for name in STAGE_COLUMNS.values()]
+    inference = cell_number(cells, STAGE_COLUMNS["infer"])
+    whole = sum(value or 0.0 for value in times)
     if inference is None:
-        inference = number(cells, "Sum Inference Time (s)")
-        whole = number(cells, "Sum Task Compute Time (s)") or 0.0
+        inference = cell_number(cells, "Sum Inference Time (s)")
+        whole = cell_number(cells, "Sum Task Compute Time (s)") or 0.0
     return _over(inference, whole, 100.0)
 
 
@@ -251,7 +242,7 @@ def _real_time(trial: Trial) -> float | None:
     if not trial.timespan_min:
         return None
     minutes = trial.stations * trial.timespan_min
-    tasks = [number(trial.cells, f"Station Tasks {end}") or 0.0 for end in ("Done", "Empty")]
+    tasks = [cell_number(trial.cells, f"Station Tasks {end}") or 0.0 for end in ("Done", "Empty")]
     if sum(tasks) and trial.timechunk_min:
         # Stations need not be there in every chunk.
         minutes = min(minutes, sum(tasks) * trial.timechunk_min)

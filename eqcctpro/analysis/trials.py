@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.evaluation.results import EvalMode, Results, Trial, no_model, read_results_file
@@ -23,7 +23,6 @@ __all__ = [
     "matches_model",
     "method",
     "model_slug",
-    "number",
     "output_folder",
     "select_models",
     "slug",
@@ -210,15 +209,6 @@ def concurrency_name(trials: Sequence[Trial]) -> str:
         frozenset({"modelactor"}): "ModelActors",
         frozenset({"ripper"}): "Ripper tasks at a time",
     }.get(frozenset(modes), "Workers")
-
-
-def number(cells: Any, name: str) -> float | None:
-    """A finite number in a row's cell, or None."""
-    try:
-        value = float(cells.get(name, ""))
-    except ValueError:
-        return None
-    return value if abs(value) < float("inf") else None
 
 
 def output_folder(path: Path | str) -> Path:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from eqcctpro.config import PickConfig
+from eqcctpro.evaluation.canonical import model_name
 from eqcctpro.evaluation.configuration import PARALLELISM, BestConfiguration
 from eqcctpro.evaluation.machine import settings_for_this_machine
-from eqcctpro.evaluation.results import model_name
 
 __all__ = ["take_configuration"]
 

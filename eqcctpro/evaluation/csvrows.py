@@ -9,7 +9,7 @@ from pathlib import Path
 
 from eqcctpro.errors import InputError
 
-__all__ = ["CsvFile", "CsvRow", "read_csv_file"]
+__all__ = ["CsvFile", "CsvRow", "parse_csv", "read_csv_file"]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,17 @@ def read_csv_file(path: Path) -> CsvFile:
         text = path.read_text(encoding="utf-8-sig", errors="replace")
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    return parse_csv(text, path)
+
+
+def parse_csv(text: str, path: Path) -> CsvFile:
+    """Read the text of such a file, or of its beginning.
+
+    Raises
+    ------
+    InputError
+        It is empty.
+    """
     # Only these end a row; str.splitlines knows more characters, which may stand in messages.
     lines = text.replace("\r\n", "\n").split("\n")
     if not lines[-1]:

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER
+from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER, CONCURRENCY
 from eqcctpro.evaluation.configuration import BestConfiguration
-from eqcctpro.evaluation.results import CONCURRENCY, EvalMode, Trial, read_results
+from eqcctpro.evaluation.results import EvalMode, Trial, read_results
 from eqcctpro.evaluation.selection import best_overall, usable
 from eqcctpro.picks.writers import atomic_file
 

@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import ClassVar
 
 from eqcctpro.errors import InputError, OutputError, SettingsError
+from eqcctpro.evaluation.canonical import model_name
 from eqcctpro.evaluation.configuration import BestConfiguration
-from eqcctpro.evaluation.results import (
-    EvalMode,
-    Trial,
-    model_name,
-    named,
-    no_model,
-    read_results,
-)
+from eqcctpro.evaluation.results import EvalMode, Trial, named, no_model, read_results
 from eqcctpro.evaluation.selection import (
     best_overall,
     choose_workload,

@@ -12,21 +12,29 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from eqcctpro.errors import InputError
-from eqcctpro.evaluation.csvrows import CsvRow, read_csv_file
+from eqcctpro.evaluation.canonical import (
+    CONCURRENCY,
+    EARLIER_NAMES,
+    ESSENTIAL,
+    RIPPER,
+    RIPPER_TASKS,
+    model_name,
+    published_name,
+)
+from eqcctpro.evaluation.csvrows import CsvFile, CsvRow, read_csv_file
 
 __all__ = [
-    "CONCURRENCY",
     "EvalMode",
     "Layout",
     "Results",
     "Trial",
-    "model_name",
+    "cell_number",
     "named",
     "no_model",
-    "published_name",
+    "parse_results",
     "read_results",
     "read_results_file",
     "results_path",
@@ -35,28 +43,9 @@ __all__ = [
 EvalMode = Literal["cpu", "gpu"]
 Layout = Literal["ours", "EQCCTPro", "RAPID"]
 
-#: How many stations were asked to be picked at a time.
-CONCURRENCY: Final = "Number of Concurrent Station Tasks"
-
-#: Without these a row says nothing that a finder could use.
-ESSENTIAL: Final = (
-    "Number of Stations Used",
-    "Number of CPUs Allocated for Ray to Use",
-    "Total Run time for Picker (s)",
-    "Trial Success",
-)
-
-#: Columns under the names that they had in versions before EQCCTPro 0.7.
-EARLIER_NAMES: Final = {
-    "Number of Stations Running Predictions Concurrently": CONCURRENCY,
-    "VRAM Used Per Task": "Inference Actor Memory Limit (MB)",
-}
-
 _TRUE, _FALSE = {"1", "1.0", "true"}, {"0", "0.0", "false"}
-_RIPPER = "[RIPPER MODE]"
 #: Columns that are younger than Model Used, and that rows of every later version fill.
 _SINCE_MODELS = ("N ModelActors", "Comments", "Configuration ID")
-_RIPPER_TASKS = "Actual Ripper Concurrent Tasks"
 _BEFORE_ACTORS = next(name for name, now in EARLIER_NAMES.items() if now == CONCURRENCY)
 
 
@@ -191,7 +180,12 @@ def read_results_file(path: Path, eval_mode: EvalMode, *, model: str | None = No
     InputError
         It cannot be read, or essential columns are missing.
     """
-    file = read_csv_file(path)
+    return parse_results(read_csv_file(path), eval_mode, model=model)
+
+
+def parse_results(file: CsvFile, eval_mode: EvalMode, *, model: str | None = None) -> Results:
+    """Read the rows of a file of trials; parameters and errors as `read_results_file`."""
+    path = file.path
     essential = (*ESSENTIAL, "GPUs Used") if eval_mode == "gpu" else ESSENTIAL
     if "N ModelActors" in file.columns:
         essential = ("Model Used", *essential)
@@ -212,16 +206,6 @@ def read_results_file(path: Path, eval_mode: EvalMode, *, model: str | None = No
     if model is not None and (unnamed := sum(not trial.model for trial in found)):
         notes.append(f"{path.name}: {unnamed} trials name no model and count as {model}")
     return Results(path, named(found, model), tuple(notes))
-
-
-def model_name(text: str) -> str:
-    """A model as ``Parent/child``."""
-    return "EQCCT/original" if text.strip().lower() == "eqcct" else text.strip()
-
-
-def published_name(model: str) -> str:
-    """A model as EQCCTPro's files name it: ``eqcct``, or ``Parent/child``."""
-    return "eqcct" if model_name(model) == "EQCCT/original" else model
 
 
 def named(trials: Iterable[Trial], model: str | None) -> tuple[Trial, ...]:
@@ -300,13 +284,13 @@ def _trial(row: CsvRow, path: Path, notes: list[str]) -> Trial:
         workers=workers,
         settings=_settings(cells, mode, workers, gpus),
         **_timing(cells, success),
-        total_seconds=_number(cells, "Total Trial Time (s)"),
+        total_seconds=cell_number(cells, "Total Trial Time (s)"),
         ram_mb=_peak_ram(cells, layout),
-        vram_mb=_number(cells, "Process Tree VRAM (MB)") if gpus else None,
+        vram_mb=cell_number(cells, "Process Tree VRAM (MB)") if gpus else None,
         concurrent_timechunks=_whole(cells, "Concurrent Timechunks Used", 1),
         total_timechunks=_whole(cells, "Total Number of Timechunks", 1),
-        timechunk_min=_number(cells, "Length of Timechunk (min)"),
-        timespan_min=_number(cells, "Total Waveform Analysis Timespace (min)"),
+        timechunk_min=cell_number(cells, "Length of Timechunk (min)"),
+        timespan_min=cell_number(cells, "Total Waveform Analysis Timespace (min)"),
         success=success,
         error=cells.get("Error Message", "").strip(),
         configuration_id=cells.get("Configuration ID", "").strip(),
@@ -321,18 +305,18 @@ def _trial(row: CsvRow, path: Path, notes: list[str]) -> Trial:
 
 def _timing(cells: Mapping[str, str], success: bool) -> dict[str, Any]:
     """Median, range and number of the repeats."""
-    seconds = _number(cells, "Total Run time for Picker (s)")
+    seconds = cell_number(cells, "Total Run time for Picker (s)")
     if success and not (seconds and seconds > 0):
         raise ValueError("a successful trial without Total Run time for Picker (s)")
     median = seconds if seconds and seconds > 0 else math.nan
-    low, high = (_number(cells, f"Picker Time {end} (s)") for end in ("Min", "Max"))
+    low, high = (cell_number(cells, f"Picker Time {end} (s)") for end in ("Min", "Max"))
     repeats = _whole(cells, "Repeats", 1)
     if repeats == 1 or not low or not high:
         return {"seconds": median, "seconds_min": median, "seconds_max": median, "repeats": 1}
     return {"seconds": median, "seconds_min": low, "seconds_max": high, "repeats": repeats}
 
 
-def _number(cells: Mapping[str, str], name: str) -> float | None:
+def cell_number(cells: Mapping[str, str], name: str) -> float | None:
     """A cell's number; None where it is empty, missing or no number."""
     try:
         value = float(cells.get(name, ""))
@@ -342,7 +326,7 @@ def _number(cells: Mapping[str, str], name: str) -> float | None:
 
 
 def _whole(cells: Mapping[str, str], name: str, default: int | None = None) -> int:
-    value = _number(cells, name)
+    value = cell_number(cells, name)
     if value is not None and value >= 1 and value == int(value):
         return int(value)
     if default is not None:
@@ -377,9 +361,8 @@ def _stations_lost(row: CsvRow, path: Path, layout: Layout, notes: list[str]) ->
     """Whether stations failed in a trial that RAPID calls a success."""
     if layout != "RAPID":
         return False
-    done, of = (
-        _number(row.cells, name) for name in ("Successful Inference Tasks", "Total Station Tasks")
-    )
+    done = cell_number(row.cells, "Successful Inference Tasks")
+    of = cell_number(row.cells, "Total Station Tasks")
     if done is None or of is None or done >= of:
         return False
     notes.append(
@@ -398,8 +381,8 @@ def _mode(cells: Mapping[str, str]) -> str:
     if cells.get("Mode", "").strip():
         return cells["Mode"].strip().lower()
     ripper = (
-        _RIPPER in cells.get("Comments", "")
-        or (not _number(cells, "N ModelActors") and _number(cells, _RIPPER_TASKS))
+        RIPPER in cells.get("Comments", "")
+        or (not cell_number(cells, "N ModelActors") and cell_number(cells, RIPPER_TASKS))
         # Before there were actors, every task loaded the model.
         or _BEFORE_ACTORS in cells
     )
@@ -409,13 +392,13 @@ def _mode(cells: Mapping[str, str]) -> str:
 def _workers(
     cells: Mapping[str, str], mode: str, cpus: int, gpus: tuple[int, ...], layout: Layout
 ) -> int:
-    if _number(cells, "Workers"):
+    if cell_number(cells, "Workers"):
         return _whole(cells, "Workers")
     asked = _whole(cells, CONCURRENCY, 1)
     if mode == "modelactor":
         return _whole(cells, "N ModelActors", asked)
     if mode == "ripper":
-        tasks = _whole(cells, _RIPPER_TASKS, asked)
+        tasks = _whole(cells, RIPPER_TASKS, asked)
         # EQCCTPro and RAPID record the length of a queue; on the CPU, cores bound what runs.
         return tasks if gpus or layout == "ours" else min(tasks, cpus)
     return 1
@@ -433,7 +416,7 @@ def _settings(
         if not isinstance(settings, dict):
             raise ValueError("Settings (JSON) is not an object")
         return settings
-    limit = _number(cells, "Inference Actor Memory Limit (MB)")
+    limit = cell_number(cells, "Inference Actor Memory Limit (MB)")
     return {
         "mode": mode,
         "workers": workers,
@@ -446,11 +429,11 @@ def _settings(
 
 def _peak_ram(cells: Mapping[str, str], layout: Layout) -> float | None:
     """Highest memory of all processes together, MB."""
-    if pss := _number(cells, "Peak PSS (MB)"):
+    if pss := cell_number(cells, "Peak PSS (MB)"):
         return pss
     # Before there was that column, our Peak RAM had it; RAPID's has a sum over processes.
-    known = [_number(cells, "Peak RAM (MB)")]
+    known = [cell_number(cells, "Peak RAM (MB)")]
     if layout == "EQCCTPro":
         # Its peak is that of the driver alone; its sum over processes was taken afterwards.
-        known.append(_number(cells, "Process Tree RAM (MB)"))
+        known.append(cell_number(cells, "Process Tree RAM (MB)"))
     return max((value for value in known if value), default=None)

@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,8 @@ from filelock import FileLock
 
 from eqcctpro.errors import InputError, OutputError
 from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER
-from eqcctpro.evaluation.results import results_path
+from eqcctpro.evaluation.csvrows import CsvFile, parse_csv
+from eqcctpro.evaluation.results import Trial, cell_number, parse_results, results_path
 from eqcctpro.picks.writers import atomic_file
 
 __all__ = ["TrialStore"]
@@ -64,12 +66,26 @@ class TrialStore:
             ) from error
         self.path = results_path(csv_dir, eval_mode) if name is None else csv_dir / f"{name}.csv"
         self.repeats_path = csv_dir / f"{name or f'{eval_mode}_test_repeats'}.jsonl"
+        self._eval_mode = eval_mode
         self._lock = FileLock(str(self.path) + ".lock", timeout=LOCK_SECONDS)
 
     def rows(self) -> list[dict[str, str]]:
         """All rows that are whole; the last line of a killed writer is not."""
         with self._locked():
-            return self._read()
+            file = self._read()
+        return [] if file is None else [row.cells for row in file.rows]
+
+    def trials(self) -> tuple[Trial, ...]:
+        """All trials that can be used, as `read_results` has them.
+
+        Raises
+        ------
+        InputError
+            The file is none of trials.
+        """
+        with self._locked():
+            file = self._read()
+        return () if file is None else parse_results(file, self._eval_mode).trials
 
     def append(self, row: Mapping[str, Any], repeats: Sequence[Mapping[str, Any]]) -> int:
         """Keep a trial; returns its number.
@@ -85,13 +101,14 @@ class TrialStore:
         if unknown := set(row) - set(CANONICAL_CSV_HEADER):
             raise KeyError(f"not columns of a trial: {sorted(unknown)}")
         with self._locked():
-            header = self._ready_file()
-            number = 1 + max((_number(known) for known in self._read()), default=0)
+            file = self._ready_file()
+            numbers = [cell_number(row.cells, "Trial Number") for row in file.rows]
+            number = 1 + max((int(known or 0) for known in numbers), default=0)
             full = {**row, "Trial Number": number}
             # The row is written last: it is what says that the trial is kept.
             line = {"trial": number, "configuration": row.get("Configuration ID")}
             _add(self.repeats_path, json.dumps({**line, "repeats": list(repeats)}) + "\n")
-            _add(self.path, _line([_text(full.get(column)) for column in header]))
+            _add(self.path, _line([_text(full.get(column)) for column in file.columns]))
         return number
 
     @contextmanager
@@ -107,40 +124,39 @@ class TrialStore:
         except OSError as error:
             raise OutputError(f"{self.path} cannot be used: {error}") from error
 
-    def _read(self) -> list[dict[str, str]]:
+    def _read(self) -> CsvFile | None:
+        """The file without a last line that was torn; None if there is none, or no header."""
         if not self.path.exists():
-            return []
-        text = self.path.read_text(encoding="utf-8")
+            return None
+        text = self.path.read_text(encoding="utf-8-sig", errors="replace")
         whole = text[: text.rfind("\n") + 1]
-        return [row for row in csv.DictReader(io.StringIO(whole)) if None not in row.values()]
+        return parse_csv(whole, self.path) if whole else None
 
-    def _ready_file(self) -> Sequence[str]:
-        """Make the file ready for one more row; returns its columns.
+    def _ready_file(self) -> CsvFile:
+        """Make the file ready for one more row, and read it.
 
         A file that EQCCTPro wrote gets our columns too: its rows stay as they are.
         """
         _cut_torn_line(self.repeats_path)
-        if not self.path.exists() or not self.path.stat().st_size:
-            _add(self.path, _line(CANONICAL_CSV_HEADER))
-            return CANONICAL_CSV_HEADER
         _cut_torn_line(self.path)
-        with self.path.open(newline="", encoding="utf-8") as file:
-            header = next(csv.reader(file), [])
-        if "Trial Number" not in header:
+        file = self._read()
+        if file is None:
+            _add(self.path, _line(CANONICAL_CSV_HEADER))
+            return CsvFile(self.path, CANONICAL_CSV_HEADER, (), ())
+        if "Trial Number" not in file.columns:
             raise InputError(
                 f"{self.path} is not a file of trials: its first line has no Trial Number",
                 hint="choose another csv_dir",
             )
-        missing = [column for column in CANONICAL_CSV_HEADER if column not in header]
+        missing = [column for column in CANONICAL_CSV_HEADER if column not in file.columns]
         if not missing:
-            return header
-        widened = [*header, *missing]
-        rows = self._read()
+            return file
+        widened = (*file.columns, *missing)
         with atomic_file(self.path) as new:
             new.write(_line(widened).encode())
-            for row in rows:
-                new.write(_line([row.get(column, "") for column in widened]).encode())
-        return widened
+            for row in file.rows:
+                new.write(_line([row.cells.get(column, "") for column in widened]).encode())
+        return replace(file, columns=widened)
 
 
 def _cut_torn_line(path: Path) -> None:
@@ -179,10 +195,3 @@ def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}" if abs(value) < 1e6 else f"{value:.1f}"
     return " ".join(str(value).split())
-
-
-def _number(row: Mapping[str, str]) -> int:
-    try:
-        return int(float(row["Trial Number"]))
-    except (KeyError, ValueError):
-        return 0

@@ -7,18 +7,17 @@ import shutil
 import statistics
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from eqcctpro.archive.plan import InputSettings, make_plan
-from eqcctpro.errors import EQCCTProError, EvaluationError, SettingsError
+from eqcctpro.errors import EvaluationError, SettingsError
 from eqcctpro.evaluation.baselines import baseline_names
+from eqcctpro.evaluation.canonical import model_name, trial_row
 from eqcctpro.evaluation.finder_files import write_finder_files
 from eqcctpro.evaluation.grid import TrialSpec, station_limit, trial_specs
 from eqcctpro.evaluation.machine import describe_machine
-from eqcctpro.evaluation.results import CONCURRENCY, model_name
-from eqcctpro.evaluation.rows import trial_row
+from eqcctpro.evaluation.results import Trial
 from eqcctpro.evaluation.settings import EvaluationConfig
 from eqcctpro.evaluation.station_sets import StationSets
 from eqcctpro.evaluation.store import TrialStore
@@ -162,16 +161,16 @@ class Sweep:
     def _before(self) -> dict[str, bool]:
         """Trials of earlier sweeps: whether they ever succeeded."""
         ended: dict[str, bool] = {}
-        for row in self.store.rows():
-            if name := row.get("Configuration ID"):
-                ended[name] = ended.get(name, False) or row["Trial Success"] == "1"
+        for trial in self.store.trials():
+            if name := trial.configuration_id:
+                ended[name] = ended.get(name, False) or trial.success
         return ended
 
     def estimate_s(self, specs: Sequence[TrialSpec]) -> float:
         """Roughly how long trials will take, after trials of the same mode and model."""
-        rows = self.store.rows()
+        trials = self.store.trials()
         runs = self.config.repeats + self.config.warm_ups
-        return sum(_estimate(spec, rows, runs) for spec in specs)
+        return sum(_estimate(spec, trials, runs) for spec in specs)
 
     def run(
         self, *, runner: Runner = run_trial, on_trial: Listener | None = None
@@ -215,7 +214,7 @@ class Sweep:
                 on_trial(spec, result, self.report)
         self.report.seconds = time.perf_counter() - started
         self.report.seconds_left = 0.0
-        if any(row.get("Trial Success") == "1" for row in self.store.rows()):
+        if any(trial.success for trial in self.store.trials()):
             write_finder_files(self.config.csv_dir, self.config.eval_mode)
         self._refuse_nothing()
         return self.report
@@ -260,9 +259,9 @@ class Sweep:
     def _caps_before(self) -> dict[str, int]:
         """Workers that memory allowed in trials of earlier sweeps."""
         workers = {
-            row["Configuration ID"]: int(row.get("Workers") or row[CONCURRENCY])
-            for row in self.store.rows()
-            if row.get("Configuration ID") and row["Trial Success"] == "1"
+            trial.configuration_id: trial.workers
+            for trial in self.store.trials()
+            if trial.configuration_id and trial.success
         }
         return {
             _with_any_workers(spec): workers[spec.configuration_id]
@@ -381,37 +380,24 @@ def _with_any_workers(spec: TrialSpec) -> str:
     return spec.config.model_dump_json(exclude={"workers"}) + spec.baseline
 
 
-def _estimate(spec: TrialSpec, rows: Sequence[Mapping[str, Any]], runs: int) -> float:
+def _estimate(spec: TrialSpec, trials: Sequence[Trial], runs: int) -> float:
     mode = "baseline" if spec.baseline else spec.config.mode
+    model = model_name(spec.config.model)
     alike = [
-        row
-        for row in rows
-        if row.get("Mode") == mode
-        and model_name(row["Model Used"]) == model_name(spec.config.model)
-        and row.get("Baseline") == spec.baseline
-        and row["Trial Success"] == "1"
+        one
+        for one in trials
+        if (one.mode, one.model, one.baseline, one.success) == (mode, model, spec.baseline, True)
     ]
     if not alike:
         start, run = _BASELINE_S if spec.baseline else (_START_S[mode], _RUN_S[mode])
         return start + run * runs
     stations = len(spec.station_set.stations)
-    starts = [_number(row, "Total Trial Time (s)") - _picker(row) for row in alike]
+    starts = [(one.total_seconds or one.seconds) - one.seconds for one in alike]
     # A trial with a similar number of stations says more than the others.
-    nearest = min(abs(_number(row, "Number of Stations Used") - stations) for row in alike)
+    nearest = min(abs(one.stations - stations) for one in alike)
     times = [
-        _picker(row) * max(stations / _number(row, "Number of Stations Used"), 0.2)
-        for row in alike
-        if abs(_number(row, "Number of Stations Used") - stations) == nearest
+        one.seconds * max(stations / one.stations, 0.2)
+        for one in alike
+        if abs(one.stations - stations) == nearest
     ]
     return statistics.median(starts) + statistics.median(times) * runs
-
-
-def _picker(row: Mapping[str, Any]) -> float:
-    return _number(row, "Total Run time for Picker (s)")
-
-
-def _number(row: Mapping[str, Any], column: str) -> float:
-    try:
-        return float(row[column])
-    except ValueError as error:
-        raise EQCCTProError(f"trial {row['Trial Number']}: {column} is {row[column]!r}") from error

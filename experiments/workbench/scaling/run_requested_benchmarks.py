@@ -24,9 +24,9 @@ from typing import Any
 from benchmarks.peers import peer_contenders
 from eqcctpro.archive.plan import InputSettings, make_plan
 from eqcctpro.config import PickConfig
+from eqcctpro.evaluation.canonical import trial_row
 from eqcctpro.evaluation.grid import TrialSpec
 from eqcctpro.evaluation.machine import describe_machine
-from eqcctpro.evaluation.rows import trial_row
 from eqcctpro.evaluation.sidebyside import Contender, Measurement, compare
 from eqcctpro.evaluation.station_sets import StationSet, StationSets
 from eqcctpro.evaluation.store import TrialStore
