@@ -19,6 +19,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -53,8 +54,10 @@ asked = json.dumps([sys.argv[1:], os.getcwd(), dict(os.environ)]).encode()
 streams = array.array("i", [0, 1, 2])
 link.sendmsg([len(asked).to_bytes(8, "big")], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, streams)])
 link.sendall(asked)
+link.recv(4)  # its number
 said = link.recv(4)
-sys.exit(int.from_bytes(said, "big") if len(said) == 4 else 70)
+code = int.from_bytes(said, "big", signed=True) if len(said) == 4 else 70
+sys.exit(code if code >= 0 else 128 - code)
 """
 
 
@@ -85,7 +88,7 @@ def serving(folder: Path) -> Iterator[Path]:
             server.wait()
 
 
-def _serve(path: str) -> None:
+def serve(path: str) -> None:
     """Accept commands for ever; returns in the fork that is to run one."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(path + ".new")
@@ -112,9 +115,10 @@ def _take_over(link: socket.socket) -> None:
     if child:
         for stream in streams:
             os.close(stream)
+        link.sendall(child.to_bytes(4, "big"))
         _, status = os.waitpid(child, 0)
         code = os.waitstatus_to_exitcode(status)
-        link.sendall((code if code >= 0 else 128 - code).to_bytes(4, "big"))
+        link.sendall(code.to_bytes(4, "big", signed=True))
         os._exit(0)
     link.close()
     for number, stream in enumerate(streams):
@@ -125,11 +129,12 @@ def _take_over(link: socket.socket) -> None:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    tempfile.tempdir = None
 
 
-def _run() -> None:
+def run() -> None:
     """Run the command, and end without taking down what was imported."""
-    from eqcctpro.cli import main
+    from eqcctpro.__main__ import main
 
     code: object = 0
     try:
@@ -161,5 +166,5 @@ if __name__ == "__main__":
     # Forks share what is here as long as nothing walks over it.
     gc.collect()
     gc.freeze()
-    _serve(sys.argv[1])
-    _run()
+    serve(sys.argv[1])
+    run()
