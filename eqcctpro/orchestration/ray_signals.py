@@ -1,7 +1,8 @@
 """SIGTERM stays the program's own while Ray starts and ends in its process.
 
-Ray puts its own handlers in the place of a program's, which exit with code 15 or kill the process,
-and leaves SIGTERM without any when it ends, although Python still shows the one that was there.
+Ray puts its own handlers in the place of a program's, which exit with code 15, or print where
+all threads are and kill the process, and leaves SIGTERM without any when it ends, although Python
+still shows the one that was there.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ __all__ = ["shut_down", "sigterm_kept"]
 
 # More than any system's `struct sigaction` takes.
 ACTION_BYTES = 512
+# ray::RayLog::InstallFailureSignalHandler(char const*, bool)
+CRASH_HANDLERS = "_ZN3ray6RayLog27InstallFailureSignalHandlerEPKcb"
 
 
 def _saved_action(number: int) -> Callable[[], None]:
@@ -31,10 +34,30 @@ def _saved_action(number: int) -> Callable[[], None]:
     return restore
 
 
+def _install_crash_handlers(ray: Any, restore: Callable[[], None]) -> None:
+    """Have Ray put in its handlers of crashes now, and take that of SIGTERM out at once.
+
+    It does so only once, by itself in the middle of a start, and a SIGTERM that came between that
+    and the end of the start would print traces of the stack.
+    """
+    try:
+        library = ctypes.CDLL(ray._raylet.__file__)
+        install = getattr(library, CRASH_HANDLERS)
+    except (AttributeError, OSError):  # a Ray that is built otherwise
+        return
+    earlier = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        install(None, ctypes.c_bool(True))
+        restore()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, earlier)
+
+
 @contextmanager
 def sigterm_kept(ray: Any) -> Iterator[None]:
     """Keep the handler of SIGTERM while Ray connects."""
     restore = _saved_action(signal.SIGTERM)
+    _install_crash_handlers(ray, restore)
     utils = ray._private.utils
     replaced = getattr(utils, "set_sigterm_handler", None)
     if replaced is not None:

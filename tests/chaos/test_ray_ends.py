@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -17,6 +18,20 @@ pytestmark = pytest.mark.slow
 # Until a run has noticed that Ray's server is dead, and that its raylet is: actors live on for a
 # quarter of a minute.
 NOTICED_S = {"gcs_server": 30.0, "raylet": 90.0}
+
+
+# Ends itself in the middle of Ray's start, when Ray has put its handlers of signals in.
+TERMINATED = """
+import os, signal, ray
+made = ray._raylet.CoreWorker
+def then(*given):
+    worker = made(*given)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return worker
+ray._raylet.CoreWorker = then
+from eqcctpro.__main__ import main
+main()
+"""
 
 
 def said_once(words: str) -> str:
@@ -63,6 +78,19 @@ def test_a_dead_server_ends_the_run(server: str, mode: str, calm: Calm, tmp_path
     code, words = end(start("none", 0, calm.archive, output, calm.options))
     assert code == 0, words
     assert results(output) == calm.results
+
+
+def test_sigterm_while_ray_starts(imported_model: str, network: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", TERMINATED, "pick", str(network), "-o", str(tmp_path / "out")]
+    options = ["--model", imported_model, "--runtime", "torch", "--mode", "ripper", "-q"]
+    ended = subprocess.run(
+        [*command, *options, "--workers", "1"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
 
 
 def test_without_a_loopback_interface(calm: Calm, tmp_path: Path) -> None:

@@ -61,8 +61,8 @@ LATER = {
 }
 # What comes back is as it was, times of the last change included.
 RESTORED = ("weights exchanged", "weights cut", "input cut", "input gone")
-# While Ray starts it writes of a dead server, and of SIGTERM, whose handler is then its own.
-RAYS_OWN = re.compile(r"\[\d{4}-\d\d-\d\d .*\] |\*\*\* SIGTERM|PC: @|    @ ")
+# While Ray starts it writes of a dead server.
+RAYS_OWN = re.compile(r"\[\d{4}-\d\d-\d\d (?!.*SIGTERM).*\] ")
 # Lines that tell what becomes of data or settings, and no end.
 TOLD = ("warning: ", "not picked: ", "finishing what is under way", "planning: ")
 
