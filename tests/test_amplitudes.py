@@ -13,8 +13,10 @@ import pytest
 from eqcctpro.amplitudes import measure_amplitudes
 from eqcctpro.errors import InputError
 from eqcctpro.picks.reading import read_picks
+from eqcctpro.pipeline.prepare import FileCache
 from eqcctpro.synthetic.dataset import Synthesis, synthesize
-from eqcctpro.times import parse_utc
+from eqcctpro.times import format_utc, parse_utc
+from eqcctpro.waveform.decode import DecodedFile
 
 COUNTS_PER_M_S = 6.0e8
 
@@ -129,3 +131,42 @@ def test_with_a_run(network: Path, imported_model: str, tmp_path: Path, cli: Any
         assert [row["amp"] for row in csv.DictReader(file)] == [r["velocity_m_s"] for r in rows]
     alone = cli("pick", source, "-o", tmp_path / "x", "--response", network / "stations.xml")
     assert alone.exit_code == 2
+
+
+def test_large_stations_are_read_in_pieces(
+    network: Path, write_mseed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A station of which memory holds a part has the amplitudes of the whole."""
+    start, rng = parse_utc("2024-12-15T12:00:00"), np.random.default_rng(5)
+    for component in "ZNE":
+        # Two files that go on with each other; the second one has a gap.
+        pieces = [(start + 10**9 * at, at) for at in (0, 2000, 3100)]
+        for number, (begin, at) in enumerate(pieces):
+            n = 100 * (2000, 1050, 1200)[number]
+            samples = np.cumsum(rng.integers(-50, 51, n)).astype("i4")
+            path = tmp_path / "in" / f"{component}.{at}.mseed"
+            write_mseed(path, f"XX.S0001.00.HH{component}", [(begin, samples)])
+    picks = tmp_path / "picks.csv"
+    seconds = np.unique(np.r_[rng.uniform(0, 4300, 150), 1999.0, 1990.0, 2999.0, 3060.0])
+    picks.write_text(
+        "network,station,location,channel,phase,time\n"
+        + "".join(
+            f"XX,S0001,00,HH,{'PS'[i % 2]},{format_utc(start + round(at * 1e9), 'milliseconds')}\n"
+            for i, at in enumerate(seconds)
+        )
+    )
+    asked = read_picks(picks), tmp_path / "in", network / "stations.xml"
+    whole = measure_amplitudes(*asked)
+    assert whole["velocity_m_s"].null_count < 20
+    most, largest = 60_000, []
+
+    def read(self: FileCache, *given: Any, sound: Any = FileCache.read) -> list[DecodedFile]:
+        decoded = sound(self, *given)
+        largest.append(sum(len(s.samples) for file in decoded for s in file.segments))
+        return decoded
+
+    monkeypatch.setattr(FileCache, "read", read)
+    monkeypatch.setattr("eqcctpro.amplitudes.measure._MOST_SAMPLES", most)
+    assert measure_amplitudes(*asked).equals(whole)
+    # What is read around a piece of what it owns comes on top, and the rest of its records.
+    assert len(largest) > 15 and max(largest) < most + 3 * 100 * 2 * 45

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from eqcctpro.amplitudes.ground import GroundMotion, moves
-from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
+from eqcctpro.archive.pieces import equal_pieces
+from eqcctpro.archive.plan import InputSettings, Plan, StationTask, make_plan
 from eqcctpro.archive.roots import Roots
 from eqcctpro.errors import DecodeError, InputError, SettingsError
 from eqcctpro.picks.table import AMPLITUDE_FIELDS
-from eqcctpro.pipeline.prepare import FileCache, load_segments
+from eqcctpro.pipeline.pieces import pieces_of
+from eqcctpro.pipeline.prepare import LARGEST_KEPT, FileCache, load_segments
 from eqcctpro.places import Place, as_place
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.segments import Segment, trim
@@ -32,6 +34,8 @@ _BEFORE_S = 2.0
 # Removing a response needs this much more on both sides, to fade in and out.
 _MARGIN_S = 20.0
 _CHUNK_MIN = 60.0
+# Samples that are decoded at once, of all channels of the files of a station: 64 MB.
+_MOST_SAMPLES = 16 * 2**20
 # Channels that a warning lists.
 _MOST_NAMES = 10
 _CONTEXT_NS = round((_MARGIN_S + max(_WINDOW_S.values()) + 1) * NS_PER_S)
@@ -101,6 +105,7 @@ def measure_amplitudes(
         by_name.setdefault(name, []).append(row)
     values = np.full((3, picks.num_rows), np.nan)
     files = FileCache(roots=Roots(input_roots))
+    _cut(plan, by_name)
     wanted = [task for task in plan.tasks if task.name in by_name]
     if not wanted and picks.num_rows:
         raise InputError(
@@ -108,14 +113,17 @@ def measure_amplitudes(
             hint=f"the picks are at {names[0]} ..., the records of {plan.tasks[0].name} ...",
         )
     for task, following in zip(wanted, [*wanted[1:], None], strict=True):
-        rows = [r for r in by_name[task.name] if _owns(task, int(times[r]))]
-        if rows:
+        for part in pieces_of(task):
+            rows = [r for r in by_name[task.name] if _owns(part, int(times[r]))]
+            if not rows:
+                continue
             try:
-                decoded = files.read(task, following, _CONTEXT_NS)
+                # Of pieces nothing is kept for the next one: it would be all that a file holds.
+                decoded = files.read(part, None if task.pieces else following, _CONTEXT_NS)
             except DecodeError as error:
                 _log.warning("no amplitudes of %s: %s", task.name, error)
-                continue
-            segments = load_segments(task, decoded, _CONTEXT_NS, [])
+                break
+            segments = load_segments(part, decoded, _CONTEXT_NS, [])
             for row in rows:
                 values[:, row] = _measure(segments, int(times[row]), int(ends[row]), ground)
     if ground is not None:
@@ -123,6 +131,26 @@ def measure_amplitudes(
     for field, column in zip(AMPLITUDE_FIELDS, values, strict=True):
         picks = picks.append_column(field, pa.array(column, pa.float64(), mask=np.isnan(column)))
     return picks
+
+
+def _cut(plan: Plan, by_name: Mapping[str, list[int]]) -> None:
+    """Have station tasks be read in pieces that hold more than is decoded at once."""
+    table = plan.tasks.table
+    samples = table.files.expected_samples()
+    cut = {}
+    for number, heading in enumerate(plan.tasks.headings()):
+        if heading.name not in by_name:
+            continue
+        row = np.array([number], dtype=np.int64)
+        read = table.read_extents(row, _CONTEXT_NS)
+        # Of small files all is decoded, once for all chunks of a station.
+        small = table.files.sizes()[read.file] <= LARGEST_KEPT
+        held = float((samples[read.extent] * np.where(small, 1.0, read.share)).sum())
+        if held > _MOST_SAMPLES:
+            wanted = float((samples[read.extent] * read.share).sum())
+            count = max(1, int(np.ceil(wanted / _MOST_SAMPLES)))
+            cut[number] = equal_pieces(table, number, count, _CONTEXT_NS)
+    table.cut(cut)
 
 
 def _owns(task: StationTask, time_ns: int) -> bool:

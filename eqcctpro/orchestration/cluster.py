@@ -27,6 +27,7 @@ from eqcctpro.orchestration.ray_folders import (
     usual_ray_folder,
     writable_token,
 )
+from eqcctpro.orchestration.ray_server import servers_required
 from eqcctpro.orchestration.ray_signals import shut_down, sigterm_kept
 
 __all__ = ["is_own_ray", "ray_session", "shares_ray"]
@@ -315,7 +316,7 @@ def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
             if gpu_ids:
                 os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
             stack.enter_context(writable_token())
-            with private_ray():
+            with private_ray(), servers_required(ray):
                 # By default Ray would join whatever cluster was last started on this machine.
                 ray.init(
                     address="local",
@@ -327,6 +328,8 @@ def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
                     _temp_dir=folder,
                     **common,
                 )
+    except WorkerError:
+        raise
     except Exception as error:  # Ray raises many kinds; all mean that there is no cluster
         where = f"join the Ray cluster at {address}" if address else "start Ray on this machine"
         raise WorkerError(

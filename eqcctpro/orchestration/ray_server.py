@@ -1,17 +1,18 @@
-"""The server of a Ray that this process has started, which may die: whoever asks it would hang.
+"""The servers of a Ray that this process has started, which may die: whoever asks would hang.
 
-Without it Ray ends the process after a minute, in the middle of a call and without a word.
+Without them Ray ends the process after a while, in the middle of a call and without a word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from eqcctpro.background import BackgroundTask
 from eqcctpro.errors import WorkerError
 
-__all__ = ["answer_of", "require_server"]
+__all__ = ["answer_of", "require_server", "servers_required"]
 
 Answer = TypeVar("Answer")
 
@@ -19,8 +20,14 @@ Answer = TypeVar("Answer")
 GLANCE_SECONDS = 0.5
 
 
-def require_server(ray: Any) -> None:
-    """Make sure that the server of a Ray that this process has started is alive.
+def require_server(ray: Any, *names: str) -> None:
+    """Make sure that what a Ray needs that this process has started is alive.
+
+    Parameters
+    ----------
+    ray : module
+    *names : str
+        Programs, by default ``gcs_server``.
 
     Raises
     ------
@@ -28,12 +35,33 @@ def require_server(ray: Any) -> None:
         It has died.
     """
     node = getattr(ray._private.worker, "_global_node", None)
-    for started in getattr(node, "all_processes", {}).get("gcs_server", ()):
-        if started.process.poll() is not None:
-            raise WorkerError(
-                f"Ray's server (gcs_server, process {started.process.pid}) died",
-                hint="the same command goes on where the run stopped",
-            )
+    processes = getattr(node, "all_processes", {})
+    for name in names or ("gcs_server",):
+        for started in processes.get(name, ()):
+            if started.process.poll() is not None:
+                raise WorkerError(
+                    f"Ray's server ({name}, process {started.process.pid}) died",
+                    hint="the same command goes on where the run stopped",
+                )
+
+
+@contextmanager
+def servers_required(ray: Any) -> Iterator[None]:
+    """Have a start of Ray fail where a server has died by the time that it is to be used.
+
+    Ray would try to reach it for ten seconds, and then end the process.
+    """
+    made = ray._raylet.CoreWorker
+
+    def made_with_servers(*given: Any, **named: Any) -> Any:
+        require_server(ray, "gcs_server", "raylet")
+        return made(*given, **named)
+
+    ray._raylet.CoreWorker = made_with_servers
+    try:
+        yield
+    finally:
+        ray._raylet.CoreWorker = made
 
 
 def answer_of(ray: Any, question: Callable[[], Answer]) -> Answer:

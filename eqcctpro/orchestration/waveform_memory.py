@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eqcctpro.archive.pieces import equal_pieces
 from eqcctpro.archive.plan import Plan
 from eqcctpro.archive.tasks import AT_A_TIME, Piece, ReadExtents
 from eqcctpro.config import PickConfig
@@ -172,7 +172,8 @@ def fit_into_memory(
             too_large.append(row)
             continue
         length = min(PIECE_MB, free)
-        cut[row] = _pieces(plan, row, int(np.ceil(needed[row] / length)), settings.context_ns)
+        count = int(np.ceil(needed[row] / length))
+        cut[row] = equal_pieces(plan.tasks.table, row, count, settings.context_ns)
         needed[row] = memory.in_pieces[row] + length
     if error is None:
         too_large = []  # a node may be larger than is known here
@@ -213,33 +214,6 @@ def _advice(settings: PipelineSettings, picker: Picker) -> str:
     if picker.features is None and settings.grid == "trace" and why_whole(settings, []) is None:
         return f"pick on the absolute grid (--window-grid absolute), {cut}"
     return cut
-
-
-def _pieces(plan: Plan, row: int, count: int, context_ns: int) -> tuple[Piece, ...]:
-    """Pieces of a station task with about as many samples each."""
-    table = plan.tasks.table
-    read = table.read_extents(np.array([row], dtype=np.int64), context_ns)
-    samples = plan.files.expected_samples()[read.extent] * read.share
-    first, last = read.first_ns.astype(np.float64), read.last_ns.astype(np.float64) + 1
-    edges = np.unique(np.concatenate([first, last]))
-    # Samples before each edge: those of every extent are spread evenly over its time.
-    before = np.zeros(len(edges))
-    for start, end, number in zip(first, last, samples, strict=True):
-        before += np.clip((edges - start) / (end - start), 0, 1) * number
-    inner = np.interp(np.arange(1, count) / count * before[-1], before, edges)
-    own_start, own_end = table.owned(np.array([row], dtype=np.int64))[0].tolist()
-    borders = [int(time) for time in np.unique(inner) if own_start < int(time) < own_end]
-    bounds = [own_start, *borders, own_end]
-    numbers = table.file_numbers(row)
-    pieces = []
-    for start_ns, end_ns in pairwise(bounds):
-        reaches = (read.first_ns < min(end_ns, FOREVER_NS - context_ns) + context_ns) & (
-            read.last_ns >= max(start_ns, context_ns - FOREVER_NS) - context_ns
-        )
-        touched = set(read.file[reaches].tolist())
-        files = tuple(at for at, number in enumerate(numbers) if number in touched)
-        pieces.append(Piece(start_ns, end_ns, files))
-    return tuple(pieces)
 
 
 def _room(config: PickConfig, largest: float) -> tuple[float, ResourceError | None]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -20,15 +22,25 @@ pytestmark = pytest.mark.slow
 NOTICED_S = {"gcs_server": 30.0, "raylet": 90.0}
 
 
-# Ends itself in the middle of Ray's start, when Ray has put its handlers of signals in.
-TERMINATED = """
-import os, signal, ray
+# Runs with something done in the middle of Ray's start: before, or after it has put its handlers
+# of signals in.
+STARTED = """
+import os, signal, sys, ray
+moment = sys.argv.pop(1)
 made = ray._raylet.CoreWorker
 def then(*given):
     worker = made(*given)
     os.kill(os.getpid(), signal.SIGTERM)
     return worker
-ray._raylet.CoreWorker = then
+def connected(*given, sound=ray._private.worker.connect, **named):
+    (raylet,) = ray._private.worker._global_node.all_processes["raylet"]
+    raylet.process.kill()
+    raylet.process.wait()
+    return sound(*given, **named)
+if moment == "terminated":
+    ray._raylet.CoreWorker = then
+else:
+    ray._private.worker.connect = connected
 from eqcctpro.__main__ import main
 main()
 """
@@ -80,8 +92,23 @@ def test_a_dead_server_ends_the_run(server: str, mode: str, calm: Calm, tmp_path
     assert results(output) == calm.results
 
 
-def test_sigterm_while_ray_starts(imported_model: str, network: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", TERMINATED, "pick", str(network), "-o", str(tmp_path / "out")]
+@pytest.mark.parametrize(
+    ("moment", "code", "said"),
+    [
+        ("terminated", 130, r"interrupted\n"),
+        (
+            "without raylet",
+            6,
+            r"error: Ray's server \(raylet, process \d+\) died\n"
+            r"hint: [^\n]+\n",
+        ),
+    ],
+)
+def test_while_ray_starts(
+    moment: str, code: int, said: str, imported_model: str, network: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "out"
+    command = [sys.executable, "-c", STARTED, moment, "pick", str(network), "-o", str(output)]
     options = ["--model", imported_model, "--runtime", "torch", "--mode", "ripper", "-q"]
     ended = subprocess.run(
         [*command, *options, "--workers", "1"],
@@ -89,8 +116,15 @@ def test_sigterm_while_ray_starts(imported_model: str, network: Path, tmp_path: 
         text=True,
         timeout=120,
         check=False,
+        env={**os.environ, "EQCCTPRO_TEST_RUN": str(output)},
     )
-    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
+    assert ended.returncode == code and re.fullmatch(said, ended.stderr), ended.stderr
+    alive = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.environ().get("EQCCTPRO_TEST_RUN") == str(output):
+                alive.append(process)
+    assert not psutil.wait_procs(alive, timeout=20)[1]
 
 
 def test_without_a_loopback_interface(calm: Calm, tmp_path: Path) -> None:
