@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 
 from eqcctpro.archive.tasks import Piece, TaskTable
-from eqcctpro.archive.timechunks import FOREVER_NS
+from eqcctpro.spans import FOREVER_NS
 
 __all__ = ["equal_pieces"]
 

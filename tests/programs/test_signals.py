@@ -334,3 +334,21 @@ def test_openvino_may_be_dropped_while_it_executes(onnx_model: Path) -> None:
 def test_openvino_released_by_another_thread_leaves_signals_to_python(onnx_model: Path) -> None:
     """It frees the signal stack that it had given to the thread that loaded it."""
     assert said_by(STACKS, onnx_model) == "interrupted\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_the_command_is_loaded_ends_it_with_one_line(number: int) -> None:
+    program = f"""
+import os, sys, eqcctpro.__main__
+class Finder:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "eqcctpro.cli":
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Finder)
+eqcctpro.__main__.main()
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
