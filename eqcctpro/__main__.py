@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from contextlib import suppress
+from typing import Any
 
 __all__ = ["main"]
 
@@ -16,7 +17,7 @@ def main() -> None:
 
     Loading takes a moment, in which signals end the process with the exit code of later ones.
     """
-    waiting = {}
+    waiting: dict[int, Any] = {}
     with suppress(ValueError):  # not the main thread
         for number in (signal.SIGINT, signal.SIGTERM):
             usual = signal.getsignal(number)
@@ -25,9 +26,7 @@ def main() -> None:
                 waiting[number] = usual
     from eqcctpro.cli import main as run
 
-    for number, usual in waiting.items():
-        signal.signal(number, usual)
-    run()
+    run(waiting)
 
 
 def _end(*_: object) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -20,7 +22,7 @@ from eqcctpro.cli.dataset import dataset_app
 from eqcctpro.cli.demo import demo
 from eqcctpro.cli.doctor import doctor
 from eqcctpro.cli.ending import end_at_signals, end_now, ignore_signals
-from eqcctpro.cli.errors import INTERRUPTED
+from eqcctpro.cli.errors import INTERRUPTED, Interrupted
 from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
@@ -98,24 +100,53 @@ def _code_of_output(code: str | int | None) -> str | int | None:
     return OutputError.exit_code if result_is_output and not code else code
 
 
-def main() -> None:
+def main(handlers: Mapping[int, Any] | None = None) -> None:
     """Run the command line, and end the process with its exit code.
 
     SIGTERM ends a command as Ctrl-C does.  Neither is the end of the process itself, which
     would leave files half written, and another exit code.
+
+    Parameters
+    ----------
+    handlers : mapping of int to handler, optional
+        Handlers of signals to be put back first.
     """
-    open_standard_streams()
-    atexit.register(ignore_signals)
-    with suppress(ValueError):  # not the main thread
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, raise_interrupt)
     code: str | int | None = INTERRUPTED
-    with suppress(KeyboardInterrupt):
+    told = False
+    try:
+        usual = {signal.SIGTERM: signal.getsignal(signal.SIGTERM), **(handlers or {})}
+        with suppress(ValueError):  # not the main thread
+            for number, handler in usual.items():
+                ends = number == signal.SIGTERM and handler is signal.SIG_DFL
+                if handler is not None:
+                    signal.signal(number, raise_interrupt if ends else handler)
+        open_standard_streams()
+        atexit.register(ignore_signals)
         try:
             app()
         except SystemExit as ending:
+            told = not _is_untold(ending)
             code = _code_of_output(ending.code)
         end_at_signals(code)
+    except KeyboardInterrupt:
+        pass
     if code == INTERRUPTED:
+        if not told:
+            with suppress(OSError):  # it may be closed
+                os.write(2, b"interrupted\n")
         end_now(INTERRUPTED)
     sys.exit(code)
+
+
+def _is_untold(ending: SystemExit) -> bool:
+    """Whether an interruption came where no command was there to say it.
+
+    Typer then ends without a word.
+    """
+    end = ending.__context__
+    interruption = None if end is None else end.__cause__
+    return (
+        isinstance(interruption, KeyboardInterrupt)
+        and not isinstance(end, Interrupted)
+        and not isinstance(interruption.__context__, KeyboardInterrupt)  # while it was being said
+    )

@@ -13,12 +13,16 @@ import typer
 from eqcctpro.errors import EQCCTProError, ResourceError
 from eqcctpro.notices import OldNameWarning, SettingsWarning, WorkerWarning
 
-__all__ = ["INTERRUPTED", "folder_of", "reporting", "reporting_on"]
+__all__ = ["INTERRUPTED", "Interrupted", "folder_of", "reporting", "reporting_on"]
 
 #: Exit code after Ctrl-C, as shells expect it.
 INTERRUPTED = 130
 
 _SHOWN = (OldNameWarning, SettingsWarning, WorkerWarning)
+
+
+class Interrupted(typer.Exit):
+    """The end of a command that has said that it was interrupted."""
 
 
 @contextmanager
@@ -46,7 +50,7 @@ def reporting(*, warn: bool = True) -> Iterator[None]:
         typer.echo(str(error) or "interrupted", err=True)
         if hint := getattr(error, "hint", None):
             typer.echo(f"hint: {hint}", err=True)
-        raise typer.Exit(INTERRUPTED) from error
+        raise Interrupted(INTERRUPTED) from error
 
 
 def folder_of(path: Path) -> Path:

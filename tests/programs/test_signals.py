@@ -336,19 +336,49 @@ def test_openvino_released_by_another_thread_leaves_signals_to_python(onnx_model
     assert said_by(STACKS, onnx_model) == "interrupted\n"
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_while_the_command_is_loaded_ends_it_with_one_line(number: int) -> None:
-    program = f"""
-import os, sys, eqcctpro.__main__
+# Before the command is loaded, when it is, before it has begun, and while it says what happened.
+EARLY = {
+    "loading": """
 class Finder:
     @staticmethod
     def find_spec(name, *_):
         if name == "eqcctpro.cli":
-            os.kill(os.getpid(), {int(number)})
+            interrupt()
 sys.meta_path.insert(0, Finder)
+""",
+    "starting": """
+import eqcctpro.cli
+eqcctpro.cli.open_standard_streams = interrupt
+""",
+    "begun": """
+import eqcctpro.cli
+eqcctpro.cli.app.registered_callback.callback = lambda version=None: interrupt()
+""",
+    "in the command": """
+from eqcctpro.cli import errors
+errors._shown_warnings = lambda warn: interrupt()
+""",
+}
+
+
+@pytest.mark.parametrize("moment", EARLY)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_early_signal_ends_the_command_with_one_line(
+    number: int, moment: str, tmp_path: Path
+) -> None:
+    program = f"""
+import os, signal, sys, eqcctpro.__main__
+def interrupt():
+    os.kill(os.getpid(), {int(number)})
+    signal.getsignal({int(number)})
+{EARLY[moment]}
 eqcctpro.__main__.main()
 """
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+        [sys.executable, "-c", program, "status", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
     assert (ended.returncode, ended.stderr) == (130, "interrupted\n")
