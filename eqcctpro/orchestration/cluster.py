@@ -342,9 +342,10 @@ def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
 
 
 def _in_words(error: Exception) -> str:
-    """What an error says; its class where that says something too."""
+    """What an error says, in one line; its class where that says something too."""
+    words = " ".join(str(error).split())
     plain = type(error) in (Exception, RuntimeError)
-    return str(error) if plain else f"{type(error).__name__}: {error}"
+    return words if plain else f"{type(error).__name__}: {words}"
 
 
 @contextmanager

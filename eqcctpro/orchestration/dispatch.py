@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from eqcctpro.archive.plan import StationTask
@@ -19,6 +19,7 @@ __all__ = [
     "BundleQueue",
     "MemoryDeaths",
     "first_line",
+    "in_pieces",
     "last_words",
     "never",
     "quarantined",
@@ -40,6 +41,11 @@ NOTICE_SECONDS = 60.0
 def never() -> bool:
     """Never stop."""
     return False
+
+
+def in_pieces(bundle: Bundle) -> bool:
+    """Whether a bundle takes long to end: a station task of it is picked in pieces."""
+    return any(task.pieces for task in bundle)
 
 
 class BundleQueue:
@@ -67,6 +73,10 @@ class BundleQueue:
 
     def __bool__(self) -> bool:
         return bool(self._waiting) and not self._stop()
+
+    def leaves(self, bundles: Iterable[Bundle]) -> bool:
+        """Whether some of the bundles that were sent are to be left, for they would take long."""
+        return any(map(in_pieces, bundles)) and self._stop()
 
     def take(self) -> Bundle | None:
         """The next bundle, or None while its chunk has to wait for an earlier one."""
@@ -136,8 +146,10 @@ class MemoryDeaths:
         return "running low on memory" in str(error)
 
 
-def wait_for_some(ray: Any, references: Sequence[Any]) -> list[Any]:
-    """Those of the references that are ready; waits until one is.
+def wait_for_some(
+    ray: Any, references: Sequence[Any], leave: Callable[[], bool] = never
+) -> list[Any]:
+    """Those of the references that are ready; waits until one is, or none is to be waited for.
 
     Raises
     ------
@@ -155,6 +167,8 @@ def wait_for_some(ray: Any, references: Sequence[Any]) -> list[Any]:
             # Each call looks at all references: with many workers, many results are taken at once.
             ready, _ = ray.wait(list(references), num_returns=len(references), timeout=0)
             return list(ready)
+        if leave():
+            return []
         if not any(node["Alive"] for node in answer_of(ray, ray.nodes)):
             raise WorkerError(
                 "Ray has lost its last node: its raylet died",

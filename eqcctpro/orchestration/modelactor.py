@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from eqcctpro.archive.plan import StationTask
@@ -17,6 +18,7 @@ from eqcctpro.orchestration.dispatch import (
     BundleQueue,
     MemoryDeaths,
     first_line,
+    in_pieces,
     last_words,
     never,
     quarantined,
@@ -104,16 +106,34 @@ class ActorPool:
         while queue or self._flying or self._held:
             self._fill(queue)
             self._claim_held()
+            if self._leave(queue):
+                continue
             if not len(self._actors):
                 raise WorkerError(
                     "all workers are lost",
                     hint="start nodes again; the same command goes on where the run stopped",
                 )
-            for done in wait_for_some(self._ray, [*self._flying, *self._actors.loading]):
+            waited_for = [*self._flying, *self._actors.loading]
+            sent = [bundle for _, bundle in self._flying.values()]
+            for done in wait_for_some(self._ray, waited_for, partial(queue.leaves, sent)):
                 if done in self._flying:  # unless its actor was found dead meanwhile
                     yield from self._collect(done, queue)
                 elif done in self._actors.loading:
                     yield from self._loaded(done)
+
+    def _leave(self, queue: BundleQueue) -> bool:
+        """Leave actors that would take long to end where they are to stop; whether there are any.
+
+        What they were given is neither waited for nor recorded.
+        """
+        if not queue.leaves(bundle for _, bundle in self._flying.values()):
+            return False
+        left = {slot for slot, bundle in self._flying.values() if in_pieces(bundle)}
+        for reference in [ref for ref, (slot, _) in self._flying.items() if slot in left]:
+            del self._flying[reference]
+        for slot in left:
+            self._held.pop(slot, None)
+        return True
 
     def _collect(self, done: Any, queue: BundleQueue) -> Iterator[BundleResult]:
         slot, bundle = self._flying[done]

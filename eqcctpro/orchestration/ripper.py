@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from eqcctpro.archive.plan import StationTask
@@ -17,6 +18,7 @@ from eqcctpro.orchestration.dispatch import (
     BundleQueue,
     MemoryDeaths,
     first_line,
+    in_pieces,
     last_words,
     never,
     quarantined,
@@ -110,7 +112,11 @@ def run_ripper(
                 "all nodes with workers are lost",
                 hint="start nodes again; the same command goes on where the run stopped",
             )
-        for done in wait_for_some(ray, list(flying)):
+        sent = [bundle for _, bundle in flying.values()]
+        if queue.leaves(sent):
+            flying = {ref: given for ref, given in flying.items() if not in_pieces(given[1])}
+            continue
+        for done in wait_for_some(ray, list(flying), partial(queue.leaves, sent)):
             slot, bundle = flying.pop(done)
             outcome = _collect(ray, done)
             if isinstance(outcome, BundleResult):

@@ -67,7 +67,8 @@ class Workers(ABC):
     ) -> Iterator[BundleResult]:
         """Pick station tasks; yields results as they come.
 
-        Once `stop` says so, nothing new is started.  Contents of files that are `held` already
+        Once `stop` says so, nothing new is started, and station tasks that are picked in pieces
+        are left as they are.  Contents of files that are `held` already
         are taken out where they are of use: in this process.
         """
 
@@ -186,7 +187,7 @@ class _Local(Workers):
         settings: PipelineSettings,
         *,
         open_chunks: int | None = None,  # noqa: ARG002 (one process works on one at a time)
-        stop: Callable[[], bool] = never,  # noqa: ARG002 (the tasks stop coming)
+        stop: Callable[[], bool] = never,
         held: dict[str, bytes] | None = None,
     ) -> Iterator[BundleResult]:
         pipeline = self._pipeline
@@ -194,7 +195,7 @@ class _Local(Workers):
         before = dict(pipeline.stages.seconds)
         earlier = bind_to_cores(self._cpu_ids)
         try:
-            for result in pipeline.run(tasks, held=held):
+            for result in pipeline.run(tasks, held=held, stop=stop):
                 yield BundleResult([result.record], result.picks, result.detections)
         finally:
             bind_to_cores(earlier)

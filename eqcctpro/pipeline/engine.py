@@ -145,6 +145,7 @@ class Pipeline:
         *,
         more: bool = False,
         held: dict[str, bytes] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> Iterator[TaskResult]:
         """Pick station tasks; results come as tasks finish, which may be out of order.
 
@@ -157,17 +158,19 @@ class Pipeline:
         held : dict of str to bytes, optional
             Contents of files by their paths, as they were when the plan was made; they are
             taken out.
+        stop : callable
+            Whether a station task that is picked in pieces is to be left as it is.
 
         Yields
         ------
         TaskResult
-            One for every task, and for every one that an earlier run held back; those that
-            this run holds back come with the next one.
+            One for every task that is not left, and for every one that an earlier run held back;
+            those that this run holds back come with the next one.
         """
         if not self._holds:
             self.reset()
         self._holds = False  # an error in this run leaves nothing to go on from
-        feeder = Feeder(tasks, self.picker, self.settings, held)
+        feeder = Feeder(tasks, self.picker, self.settings, held, stop)
         for prepared in feeder:
             self.feed(prepared)
             yield from self.finished()

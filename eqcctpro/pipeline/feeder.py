@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from eqcctpro.archive.plan import StationTask
@@ -55,6 +55,8 @@ class Feeder:
     settings : PipelineSettings
     held : dict of str to bytes, optional
         Contents of files by their paths; they are taken out.
+    stop : callable
+        Whether no further pieces of a station task are to be prepared, which then does not end.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class Feeder:
         picker: Picker,
         settings: PipelineSettings,
         held: dict[str, bytes] | None = None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         self._tasks = tasks
+        self._stop = stop
         self._picker = picker
         self._settings = settings
         self._ready: deque[Prepared] = deque()
@@ -96,6 +100,8 @@ class Feeder:
             for number, piece in enumerate(pieces_of(task)):
                 if self._failed == position:
                     break  # it ends with the piece that failed
+                if number and self._stop():
+                    return
                 yield _Part(piece, None, position, task, number, running)
 
     def __iter__(self) -> Iterator[Prepared]:

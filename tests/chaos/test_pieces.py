@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -12,7 +14,9 @@ import pytest
 from disturbed_runs import results
 
 from eqcctpro.orchestration import waveform_memory
+from eqcctpro.orchestration.interrupt import RunInterrupted
 from eqcctpro.orchestration.session import PickSession
+from eqcctpro.pipeline import feeder
 from eqcctpro.synthetic.network import synthetic_network
 
 MINUTES = 16.0
@@ -122,6 +126,36 @@ def test_pieces_have_the_picks_of_the_whole(
             for path in [str(next((tmp_path / name / "annotations").rglob("*.mseed")))]
         ]
         assert curves[0] == curves[1]
+
+
+def test_an_interruption_ends_between_pieces(
+    record: obspy.Stream, session: PickSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one_file(record, tmp_path / "archive")
+    given = {"input": tmp_path / "archive", "layout": "files", "annotations": False}
+    given |= {"fill_gaps": "none", "filters": (), "window_grid": "trace"}
+    session.run(output=tmp_path / "whole", **given)
+    session.close()
+    small(monkeypatch, pieces_mb=0.6, room_mb=6.0)
+    pieces: list[int] = []
+
+    def prepare(*arguments: Any, sound: Any = feeder.prepare) -> Any:
+        pieces.append(arguments[0].chunk.own_start_ns)
+        if len(pieces) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        return sound(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(feeder, "prepare", prepare)
+        patch.setattr(feeder, "WAITING_BYTES", 1)  # as pieces of a usual size have it
+        with pytest.raises(RunInterrupted, match=r"interrupted: 0 of 1 station tasks"):
+            session.run(output=tmp_path / "pieces", **given)
+        assert 3 <= len(pieces) <= 6
+    result = session.run(output=tmp_path / "pieces", **given)
+    session.close()
+    (note,) = [note for note in notes_of(result) if "pieces of time" in note]
+    assert int(note.split()[2]) >= 8
+    assert results(tmp_path / "pieces") == results(tmp_path / "whole")
 
 
 def notes_of(result: Any) -> list[str]:
