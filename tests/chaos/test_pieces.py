@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from threading import Timer
 from typing import Any
 
 import obspy
 import pytest
 from disturbed_runs import results
 
-from eqcctpro.orchestration import waveform_memory
+from eqcctpro.config import PickConfig
+from eqcctpro.orchestration import dispatch, waveform_memory
 from eqcctpro.orchestration.interrupt import RunInterrupted
 from eqcctpro.orchestration.session import PickSession
 from eqcctpro.pipeline import feeder
@@ -156,6 +159,45 @@ def test_an_interruption_ends_between_pieces(
     (note,) = [note for note in notes_of(result) if "pieces of time" in note]
     assert int(note.split()[2]) >= 8
     assert results(tmp_path / "pieces") == results(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "mode", ["modelactor", pytest.param("ripper", marks=pytest.mark.exhaustive)]
+)
+def test_an_interruption_leaves_ray_workers_with_pieces(
+    record: obspy.Stream,
+    imported_model: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: Any,
+) -> None:
+    """A worker is not waited for that would be busy with a station for minutes."""
+    one_file(record, tmp_path / "archive")
+    small(monkeypatch, pieces_mb=0.6, room_mb=6.0)
+    # Each piece takes five seconds in a worker.
+    monkeypatch.setenv("EQCCTPRO_TEST_PAUSE_S", "5")
+    folders = [str(Path(__file__).parent / "slow_workers"), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, folders)))
+    config = PickConfig.checked(
+        **{"input": tmp_path / "archive", "output": tmp_path / "out", "layout": "files"},
+        **{"model": imported_model, "runtime": "torch", "mode": mode, "workers": 1},
+        overview=False,
+    )
+    sent: list[float] = []
+
+    def wait(*given: Any, sound: Any = dispatch.wait_for_some) -> list[Any]:
+        if not sent:
+            Timer(1.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+        sent.append(time.monotonic())
+        return list(sound(*given))
+
+    monkeypatch.setattr(f"eqcctpro.orchestration.{mode}.wait_for_some", wait)
+    interrupted = pytest.raises(RunInterrupted, match=r"interrupted: 0 of 1 station tasks")
+    with PickSession(config) as session, interrupted:
+        session.run()
+    # All pieces would take a minute.
+    assert time.monotonic() - sent[0] < 1.0 + dispatch.GLANCE_SECONDS + 15.0
 
 
 def notes_of(result: Any) -> list[str]:
