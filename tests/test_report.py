@@ -16,7 +16,6 @@ import pytest
 from reported import run_with_report
 
 from eqcctpro import PickConfig, plot_station, run_picking
-from eqcctpro.analysis.coordinates import read_coordinates
 from eqcctpro.analysis.coverage import measure_coverage
 from eqcctpro.analysis.monitor import monitor_figures
 from eqcctpro.analysis.report import write_report
@@ -25,6 +24,7 @@ from eqcctpro.analysis.run_figures import _s_minus_p
 from eqcctpro.archive.index import index_file
 from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.pipeline.task_table import TASK_SCHEMA
+from eqcctpro.station_coordinates import read_stations
 
 FDSN_TEXT = """#Network|Station|Latitude|Longitude|Elevation|SiteName|StartTime|EndTime
 XX|DEM01|31.5|-104.25|900.0|Somewhere|2020-01-01T00:00:00|
@@ -167,7 +167,7 @@ def test_the_command_writes_the_page(run_folder: Path, tmp_path: Path, cli: Any)
 def test_coordinates(tmp_path: Path, name: str, text: str) -> None:
     path = tmp_path / name
     path.write_text(text)
-    assert read_coordinates(path)["XX", "DEM01"] == (31.5, -104.25)
+    assert read_stations(path).at()["XX", "DEM01"] == (31.5, -104.25)
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "<html/>", "<unfinished", "#Network|Station\n"])
@@ -175,7 +175,7 @@ def test_what_is_no_list_of_stations_is_said(tmp_path: Path, text: str) -> None:
     path = tmp_path / "stations.txt"
     path.write_text(text)
     with pytest.raises(InputError, match=r"stations\.txt"):
-        read_coordinates(path)
+        read_stations(path)
 
 
 def test_coverage_counts_any_component(tmp_path: Path, write_mseed: Callable[..., Path]) -> None:

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from eqcctpro.analysis.coordinates import Coordinates, find_station_file, read_coordinates
 from eqcctpro.analysis.coverage import Coverage, measure_coverage
 from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
@@ -24,6 +23,7 @@ from eqcctpro.errors import EQCCTProError, InputError
 from eqcctpro.picks.reading import read_picks
 from eqcctpro.picks.table import PICK_SCHEMA
 from eqcctpro.pipeline.task_table import read_tasks
+from eqcctpro.station_coordinates import Coordinates, find_station_file, read_stations
 
 __all__ = ["Picks", "RunData", "StationFiles", "load_run", "load_summary", "run_config", "run_plan"]
 
@@ -219,7 +219,7 @@ def load_run(
     folder : path
         The output folder.
     stations : path or sequence of path, optional
-        StationXML or FDSN text; of a station that several hold, the first counts.  By default
+        StationXML, FDSN text or CSV; of a station that several hold, the first counts.  By default
         one beside the waveforms or the results is taken.
     table : pyarrow.Table, optional
         The picks, when they are at hand.
@@ -249,9 +249,8 @@ def load_run(
     if stations is None:
         found = find_station_file(folders)
         stations = [] if found is None else [found]
-    coordinates: Coordinates = {}
-    for path in reversed([stations] if isinstance(stations, (str, Path)) else stations):
-        coordinates |= read_coordinates(path, _first_time(table))
+    named = [stations] if isinstance(stations, (str, Path)) else stations
+    coordinates = read_stations(*named).at(_first_time(table))
     return RunData(out, summary, Picks(table), plan, coverage, known, coordinates, tuple(missing))
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from eqcctpro.association.pyocto_environment import python_with_pyocto
 from eqcctpro.association.settings import AssociationSettings
-from eqcctpro.association.stations import StationTable
 from eqcctpro.errors import EQCCTProError, InputError
+from eqcctpro.station_coordinates import StationTable
 
 __all__ = ["Association", "associate"]
 

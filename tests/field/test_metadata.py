@@ -17,7 +17,6 @@ from obspy import UTCDateTime
 from obspy.core.inventory import Channel, Inventory, Network, Response, Site, Station
 
 from eqcctpro.amplitudes import measure_amplitudes
-from eqcctpro.analysis.coordinates import read_coordinates
 from eqcctpro.association import associate, read_stations
 from eqcctpro.association.pyocto_environment import python_with_pyocto
 from eqcctpro.errors import InputError, RuntimeUnavailableError
@@ -140,15 +139,24 @@ def test_picks_outside_of_all_epochs_are_named(
 def test_coordinates_of_the_report(moved: Path) -> None:
     before, after = parse_utc("2015-01-01"), parse_utc("2024-01-01")
     for code, place in MOVED.items():
-        assert read_coordinates(moved, before)["XX", code] == pytest.approx(place)
-        assert read_coordinates(moved, after)["XX", code] == pytest.approx(SITES[code])
+        assert read_stations(moved).at(before)["XX", code] == pytest.approx(place)
+        assert read_stations(moved).at(after)["XX", code] == pytest.approx(SITES[code])
     text = "#Network|Station|Latitude|Longitude|Elevation|SiteName|StartTime|EndTime\n"
     lines = "XX|A|2|2|0|x|2020-01-01T00:00:00|\nXX|A|1|1|0|x|2010-01-01T00:00:00|2020-01-01\n"
     path = moved.with_name("stations.txt")
     path.write_text(text + lines)
-    assert read_coordinates(path, before)["XX", "A"] == (1.0, 1.0)
-    assert read_coordinates(path, after)["XX", "A"] == (2.0, 2.0)
+    assert read_stations(path).at(before)["XX", "A"] == (1.0, 1.0)
+    assert read_stations(path).at(after)["XX", "A"] == (2.0, 2.0)
     assert read_stations(path).latitude == [2.0, 1.0]
+    channels = "#Network|Station|Channel|Latitude|Longitude|Elevation|StartTime|EndTime\n"
+    spans = ("2010-01-01|2012-01-01", "2013-01-01|2020-01-01", "2010-01-01|2020-01-01")
+    rows = [f"XX|A|{code}|1|1|0|{span}\n" for code, span in zip("ZZN", spans, strict=True)]
+    path.write_text(channels + "".join([*rows, "XX|A|Z|2|2|0|2020-01-01|\n"]))
+    table = read_stations(path)
+    assert (table.latitude, table.epochs_text("XX.A")) == (
+        [1.0, 2.0],
+        "2010-01-01 to 2020-01-01, 2020-01-01 to now",
+    )
 
 
 # Amplitudes
