@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pymseed import MiniSEEDError, MS3Record, MS3TraceList
+from pymseed.clib import clibmseed
 from pymseed.logging import clear_error_messages, get_error_messages
 from pymseed.mstracelist import MS3TraceID, MS3TraceSeg
 
@@ -35,6 +36,11 @@ __all__ = ["NOT_PICKED", "DecodedFile", "decode_file", "decode_records"]
 
 #: Notes that begin with this are on data that nobody picks; they are shown on a terminal.
 NOT_PICKED = "not picked: "
+
+# Bytes by which libmseed lets the samples of a segment grow.  A megabyte, as pymseed has it, is
+# mapped into memory and out of it again for each segment, which takes longer than to decode a
+# minute; with few bytes a day would be moved often.
+clibmseed.libmseed_prealloc_block_size = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
