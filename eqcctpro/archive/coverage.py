@@ -48,8 +48,7 @@ def station_hours(
     total = 0.0
     of_station: list[tuple[int, int, float]] = []
     at = latest = -(2**63)
-    for index in _in_order(spans[:, 1], spans):
-        station, start, end = (int(spans[index, column]) for column in (1, 2, 3))
+    for index, (_, station, start, end, *_) in _in_order(spans[:, 1], spans):
         if of_station and (station != at or start >= latest):
             total += _weighted(of_station)
             of_station = []
@@ -65,17 +64,19 @@ def planned_samples(plan: Plan, tasks: Iterable[int]) -> NDArray[np.int64]:
     return np.bincount(spans[:, 0], spans[:, 4], len(tasks)).astype(np.int64)
 
 
-def _in_order(keys: NDArray[np.int64], spans: NDArray[np.int64]) -> Iterator[int]:
+def _in_order(keys: NDArray[np.int64], spans: NDArray[np.int64]) -> Iterator[tuple[int, list[int]]]:
+    """Numbers of spans with these, by their keys and in the order of time."""
     order = np.lexsort((spans[:, 3], spans[:, 2], keys))
     for first in range(0, len(order), _AT_A_TIME):
-        yield from order[first : first + _AT_A_TIME].tolist()
+        some = order[first : first + _AT_A_TIME]
+        yield from zip(some.tolist(), spans[some].tolist(), strict=True)
 
 
 def _joined(keys: NDArray[np.int64], spans: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
     """Spans of each key that do not overlap."""
     at = latest = -(2**63)
-    for index in _in_order(keys, spans):
-        key, start, end = int(keys[index]), int(spans[index, 2]), int(spans[index, 3])
+    for index, (_, _, start, end, *_) in _in_order(keys, spans):
+        key = int(keys[index])
         if key != at:
             at, latest = key, start
         if end > latest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +129,7 @@ class FileCache:
         roots: Roots | None = None,
         needs_record: Callable[[float], bool] | None = None,
     ) -> None:
-        self._needs_record = needs_record
+        self._needs_record = None if needs_record is None else cache(needs_record)
         self.at = ""
         self._roots = Roots() if roots is None else roots
         self.as_planned: set[str] = set()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -70,28 +69,35 @@ def task_table(
     picks, detections : mapping of int to int
         How many there are of each task that there are any of, by that index.
     """
-    texts: dict[str, list[str]] = {name: [] for name in _TEXTS}
-    notes: list[tuple[str, ...]] = []
-    measures = TASK_SCHEMA.names[len(_TEXTS) + 1 :]
-    numbers: dict[str, list[float]] = {name: [] for name in measures}
-    for index, task in enumerate(headings):
-        record = records[index]
-        codes = (task.network, task.station, task.location, task.instrument)
-        how = (task.chunk.name, record.status, record.reason, record.error)
-        for column, text in zip(texts.values(), (*codes, *how), strict=True):
-            column.append(text)
-        notes.append(record.notes)
-        measured = (
-            *(picks.get(index, 0), detections.get(index, 0)),
-            *(_or_nan(record.highest_p), _or_nan(record.highest_s)),
-            *(record.n_windows, record.n_samples, record.n_outside, record.seconds),
-            *(record.counts.held, record.counts.picked),
-            *map(dict(record.counts.left_out).get, NOT_PICKED_BECAUSE, repeat(0)),
-        )
-        for values, value in zip(numbers.values(), measured, strict=True):
-            values.append(value)
-    columns = {name: text_column(values) for name, values in texts.items()}
-    columns["notes"] = _lists(notes)
+    tasks = list(headings)
+    ended = [records[index] for index in range(len(tasks))]
+    counts = [record.counts for record in ended]
+    left_out = [dict(count.left_out) for count in counts]
+    columns = {
+        "network": text_column([task.network for task in tasks]),
+        "station": text_column([task.station for task in tasks]),
+        "location": text_column([task.location for task in tasks]),
+        "channel": text_column([task.instrument for task in tasks]),
+        "timechunk": text_column([task.chunk.name for task in tasks]),
+        "status": text_column([record.status for record in ended]),
+        "reason": text_column([record.reason for record in ended]),
+        "error": text_column([record.error for record in ended]),
+    }
+    numbers: dict[str, list[float]] = {
+        "picks": [picks.get(index, 0) for index in range(len(tasks))],
+        "detections": [detections.get(index, 0) for index in range(len(tasks))],
+        "max_probability_P": [_or_nan(record.highest_p) for record in ended],
+        "max_probability_S": [_or_nan(record.highest_s) for record in ended],
+        "windows": [record.n_windows for record in ended],
+        "samples": [record.n_samples for record in ended],
+        "picks_outside_span": [record.n_outside for record in ended],
+        "seconds": [record.seconds for record in ended],
+        "samples_input": [count.held for count in counts],
+        "samples_picked": [count.picked for count in counts],
+    }
+    for cause in NOT_PICKED_BECAUSE:
+        numbers[f"samples_{cause}"] = [some.get(cause, 0) for some in left_out]
+    columns["notes"] = _lists([record.notes for record in ended])
     for name, values in numbers.items():
         columns[name] = _numbers(values, TASK_SCHEMA.field(name).type)
     return pa.table([columns[name] for name in TASK_SCHEMA.names], schema=TASK_SCHEMA)

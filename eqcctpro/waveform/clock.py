@@ -401,7 +401,7 @@ def _is_steady(content: bytes, length: int, rate: float | None, *, little: bool)
         ticks = (day * 86_400 + hour * 3_600 + minute * 60 + second) * _TICKS_PER_S + fraction
         step = ticks - following
         if -half <= step <= half:  # more is a gap, from which on time is counted anew
-            wandered += abs(step)
+            wandered += step if step > 0 else -step
         following = ticks + samples * sample
     return wandered <= max(half, _LEAST_DRIFT_TICKS)
 
