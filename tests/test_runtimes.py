@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -377,3 +379,23 @@ def test_short_numbers_give_similar_curves(seisbench_cache: Path, labelled: Path
     difference = np.abs(short.predict(windows) - whole.predict(windows))
     assert 1e-4 < difference.max() < 0.2
     assert difference.mean() < 2e-3
+
+
+def test_openvino_tells_nobody_of_its_use() -> None:
+    program = """
+import os, sys
+def fork(): raise AssertionError("forked")
+os.fork = fork
+from eqcctpro.models.openvino_import import import_openvino
+openvino = import_openvino()
+openvino.Core()
+print(sorted(name for name in sys.modules if "telemetry" in name))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.stdout, ended.stderr) == (
+        "['openvino.tools.ovc.telemetry_params', 'openvino.tools.ovc.telemetry_stub', "
+        "'openvino.tools.ovc.telemetry_utils']\n",
+        "",
+    )

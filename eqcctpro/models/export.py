@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.errors import ExportError, RuntimeUnavailableError
 from eqcctpro.models.cache import cache_folder
+from eqcctpro.models.openvino_import import import_openvino
 from eqcctpro.models.picker import Picker
 
 if TYPE_CHECKING:
@@ -284,9 +285,7 @@ def _run_onnxruntime(path: Path, windows: Float32) -> Float32:
 
 
 def _run_openvino(path: Path, windows: Float32) -> Float32:
-    import openvino
-
-    core = openvino.Core()
+    core = import_openvino().Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     model = core.read_model(str(path))
     # For slices of one size, as they are executed: other optimisations apply to them.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from eqcctpro.errors import ExportError, RuntimeUnavailableError
+from eqcctpro.models.openvino_import import import_openvino
 from eqcctpro.runtimes.base import Float32, Runtime
 from eqcctpro.runtimes.signal_stack import own_signal_stack
 from eqcctpro.runtimes.slices import (
@@ -70,7 +71,7 @@ class OpenVinoRuntime(Runtime):
         slice_windows: int | Literal["adaptive"] | None = None,
     ) -> None:
         try:
-            import openvino
+            openvino = import_openvino()
         except ImportError as error:
             raise RuntimeUnavailableError(
                 f"the runtime openvino is not installed ({error})",
