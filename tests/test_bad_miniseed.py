@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eqcctpro.archive.index import index_file
 from eqcctpro.errors import DecodeError
+from eqcctpro.miniseed.index import index_file
 from eqcctpro.waveform.decode import decode_file
 from eqcctpro.waveform.encode import encode_file
 from eqcctpro.waveform.segments import ChannelCode, Segment

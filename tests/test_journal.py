@@ -16,7 +16,6 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from eqcctpro.archive.index import PROBE_BYTES
 from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
 from eqcctpro.archive.timechunks import whole_archive
 from eqcctpro.config import PickConfig
@@ -25,6 +24,7 @@ from eqcctpro.journal import parts, recorder
 from eqcctpro.journal.identity import item_ids, plan_hash
 from eqcctpro.journal.lock import OutputLock
 from eqcctpro.journal.status import read_status
+from eqcctpro.miniseed.index import PROBE_BYTES
 from eqcctpro.orchestration import session as session_module
 from eqcctpro.orchestration.interrupt import RunInterrupted
 from eqcctpro.orchestration.run import run_picking

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from eqcctpro.analysis import traces
-from eqcctpro.analysis.overview import draw_overview
-from eqcctpro.analysis.time_axis import time_ticks
-from eqcctpro.analysis.traces import PHASE_COLOURS, OverviewTrace, columns_of, highpassed
 from eqcctpro.errors import OutputError
+from eqcctpro.report import traces
+from eqcctpro.report.overview import draw_overview
+from eqcctpro.report.time_axis import time_ticks
+from eqcctpro.report.traces import PHASE_COLOURS, OverviewTrace, columns_of, highpassed
 from eqcctpro.times import parse_utc
 
 START_NS = 1_734_264_000_000_000_000
@@ -196,7 +196,7 @@ def test_a_run_says_what_its_picture_leaves_out(
     labelled: Path, imported_model: str, pick: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chunks other than the one with the most picks, and what the filter removes."""
-    from eqcctpro.analysis.raster import Paper
+    from eqcctpro.report.raster import Paper
 
     written: list[str] = []
     monkeypatch.setattr(Paper, "write", lambda _, *given: written.append(given[2]))
@@ -214,8 +214,8 @@ def test_a_run_says_how_many_of_its_stations_the_picture_shows(
     pick: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from eqcctpro.analysis.raster import Paper
     from eqcctpro.orchestration import outputs
+    from eqcctpro.report.raster import Paper
 
     written: list[str] = []
     write = Paper.write
@@ -241,8 +241,8 @@ def test_a_folder_that_is_none_is_named(tmp_path: Path) -> None:
 def test_drawing_imports_neither_matplotlib_nor_scipy(tmp_path: Path) -> None:
     code = """
         import sys, numpy, pyarrow
-        from eqcctpro.analysis.overview import draw_overview
-        from eqcctpro.analysis.traces import OverviewTrace
+        from eqcctpro.report.overview import draw_overview
+        from eqcctpro.report.traces import OverviewTrace
         trace = OverviewTrace("XX.A..HHZ", 0, 100.0, numpy.arange(6000), "XX.A")
         times = pyarrow.timestamp("us")
         kinds = {"network": "string", "station": "string", "phase": "string", "time": times}

@@ -18,8 +18,8 @@ from PIL import Image
 from reported import run_with_report
 
 from eqcctpro import EvaluateSystem
-from eqcctpro.analysis.monitor import write_monitor
 from eqcctpro.analysis.visualize import compare, optimal, visualize
+from eqcctpro.report.monitor import write_monitor
 
 pytestmark = pytest.mark.slow
 

@@ -16,14 +16,14 @@ import pytest
 from reported import run_with_report
 
 from eqcctpro import PickConfig, plot_station, run_picking
-from eqcctpro.analysis.coverage import measure_coverage
-from eqcctpro.analysis.monitor import monitor_figures
-from eqcctpro.analysis.report import write_report
-from eqcctpro.analysis.run_data import Picks
-from eqcctpro.analysis.run_figures import _s_minus_p
-from eqcctpro.archive.index import index_file
 from eqcctpro.errors import InputError, SettingsError
+from eqcctpro.miniseed.index import index_file
 from eqcctpro.pipeline.task_table import TASK_SCHEMA
+from eqcctpro.report.coverage import measure_coverage
+from eqcctpro.report.monitor import monitor_figures
+from eqcctpro.report.run_data import Picks
+from eqcctpro.report.run_figures import _s_minus_p
+from eqcctpro.report.run_report import write_report
 from eqcctpro.station_coordinates import read_stations
 
 FDSN_TEXT = """#Network|Station|Latitude|Longitude|Elevation|SiteName|StartTime|EndTime
@@ -322,3 +322,13 @@ class TestStationPlot:
         assert (tmp_path / "station.png").stat().st_size > 20_000
         wrong = cli("show", run_folder, "XX.DEM02", "-o", tmp_path / "station.gif")
         assert wrong.exit_code == 2 and "station.gif" in wrong.output
+
+
+def test_the_earlier_place_of_the_report_warns() -> None:
+    from eqcctpro.analysis import report
+    from eqcctpro.report.run_report import write_report
+
+    with pytest.warns(DeprecationWarning, match="eqcctpro.report.run_report"):
+        assert report.write_report is write_report
+    with pytest.raises(AttributeError, match="nothing_like_it"):
+        _ = report.nothing_like_it

@@ -62,3 +62,24 @@ def test_the_wheel_is_the_package_alone() -> None:
             modules = [one.name for one in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert not outside & {module.partition(".")[0] for module in modules}, name
+
+
+def room_of(module: str) -> str:
+    """The folder of a module below the package, or its own name if it lies in none."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "eqcctpro"
+
+
+def test_no_rooms_import_each_other() -> None:
+    graph: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        if name == "eqcctpro":
+            continue  # the public names, which are imported where they are asked for
+        room = room_of(name)
+        found = {room_of(module) for module in imported_by(path)} - {room, "eqcctpro"}
+        graph.setdefault(room, set()).update(found)
+    assert len(graph) > 20
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        raise AssertionError(" imports ".join(reversed(error.args[1]))) from None

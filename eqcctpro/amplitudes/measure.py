@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from eqcctpro.amplitudes.ground import GroundMotion, moves
 from eqcctpro.archive.pieces import equal_pieces
 from eqcctpro.archive.plan import InputSettings, Plan, StationTask, make_plan
-from eqcctpro.archive.roots import Roots
 from eqcctpro.errors import DecodeError, InputError, SettingsError
 from eqcctpro.picks.table import AMPLITUDE_FIELDS
 from eqcctpro.pipeline.pieces import pieces_of
 from eqcctpro.pipeline.prepare import LARGEST_KEPT, FileCache, load_segments
 from eqcctpro.places import Place, as_place
+from eqcctpro.roots import Roots
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.segments import Segment, trim
 

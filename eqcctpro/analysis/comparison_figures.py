@@ -8,8 +8,6 @@ from typing import Any, Final
 import pandas as pd
 
 from eqcctpro.analysis.facets import Panel, cpu_panels
-from eqcctpro.analysis.page import Figure, plain
-from eqcctpro.analysis.style import colours
 from eqcctpro.analysis.trial_points import (
     faceted,
     flat,
@@ -19,6 +17,8 @@ from eqcctpro.analysis.trial_points import (
     scene,
     symbols,
 )
+from eqcctpro.report.page import Figure, plain
+from eqcctpro.report.style import colours
 
 __all__ = ["comparison_figures", "optimal_figure"]
 

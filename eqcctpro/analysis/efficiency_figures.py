@@ -11,9 +11,9 @@ import pandas as pd
 
 from eqcctpro.analysis.facets import Panel, hardware, one_panel, panels, reach, shades
 from eqcctpro.analysis.metrics import chunks_title, requested_name
-from eqcctpro.analysis.style import colours, new_figure, save_png, tidy
 from eqcctpro.analysis.trials import METHODS, concurrency_name
 from eqcctpro.evaluation.results import Trial
+from eqcctpro.report.style import colours, new_figure, save_png, tidy
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

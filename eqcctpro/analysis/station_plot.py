@@ -12,9 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.analysis.curves import station_curves
-from eqcctpro.analysis.run_data import Picks, load_summary, run_config, run_plan
-from eqcctpro.analysis.style import PALETTE, new_figure, tidy
-from eqcctpro.analysis.traces import PHASE_COLOURS, OverviewTrace, envelope
 from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import InputError, SettingsError
@@ -22,6 +19,9 @@ from eqcctpro.models.picker import Picker
 from eqcctpro.picks.reading import read_picks
 from eqcctpro.pipeline.records import BlockCurves
 from eqcctpro.pipeline.task_table import read_tasks
+from eqcctpro.report.run_data import Picks, load_summary, run_config, run_plan
+from eqcctpro.report.style import PALETTE, new_figure, tidy
+from eqcctpro.report.traces import PHASE_COLOURS, OverviewTrace, envelope
 from eqcctpro.times import NS_PER_S, Time, format_utc, parse_utc
 from eqcctpro.waveform.segments import Segment
 

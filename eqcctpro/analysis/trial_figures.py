@@ -10,7 +10,6 @@ import pandas as pd
 
 from eqcctpro.analysis.facets import Panel, one_panel, panels, shades
 from eqcctpro.analysis.metrics import requested_name
-from eqcctpro.analysis.page import Figure, plain
 from eqcctpro.analysis.trial_points import (
     SYMBOLS,
     colour_bar,
@@ -23,6 +22,7 @@ from eqcctpro.analysis.trial_points import (
     scene,
     symbols,
 )
+from eqcctpro.report.page import Figure, plain
 
 __all__ = ["trial_figures"]
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from eqcctpro.analysis.facets import Panel, reach
-from eqcctpro.analysis.page import Figure, plain
+from eqcctpro.report.page import Figure, plain
 
 __all__ = [
     "FILTERS",

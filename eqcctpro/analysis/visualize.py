@@ -11,7 +11,6 @@ import pandas as pd
 
 from eqcctpro.analysis.comparison_figures import comparison_figures, optimal_figure
 from eqcctpro.analysis.metrics import chunks_title, efficiency_table
-from eqcctpro.analysis.page import Figure, Table, write_page
 from eqcctpro.analysis.trial_figures import trial_figures
 from eqcctpro.analysis.trial_points import FILTERS, page_rows
 from eqcctpro.analysis.trials import (
@@ -28,6 +27,7 @@ from eqcctpro.analysis.trials import (
 )
 from eqcctpro.errors import InputError
 from eqcctpro.evaluation.results import Trial
+from eqcctpro.report.page import Figure, Table, write_page
 
 __all__ = ["Pages", "compare", "compare_batch", "optimal", "visualize", "visualize_batch"]
 

@@ -15,12 +15,12 @@ from itertools import islice
 from pathlib import Path
 
 from eqcctpro.archive.files import ArchiveFile, expected_miniseed
-from eqcctpro.archive.index import ChannelExtent
 from eqcctpro.archive.listing import FolderLister
 from eqcctpro.archive.selection import Wanted
 from eqcctpro.archive.timechunks import DAY_NS
 from eqcctpro.archive.trees import TreeFile, folder_names, walk_tree
 from eqcctpro.codes import Code
+from eqcctpro.miniseed.index import ChannelExtent
 from eqcctpro.places import Place, is_address
 
 __all__ = ["DAY_LAYOUTS", "DayLayout", "is_sds", "layout_of_bucket", "list_day_files"]

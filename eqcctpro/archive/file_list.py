@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from eqcctpro.archive.files import ArchiveFile
-from eqcctpro.archive.index import ChannelExtent
 from eqcctpro.archive.selection import Wanted
 from eqcctpro.errors import EQCCTProError, InputError, SettingsError
+from eqcctpro.miniseed.index import ChannelExtent
 from eqcctpro.places import is_address
 from eqcctpro.times import parse_utc
 

@@ -9,8 +9,8 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.index import ChannelExtent, IndexedFile
 from eqcctpro.archive.texts import ENCODING, Texts
+from eqcctpro.miniseed.index import ChannelExtent, IndexedFile
 from eqcctpro.times import NS_PER_S
 
 __all__ = ["FileTable"]

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from eqcctpro.archive.index import ChannelExtent
 from eqcctpro.archive.listing import FolderLister
 from eqcctpro.errors import InputError
+from eqcctpro.miniseed.index import ChannelExtent
 from eqcctpro.times import parse_chunk_name
 
 __all__ = ["ArchiveFile", "chunk_files", "expected_miniseed", "has_chunk_folders", "plain_files"]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from eqcctpro.archive.index import IndexedFile, index_file
-from eqcctpro.archive.roots import Roots
 from eqcctpro.background import BackgroundTask
 from eqcctpro.errors import DecodeError, InputError, InputTimeoutError
+from eqcctpro.miniseed.index import IndexedFile, index_file
+from eqcctpro.roots import Roots
 
 __all__ = ["FILES_AT_ONCE", "index_files"]
 

@@ -12,12 +12,10 @@ from eqcctpro.archive.day_files import DAY_LAYOUTS
 from eqcctpro.archive.file_table import FileTable
 from eqcctpro.archive.files import ArchiveFile
 from eqcctpro.archive.hydrophones import seismometer_of
-from eqcctpro.archive.index import LONG_GAP_NS, IndexedFile
 from eqcctpro.archive.indexing import FILES_AT_ONCE, index_files
 from eqcctpro.archive.layouts import Layout, detect_layout, iter_files
 from eqcctpro.archive.remote import use_storage_options
 from eqcctpro.archive.remote_index import index_remote_files
-from eqcctpro.archive.roots import OUTSIDE, Roots
 from eqcctpro.archive.selection import (
     Instrument,
     Key,
@@ -42,8 +40,10 @@ from eqcctpro.archive.timechunks import (
 )
 from eqcctpro.codes import Code, instrument_of, printable
 from eqcctpro.errors import DecodeError, InputError, SettingsError
+from eqcctpro.miniseed.index import LONG_GAP_NS, IndexedFile
 from eqcctpro.places import is_address
 from eqcctpro.resources.hardware import available_memory_mb
+from eqcctpro.roots import OUTSIDE, Roots
 from eqcctpro.spans import FOREVER_NS, joined_spans
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]

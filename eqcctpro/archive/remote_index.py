@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from eqcctpro.archive.compressed import decompress, is_compressed
 from eqcctpro.archive.files import ArchiveFile
-from eqcctpro.archive.index import PROBE_BYTES, IndexedFile, first_and_last, scan
 from eqcctpro.archive.remote import describe, fetch, read_part
 from eqcctpro.errors import DecodeError, InputError
+from eqcctpro.miniseed.compressed import decompress, is_compressed
+from eqcctpro.miniseed.index import PROBE_BYTES, IndexedFile, first_and_last, scan
 
 __all__ = ["index_remote_files"]
 

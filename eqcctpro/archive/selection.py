@@ -12,9 +12,9 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 from eqcctpro.archive.listing import FolderLister
-from eqcctpro.archive.roots import OUTSIDE, Roots
 from eqcctpro.archive.settings import InputSettings
 from eqcctpro.errors import SettingsError
+from eqcctpro.roots import OUTSIDE, Roots
 from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import NS_PER_S
 

@@ -127,8 +127,8 @@ def _draw(
 
 
 def _monitor(run: Path, output_dir: Path) -> Path:
-    from eqcctpro.analysis.monitor import write_monitor
     from eqcctpro.analysis.trials import output_folder
+    from eqcctpro.report.monitor import write_monitor
 
     path = run / "summary.json"
     try:

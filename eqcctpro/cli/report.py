@@ -28,6 +28,6 @@ def report(
     as it is still there.
     """
     with reporting_on(run if output is None else output.parent, "report"):
-        from eqcctpro.analysis.report import write_report
+        from eqcctpro.report.run_report import write_report
 
         typer.echo(str(write_report(run, stations=stations or None, output=output)))

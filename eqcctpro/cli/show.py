@@ -34,8 +34,8 @@ def show(
     """
     with reporting_on(run if output is None else output.parent, "show"):
         from eqcctpro.analysis.station_plot import plot_station
-        from eqcctpro.analysis.style import save_png
         from eqcctpro.codes import safe_name
+        from eqcctpro.report.style import save_png
 
         figure = None
         if window:

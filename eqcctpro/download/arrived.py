@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from pymseed import MiniSEEDError, MS3Record
 
-from eqcctpro.archive.salvage import incomplete_bytes
 from eqcctpro.codes import Code, record_code
+from eqcctpro.miniseed.salvage import incomplete_bytes
 from eqcctpro.times import NS_PER_S, format_utc
 
 __all__ = ["Gap", "Record", "find_gaps", "read_records", "what_is_wrong"]

@@ -138,8 +138,8 @@ def _write_folders(
 def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> str:
     """Draw ``overview.png``: traces of the chunk with the most picks, and its picks."""
     with interrupted_after():
-        from eqcctpro.analysis.overview import draw_overview
-        from eqcctpro.analysis.run_traces import busiest_chunk, vertical_traces
+        from eqcctpro.report.overview import draw_overview
+        from eqcctpro.report.run_traces import busiest_chunk, vertical_traces
 
     picks = tables.picks.table
     chunk = busiest_chunk(plan, picks)
@@ -180,7 +180,7 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
 
 def report_run(config: PickConfig, tables: RunTables, logger: logging.Logger) -> str | None:
     """Write ``report.html``; what goes wrong with it is logged, for the picks are safe by then."""
-    from eqcctpro.analysis.report import write_report
+    from eqcctpro.report.run_report import write_report
 
     try:
         return str(write_report(config.output, table=tables.picks.table))

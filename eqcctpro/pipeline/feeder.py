@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from eqcctpro.archive.plan import StationTask
-from eqcctpro.archive.roots import Roots
 from eqcctpro.background import BackgroundTask
 from eqcctpro.errors import EQCCTProError, InputTimeoutError
 from eqcctpro.models.picker import Picker
@@ -17,6 +16,7 @@ from eqcctpro.pipeline.pieces import RunningRecords, pieces_of
 from eqcctpro.pipeline.prepare import FileCache, Prepared, failed_record, has_gaps, prepare
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.pipeline.unchanged import require_unchanged
+from eqcctpro.roots import Roots
 
 __all__ = ["Feeder"]
 

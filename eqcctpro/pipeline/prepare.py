@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.archive.remote import fetch
-from eqcctpro.archive.roots import Roots
 from eqcctpro.archive.timechunks import read_span
 from eqcctpro.errors import EQCCTProError
 from eqcctpro.models.picker import Picker
@@ -23,6 +22,7 @@ from eqcctpro.pipeline.records import NOT_COUNTED, SampleCounts, TaskRecord
 from eqcctpro.pipeline.settings import Contradictions, PipelineSettings
 from eqcctpro.pipeline.unchanged import require_unchanged
 from eqcctpro.places import is_address
+from eqcctpro.roots import Roots
 from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.blocks import Block, assemble_blocks, component_rows

@@ -19,11 +19,11 @@ from typing import Any
 import msgspec
 import psutil
 
-from eqcctpro.archive.roots import Roots
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, SettingsError
 from eqcctpro.journal.status import RunStatus, read_status
 from eqcctpro.places import Place, is_address
+from eqcctpro.roots import Roots
 from eqcctpro.serving.job_files import PathHider
 from eqcctpro.serving.job_process import JobLimits, JobProcess
 from eqcctpro.serving.metrics import Metrics

@@ -14,10 +14,10 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.index import LOWEST_RATE_HZ
-from eqcctpro.archive.salvage import EXPONENT_AT, usual_record_length
 from eqcctpro.codes import is_code
 from eqcctpro.errors import DecodeError, SettingsError
+from eqcctpro.miniseed.index import LOWEST_RATE_HZ
+from eqcctpro.miniseed.salvage import EXPONENT_AT, usual_record_length
 from eqcctpro.serving.inflate import inflate, kind_of_file
 from eqcctpro.serving.memory import Share, unlimited
 from eqcctpro.serving.problems import (

@@ -26,9 +26,9 @@ from numpy.typing import NDArray
 from pymseed import MiniSEEDError, MS3TraceList
 from pymseed.mstracelist import MS3TraceSeg
 
-from eqcctpro.archive.salvage import usual_record_length, whole_records
-from eqcctpro.archive.untidy import trace_code
 from eqcctpro.codes import Code
+from eqcctpro.miniseed.salvage import usual_record_length, whole_records
+from eqcctpro.miniseed.unusual_codes import trace_code
 from eqcctpro.times import NS_PER_S
 
 __all__ = [
@@ -280,7 +280,7 @@ def record_runs(content: bytes, names: dict[Code, Code]) -> dict[tuple[Code, int
     ----------
     content : bytes
     names : dict
-        From `eqcctpro.archive.untidy.with_placeholders`.
+        From `eqcctpro.miniseed.unusual_codes.with_placeholders`.
     """
     runs: dict[tuple[Code, int], list[RecordRun]] = {}
     for trace in _headers(content):

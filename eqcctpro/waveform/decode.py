@@ -19,14 +19,14 @@ from pymseed.clib import clibmseed
 from pymseed.logging import clear_error_messages, get_error_messages
 from pymseed.mstracelist import MS3TraceID, MS3TraceSeg
 
-from eqcctpro.archive.compressed import decompress, is_compressed
-from eqcctpro.archive.index import LOWEST_RATE_HZ, hidden_codes
-from eqcctpro.archive.ordering import in_order
-from eqcctpro.archive.reading import is_sparse, read_blocks
-from eqcctpro.archive.salvage import control_bytes, incomplete_bytes, whole_records
-from eqcctpro.archive.untidy import trace_code, with_placeholders
 from eqcctpro.codes import Code, instrument_of, printable
 from eqcctpro.errors import DecodeError
+from eqcctpro.miniseed.compressed import decompress, is_compressed
+from eqcctpro.miniseed.index import LOWEST_RATE_HZ, hidden_codes
+from eqcctpro.miniseed.ordering import in_order
+from eqcctpro.miniseed.salvage import control_bytes, incomplete_bytes, whole_records
+from eqcctpro.miniseed.sparse_files import is_sparse, read_blocks
+from eqcctpro.miniseed.unusual_codes import trace_code, with_placeholders
 from eqcctpro.times import NS_PER_S, format_utc
 from eqcctpro.waveform.clock import Clock, RecordRun, leap_second_within, record_runs, stamps_wander
 from eqcctpro.waveform.segments import ChannelCode, Segment

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 from disturbed_runs import results
 
-from eqcctpro.archive import index, indexing, listing, reading
-from eqcctpro.archive.index import index_file, scan
+from eqcctpro.archive import indexing, listing
 from eqcctpro.errors import DecodeError, InputTimeoutError
+from eqcctpro.miniseed import index, sparse_files
+from eqcctpro.miniseed.index import index_file, scan
 from eqcctpro.orchestration.progress import PlanningProgress
 from eqcctpro.orchestration.session import PickSession
 
@@ -75,7 +76,7 @@ def sparse(archive: Path, tmp_path: Path) -> Path:
 
 MEMORY = """
 import resource, sys
-from eqcctpro.archive.index import index_file
+from eqcctpro.miniseed.index import index_file
 from eqcctpro.waveform.decode import decode_file
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 (channel,) = index_file(sys.argv[1]).channels
@@ -133,7 +134,7 @@ def test_blocks_hold_what_the_whole_file_holds(
     path = tmp_path / "mixed.mseed"
     path.write_bytes(content)
     expected = scan(content, path)
-    for module in (reading, index):
+    for module in (sparse_files, index):
         monkeypatch.setattr(module, "BLOCK_BYTES", 10_000)
     assert index_file(path).channels == expected
     path.write_bytes(bytes(50_000))

@@ -15,7 +15,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from pymseed import DataEncoding, MS3Record, sourceid2nslc
 
-from eqcctpro.archive.index import index_file, scan
 from eqcctpro.archive.plan import InputSettings, make_plan
 from eqcctpro.archive.timechunks import Timechunk
 from eqcctpro.codes import (
@@ -34,6 +33,7 @@ from eqcctpro.download.arrived import read_records
 from eqcctpro.download.asking import Request
 from eqcctpro.download.folders import write_chunk, write_days
 from eqcctpro.errors import SettingsError
+from eqcctpro.miniseed.index import index_file, scan
 from eqcctpro.picks.formats import write_picks
 from eqcctpro.picks.reading import read_picks
 from eqcctpro.times import chunk_name

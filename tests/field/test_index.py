@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from field_records import START_NS, in_time_order, noise, records_of, write
 
-from eqcctpro.archive.index import index_file
+from eqcctpro.miniseed.index import index_file
 
 S = 10**9
 
@@ -74,7 +74,7 @@ def test_records_backwards(tmp_path: Path) -> None:
 def test_tidy_files_are_not_scanned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int, version: int
 ) -> None:
-    from eqcctpro.archive import index
+    from eqcctpro.miniseed import index
 
     path = write(tmp_path / "file", channel("XX.AAA.00.HHZ", 7200, length=length, version=version))
     scanned: list[object] = []

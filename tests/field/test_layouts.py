@@ -167,7 +167,7 @@ class TestCompressed:
         assert "more.mseed.gz" in problem.message
 
     def test_more_than_memory_may_take(self) -> None:
-        from eqcctpro.archive.compressed import decompress
+        from eqcctpro.miniseed.compressed import decompress
 
         with pytest.raises(DecodeError, match="bomb has more than"):
             decompress(gzip.compress(bytes(2_000_000)), "bomb", most=1_000_000)

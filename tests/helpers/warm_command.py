@@ -30,7 +30,7 @@ from pathlib import Path
 IMPORTED = (
     "eqcctpro.cli",
     "eqcctpro.orchestration.session",
-    "eqcctpro.analysis.overview",
+    "eqcctpro.report.overview",
     "eqcctpro.picks.reading",
     "pandas",
     "pyarrow.csv",

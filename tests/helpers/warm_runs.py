@@ -25,7 +25,7 @@ from warm_command import IMPORTED, TORCH, run, serve
 
 MORE = (
     *("obspy", "sqlite3", "eqcctpro.runtimes.select", "eqcctpro.runtimes.openvino_runtime"),
-    *("eqcctpro.models.seisbench", "eqcctpro.analysis.run_traces"),
+    *("eqcctpro.models.seisbench", "eqcctpro.report.run_traces"),
 )
 
 

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from eqcctpro.archive.plan import InputSettings, make_plan
-from eqcctpro.archive.roots import Roots
 from eqcctpro.errors import DecodeError, InputError
 from eqcctpro.pipeline.prepare import FileCache
+from eqcctpro.roots import Roots
 
 
 @pytest.fixture

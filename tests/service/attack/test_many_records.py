@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from hostile_records import KINDS, apart, overlapping, shuffled
 
-from eqcctpro.archive import ordering
-from eqcctpro.archive.index import scan
-from eqcctpro.archive.ordering import in_order
+from eqcctpro.miniseed import ordering
+from eqcctpro.miniseed.index import scan
+from eqcctpro.miniseed.ordering import in_order
 from eqcctpro.waveform.blocks import assemble_blocks, component_rows
 from eqcctpro.waveform.conflicts import cut_conflicts
 from eqcctpro.waveform.decode import decode_records

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from eqcctpro.analysis.data_figures import (
+from eqcctpro.report.data_figures import (
     MS,
     NAMED,
     PHASE_COLOURS,
@@ -18,8 +18,8 @@ from eqcctpro.analysis.data_figures import (
     pick_count,
     station_axis,
 )
-from eqcctpro.analysis.page import Figure, plain
-from eqcctpro.analysis.run_data import Picks, RunData
+from eqcctpro.report.page import Figure, plain
+from eqcctpro.report.run_data import Picks, RunData
 from eqcctpro.times import NS_PER_S, format_utc
 
 __all__ = ["run_figures"]

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from pymseed import MiniSEEDError, MS3TraceList
 
-from eqcctpro.archive.index import IndexedFile
-from eqcctpro.archive.untidy import trace_code, with_placeholders
 from eqcctpro.codes import Code
+from eqcctpro.miniseed.index import IndexedFile
+from eqcctpro.miniseed.unusual_codes import trace_code, with_placeholders
 from eqcctpro.places import is_address
 
 __all__ = ["Coverage", "measure_coverage"]

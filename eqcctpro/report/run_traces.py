@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from eqcctpro.analysis.traces import OverviewTrace
 from eqcctpro.archive.plan import Plan, StationTask
-from eqcctpro.archive.roots import Roots
 from eqcctpro.errors import InputError
 from eqcctpro.pipeline.prepare import FileCache, load_segments
 from eqcctpro.places import Place
+from eqcctpro.report.traces import OverviewTrace
+from eqcctpro.roots import Roots
 
 __all__ = ["busiest_chunk", "vertical_traces"]
 

@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from eqcctpro.analysis.coverage import Coverage, measure_coverage
 from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.config import PickConfig
@@ -23,6 +22,7 @@ from eqcctpro.errors import EQCCTProError, InputError
 from eqcctpro.picks.reading import read_picks
 from eqcctpro.picks.table import PICK_SCHEMA
 from eqcctpro.pipeline.task_table import read_tasks
+from eqcctpro.report.coverage import Coverage, measure_coverage
 from eqcctpro.station_coordinates import Coordinates, find_station_file, read_stations
 
 __all__ = ["Picks", "RunData", "StationFiles", "load_run", "load_summary", "run_config", "run_plan"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eqcctpro.archive.salvage import EXPONENT_AT, usual_record_length, whole_records
 from eqcctpro.codes import HEADER_FIELDS, Code, code_of_header, code_of_source, is_tidy
+from eqcctpro.miniseed.salvage import EXPONENT_AT, usual_record_length, whole_records
 
 if TYPE_CHECKING:
     from pymseed.mstracelist import MS3TraceID

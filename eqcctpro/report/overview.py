@@ -11,9 +11,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eqcctpro.analysis.raster import Paper, text_width
-from eqcctpro.analysis.time_axis import time_ticks
-from eqcctpro.analysis.traces import (
+from eqcctpro.picks.arrow import numbers_of
+from eqcctpro.picks.writers import atomic_file
+from eqcctpro.report.raster import Paper, text_width
+from eqcctpro.report.time_axis import time_ticks
+from eqcctpro.report.traces import (
     FILTER_NOTE,
     PHASE_COLOURS,
     OverviewTrace,
@@ -21,8 +23,6 @@ from eqcctpro.analysis.traces import (
     highpassed,
     trace_range,
 )
-from eqcctpro.picks.arrow import numbers_of
-from eqcctpro.picks.writers import atomic_file
 from eqcctpro.times import format_utc
 
 __all__ = ["draw_overview"]

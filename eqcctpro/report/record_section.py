@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from eqcctpro.analysis.data_figures import PHASE_COLOURS, phases
-from eqcctpro.analysis.page import Figure, plain
-from eqcctpro.analysis.run_data import RunData
-from eqcctpro.analysis.traces import (
+from eqcctpro.report.data_figures import PHASE_COLOURS, phases
+from eqcctpro.report.page import Figure, plain
+from eqcctpro.report.run_data import RunData
+from eqcctpro.report.traces import (
     FILTER_NOTE,
     OverviewTrace,
     envelope,
@@ -39,7 +39,7 @@ def record_section(data: RunData) -> Figure | None:
     """Vertical components of the time chunk with the most picks; None without an archive."""
     if data.plan is None:
         return None
-    from eqcctpro.analysis.run_traces import busiest_chunk, vertical_traces
+    from eqcctpro.report.run_traces import busiest_chunk, vertical_traces
 
     chunk = busiest_chunk(data.plan, data.picks.table)
     counts = Counter(data.picks.station.tolist())

@@ -7,8 +7,8 @@ from itertools import pairwise
 from math import cos, radians
 from typing import Any, Final
 
-from eqcctpro.analysis.page import Figure, plain, seconds_text
-from eqcctpro.analysis.run_data import Picks, RunData
+from eqcctpro.report.page import Figure, plain, seconds_text
+from eqcctpro.report.run_data import Picks, RunData
 from eqcctpro.times import NS_PER_S
 
 __all__ = [

@@ -16,14 +16,14 @@ from typing import NamedTuple
 
 from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 
-from eqcctpro.archive.compressed import decompress, is_compressed
-from eqcctpro.archive.ordering import in_order
-from eqcctpro.archive.reading import BLOCK_BYTES, read_blocks
-from eqcctpro.archive.roots import Roots
-from eqcctpro.archive.salvage import whole_records, whole_records_end
-from eqcctpro.archive.untidy import trace_code, with_placeholders
 from eqcctpro.codes import Code, instrument_of, record_code, source_bytes
 from eqcctpro.errors import DecodeError
+from eqcctpro.miniseed.compressed import decompress, is_compressed
+from eqcctpro.miniseed.ordering import in_order
+from eqcctpro.miniseed.salvage import whole_records, whole_records_end
+from eqcctpro.miniseed.sparse_files import BLOCK_BYTES, read_blocks
+from eqcctpro.miniseed.unusual_codes import trace_code, with_placeholders
+from eqcctpro.roots import Roots
 from eqcctpro.spans import joined_spans
 from eqcctpro.times import NS_PER_S
 

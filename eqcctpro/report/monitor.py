@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from eqcctpro.analysis.page import Figure, write_page
-from eqcctpro.analysis.style import PALETTE
 from eqcctpro.errors import InputError
+from eqcctpro.report.page import Figure, write_page
+from eqcctpro.report.style import PALETTE
 
 __all__ = ["monitor_figures", "write_monitor"]
 

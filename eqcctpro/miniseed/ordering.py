@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pymseed import MS3Record
 
-from eqcctpro.archive.salvage import EXPONENT_AT, usual_record_length, whole_records
+from eqcctpro.miniseed.salvage import EXPONENT_AT, usual_record_length, whole_records
 
 __all__ = ["in_order"]
 

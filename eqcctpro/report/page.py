@@ -99,7 +99,7 @@ def render(template: str, *, plotly_file: str = "", **values: Any) -> str:
     from plotly.offline import get_plotlyjs
 
     environment = Environment(
-        loader=PackageLoader("eqcctpro.analysis"),
+        loader=PackageLoader("eqcctpro.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,0 +1,1 @@
+"""Pictures and pages of one run: overview, report and record sections."""
