@@ -1,1 +1,1 @@
-"""Where station tasks run: in this process, on Ray actors, or as Ray tasks."""
+"""Execution of station tasks: in this process, on Ray actors, or as Ray tasks."""

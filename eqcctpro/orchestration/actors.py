@@ -97,7 +97,7 @@ class Actors:
         return len(self._handles)
 
     def sentence(self) -> str:
-        """How many are left."""
+        """Number of actors that are left, as the end of a log message."""
         return f"{len(self)} go on"
 
     def start(self, slot: int) -> None:
@@ -231,7 +231,7 @@ class Actors:
         return self.ready[slot].pick.remote(list(bundle), settings, more=more)
 
     def outcome(self, slot: int, reference: Any) -> Any:
-        """What an actor answered, or the error that says that it died.
+        """Return the result of an actor's call, or `Died` with the error if the actor died.
 
         Raises
         ------

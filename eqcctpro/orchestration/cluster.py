@@ -49,7 +49,7 @@ _ENVIRONMENT = {
 
 @dataclass(frozen=True)
 class _Wanted:
-    """What a run wants of Ray; see `ray_session`."""
+    """Ray resources that a run asks for; see `ray_session`."""
 
     address: str | None
     cpus: int
@@ -89,12 +89,12 @@ _connection = _Connection()
 
 
 def is_own_ray() -> bool:
-    """Whether the Ray of this process was started by a run of its own, on this machine."""
+    """True if a run of this process started the connected Ray on this machine."""
     return _connection.opened is not None and _connection.opened.address is None
 
 
 def shares_ray() -> bool:
-    """Whether other runs of this process use Ray, too."""
+    """True if other runs of this process use the connected Ray, too."""
     return _connection.users > 1
 
 
@@ -265,7 +265,7 @@ def _gcs_address(ray: Any) -> str:
 
 
 def _is_at(ray: Any, address: str) -> bool:
-    """Whether this process is connected to the cluster at an address."""
+    """True if this process is connected to the cluster at an address."""
     host, colon, port = address.rpartition(":")
     if not colon or not port.isdigit():
         return address == "auto"  # the one that is there
@@ -280,7 +280,7 @@ def _is_at(ray: Any, address: str) -> bool:
 
 
 def _is_here(host: str) -> bool:
-    """Whether an IP address is one of this machine."""
+    """True if an IP address belongs to this machine."""
     try:
         with socket.socket() as probe:
             probe.bind((host, 0))
@@ -342,7 +342,7 @@ def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
 
 
 def _in_words(error: Exception) -> str:
-    """What an error says, in one line; its class where that says something too."""
+    """Message of an error in one line, preceded by its class unless that is a generic one."""
     words = " ".join(str(error).split())
     plain = type(error) in (Exception, RuntimeError)
     return words if plain else f"{type(error).__name__}: {words}"

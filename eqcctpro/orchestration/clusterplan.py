@@ -23,7 +23,7 @@ CORE_STEP = 0.01
 
 @dataclass(frozen=True)
 class NodeShare:
-    """What one node contributes.
+    """Workers that one node of a cluster runs, and its memory plan.
 
     Attributes
     ----------
@@ -165,7 +165,7 @@ def _plan(
 
 
 def _why_fewer(nodes: Sequence[Node], plans: Mapping[str, WorkerPlan | None]) -> list[str]:
-    """Which nodes have no memory for more workers."""
+    """Explain, node by node, why there is no memory for more workers."""
     return [
         f"node {node.name}: {sentence}"
         for node in nodes
@@ -188,7 +188,7 @@ def _by_size(sizes: Sequence[int], rooms: Sequence[int], workers: int) -> list[i
 
 
 def _booked_cores(cores: Sequence[int], workers: int) -> float:
-    """What Ray books for each worker: one core, or so little that all of them fit."""
+    """CPUs that Ray books for each worker: one, or a share so small that all workers fit."""
     share = min(1.0, int(sum(cores) / workers / CORE_STEP) * CORE_STEP)
     while share > CORE_STEP and sum(_fit(n, share) for n in cores) < workers:
         share -= CORE_STEP

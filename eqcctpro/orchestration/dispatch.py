@@ -44,7 +44,7 @@ def never() -> bool:
 
 
 def in_pieces(bundle: Bundle) -> bool:
-    """Whether a bundle takes long to end: a station task of it is picked in pieces."""
+    """True if a bundle is slow to finish, as one of its station tasks is picked in pieces."""
     return any(task.pieces for task in bundle)
 
 
@@ -75,7 +75,7 @@ class BundleQueue:
         return bool(self._waiting) and not self._stop()
 
     def leaves(self, bundles: Iterable[Bundle]) -> bool:
-        """Whether some of the bundles that were sent are to be left, for they would take long."""
+        """True if a stop was requested and a sent bundle is too slow to be waited for."""
         return any(map(in_pieces, bundles)) and self._stop()
 
     def take(self) -> Bundle | None:
@@ -137,7 +137,7 @@ class MemoryDeaths:
         self._kills = memory_kills()
 
     def was_one(self, error: Exception) -> bool:
-        """Whether the worker that ended with this error was killed for memory."""
+        """True if the worker that ended with this error was killed for lack of memory."""
         before, self._kills = self._kills, memory_kills()
         killed_here = self._here and self._kills > before
         if killed_here or isinstance(error, self._ray.exceptions.OutOfMemoryError):
@@ -192,7 +192,7 @@ def quarantined(task: StationTask, deaths: int, last_words: str) -> BundleResult
 
 
 def last_words(error: Exception) -> str:
-    """What Ray knows of how a worker ended, in one line."""
+    """Ray's description of how a worker ended, in one line."""
     lines = [line.strip() for line in str(error).splitlines()]
     details = [line for line in lines if "exit detail" in line or "exit type" in line]
     return " ".join([first_line(error), *details])[:500]
@@ -204,7 +204,7 @@ def first_line(error: Exception) -> str:
 
 
 def worker_failure(error: Any, node: str = "") -> EQCCTProError:
-    """What a worker raised, as an error of ours, from Ray's ``RayTaskError``.
+    """Convert Ray's ``RayTaskError`` into an error of this package.
 
     Parameters
     ----------

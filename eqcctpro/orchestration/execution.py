@@ -109,7 +109,7 @@ class Execution:
 
     @property
     def use(self) -> ResourceUse:
-        """What the run's processes took, once it has ended."""
+        """Resources used by the run's processes; complete once the run has ended."""
         return self.sampler.wait() if self._begun else ResourceUse()
 
     def _source(self, stop: Callable[[], bool]) -> Iterator[BundleResult]:
@@ -128,7 +128,7 @@ class Execution:
 
     @property
     def complete(self) -> bool:
-        """Whether every station task of the plan has ended."""
+        """True if every station task of the plan has ended."""
         return len(self.records) == len(self.plan.tasks)
 
     def take_found(self) -> tuple[RawPicks, RawPicks]:

@@ -1,4 +1,4 @@
-"""What a run's summary says of how it was run."""
+"""Facts about the execution of a run, for its summary."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_facts(
     name: str,
     paths: dict[str, str],
 ) -> dict[str, Any]:
-    """How a run was run, for ``summary.json``."""
+    """Facts about the execution of a run, for ``summary.json``: mode, workers, seconds, paths."""
     placement = run.workers.placement
     workers = 1 if config.mode == "local" else placement.workers
     return {

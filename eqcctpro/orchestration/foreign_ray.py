@@ -51,7 +51,7 @@ class Waiting:
         return time.monotonic() - self._began
 
     def is_due(self) -> bool:
-        """Whether it is time to say so."""
+        """True if it is time for the next message about the wait."""
         return self.seconds >= self._next
 
     def say(self, sentence: str, *, normal: bool = False) -> None:
@@ -156,7 +156,7 @@ def _await_room(ray: Any, placement: Placement, total: Mapping[str, float]) -> t
 
 
 def free_text(ray: Any) -> str:
-    """What of Ray's CPUs and GPUs is free, for messages."""
+    """Free and total CPUs and GPUs of Ray, for messages."""
     total, free = answer_of(ray, ray.cluster_resources), answer_of(ray, ray.available_resources)
     kinds = [kind for kind in ("CPU", "GPU") if total.get(kind) or kind == "CPU"]
     return " and ".join(
@@ -165,7 +165,7 @@ def free_text(ray: Any) -> str:
 
 
 def is_pending(ray: Any, handle: Any) -> bool:
-    """Whether Ray has yet to start an actor; False where it does not say."""
+    """True if Ray has not started an actor yet; False where Ray does not tell."""
     try:
         from ray._private.state import actors
 

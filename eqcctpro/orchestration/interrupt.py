@@ -106,7 +106,7 @@ class Interruption:
         self._earlier: dict[int, Any] = {}
 
     def __call__(self) -> bool:
-        """Whether the first signal has come."""
+        """True if the first signal has arrived."""
         return self._asked
 
     def __enter__(self) -> Interruption:

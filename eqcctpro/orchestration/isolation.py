@@ -73,7 +73,7 @@ class _Child:
         return answer
 
     def last_words(self) -> str:
-        """How the process ended, in one line."""
+        """Describe in one line how the process ended."""
         return self._process.last_words()
 
     def close(self) -> None:

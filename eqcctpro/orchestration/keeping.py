@@ -102,7 +102,7 @@ class NoJournal:
         self.left_out = [record for record in records if record.task in waiting]
 
     def hand_over(self) -> Restored:
-        """What an earlier run had got, which is not kept here any longer."""
+        """Return the restored results of an earlier run and release them here."""
         restored = self.restored
         self.restored = Restored(again=restored.again)
         return restored
@@ -210,7 +210,7 @@ class RunJournal(NoJournal):
             self._marks = StartedMarks(self.folder.started, self.facts["plan"], size)
 
     def _prepare(self, store: JournalStore, number: int) -> None:
-        """What is written first: in the recorder's thread, in one transaction."""
+        """Write the journal's first entries, in the recorder's thread and one transaction."""
         now = time.time()
         if self.earlier is not None:
             self._take_over(store, self.earlier)
@@ -431,6 +431,6 @@ def _changed_execution(config: PickConfig, before: Mapping[str, Any]) -> list[st
 
 
 def _command() -> str:
-    """How this process was started, for whoever has to start it again."""
+    """Command line that started this process, to be shown to users who resume the run."""
     name = os.path.basename(sys.argv[0])  # noqa: PTH119 (text)
     return shlex.join(["eqcctpro" if name == "__main__.py" else name, *sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""What a node of a cluster must have before it is given work; asked on the node itself."""
+"""Check of cluster nodes before they are given work; it runs on each node itself."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ ALWAYS_DECISIVE = ("eqcctpro", "numpy", "scipy", "pymseed")
 
 @dataclass(frozen=True)
 class NodeNeeds:
-    """What a node must have.
+    """Requirements that a node must meet: input files, weights, package versions.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ class NodeNeeds:
 
 @dataclass(frozen=True)
 class NodeReport:
-    """What a node says of itself.
+    """Result of the check of one node.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class NodeReport:
 def needs_of(
     weights: WeightFiles, runtimes: Sequence[str], files: Sequence[FileStamp]
 ) -> NodeNeeds:
-    """What nodes must have for a run of this process.
+    """Requirements that nodes must meet for a run of this process.
 
     Parameters
     ----------

@@ -91,7 +91,7 @@ def on_node(node_id: str) -> dict[str, Any]:
 
 
 def _through_client() -> bool:
-    """Whether this process does not talk to nodes itself."""
+    """True if this process is connected through Ray Client and cannot reach nodes itself."""
     from ray.util.client import ray as client
 
     return bool(client.is_connected())
@@ -131,7 +131,7 @@ class Homes:
         self._knock = (bool(homes) and not _through_client()) if knock is None else knock
 
     def options(self, worker: int) -> dict[str, Any]:
-        """Where Ray is to start a worker."""
+        """Ray options that start a worker on its node; empty where Ray may choose."""
         return on_node(self._homes[worker]) if worker in self._homes else {}
 
     def name(self, worker: int) -> str:
@@ -140,7 +140,7 @@ class Homes:
         return "this machine" if home is None else self._nodes[home].name
 
     def is_lost(self, worker: int) -> bool:
-        """Whether the node of a worker has died."""
+        """True if the node of a worker has died."""
         home = self._homes.get(worker)
         if home is None:
             return False
@@ -169,7 +169,7 @@ class Homes:
         self._homes.pop(worker, None)
 
     def _lives(self, node_id: str) -> bool:
-        """Whether a node is there.
+        """True if a node is alive: Ray lists it as such, and its raylet accepts connections.
 
         Ray itself declares a node dead when its raylet has not answered for some time; until
         then the deaths of its workers would be blamed on what they picked.

@@ -1,4 +1,4 @@
-"""What a run leaves behind: tables, summary, picture."""
+"""Output files of a run: tables, summary, figures, report."""
 
 from __future__ import annotations
 
@@ -267,12 +267,12 @@ def _sample_balance(plan: Plan, records: TaskRecords) -> dict[str, Any]:
 
 
 def _kind(record: TaskRecord) -> str:
-    """What many tasks have in common: the class of an error, or a reason without its numbers."""
+    """Category of a task's failure: the error's class, or the reason up to its first colon."""
     return record.error or record.reason.partition(":")[0]
 
 
 def _counted(kinds: Iterable[str]) -> dict[str, int]:
-    """How often there is each reason, the most frequent first; rare ones are counted together."""
+    """Number of tasks for each reason, most frequent first; rare reasons are added up."""
     counts = Counter(kinds).most_common()
     counted = dict(counts[:MOST_REASONS])
     if more := sum(count for _, count in counts[MOST_REASONS:]):

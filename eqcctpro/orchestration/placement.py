@@ -1,4 +1,4 @@
-"""Which worker runs where: cores, threads, memory and GPU shares."""
+"""Placement of workers: cores, threads, memory and GPU shares of each."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ _log = logging.getLogger("eqcctpro")
 
 @dataclass(frozen=True)
 class Placement:
-    """Where the workers of a run are.
+    """Placement of a run's workers on cores, GPUs and nodes.
 
     Attributes
     ----------
@@ -207,12 +207,12 @@ def _memory_plan(
 
 
 def this_machine() -> Hardware:
-    """What this machine has, read now."""
+    """Hardware of this machine, read now."""
     return read_hardware()
 
 
 def memory_settings(config: PickConfig) -> MemorySettings:
-    """What the settings of a run say about memory."""
+    """Memory settings of a run's configuration."""
     return MemorySettings(
         vram_mb=config.vram_mb,
         max_vram_mb=config.max_vram_mb,
@@ -256,7 +256,7 @@ def check_gpus(config: PickConfig, machine: Hardware) -> None:
 
 
 def find_run_footprint(config: PickConfig) -> Footprint | None:
-    """What a worker of this run needs; measured now if nothing is known of its model.
+    """Memory footprint of a worker of this run; measured now if the model's is unknown.
 
     None where that cannot be found out here: in mode local on the CPU, which needs no plan,
     and for the GPUs of a cluster.

@@ -102,7 +102,7 @@ class _Stages:
         self._before = {gpu.index: gpu.used_mb for gpu in read_gpus()[0]} if self._gpu else {}
 
     def during(self, work: Callable[[], Any]) -> tuple[Any, float]:
-        """What `work` returns, and the highest PSS while it ran, MB."""
+        """Run `work`; return its result and the highest PSS meanwhile, MB."""
         return_free_memory()  # what earlier work has left over would hide what this one needs
         with ResourceSampler(interval_s=0.02, share=0.5) as sampler:
             result = work()
@@ -173,7 +173,7 @@ def _measure(request: dict[str, Any]) -> Footprint:
 
 
 def _reserved_mb(device: str) -> float:
-    """What torch itself holds of a GPU, MB."""
+    """GPU memory reserved by torch's allocator, MB."""
     torch = sys.modules.get("torch")
     if device == "cpu" or torch is None:
         return 0.0

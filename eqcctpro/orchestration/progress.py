@@ -1,4 +1,4 @@
-"""How far a run is: a live line on a terminal, plain lines now and then elsewhere."""
+"""Progress of a run: a live line on a terminal, periodic plain lines elsewhere."""
 
 from __future__ import annotations
 

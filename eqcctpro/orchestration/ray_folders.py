@@ -146,7 +146,7 @@ def _end_session(folder: Path) -> None:
 
 
 def _is_of_session(process: Any, name: str) -> bool:
-    """Whether a process is one of Ray's, by its arguments, or its title and what it writes."""
+    """True if a process belongs to a Ray session, by its arguments or title and open files."""
     words = process.cmdline()
     if any(word.startswith("--") and name in word for word in words):
         return True
@@ -171,7 +171,7 @@ def writable_token() -> Iterator[None]:
 
 
 def _home_holds_token() -> bool:
-    """Whether Ray can read a token in the home folder, or write one there."""
+    """True if Ray can read its token in the home folder, or write one there."""
     try:
         path = Path.home() / ".ray" / "auth_token"
         if path.exists():

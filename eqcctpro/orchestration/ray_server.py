@@ -65,7 +65,7 @@ def servers_required(ray: Any) -> Iterator[None]:
 
 
 def answer_of(ray: Any, question: Callable[[], Answer]) -> Answer:
-    """What Ray's server answers.
+    """Ask Ray's server in a thread of its own; return its answer.
 
     Parameters
     ----------

@@ -22,7 +22,7 @@ CRASH_HANDLERS = "_ZN3ray6RayLog27InstallFailureSignalHandlerEPKcb"
 
 
 def _saved_action(number: int) -> Callable[[], None]:
-    """What puts the system's action for a signal back to what it is now, in any thread."""
+    """Save the system's action for a signal; return a function that restores it in any thread."""
     call = getattr(ctypes.CDLL(None), "sigaction", None)
     action = ctypes.create_string_buffer(ACTION_BYTES)
     if call is None or call(number, None, action) != 0:

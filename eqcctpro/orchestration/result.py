@@ -1,4 +1,4 @@
-"""What a run hands back."""
+"""Result of a run, as the API returns it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SOME_FAILED = 10
 
 
 class RunResult:
-    """What a run found and where it is.
+    """Result of a run: its tables, its summary and the paths of its output.
 
     Attributes
     ----------
@@ -84,7 +84,7 @@ class RunResult:
 
     @property
     def problems(self) -> list[str]:
-        """What was not picked or written, and why: a line for each file and station task.
+        """List what was not picked or written, and why: a line for each file and station task.
 
         Of each reason the first hundred; `tasks` has all.
         """

@@ -1,4 +1,4 @@
-"""What became of all station tasks of a run, as columns: plans of 10**5 stations stay small."""
+"""Outcomes of all station tasks of a run, as columns: plans of 10**5 stations stay small."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ class TaskRecords(Mapping[int, TaskRecord]):
         return TaskRecord(task, status, reason, error, notes, *numbers, *highest, seconds, counts)
 
     def counts(self) -> dict[str, int]:
-        """How many tasks ended in which way."""
+        """Number of tasks by status."""
         return {status: self._statuses.count(n) for n, status in enumerate(STATUSES)}
 
     def ended(self, *statuses: Status) -> Iterator[int]:

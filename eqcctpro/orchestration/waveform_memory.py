@@ -48,7 +48,7 @@ UNKNOWN_WORKER_MB = 700.0
 
 @dataclass(frozen=True)
 class WaveformMemory:
-    """What the waveforms of station tasks take, MB of 2**20 bytes; all of shape (tasks,).
+    """Memory for the waveforms of station tasks, MB of 2**20 bytes; all of shape (tasks,).
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ class WaveformMemory:
 
 
 def waveform_memory(plan: Plan, settings: PipelineSettings, picker: Picker) -> WaveformMemory:
-    """What each station task takes, from the headers of records."""
+    """Estimate the waveform memory of each station task from the headers of records."""
     table = plan.tasks.table
     parts = [np.empty((2, 0))]
     for at in range(0, len(table), AT_A_TIME):
@@ -200,7 +200,7 @@ def fit_into_memory(
 
 
 def _why_not_cut(plan: Plan, row: int, settings: PipelineSettings, picker: Picker) -> str:
-    """What is in the way of picking a station task in pieces, as the end of a sentence."""
+    """Reason why a station task cannot be picked in pieces, as the end of a sentence."""
     if picker.features is not None:
         return f", and {picker.model} looks at a record as a whole"
     read = plan.tasks.table.read_extents(np.array([row], dtype=np.int64), settings.context_ns)
@@ -209,7 +209,7 @@ def _why_not_cut(plan: Plan, row: int, settings: PipelineSettings, picker: Picke
 
 
 def _advice(settings: PipelineSettings, picker: Picker) -> str:
-    """What to do about station tasks that cannot be picked in pieces."""
+    """Advice to users about station tasks that cannot be picked in pieces."""
     cut = "cut time into chunks (timechunk)"
     if picker.features is None and settings.grid == "trace" and why_whole(settings, []) is None:
         return f"pick on the absolute grid (--window-grid absolute), {cut}"
@@ -217,7 +217,7 @@ def _advice(settings: PipelineSettings, picker: Picker) -> str:
 
 
 def _room(config: PickConfig, largest: float) -> tuple[float, ResourceError | None]:
-    """What a worker has for waveforms, MB, if that is less than the largest; and why not more."""
+    """Waveform memory of a worker, MB, at most `largest`; and the error that explains a limit."""
     if config.address is not None:  # its nodes tell by themselves
         return min(largest, NODE_MB), None
     machine = placement.this_machine()

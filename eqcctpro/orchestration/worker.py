@@ -1,4 +1,4 @@
-"""What a worker is told, what it does, and what it returns; the same in every mode."""
+"""Worker: specification, picking of bundles, and results; the same in every mode."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class WorkerSpec:
 
 @dataclass(frozen=True)
 class BundleResult:
-    """What became of a bundle of station tasks.
+    """Result of a bundle of station tasks.
 
     Attributes
     ----------

@@ -31,7 +31,7 @@ __all__ = ["Workers", "open_workers"]
 
 
 class Workers(ABC):
-    """What carries out plans in one mode.
+    """Base class of the workers of one mode, which execute plans.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""Which of two neighbouring chunks keeps a pick at their border.
+"""Removal of duplicate picks at the border of two neighbouring chunks.
 
 Both chunks see the data around their border and report picks up to a second
 beyond it.  With windows that start at different samples the two may place the same

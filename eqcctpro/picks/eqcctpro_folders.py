@@ -117,7 +117,7 @@ def write_folders_of_picks(batches: Iterable[pa.RecordBatch], output: Path) -> l
 
 
 def _by_chunk(table: pa.Table) -> Iterator[tuple[str, pa.Array]]:
-    """Which rows belong to each time chunk, in the order of the table."""
+    """Yield each time chunk and the numbers of its rows, in the order of the table."""
     encoded = table["timechunk"].fill_null("").combine_chunks().dictionary_encode()
     which = encoded.indices.to_numpy()
     order = np.argsort(which, kind="stable")
@@ -206,5 +206,5 @@ def _cells(row: Row | None) -> list[str]:
 
 
 def station_file(output: Path, chunk: str, folder: str) -> Path:
-    """Where the rows of a station folder go; always below `output`."""
+    """Path of the file for the rows of a station folder; always below `output`."""
     return output / safe_name(chunk) / f"{safe_name(folder)}_outputs" / "X_prediction_results.csv"

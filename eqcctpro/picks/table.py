@@ -179,7 +179,7 @@ class _Names:
         return sorted(self._known)
 
     def places(self) -> NDArray[np.int32]:
-        """Which of the names in order each task has."""
+        """Rank of each task's name among the sorted names."""
         return _ranks(list(self._known))[np.array(self._numbers, dtype=np.int32)]
 
 

@@ -97,7 +97,7 @@ def find_triggers_on(curves: NDArray[np.float32], thresholds: Sequence[float]) -
 
 
 def _first_of_each(groups: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Where each group of an ascending array begins."""
+    """Index of the first member of each group of an ascending array."""
     return np.flatnonzero(np.diff(groups, prepend=-1))
 
 

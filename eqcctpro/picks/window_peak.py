@@ -85,7 +85,7 @@ class WindowPeaks:
 
     @property
     def complete(self) -> bool:
-        """Whether every window has been added."""
+        """True if every window has been added."""
         return self._next == len(self._offsets)
 
     def add(self, predictions: Float32) -> None:

@@ -1,1 +1,1 @@
-"""What the machine has, and what a run takes of it."""
+"""Hardware of the machine, and measurement and planning of the resources of a run."""

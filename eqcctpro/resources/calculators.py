@@ -1,4 +1,4 @@
-"""How many workers fit: pure functions of hardware, footprint and settings.
+"""Number of workers that fit into memory: pure functions of hardware, footprint and settings.
 
 All memory is in MB of 2**20 bytes.  Buffers, headrooms and factors are those of EQCCTPro
 0.8.2; ``docs/resources.md`` says where the rules differ from its rules, and why.
@@ -34,7 +34,7 @@ _NOUNS = {"local": "worker", "modelactor": "actor", "ripper": "task"}
 
 @dataclass(frozen=True)
 class MemorySettings:
-    """What a user says about memory.
+    """Memory limits and headrooms set by the user.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class MemorySettings:
 
 @dataclass(frozen=True)
 class WorkerPlan:
-    """How many workers run, where, and with how much memory each.
+    """Number of workers, their distribution over GPUs, and the memory of each.
 
     Attributes
     ----------
@@ -120,7 +120,7 @@ class WorkerPlan:
 
     @property
     def planned_ram_mb(self) -> float:
-        """What the whole run is expected to take at most: workers, driver and Ray."""
+        """Expected upper bound of the run's memory: workers, driver and Ray."""
         return self.workers * self.ram_per_worker_mb + self.overhead_mb
 
     def published_request_mb(self) -> tuple[float, float | None]:
@@ -171,7 +171,7 @@ def plan_workers(
     waveforms_mb: float = 0.0,
     overhead_mb: float = 0.0,
 ) -> WorkerPlan:
-    """How many of the requested workers fit.
+    """Compute how many of the requested workers fit into memory.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def plan_workers(
 
 @dataclass(frozen=True)
 class _Room:
-    """How much memory there is, and how many workers it holds."""
+    """Memory of a device or machine, and the number of workers that it holds."""
 
     pool: float
     each: float
@@ -314,7 +314,7 @@ def _on_gpus(
 
 
 def _expected_vram(footprint: Footprint, mode: Mode, bare: float) -> float:
-    """What a worker takes of a GPU at most, with what published footprints leave out."""
+    """Upper bound of a worker's GPU memory, with what published footprints leave out."""
     if footprint.source != "published":
         return bare
     if mode == "ripper":

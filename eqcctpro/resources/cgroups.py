@@ -1,4 +1,4 @@
-"""What control groups grant to this process: cores, memory, and what is left of it."""
+"""Limits that control groups set for this process: cores, memory, and memory left."""
 
 from __future__ import annotations
 

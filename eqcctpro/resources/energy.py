@@ -1,4 +1,4 @@
-"""What the processors took, where their counters may be read."""
+"""Energy used by the processors, where their counters may be read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one worker needs: published, shipped, or measured on this machine."""
+"""Memory footprints of workers: published, shipped, or measured on this machine."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class Footprint:
 
 
 def find_footprint(model: str, runtime: str, device: Device) -> Footprint | None:
-    """What is known of a worker: measured here, else shipped or published, else None.
+    """Footprint of a worker: measured here, else shipped or published, else None.
 
     Parameters
     ----------

@@ -34,7 +34,7 @@ _VMSTAT = Path("/proc/vmstat")
 
 @dataclass(frozen=True)
 class Hardware:
-    """What this process may use; memory in MB of 2**20 bytes.
+    """Cores, memory and GPUs that this process may use; memory in MB of 2**20 bytes.
 
     Attributes
     ----------
@@ -133,14 +133,14 @@ def require_cores(cpu_ids: Sequence[int] | None, name: str = "cpu_ids") -> None:
 
 
 def usable_cores() -> int:
-    """How many cores this process may keep busy: its own, or what control groups grant."""
+    """Number of cores this process may keep busy: its own, or fewer by control groups' limit."""
     limit = cgroup_cores()
     cores = len(available_cores())
     return cores if limit is None else max(1, min(cores, math.ceil(limit)))
 
 
 def memory_kills() -> int:
-    """How many processes of this machine were killed for want of memory since it started.
+    """Number of processes the machine has killed for lack of memory since it started.
 
     Compared before and after a worker's death, it tells that death from others; always 0
     where the system does not count.

@@ -1,4 +1,4 @@
-"""What NVIDIA's management library says about GPUs; without a driver, nothing.
+"""GPU queries through NVIDIA's management library; without a driver, there are no GPUs.
 
 A GPU is named by the number that CUDA gives it: its place in ``CUDA_VISIBLE_DEVICES``,
 or in the order of the bus where that is not set.
@@ -40,7 +40,7 @@ class Gpu:
 
 @dataclass(frozen=True)
 class GpuActivity:
-    """What a GPU is doing.
+    """Utilisation and energy counter of a GPU.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a process and its children take while work is going on."""
+"""Resource use of a process and its children, sampled while they work."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _tree(pid: int | None) -> list[psutil.Process]:
 
 
 def _is_childless(pid: int) -> bool:
-    """Whether Linux knows of no children, which is told faster than which there are."""
+    """Return True if a process has no children; a fast check that only Linux offers."""
     try:
         threads = Path(f"/proc/{pid}/task").iterdir()
         return not any((thread / "children").read_bytes() for thread in threads)
@@ -110,7 +110,7 @@ def _rss(process: psutil.Process) -> int:
 
 @dataclass
 class ResourceUse:
-    """What a process tree took while it was watched; memory in MB of 2**20 bytes.
+    """Resources used by a process tree while it was watched; memory in MB of 2**20 bytes.
 
     Attributes
     ----------
@@ -157,7 +157,7 @@ class ResourceUse:
     history: list[dict[str, float]] = field(default_factory=list)
 
     def and_then(self, later: ResourceUse) -> ResourceUse:
-        """What the same tree took in this time and a later one, without the history."""
+        """Combine this use with a later one of the same tree, without the history."""
         first = self if self.seconds else replace(later, seconds=0.0, cpu_s=0.0, gpu_energy_j={})
         joined = {
             item.name: max(getattr(first, item.name), getattr(later, item.name))
@@ -270,7 +270,7 @@ class ResourceSampler:
         self._stop.set()
 
     def wait(self) -> ResourceUse:
-        """What was seen, after the last sample."""
+        """Wait for the last sample; return the resources used."""
         self._thread.join()
         return self.use
 
@@ -349,7 +349,7 @@ class ResourceSampler:
         self._rss_at_pss, self._pss_mb = rss, sum(map(_pss, tree)) / MB
 
     def _sample_gpus(self) -> dict[str, float]:
-        """What the GPUs do at the moment."""
+        """Sample memory and utilisation of the GPUs; return them for the history."""
         moment: dict[str, float] = {}
         held = process_vram_mb({process.pid for process in self._tree})
         holders = {pid for processes in held.values() for pid in processes}
@@ -365,7 +365,7 @@ class ResourceSampler:
 
 
 def _is_ray_worker(process: psutil.Process) -> bool:
-    """Whether Ray calls a process a worker: one that runs an actor or tasks, or is idle."""
+    """True if a process is a Ray worker: one that runs an actor or tasks, or is idle."""
     try:
         line = Path(f"/proc/{process.pid}/cmdline").read_bytes()
     except OSError:

@@ -1,1 +1,1 @@
-"""What executes a network: torch, ONNX Runtime or OpenVINO."""
+"""Runtimes that execute a network: torch, ONNX Runtime or OpenVINO."""

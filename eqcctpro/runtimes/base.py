@@ -82,7 +82,7 @@ class Runtime(ABC):
         return [np.empty(shape, dtype=np.float32) for _ in range(self.ahead)]
 
     def take_notes(self) -> list[str]:
-        """What the runtime has changed about its way of working since it was last asked."""
+        """Return, once, the changes the runtime has made to its execution since the last call."""
         return []
 
     def close(self) -> None:

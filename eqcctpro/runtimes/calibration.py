@@ -1,4 +1,4 @@
-"""Which runtime is fastest for a model on this machine: measured once, remembered."""
+"""Choice of the fastest runtime for a model on this machine: measured once and cached."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = logging.getLogger("eqcctpro")
 
 @dataclass(frozen=True)
 class Cost:
-    """What a runtime takes for a model.
+    """Load time and time per window of a runtime for a model.
 
     Attributes
     ----------

@@ -126,7 +126,7 @@ class OpenVinoRuntime(Runtime):
         return self._lanes[self._turn].start(windows)
 
     def arena(self, components: int, in_samples: int) -> list[Float32]:
-        """What the network reads; see :meth:`Runtime.arena`."""
+        """Input arrays of the network; see :meth:`Runtime.arena`."""
         arena = [lane.input[: self.batch_size] for lane in self._lanes]
         if any(batch.shape[1:] != (components, in_samples) for batch in arena):
             raise ValueError(f"windows of {self._lanes[0].input.shape[1:]} are executed")
@@ -188,7 +188,7 @@ class _Lane:
         return self._openvino.Tensor(whole, [start, *[0] * len(rest)], [stop, *rest])
 
     def holds(self, windows: Float32) -> bool:
-        """Whether a batch already lies where this lane reads."""
+        """True if a batch already lies in the lane's input array."""
         return windows.ctypes.data == self.input.ctypes.data
 
     def _bounds(self, count: int) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""How a batch is cut up for a CPU: slices that threads take one after the other.
+"""Division of a batch for a CPU: slices that threads take one after the other.
 
 A thread of its own for each slice beats all threads working on the same slice: nothing
 waits at the end of every layer, a core that is busy elsewhere holds up only its slice,
@@ -94,7 +94,7 @@ def _slices_of(windows: int, sizes: Sequence[int]) -> list[int]:
 
 
 def _duration(slices: Sequence[int], threads: int) -> float:
-    """How long a batch takes when each thread takes the next slice when it can; in windows."""
+    """Simulated time of a batch whose slices go to the next free thread; in windows."""
     busy = [0.0] * threads
     for size in slices:
         heapq.heapreplace(busy, busy[0] + size + SLICE_COST)

@@ -193,7 +193,7 @@ def _moved(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
 
 
 def _is_exhaustion(error: RuntimeError) -> bool:
-    """Whether an error means that GPU memory ran out; cuDNN and cuBLAS say so in words."""
+    """True if an error means that GPU memory ran out; cuDNN and cuBLAS say so in the text."""
     return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
 
 

@@ -204,7 +204,7 @@ def _union(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 def _intersect(
     left: Sequence[tuple[int, int]], right: Sequence[tuple[int, int]]
 ) -> list[tuple[int, int]]:
-    """What two unions have in common, in order."""
+    """Intersection of two unions of spans, in order."""
     spans, first, second = [], 0, 0
     while first < len(left) and second < len(right):
         a, b = left[first], right[second]

@@ -90,7 +90,7 @@ _FEW_RECORDS = 64
 
 
 def correction_at(clock: Clock, offset_ns: float) -> int:
-    """What is to be added to a nominal time so many nanoseconds behind the first sample."""
+    """Correction of the nominal time at an offset behind the first sample; both in ns."""
     # Of a long clock, only the rows around that time are looked at.
     first = int(clock[0, 0])
     row = bisect_right(clock[:, 0], math.floor(offset_ns))
@@ -141,7 +141,7 @@ def stretch(clock: Clock, first_ns: int, last_ns: int) -> Clock:
 
 
 def largest_correction(clock: Clock) -> int:
-    """How far the nominal times are wrong at most, ns."""
+    """Largest absolute correction of the nominal times, ns."""
     return int(np.abs(clock[:, 1]).max())
 
 
@@ -223,7 +223,7 @@ class RecordRun:
     n_samples: int
 
     def precedes_by_leap_second(self, other: RecordRun) -> bool:
-        """Whether another run goes on behind the leap second that the last record begins in."""
+        """True if another run continues this one after a leap second in the last record."""
         start, following = int(self.starts_ns[-1]), int(self.ends_ns[-1]) + self.interval_ns
         late = following - NS_PER_S - int(other.starts_ns[0])
         known = leap_second_within(start - NS_PER_S + 1, start) is not None
@@ -245,7 +245,7 @@ class RecordRun:
         return _changes(rows) if self._drifts() else None
 
     def _drifts(self) -> bool:
-        """Whether stamps leave the nominal rate anywhere: parts of such a run all have a clock."""
+        """True if stamps leave the nominal rate anywhere; then every part of the run has a clock."""
         nominal = np.round(self.firsts * self.interval_ns).astype(np.int64)
         late = self.starts_ns - self.starts_ns[0] - nominal
         leaps = self._with_leap(slice(0, len(self.firsts)))
@@ -357,7 +357,7 @@ def _run(piece: MS3TraceSeg) -> RecordRun:
 
 
 def stamps_wander(content: bytes, rate: float | None = None) -> bool:
-    """Whether records that follow each other leave their nominal rate by half a sample anywhere.
+    """True if contiguous records leave their nominal rate by half a sample anywhere.
 
     A fast check of miniSEED 2 in records of one length; False where these are others.  A drift
     that is still there at the end of a segment shows in the segment's end, too.

@@ -49,7 +49,7 @@ class Bandpass:
 
 @dataclass(frozen=True, slots=True)
 class Conditioning:
-    """What is done to a segment before windows are cut.
+    """Filters and resampling of a segment before windows are cut.
 
     Attributes
     ----------
@@ -72,7 +72,7 @@ class Conditioning:
 
     @property
     def filters(self) -> bool:
-        """Whether a filter comes before the resampling."""
+        """True if a filter comes before the resampling."""
         given = (self.bandpass, self.filter_args, self.filter_kwargs)
         return any(part is not None for part in given)
 

@@ -233,7 +233,7 @@ def _touching(pieces: Sequence[Segment], piece: Segment) -> list[Segment]:
 
 
 def _only_touch(other: Segment, piece: Segment) -> bool:
-    """Whether pieces share no more than the time of one sample, which is no contradiction.
+    """True if pieces share no more than the time of one sample, which is no contradiction.
 
     A piece of a single sample lies within another one.
     """
@@ -244,7 +244,7 @@ def _only_touch(other: Segment, piece: Segment) -> bool:
 
 
 def _outside(parts: list[Segment], others: Sequence[Segment]) -> list[Segment]:
-    """What is left of parts outside of the times of others.
+    """Cut the times of other segments out of parts.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def _outside(parts: list[Segment], others: Sequence[Segment]) -> list[Segment]:
 
 
 def _without(piece: Segment, other: Segment) -> list[Segment]:
-    """What is left of a piece outside of another one's time."""
+    """Cut the time of another piece out of a piece; return up to two remaining parts."""
     begin = max(round(piece.position_of(other.start_ns)), 0)
     end = min(round(piece.position_of(other.end_ns)) + 1, len(piece.samples))
     if begin >= end:

@@ -45,7 +45,7 @@ clibmseed.libmseed_prealloc_block_size = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class DecodedFile:
-    """What a file held.
+    """Decoded content of a file.
 
     Attributes
     ----------
@@ -204,7 +204,7 @@ def _unpack(content: bytes, span: tuple[str | None, str | None]) -> tuple[MS3Tra
 def _unpack_records(
     content: bytes, span: tuple[str | None, str | None]
 ) -> tuple[MS3TraceList, int]:
-    """What can be used of a damaged file, record by record."""
+    """Unpack the intact records of a damaged file; return them and the bytes that are lost."""
     traces = MS3TraceList()
     lost = len(content) - control_bytes(content)
     for record in whole_records(content):
@@ -233,7 +233,7 @@ class _Piece(NamedTuple):
 
     @property
     def needs_clock(self) -> bool:
-        """Whether it has a leap second, or ends half a sample from where its rate puts it."""
+        """True if it has a leap second, or ends half a sample off its nominal rate."""
         _, _, rate, start, end, n = self
         if rate <= 0:
             return False
@@ -252,7 +252,7 @@ def _pieces_of(traces: MS3TraceList) -> list[_Piece]:
 
 
 class _Stamps:
-    """Where records begin and what time their samples have, by their headers.
+    """Start times of records and the times of their samples, from the record headers.
 
     The headers are read one by one only where the stamps leave the nominal sampling rate.
 
@@ -300,7 +300,7 @@ class _Stamps:
     def of(
         self, key: tuple[Code, int], start_ns: int, n: int
     ) -> tuple[int | None, int, Clock | None]:
-        """Where the continuous record of a piece begins, and what is behind the piece.
+        """Find the start of a piece's continuous record, the samples behind it, and its clock.
 
         Parameters
         ----------

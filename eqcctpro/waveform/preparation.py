@@ -1,4 +1,4 @@
-"""What is done to records before everything else, because the user asks for it."""
+"""Optional preparation of records before all other processing: gap filling and filters."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Preparation:
 
     @property
     def asked(self) -> bool:
-        """Whether anything is to be done."""
+        """True if any preparation is requested."""
         return self.fill_gaps != "none" or bool(self.filters)
 
     @property

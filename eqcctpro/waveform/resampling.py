@@ -106,7 +106,7 @@ def resample(
 
 
 def depends_on_all(rate: float, new_rate: float) -> bool:
-    """Whether new samples depend on all of the record, as the spectrum ends sharply at its edge."""
+    """True if new samples depend on all of the record: the spectrum ends sharply at its edge."""
     if rate <= new_rate or rate % new_rate == 0:
         return False
     return 0.5 + 0.5 * math.cos(math.pi * new_rate / rate) > LARGEST_AT_EDGE
@@ -195,7 +195,7 @@ def _ratio(rate: float, new_rate: float) -> Fraction:
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """Where the new samples of a piece lie among its old ones, and what they are made of.
+    """Positions of the new samples of a piece among its old ones, and the filter between both.
 
     Frequencies are in cycles per old sample.
 
@@ -272,7 +272,7 @@ def _grid_since_1970(segment: Segment, new_rate: float) -> _Grid:
 
 
 def _resample_piece(samples: NDArray[Any], grid: _Grid, first: int, count: int) -> Float64:
-    """So many new samples of a piece, from one on."""
+    """Compute `count` new samples of a piece, starting at the new sample `first`."""
     new = np.empty(count)
     parts = -(-count // SAMPLES_AT_ONCE)
     edges = [count * part // parts for part in range(parts + 1)] if parts else []

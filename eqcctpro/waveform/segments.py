@@ -142,17 +142,17 @@ class Segment:
 
     @property
     def origin_ns(self) -> int:
-        """Where the continuous record begins."""
+        """Time of the first sample of the continuous record, ns."""
         return self.start_ns if self.anchor_ns is None else self.anchor_ns
 
     @property
     def samples_before(self) -> int:
-        """How many samples of the continuous record come before and were cut off."""
+        """Number of samples of the continuous record that come before and were cut off."""
         return round((self.start_ns - self.origin_ns) / self.interval_ns)
 
     @property
     def record_length(self) -> int:
-        """How many samples the continuous record has."""
+        """Number of samples of the continuous record."""
         return self.samples_before + len(self.samples) + self.samples_behind
 
     @property
@@ -225,7 +225,7 @@ def merge_segments(segments: Iterable[Segment]) -> list[Segment]:
 
 
 def of_one_each(segments: Sequence[Segment]) -> bool:
-    """Whether each channel has one segment, as in nearly all records."""
+    """True if each channel has one segment, as in nearly all records."""
     return len({segment.code for segment in segments}) == len(segments)
 
 
@@ -277,7 +277,7 @@ class _Growing:
 
 
 def _continuation(left: Segment, right: Segment) -> Segment | None:
-    """What a piece adds to the one before it, or None where they do not belong together."""
+    """Samples that a piece adds to the one before it; None where they do not belong together."""
     drifts = left.clock is not None or right.clock is not None
     beside_ns = right.start_ns - left.time_of(len(left.samples))
     if drifts and abs(beside_ns) <= RECORD_TOLERANCE * left.interval_ns:

@@ -1,4 +1,4 @@
-"""Which formats there are, and one function that writes any of them."""
+"""Registry of the export formats, and one function that writes any of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the writers of text share: options, batches to rows, codes and times as text."""
+"""Common parts of the text writers: options, batches to rows, codes and times as text."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Batches = Iterable[pa.RecordBatch]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What the pick table does not say and some formats want.
+    """Options of some formats for values that the pick table does not have.
 
     Attributes
     ----------
