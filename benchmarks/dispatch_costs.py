@@ -1,4 +1,4 @@
-"""What the driver takes for bundles and station tasks, measured with workers that do nothing."""
+"""Cost of the driver for each bundle and station task, measured with idle workers."""
 
 from __future__ import annotations
 

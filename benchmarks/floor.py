@@ -1,4 +1,4 @@
-"""What no pipeline can beat on a machine: decoding the same bytes, and the bare network.
+"""Lower bound of picking time on a machine: decoding the same bytes, and the bare network.
 
 The arithmetic of a network is counted, so that its time can be compared with what the cores
 or the GPU reach on a large matrix product.
@@ -111,7 +111,7 @@ class Floor:
 
     @property
     def peak_gflops(self) -> float:
-        """What the matrix product reaches, 10**9 floating-point operations a second.
+        """Highest rate of the matrix product, 10**9 floating-point operations a second.
 
         A convolution that stays in the caches can exceed it by some percent.
         """
@@ -356,7 +356,7 @@ def _time(
 
 
 def _fastest(ways: Mapping[T, Callable[[], object]]) -> T:
-    """Which way is the fastest, tried in turns."""
+    """Return the fastest of several functions, timed in turns."""
     timings = {way: Timing(str(way)) for way in ways}
     for number in range(_TRIALS + 1):
         for way, work in ways.items():
@@ -388,7 +388,7 @@ def _decode_some(files: Sequence[str]) -> None:
 
 
 def _forward(runtime: Runtime, held: Float32, count: int) -> None:
-    """So many windows in batches; the held ones again and again."""
+    """Run `count` windows in batches, cycling over those in memory."""
     size = min(runtime.batch_size, len(held))
     starts = range(0, len(held) - size + 1, size)
     done = 0

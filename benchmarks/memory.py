@@ -1,4 +1,4 @@
-"""How much memory a run's processes take, each kind of them by itself."""
+"""Memory of a run's processes, by kind of process."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def _look(run: psutil.Process, memory: RunMemory) -> None:
 
 
 def _status_mb(pid: int) -> dict[str, float]:
-    """What Linux says of a process's memory: VmHWM is its highest RSS so far."""
+    """Memory fields of ``/proc/PID/status``, MB; VmHWM is the highest RSS so far."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""What the parts of a run cost on this machine: the driver, a worker, and real runs."""
+"""Costs of the parts of a run on this machine: the driver, a worker, and real runs."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ class _Work:
 
 
 class _Request(BaseModel):
-    """What a process picks to take the time of it."""
+    """Input and settings of a timed process."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

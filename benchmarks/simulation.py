@@ -1,4 +1,4 @@
-"""How a run scales to more workers than there are here: a simulation from measured costs.
+"""Simulation of runs with more workers than this machine has, from measured costs.
 
 One process plans, sends bundles, takes results and writes; workers pick.  What a worker does
 takes its own time, what the driver does is done one after the other.  Time is simulated event
@@ -21,7 +21,7 @@ __all__ = ["RunCosts", "SimulatedRun", "simulate_run"]
 
 @dataclass(frozen=True)
 class RunCosts:
-    """What the parts of a run take, in seconds.
+    """Time that each part of a run takes, in s.
 
     Attributes
     ----------
@@ -167,7 +167,7 @@ def _bundle_sizes(tasks: int, workers: int) -> list[int]:
 def _durations(
     costs: RunCosts, sizes: list[int], generator: np.random.Generator
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """What bundles take: sums of independent station tasks, never less than a tenth."""
+    """Random durations of bundles: sums of independent station tasks, at least a tenth each."""
     number = np.asarray(sizes, dtype=float)
     spread = costs.work_spread * np.sqrt(number) * generator.standard_normal(len(sizes))
     return costs.work_bundle + costs.work_task * np.maximum(number + spread, 0.1 * number)

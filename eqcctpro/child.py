@@ -170,7 +170,7 @@ class ChildProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether the process runs; once it does not, neither does what it has started."""
+        """True if the process runs; once it has ended, its descendants are ended, too."""
         return not self._ended(0.0)
 
     def _ended(self, timeout_s: float | None = None) -> bool:
@@ -204,7 +204,7 @@ class ChildProcess:
         raise ChildDiedError(self.last_words())
 
     def last_words(self) -> str:
-        """How the process ended and the last that it wrote, in one line."""
+        """Describe how the process ended, with its last line of output."""
         how = exit_words(self._process.wait())
         self._errors.seek(0)
         lines = self._errors.read().decode(errors="replace").strip().splitlines()
@@ -269,7 +269,7 @@ def end_family(pid: int) -> None:
 
 
 def _family(pid: int) -> list[psutil.Process]:
-    """What a child has started: its descendants, and those of its session that have lost it."""
+    """Descendants of a child process, and orphans of its session."""
     try:
         found = set(psutil.Process(pid).children(recursive=True))
     except psutil.Error:
@@ -352,7 +352,7 @@ class Parent:
         os._exit(1)
 
     def _take(self, length: int) -> bytes | None:
-        """So many bytes; None once the parent is gone."""
+        """Read exactly `length` bytes; None once the parent is gone."""
         parts = bytearray()
         while len(parts) < length:
             # Other children of the parent may hold its end of the pipe open.

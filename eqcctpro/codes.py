@@ -84,7 +84,7 @@ _NOT_IN_NAMES = re.compile(r"[^\w.+=,@~-]|~(?![018-9A-F][0-9A-F]|7[EF])")
 
 @lru_cache(maxsize=4096)
 def is_tidy(fields: bytes) -> bool:
-    """Whether libmseed and this module read the same codes in the fields of a header."""
+    """True if libmseed and this module read the same codes in the fields of a header."""
     return _TIDY(fields) is not None
 
 
@@ -141,7 +141,7 @@ def record_code(record: bytes | memoryview) -> Code:
 
 
 def source_bytes(record: bytes | memoryview) -> bytes:
-    """What a record's header says of its origin: `HEADER_FIELDS`, or the source identifier."""
+    """Bytes of a record's header that name its channel: `HEADER_FIELDS` or source identifier."""
     if _is_version_3(record):
         return bytes(record[_SOURCE_AT : _SOURCE_AT + record[_SOURCE_LENGTH_AT]])
     return bytes(record[HEADER_FIELDS])
@@ -235,7 +235,7 @@ def code_of_text(text: str) -> str:
 
 
 def is_code(text: str, letters: int) -> bool:
-    """Whether a text is a code of so many letters at most, written by this module's rule."""
+    """True if a text is a code of at most `letters` bytes, in this module's escaping."""
     raw = _unescape(text.encode(*_ANY_BYTES))
     return len(raw) <= letters and _escape(raw) == text
 

@@ -501,7 +501,7 @@ def _device_indices(device: str) -> tuple[int, ...]:
 
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:
-    """What is wrong with settings, a sentence for each mistake."""
+    """Describe each mistake in settings by a sentence."""
     for problem in error.errors(include_url=False):
         name = ".".join(str(part) for part in problem["loc"])
         message = problem["msg"].removeprefix("Value error, ")

@@ -140,7 +140,7 @@ def _place(mark: Any) -> str:
 
 
 def _problem(error: Any) -> str:
-    """What a parser says, where that can hold only signs and the parser's own words."""
+    """Message of a YAML parser, where it cannot contain values from the file."""
     import yaml
 
     own = isinstance(error, (yaml.scanner.ScannerError, yaml.parser.ParserError))

@@ -39,7 +39,7 @@ _MARKER = "demo.json"
 
 @dataclass(frozen=True, slots=True)
 class PhaseScore:
-    """How the picks of one phase compare with the truth.
+    """Comparison of the picks of one phase with the true arrivals.
 
     Attributes
     ----------
@@ -61,7 +61,7 @@ class PhaseScore:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demonstration did.
+    """Result of the demonstration.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What EQCCTPro's parameters mean in settings of ours."""
+"""Translation of EQCCTPro's parameters into settings of this package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an input lies: in a file system of this machine, or at an address."""
+"""Places of input: paths in this machine's file systems, or addresses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILE = "file://"
 
 
 def is_address(place: object) -> bool:
-    """Whether a place is reached by an address and not through the file system."""
+    """True if a place is an address (``scheme://...``) and not a path."""
     return "://" in str(place)
 
 

@@ -18,7 +18,7 @@ class Span(NamedTuple):
     end_ns: int = FOREVER_NS
 
     def holds(self, time_ns: int) -> bool:
-        """Whether a time lies in it."""
+        """True if a time lies in the span, whose end is exclusive."""
         return self.start_ns <= time_ns < self.end_ns
 
     def within(self, other: Span) -> Span:

@@ -25,7 +25,7 @@ _WAVEFORMS = (".mseed", ".sac")
 
 
 def looks_like_timechunk_id(name: str) -> bool:
-    """Whether a folder is named as a time chunk: ``20241215T115800Z_20241215T120100Z``."""
+    """True if a folder's name is that of a time chunk: ``20241215T115800Z_20241215T120100Z``."""
     return _TIMECHUNK.fullmatch(name or "") is not None
 
 

@@ -1,4 +1,4 @@
-"""How well picks agree with labels, or two sets of picks with each other."""
+"""Agreement of picks with labels, or of two sets of picks."""
 
 from eqcctpro.scoring.compare import Parity, compare_picks
 from eqcctpro.scoring.labels import read_labels

@@ -20,7 +20,7 @@ __all__ = ["Parity", "PhaseParity", "compare_picks"]
 
 @dataclass(frozen=True)
 class PhaseParity:
-    """How alike the picks of one phase are.
+    """Agreement of two sets of picks of one phase.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class PhaseParity:
 
 @dataclass(frozen=True)
 class Parity:
-    """How alike two sets of picks are.
+    """Agreement of two sets of picks.
 
     Attributes
     ----------

@@ -65,7 +65,7 @@ def match(
 def _first_of_component(
     group: Int64, time: Int64, is_label: NDArray[np.bool_], tolerance: int
 ) -> NDArray[np.bool_]:
-    """Where no possible pair spans the step from the previous entry to this one."""
+    """True where no possible pair spans the step from the previous entry to this one."""
     first = np.ones(len(time), bool)
     if len(time) < 2:
         return first

@@ -1,4 +1,4 @@
-"""How far picks lie from their labels."""
+"""Residuals of picks against their labels."""
 
 from __future__ import annotations
 

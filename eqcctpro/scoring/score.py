@@ -25,7 +25,7 @@ THRESHOLDS = np.round(np.arange(0.0, 1.0, 0.01), 2)
 
 @dataclass(frozen=True)
 class Counts:
-    """How many picks and labels found each other.
+    """Number of picks, labels and matches, with precision, recall and F1.
 
     Attributes
     ----------

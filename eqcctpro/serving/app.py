@@ -108,13 +108,13 @@ def _wrapped(inner: ASGIApp, settings: ServeSettings) -> ASGIApp:
 def _add_state(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models")
     async def models(request: Request) -> Response:
-        """What is served, the default first, and what is being loaded or could not be."""
+        """Return the served models, the default first, and loads in progress or failed."""
         who = request.scope["state"]["exchange"].identity
         return _json(service.model_facts(all_reasons=service.guard.is_administrator(who)))
 
     @app.get("/v1/status")
     async def status() -> Response:
-        """How this replica is, for people."""
+        """Return the state of this replica, for people."""
         return _json(service.facts())
 
     @app.get("/v1/example", response_class=_Records)
@@ -179,7 +179,7 @@ async def _answer_http(request: Request, error: Exception) -> Response:
 
 
 def _methods(request: Request) -> list[str]:
-    """What can be done at a path: each method has a route of its own, which knows no other."""
+    """HTTP methods that a path supports; each method is a separate route of the application."""
 
     def served(method: str) -> bool:
         scope = {**request.scope, "method": method}

@@ -1,4 +1,4 @@
-"""What Ray Serve's own tools deploy: ``import_path: eqcctpro.serving.application:application``."""
+"""Application for Ray Serve's tools: ``import_path: eqcctpro.serving.application:application``."""
 
 from __future__ import annotations
 

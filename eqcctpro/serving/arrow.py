@@ -132,7 +132,7 @@ class _Table:
         return number
 
     def _place(self, field: int) -> int:
-        """Where a field is, or 0."""
+        """Position of a field in the buffer, or 0 if it is absent."""
         entry = 4 + 2 * field
         offset = self._read("H", self._fields + entry) if entry < self._size else 0
         return self._at + offset if offset else 0
@@ -161,7 +161,7 @@ class _Table:
 
 
 def _columns(schema: Any, name: str) -> dict[str, int]:
-    """Where the columns are, each of a type that is read."""
+    """Find the position of each column and check its type."""
     import pyarrow.types as kinds
 
     found: dict[str, int] = {}

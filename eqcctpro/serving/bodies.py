@@ -182,7 +182,7 @@ async def receive_body(request: Request, limits: LimitSettings) -> bytes:
 
 
 def read_options(query: bytes) -> Options | None:
-    """What the query asks for.
+    """Parse the options in a query string; None for an empty one.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Where a request comes from: the name it calls the service by, the page behind it, its address.
+"""Origin of requests: the host name they use, the web page behind them, the client's address.
 
 A page in a browser may ask whatever its user's machine reaches.  It does so under a name that its
 author has pointed here, or from an origin that the browser names.
@@ -72,7 +72,7 @@ class Callers:
         return server is not None and _same(name, server[0])
 
     def _is_named(self, name: str) -> bool:
-        """Whether the settings name it; ``.example.org`` is everything below, ``*`` is all."""
+        """True if the settings list a name; ``.example.org`` means its subdomains, ``*`` any."""
         return any(
             known in ("*", name) or (known.startswith(".") and name.endswith(known))
             for known in self._named

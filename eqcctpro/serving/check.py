@@ -40,7 +40,7 @@ class CheckResult:
 
 
 class _CheckError(Exception):
-    """What a check expected is not so."""
+    """A check has failed."""
 
 
 def check_service(

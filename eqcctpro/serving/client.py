@@ -210,14 +210,14 @@ class PickClient:
         self._ask("POST", f"/v1/models/{name}/unload", **content)
 
     def ready(self) -> bool:
-        """Whether the service picks."""
+        """True if the service is ready to pick."""
         try:
             return self._http.get("/health/ready").status_code == httpx.codes.OK
         except httpx.HTTPError:
             return False
 
     def metrics(self) -> str:
-        """What Prometheus reads."""
+        """Metrics in the text format of Prometheus."""
         return self._ask("GET", "/metrics").text
 
     def log_in(self, name: str, password: str) -> str:
@@ -237,7 +237,7 @@ class PickClient:
         return dict(self._ask("POST", "/v1/jobs", json=job).json())
 
     def job(self, job_id: str) -> dict[str, Any]:
-        """How far a job is."""
+        """Progress of a job."""
         return dict(self._ask("GET", f"/v1/jobs/{job_id}").json())
 
     def wait(

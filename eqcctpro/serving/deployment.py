@@ -147,7 +147,7 @@ class PickReplica:
         ]
 
     def __serve_build_asgi_app__(self) -> Any:
-        """What Ray Serve's proxy hands requests to."""
+        """Return the ASGI application that gets the requests of Ray Serve's proxy."""
         return self._app
 
     async def check_health(self) -> None:
@@ -227,7 +227,7 @@ def build(settings: ServeSettings, secret: str) -> Any:
 def _replica_options(
     settings: ServeSettings, scale: Scale, choice: ModelSettings | None
 ) -> dict[str, Any]:
-    """How Ray Serve runs a deployment."""
+    """Ray Serve's options of a deployment."""
     replicas, limits = settings.replicas, settings.limits
     gpus = 0.0 if choice is None or choice.device == "cpu" else 1.0
     if choice is not None and replicas.gpus is not None:

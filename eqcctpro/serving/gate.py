@@ -1,4 +1,4 @@
-"""What every request passes: its id, who asks, how much is going on, how long it may take."""
+"""Middleware of all requests: request id, authentication, admission, time limit."""
 
 from __future__ import annotations
 
@@ -177,7 +177,7 @@ class Gate:
             await app(scope, receive, exchange.pass_on)
 
     def _needs_more(self, headers: dict[bytes, bytes]) -> bool:
-        """Whether an answer may have to be compressed, or depends on where a page is from."""
+        """True if the answer may have to be compressed, or CORS headers depend on the origin."""
         return b"gzip" in headers.get(b"accept-encoding", b"") or (
             self._origins and b"origin" in headers
         )

@@ -1,4 +1,4 @@
-"""What all replicas share: the stream of picks, the jobs, and which models are served."""
+"""State that all replicas share: the stream of picks, the jobs, and the served models."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Hub(Protocol):
         """Id of the last pick of somebody's stream."""
 
     async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
-        """Somebody's picks after an event, or what comes within some seconds."""
+        """Picks of an owner after an event; waits some seconds for the first if there are none."""
 
     async def ask_jobs(self, method: str, *arguments: Any) -> Any:
         """Call a method of the job board."""
@@ -74,7 +74,7 @@ class LocalHub:
         return self.logs.of(owner).end
 
     async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
-        """Somebody's picks after an event, or what comes within some seconds."""
+        """Picks of an owner after an event; waits some seconds for the first if there are none."""
         return await self.logs.after(owner, event_id, wait_s)
 
     async def ask_jobs(self, method: str, *arguments: Any) -> Any:
@@ -115,7 +115,7 @@ class HubReplica:
         return await self._hub.end(owner)
 
     async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
-        """Somebody's picks after an event, or what comes within some seconds."""
+        """Picks of an owner after an event; waits some seconds for the first if there are none."""
         return await self._hub.after(owner, event_id, wait_s)
 
     async def ask_jobs(self, method: str, *arguments: Any) -> Any:
@@ -178,7 +178,7 @@ class RemoteHub:
         return str(await asyncio.to_thread(self._call, "end", owner))
 
     async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
-        """Somebody's picks after an event, or what comes within some seconds."""
+        """Picks of an owner after an event; waits some seconds for the first if there are none."""
         found: list[Event] = await asyncio.to_thread(self._call, "after", owner, event_id, wait_s)
         return found
 

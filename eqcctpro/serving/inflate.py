@@ -22,7 +22,7 @@ _FILES = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ\x00": "xz"}
 
 
 def kind_of_file(content: bytes) -> str | None:
-    """How a file is compressed, by its first bytes, as far as it can be decompressed here."""
+    """Compression of a file, by its first bytes; None if it cannot be decompressed here."""
     return next((kind for mark, kind in _FILES.items() if content.startswith(mark)), None)
 
 
@@ -119,10 +119,10 @@ class _Zlib:
 
     @property
     def eof(self) -> bool:
-        """Whether the end was reached."""
+        """True if the end of the compressed stream was reached."""
         return self._inner.eof
 
     @property
     def unused_data(self) -> bytes:
-        """What follows the end."""
+        """Bytes after the end of the compressed stream."""
         return self._inner.unused_data

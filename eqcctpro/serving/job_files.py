@@ -1,4 +1,4 @@
-"""What clients see of a job's files: no path of the server's disk."""
+"""Paths of a job's files as clients see them, without the folders of the server's disk."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ _WATCH_S = 1.0
 
 @dataclass(frozen=True)
 class JobLimits:
-    """What a job may take.
+    """Limits of a job's memory and time.
 
     Attributes
     ----------

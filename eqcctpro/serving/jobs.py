@@ -53,7 +53,7 @@ _log = logging.getLogger("eqcctpro.serving")
 
 
 class JobRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What a job is to do; names as in the settings of ``eqcctpro pick``."""
+    """Request for a job; names as in the settings of ``eqcctpro pick``."""
 
     input: str
     model: str | None = None
@@ -95,7 +95,7 @@ class _Job:
         return self.folder / "out"
 
     def belongs_to(self, who: Identity) -> bool:
-        """Whether somebody may see it; jobs of before know the name alone."""
+        """True if this client may see the job; jobs of earlier releases store only the name."""
         return self.by == who.name and self.kind in ("", who.kind)
 
     def keep(self) -> None:
@@ -466,7 +466,7 @@ class JobBoard:
 
 
 def _progress(status: RunStatus) -> dict[str, Any]:
-    """What of a run's status is the business of whoever submitted it."""
+    """Facts of a run's status that its client may see."""
     facts = status.as_dict()
     return {
         name: facts[name]

@@ -14,7 +14,7 @@ __all__ = ["ray_serve_file"]
 
 
 def ray_serve_file(settings: ServeSettings) -> str:
-    """What ``serve deploy`` and a RayService's ``serveConfigV2`` take, as YAML.
+    """Ray Serve's configuration for ``serve deploy`` or a RayService's ``serveConfigV2``, as YAML.
 
     Parameters
     ----------

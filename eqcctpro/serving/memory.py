@@ -18,7 +18,7 @@ _MB = 2**20
 
 
 class Budget:
-    """So many bytes for all requests together.
+    """Memory limit, in bytes, for all requests together.
 
     Nothing is set aside for what a request only announces: its share grows as bytes come, or are
     about to be made of them.
@@ -79,7 +79,7 @@ class Budget:
 
 
 class Share:
-    """What one request takes of a budget.
+    """Memory that one request has taken from a budget.
 
     Parameters
     ----------

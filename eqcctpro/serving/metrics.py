@@ -1,4 +1,4 @@
-"""What Prometheus reads of the service."""
+"""Metrics of the service for Prometheus."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class _SharedCollector(multiprocess.MultiProcessCollector):
 
 
 class _Processes(Collector):
-    """What replicas take of the machine, and what they are made of.
+    """Processor time, memory, files and threads of the replicas, and their software versions.
 
     Parameters
     ----------

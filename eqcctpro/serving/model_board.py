@@ -54,7 +54,7 @@ class Version:
 
 @dataclass(frozen=True)
 class ModelSet:
-    """What is served, the default first; a later set has a higher revision."""
+    """Served models, the default first; a later set has a higher revision."""
 
     revision: int
     versions: tuple[Version, ...]
@@ -62,7 +62,7 @@ class ModelSet:
 
 @dataclass(frozen=True)
 class Report:
-    """What a process tells of itself.
+    """Report of a process about the models that it serves and has loaded.
 
     Attributes
     ----------
@@ -97,7 +97,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Instruction:
-    """What a process is to do, and what it may tell.
+    """Models that a process has to load and serve, and facts that it may publish.
 
     Attributes
     ----------
@@ -161,7 +161,7 @@ class ModelBoard:
         return version.name if version.name in self._hosts else self._hosts[0]
 
     def present(self, network: str | None) -> Instruction:
-        """What a process loads before it is one of those that are waited for."""
+        """Instruction for a starting process, which does not yet take part in pending changes."""
         with self._lock:
             return self._instruct(network, pending=False)
 
@@ -247,12 +247,12 @@ class ModelBoard:
             return self._set.revision
 
     def followed(self, revision: int) -> bool:
-        """Whether all replicas serve what was agreed on then, or later."""
+        """True if all replicas serve the set of a revision, or a later one."""
         with self._lock:
             return not self._behind(revision)
 
     def outcome(self, number: int) -> Change:
-        """What became of a version that was to be loaded."""
+        """State of a version that was requested: loading, ready or failed."""
         with self._lock:
             self._advance()
             if self._pending is not None and self._pending.number == number:
@@ -268,7 +268,7 @@ class ModelBoard:
             return Change(number, "", "UNAVAILABLE", time.time(), "another one has taken its place")
 
     def _behind(self, revision: int) -> bool:
-        """Whether a replica still serves what was before a revision."""
+        """True if a replica still serves a set from before a revision."""
         return any(report.serves.revision < revision for report in self._replicas())
 
     def _live(self) -> list[Report]:
@@ -284,7 +284,7 @@ class ModelBoard:
         return [report for report in self._live() if host is not None and report.network == host]
 
     def _has_turn(self, report: Report) -> bool:
-        """Whether a process may load what is pending: networks do before those that ask them."""
+        """True if a process may load the pending version: networks load before their clients."""
         version = self._pending
         if version is None:
             return False

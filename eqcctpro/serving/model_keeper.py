@@ -72,7 +72,7 @@ class ModelKeeper:
 
     @property
     def told(self) -> Instruction | None:
-        """What the board has said last."""
+        """Last instruction of the board."""
         return self._told
 
     @property
@@ -83,7 +83,7 @@ class ModelKeeper:
 
     @property
     def engines(self) -> dict[str, Engine]:
-        """What is served, the default first."""
+        """Engines of the served models, the default first."""
         return dict(self._serving)
 
     def engine(self, number: int) -> Engine | None:

@@ -1,4 +1,4 @@
-"""What may be loaded while the service runs, and loading it."""
+"""Permission to load models while the service runs, and the loading itself."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LoadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class UnloadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What is said of a model that is unloaded."""
+    """Options of a request to unload a model."""
 
     default: str | None = None
 
@@ -55,7 +55,7 @@ class UnloadRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 def choice_to_load(
     name: str, request: LoadRequest, settings: ServeSettings, present: ModelSettings | None
 ) -> ModelSettings:
-    """What a request to load a model means, if it may be loaded.
+    """Check a request to load a model; return the model's settings.
 
     Parameters
     ----------
@@ -177,6 +177,6 @@ def open_version(
 
 
 def _is_named(version: Version, settings: ServeSettings) -> bool:
-    """Whether the service's settings name these weights."""
+    """True if the service's settings name these weights."""
     weights = version.choice.weights or version.name
     return weights in {choice.weights or choice.name for choice in settings.models}

@@ -1,4 +1,4 @@
-"""What goes wrong with a request, as an HTTP status that says whose fault it is."""
+"""Errors of requests, as HTTP statuses that tell client errors from server errors."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class MalformedProblem(Problem):
 
 
 class UnauthorizedProblem(Problem):
-    """Nobody knows who asks."""
+    """Credentials are missing or invalid."""
 
     status, title = 401, "Not authenticated"
 
@@ -154,7 +154,7 @@ class StoppingProblem(Problem):
 
 
 class UnavailableProblem(Problem):
-    """What is needed for it is being replaced."""
+    """A process that the request needs is being replaced."""
 
     status, title = 503, "Not available"
 

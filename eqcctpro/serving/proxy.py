@@ -1,4 +1,4 @@
-"""What Ray Serve's proxy is told."""
+"""Settings of Ray Serve's HTTP proxy."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _LIMITS = "EQCCTPRO_PROXY_LIMITS"
 
 
 def proxy_location(settings: ServeSettings) -> str:
-    """Where the proxy runs."""
+    """Nodes that run the proxy, as Ray Serve calls it."""
     return "EveryNode" if settings.behind_proxy else "Disabled"
 
 
 def proxy_http_options(settings: ServeSettings) -> dict[str, Any] | None:
-    """How it takes HTTP, if it does."""
+    """HTTP options of the proxy; None if there is no proxy."""
     http = settings.http
     if not settings.behind_proxy:
         return None

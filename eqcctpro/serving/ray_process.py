@@ -66,7 +66,7 @@ class RayProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """True if the process runs."""
         return self._child.alive
 
     def started(self, wait_s: float) -> bool:

@@ -1,4 +1,4 @@
-"""What every replica of the service does when it begins and when it ends."""
+"""Start and shutdown of a replica of the service."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def _json(content: Any, status: int = 200, headers: dict[str, str] | None = None
 
 
 def _who(request: Request) -> Identity:
-    """Who asks, as the gate has found out."""
+    """Identity of the client, as the gate has established it."""
     identity: Identity = request.scope["state"]["exchange"].identity
     return identity
 
@@ -87,7 +87,7 @@ def session_routes(service: Service) -> APIRouter:
 
     @router.get("/v1/session")
     async def session(request: Request) -> Response:
-        """Who asks, and whether there is anybody to sign in as."""
+        """Return the client's identity, and whether sign-in is configured."""
         headers = dict(request.scope["headers"])
         found = service.guard.identify(headers, request.scope["state"]["exchange"].address)
         return _json({"name": found.name, "kind": found.kind, "sign_in": security.can_authenticate})
@@ -201,7 +201,7 @@ def model_routes(service: Service, hub: Hub) -> APIRouter:
         return found
 
     async def ended(number: int) -> Change:
-        """What has become of a version, after a while at most."""
+        """Wait, for a limited time, until a version is loaded or has failed; return its state."""
         until = time.monotonic() + min(service.settings.limits.request_timeout_s, _LONGEST_S)
         change: Change = await ask("outcome", number)
         while change.state == "LOADING" and time.monotonic() < until and not service.stopping:
@@ -271,7 +271,7 @@ def job_routes(service: Service, hub: Hub) -> APIRouter:
 
     @router.get("/v1/jobs/{job_id}")
     async def job(job_id: str, request: Request) -> Response:
-        """How far a job is, and the files that it has written."""
+        """Return a job's progress and the files that it has written."""
         # Of a run's record, which holds what only JSON of the standard library writes.
         return Response(
             json.dumps(await hub.ask_jobs("job", job_id, _who(request))),

@@ -1,4 +1,4 @@
-"""What all models of the service's settings have in common."""
+"""Base class and field helpers of the service's settings."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def secret(**named: Any) -> Any:
 
 
 def is_advanced(field: Any) -> bool:
-    """Whether a field was made by `advanced`."""
+    """True if a field was made by `advanced`."""
     return bool((field.json_schema_extra or {}).get("advanced"))
 
 
 def is_secret(field: Any) -> bool:
-    """Whether a field was made by `secret`."""
+    """True if a field was made by `secret`."""
     return bool((field.json_schema_extra or {}).get("secret"))
 
 

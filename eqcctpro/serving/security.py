@@ -1,4 +1,4 @@
-"""Who asks, and how often they may."""
+"""Authentication and rate limits of clients."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ Authenticator = Callable[[str, str], bool]
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who asks.
+    """Identity of a client.
 
     Attributes
     ----------
@@ -83,7 +83,7 @@ class Identity:
 
     @property
     def owner(self) -> str:
-        """What jobs and picks are kept under: a key and a user of one name are two."""
+        """Key of a client's jobs and picks; an API key and a user of the same name differ."""
         return f"{self.kind}:{self.name}"
 
 
@@ -152,7 +152,7 @@ class _Known:
             _log.info("%d keys and %d users are known now", len(self.keys), len(self.users))
 
     def mark(self, name: str) -> str | None:
-        """What a token holds of a user, so that it ends with the user or the password."""
+        """Fingerprint of a user's password hash in tokens, which end with the user or password."""
         kept = self.users.get(name)
         return None if kept is None else hashlib.sha256(kept.encode()).hexdigest()[:16]
 
@@ -178,7 +178,7 @@ class Guard:
         self._buckets: OrderedDict[tuple[str, str], tuple[float, float]] = OrderedDict()
 
     def identify(self, headers: Mapping[bytes, bytes], address: str) -> Identity:
-        """Who sends these headers.
+        """Authenticate the sender of these headers.
 
         Raises
         ------
@@ -230,7 +230,7 @@ class Guard:
         return name if content.get("mark", "-") == self._mark(name) else None
 
     def _mark(self, name: str) -> str | None:
-        """What the token of somebody must hold; None of somebody whom nobody knows."""
+        """Fingerprint that a user's token must hold; None for an unknown user."""
         if self._authenticator is not None:
             return self._settings.authenticator
         return self._known.mark(name)
@@ -269,7 +269,7 @@ class Guard:
         return Session(str(token), name, self._settings.session_s)
 
     def is_administrator(self, who: Identity | None) -> bool:
-        """Whether somebody may load and unload models."""
+        """True if a client may load and unload models."""
         opened = self._settings.open_models and not self._settings.closed
         return opened or (who is not None and who.admin)
 
@@ -317,7 +317,7 @@ class Guard:
 
 
 def is_batch(headers: Iterable[tuple[bytes, bytes]], who: Identity) -> bool:
-    """Whether a request stands behind others, as ``x-priority`` and its key say.
+    """True if a request has low priority, by ``x-priority`` and its key.
 
     Raises
     ------
@@ -384,7 +384,7 @@ def find_authenticator(settings: SecuritySettings) -> Authenticator | None:
 
 
 def hash_password(password: str, salt: bytes | None = None) -> str:
-    """How a password is kept in the settings."""
+    """Hash a password for the settings, by scrypt."""
     salt = secrets.token_bytes(16) if salt is None else salt
     digest = hashlib.scrypt(
         password.encode(), salt=salt, n=_SCRYPT_N, r=_SCRYPT_R, p=_SCRYPT_P, dklen=32
@@ -426,7 +426,7 @@ def read_people(settings: SecuritySettings) -> People:
 
 
 def read_secret(settings: SecuritySettings) -> str:
-    """What tokens are signed with: a file's content, or something new.
+    """Read the secret that signs tokens from its file, or create one at random.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Who may use the service: settings."""
+"""Settings of authentication and authorisation."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ApiKey(Section):
 
 
 class User(Section):
-    """Somebody who logs in with a password."""
+    """A user who logs in with a password."""
 
     name: Annotated[
         str, matching("[A-Za-z0-9_.@-]{1,64}", "give 1 to 64 letters, digits and signs of _.@-")
@@ -82,7 +82,7 @@ class People(Section):
 
 
 class SecuritySettings(People):
-    """Who may use the service; by default everybody who reaches it, and only this machine does."""
+    """Authentication; by default off, as only this machine reaches the service."""
 
     people_file: Path | None = Field(
         None,
@@ -130,12 +130,12 @@ class SecuritySettings(People):
 
     @property
     def can_authenticate(self) -> bool:
-        """Whether there is anybody to be known."""
+        """True if keys, users or an authenticator are configured."""
         return bool(self.api_keys or self.users or self.authenticator or self.people_file)
 
     @property
     def closed(self) -> bool:
-        """Whether requests must show who they are from."""
+        """True if requests must be authenticated."""
         return self.can_authenticate if self.required is None else self.required
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""What a replica does with requests, whatever brings them: HTTP, gRPC or a test."""
+"""Request handling of a replica, independent of the transport: HTTP, gRPC or a test."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Service:
 
     @property
     def ending(self) -> bool:
-        """Whether it was told to end, though it may still take requests."""
+        """True if shutdown was requested, though requests may still be accepted."""
         return self.draining or self.stopping
 
     @property
@@ -143,7 +143,7 @@ class Service:
         return self.broken or next((why for why in missing if why is not None), None)
 
     def model_facts(self, *, all_reasons: bool) -> dict[str, Any]:
-        """What is served, the default first, and what is being loaded or could not be.
+        """Facts of the served models, the default first, and of loads in progress or failed.
 
         Parameters
         ----------
@@ -244,7 +244,7 @@ class Service:
         return self.broken
 
     def facts(self) -> dict[str, Any]:
-        """How the service is, for people."""
+        """State of the replica, for people."""
         return {
             "version": __version__,
             "uptime_s": time.time() - self.started,

@@ -111,7 +111,7 @@ class TlsSettings(Section):
 
 
 class HttpSettings(Section):
-    """Where the service listens, and under which names."""
+    """Address, names and TLS of the HTTP server."""
 
     host: str = Field(
         "127.0.0.1",
@@ -181,7 +181,7 @@ class HttpSettings(Section):
 
     @property
     def local(self) -> bool:
-        """Whether only this machine reaches it."""
+        """True if only this machine reaches the service."""
         if self.host == "localhost":
             return True
         try:
@@ -199,7 +199,7 @@ class GrpcSettings(Section):
 
 
 class BatchingSettings(Section):
-    """How windows of many requests share batches."""
+    """Batching of the windows of several requests."""
 
     max_batch_size: int = advanced(
         64, ge=1, le=65_536, description="Most windows that the network executes at once."
@@ -219,7 +219,7 @@ class BatchingSettings(Section):
 
 
 class LimitSettings(Section):
-    """What a client may ask for, and how long it takes."""
+    """Limits of requests: time, number, size and memory."""
 
     request_timeout_s: float = Field(
         30.0,
@@ -286,7 +286,7 @@ class LimitSettings(Section):
 
 
 class Scale(NamedTuple):
-    """How many replicas there are.
+    """Bounds of the number of replicas.
 
     Attributes
     ----------
@@ -329,7 +329,7 @@ def _scale(count: int | str) -> Scale:
 
 
 class ReplicaSettings(Section):
-    """How many processes pick, and what each may use."""
+    """Number of processes that pick, and the resources of each."""
 
     count: Count = Field(
         1,
@@ -384,7 +384,7 @@ class ReplicaSettings(Section):
 
     @property
     def by_load(self) -> bool:
-        """Whether processes come and go."""
+        """True if the number of processes follows the load."""
         return self.scale.by_load or self.network_scale.by_load
 
 
@@ -445,7 +445,7 @@ class StreamSettings(Section):
 
 
 class MetricsSettings(Section):
-    """What Prometheus reads at ``/metrics``."""
+    """Metrics for Prometheus at ``/metrics``."""
 
     port: int | None = advanced(
         None, ge=1, le=65535, description="A port for the metrics alone, beside /metrics."
@@ -473,7 +473,7 @@ class MetricsSettings(Section):
 
 
 class LogSettings(Section):
-    """What is written to standard error."""
+    """Log on standard error, and traces."""
 
     format: Literal["text", "json"] = Field(
         "text", description="Lines for people, or JSON for programs."
@@ -501,7 +501,7 @@ class LogSettings(Section):
 
     @property
     def probes(self) -> bool:
-        """Whether requests to health and metrics that succeed have lines, too."""
+        """True if successful requests to health and metrics are logged, too."""
         return self.level == "debug"
 
 
@@ -629,12 +629,12 @@ class ServeSettings(Section):
 
     @property
     def behind_proxy(self) -> bool:
-        """Whether Ray Serve's proxy takes requests; otherwise replicas do so themselves."""
+        """True if Ray Serve's proxy takes requests; otherwise the replicas take them."""
         return self.address is not None or self.replicas.by_load
 
     @property
     def shared(self) -> bool:
-        """Whether several processes pick or execute networks, and share what they know."""
+        """True if several processes pick or execute networks, and need shared state."""
         scale = self.replicas.scale
         return self.mode == "staged" or scale.most > 1 or scale.by_load
 

@@ -1,4 +1,4 @@
-"""Where settings come from: options, variables, a file, in the order in which they count."""
+"""Sources of settings: options, environment variables, a file, in order of precedence."""
 
 from __future__ import annotations
 

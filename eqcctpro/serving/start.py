@@ -162,7 +162,7 @@ def running_service(
 
 
 def _shares_metrics(settings: ServeSettings) -> bool:
-    """Whether numbers are read elsewhere than where they are counted."""
+    """True if metrics are read in another process than the one that counts."""
     return settings.shared or settings.metrics.port is not None
 
 

@@ -1,4 +1,4 @@
-"""What the processes of a service on one machine share: a folder."""
+"""Folder with the state that the processes of a service on one machine share."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ class StateFolder:
 
     @property
     def metrics(self) -> Path:
-        """Where replicas keep their numbers."""
+        """Folder in which replicas write their metrics."""
         return self.path / "metrics"
 
     @property
     def log_socket(self) -> Path:
-        """Where replicas send their log."""
+        """Socket to which replicas send their log."""
         return self.path / "log"
 
     @property

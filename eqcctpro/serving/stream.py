@@ -29,7 +29,7 @@ class Event(msgspec.Struct, frozen=True):
 
 
 def missed(last: str, event: Event) -> int:
-    """How many picks between an event's id and the next one are not kept any more."""
+    """Number of picks between an event's id and the next event that were already dropped."""
     name, _, number = last.rpartition("-")
     found, _, position = event.id.rpartition("-")
     # A client may send any letters, and the id of another log says nothing of this one.
@@ -130,7 +130,7 @@ class PickLogs:
         return log
 
     async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
-        """Somebody's picks after an event, or what comes within some seconds."""
+        """Picks of an owner after an event; waits some seconds for the first if there are none."""
         loop = asyncio.get_running_loop()
         until = loop.time() + wait_s
         # Looked up each time: a log that was forgotten is another one when it comes back.

@@ -53,7 +53,7 @@ class Trace:
 
     @property
     def traceparent(self) -> str:
-        """What others that take part in the trace send on."""
+        """Value of the header ``traceparent`` for the next service of the trace."""
         context = self._span.get_span_context()
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 

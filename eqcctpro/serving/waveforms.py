@@ -72,7 +72,7 @@ _FEW_RECORD_BYTES = 64 * 1024
 
 @dataclass(frozen=True)
 class Allowance:
-    """How much may be made of a body.
+    """Limits of the decoding of a request's body.
 
     Attributes
     ----------
@@ -139,7 +139,7 @@ class Allowance:
 
 
 class Options(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """What a request may ask for beside its waveforms.
+    """Options of a request beside its waveforms.
 
     Attributes
     ----------
@@ -220,7 +220,7 @@ class _PackedJsonBody(Options, kw_only=True, forbid_unknown_fields=True):
 
 @dataclass(frozen=True, slots=True)
 class Waveforms:
-    """What a body holds."""
+    """Decoded waveforms and options of a request's body."""
 
     decoded: DecodedFile
     options: Options | None = None
@@ -294,7 +294,7 @@ def read_at_once(content: bytes, media_type: str, allowance: Allowance) -> Wavef
 
 
 def _has_few_records(content: bytes) -> bool:
-    """Whether a content is some sound records of miniSEED 2, by their first letters."""
+    """True if the content is a few records of miniSEED 2 of equal length with valid headers."""
     length = usual_record_length(content)
     if not length or len(content) > _FEW_RECORDS * length:
         return False
@@ -315,7 +315,7 @@ def _read_miniseed(content: bytes, name: str, allowance: Allowance) -> Waveforms
 
 
 def _bytes_of_samples(content: bytes) -> int:
-    """How much memory the samples of miniSEED may take."""
+    """Upper bound of the memory for the decoded samples of miniSEED, bytes."""
     length = usual_record_length(content)
     n = len(content) // length if length > EXPONENT_AT else 0
     lengths = content[EXPONENT_AT : n * length : length] if n else b""
@@ -356,7 +356,7 @@ def _read_json(content: bytes, name: str, allowance: Allowance) -> Waveforms:
 
 
 def _count(content: bytes, letter: bytes) -> int:
-    """How often a letter is there, with a breath for other threads every now and then."""
+    """Count a byte, block by block, so that other threads may run in between."""
     step = 2**20
     return sum(content.count(letter, at, at + step) for at in range(0, len(content), step))
 

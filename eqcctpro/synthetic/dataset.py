@@ -35,7 +35,7 @@ _SHORTEST_S = 60.0
 
 @dataclass(frozen=True)
 class Synthesis:
-    """What is made.
+    """Settings of a synthetic data set.
 
     Attributes
     ----------

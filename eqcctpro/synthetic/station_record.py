@@ -1,4 +1,4 @@
-"""What one made-up station records, any part of it by itself.
+"""Synthetic record of one station, of which any part can be computed by itself.
 
 The samples of a part do not depend on which parts are asked for: chunks that overlap hold the
 same samples, and a record of any length takes the memory of a chunk.
@@ -96,7 +96,7 @@ class StationRecord:
         return found
 
     def in_gap(self, time_s: float) -> bool:
-        """Whether a time since the start lies in a gap."""
+        """True if a time, in s since the start, lies in a gap."""
         sample = time_s * self._rate
         return any(begin <= sample < end for begin, end in self.gaps)
 

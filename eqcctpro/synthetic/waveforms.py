@@ -48,7 +48,7 @@ _CORNER_HZ = (1.5, 14.0)
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a network recorded.
+    """Synthetic recording of a network.
 
     Attributes
     ----------

@@ -245,7 +245,7 @@ class RecordRun:
         return _changes(rows) if self._drifts() else None
 
     def _drifts(self) -> bool:
-        """True if stamps leave the nominal rate anywhere; then every part of the run has a clock."""
+        """True if stamps leave the nominal rate anywhere; all parts of such a run have a clock."""
         nominal = np.round(self.firsts * self.interval_ns).astype(np.int64)
         late = self.starts_ns - self.starts_ns[0] - nominal
         leaps = self._with_leap(slice(0, len(self.firsts)))

@@ -1,1 +1,1 @@
-"""Where windows lie on a record, and how their predictions become one curve."""
+"""Placement of windows on a record, and stacking of their predictions into one curve."""

@@ -1,4 +1,4 @@
-"""Where windows start on a block."""
+"""Placement of windows on a block."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True, eq=False)
 class StackLayout:
-    """Where the predictions of a block's windows lie on its curve.
+    """Layout of the predictions of a block's windows on its curve.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class CurveStack:
 
     @property
     def complete(self) -> bool:
-        """Whether every window has been added."""
+        """True if every window has been added."""
         return self._next == len(self._layout.starts)
 
     def add(self, predictions: Float32) -> None:
