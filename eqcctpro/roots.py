@@ -1,4 +1,4 @@
-"""Folders and addresses that every file of an archive must lie in, wherever links lead."""
+"""Allowed input roots: every file must lie in one of them, after links are resolved."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from eqcctpro.places import Place
 
 __all__ = ["OUTSIDE", "Roots"]
 _HINT = "copy it there, or have the one who sets input_roots add its folder"
-# The kernel's own word on what a descriptor stands for, which no exchanged link can forge.
+# The kernel's path of an open descriptor, which a replaced link cannot forge.
 _DESCRIPTORS = "/proc/self/fd"
 
 
 class Roots:
-    """Folders and addresses that may be read; links are followed before they are compared.
+    """Folders and addresses that may be read; links are resolved before they are compared.
 
     Parameters
     ----------
@@ -29,11 +29,11 @@ class Roots:
         self._addresses = [place.rstrip("/") for place in places if not isinstance(place, Path)]
 
     def __bool__(self) -> bool:
-        """Whether anything is forbidden."""
+        """True if reading is restricted."""
         return bool(self._folders or self._addresses)
 
     def hold(self, place: Place) -> bool:
-        """Whether a file or folder lies in one of them."""
+        """True if a file or folder may be read."""
         text = str(place)
         if "://" in text:
             return self._hold_address(text)
@@ -56,7 +56,7 @@ class Roots:
         return False
 
     def require(self, place: Place) -> None:
-        """Refuse an input outside of them.
+        """Raise an error for an input outside of the roots.
 
         Raises
         ------
@@ -66,7 +66,7 @@ class Roots:
             raise InputError(f"input {place} {OUTSIDE}", hint=_HINT)
 
     def require_open(self, descriptor: int, path: str | Path) -> None:
-        """Refuse an open file outside of them, also if its name means another one by now.
+        """Raise an error for an open file outside of the roots, even if its link was replaced.
 
         Raises
         ------
@@ -82,11 +82,11 @@ class Roots:
             raise self.error(path)
 
     def error(self, path: str | Path) -> DecodeError:
-        """What is said of a file outside of them."""
+        """Error for a file outside of the roots."""
         return DecodeError(f"{path} {OUTSIDE}", hint=_HINT)
 
     def read(self, path: str | Path) -> bytes:
-        """All bytes of a file in them.
+        """Read all bytes of a file in the roots.
 
         Raises
         ------
@@ -104,5 +104,5 @@ class Roots:
             ) from error
 
 
-#: What is said of files and folders outside.
+#: Message for files and folders outside of the roots.
 OUTSIDE = "leads out of the folders that may be read"

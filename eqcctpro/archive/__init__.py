@@ -1,1 +1,1 @@
-"""What there is to pick: files, stations and time chunks."""
+"""Input archives: their files, stations and time chunks, and the plan of a run."""

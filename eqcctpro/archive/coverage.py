@@ -1,4 +1,4 @@
-"""How much data a plan covers."""
+"""Hours and samples of data that the station tasks of a plan cover."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eqcctpro.times import NS_PER_S
 
 __all__ = ["planned_samples", "station_hours"]
 
-# Spans that are numbers of Python's at a time.
+# Spans that are converted to Python's numbers at a time.
 _AT_A_TIME = 4096
 
 
@@ -32,9 +32,9 @@ def station_hours(
     tasks : iterable of int
         Their indices in the plan.
     data_ns : ndarray of int64, optional
-        Time of which each of the tasks has samples.  Without it gaps inside files count as data.
-        With it a gap is spread over what the files of the task hold; where several instruments
-        of a station hold the same time, the one with the most data counts.
+        Time with samples of each task.  Without it, gaps inside files count as data.  With it,
+        the gaps of a task are spread evenly over the spans of its files; where instruments of a
+        station overlap in time, the one with the most data counts.
     """
     spans = plan.tasks.spans_of(tasks)
     spans = spans[spans[:, 3] > spans[:, 2]]
@@ -58,14 +58,14 @@ def station_hours(
 
 
 def planned_samples(plan: Plan, tasks: Iterable[int]) -> NDArray[np.int64]:
-    """Samples of some tasks, as headers at the ends of their files tell."""
+    """Number of samples of each task, from the headers at the ends of its files."""
     tasks = np.fromiter(tasks, dtype=np.int64)
     spans = plan.tasks.spans_of(tasks)
     return np.bincount(spans[:, 0], spans[:, 4], len(tasks)).astype(np.int64)
 
 
 def _in_order(keys: NDArray[np.int64], spans: NDArray[np.int64]) -> Iterator[tuple[int, list[int]]]:
-    """Numbers of spans with these, by their keys and in the order of time."""
+    """Indices and rows of spans, sorted by key and time."""
     order = np.lexsort((spans[:, 3], spans[:, 2], keys))
     for first in range(0, len(order), _AT_A_TIME):
         some = order[first : first + _AT_A_TIME]
@@ -73,7 +73,7 @@ def _in_order(keys: NDArray[np.int64], spans: NDArray[np.int64]) -> Iterator[tup
 
 
 def _joined(keys: NDArray[np.int64], spans: NDArray[np.int64]) -> Iterator[tuple[int, int, int]]:
-    """Spans of each key that do not overlap."""
+    """Non-overlapping spans of each key."""
     at = latest = -(2**63)
     for index, (_, _, start, end, *_) in _in_order(keys, spans):
         key = int(keys[index])
@@ -85,7 +85,7 @@ def _joined(keys: NDArray[np.int64], spans: NDArray[np.int64]) -> Iterator[tuple
 
 
 def _weighted(spans: list[tuple[int, int, float]]) -> float:
-    """Nanoseconds that spans in the order of their starts cover, times the highest weight there."""
+    """Integral over time of the highest weight among sorted spans, in ns times weight."""
     if not spans:
         return 0.0
     if len({weight for _, _, weight in spans}) == 1:

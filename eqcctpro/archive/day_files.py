@@ -1,4 +1,4 @@
-"""Archives of day files, whose names say which station and day they hold.
+"""Archives of day files that are named by station and day.
 
 SDS is SeisComP's data structure.  The others are those of the public archives: SCEDC
 (https://scedc.caltech.edu/data/cloud.html), NCEDC (https://ncedc.org/db/cloud/getstarted.html)
@@ -32,13 +32,13 @@ Parts = tuple[str, ...]
 
 @dataclass(frozen=True)
 class DayLayout:
-    """How an archive names its folders and its day files.
+    """Naming scheme of an archive's folders and day files.
 
     Attributes
     ----------
     name : str
     folders : tuple of str
-        What the folders from the root down stand for: ``year``, ``network``, ``station``,
+        Meaning of each folder level from the root down: ``year``, ``network``, ``station``,
         ``channel`` (SDS's, with the type), ``yearday`` or ``day``.
     file : re.Pattern
         With the groups net, sta, year and day; also loc and cha, where a file holds one channel.
@@ -117,7 +117,7 @@ def layout_of_bucket(address: str) -> str | None:
 
 
 def is_sds(root: Place, lister: FolderLister | None = None) -> bool:
-    """Whether a folder holds ``YEAR/NET/STA/CHAN.TYPE``, by a look at its first folders."""
+    """True if the first folders of a folder have the structure ``YEAR/NET/STA/CHAN.TYPE``."""
     return _leads_to_channels(root, (), DAY_LAYOUTS["sds"].folders, lister)
 
 
@@ -136,12 +136,11 @@ def _leads_to_channels(
 
 
 def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[ArchiveFile]:
-    """The files of an archive that may hold what is wanted.
+    """List the files of an archive that may contain selected stations and times.
 
-    Day files on this machine may be cut at any hour, and hold up to a day more than their
-    names say: what they really hold is seen when they are opened.  So are files with other
-    names.  At addresses, where opening a file takes requests, names are believed, and files
-    with other names are passed over.
+    Local day files may be cut at any hour, and contain up to a day more than their names say, so
+    they are opened to find out, as are files with other names.  At addresses, where opening a
+    file takes requests, names are trusted, and files with other names are ignored.
     """
     local = not is_address(root)
     margin_ns = DAY_NS if local else 0
@@ -173,7 +172,7 @@ def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[Archi
         if not wanted.span(*span) or not wanted.station(network, station):
             continue
         found = _archive_file(file, match, (network, station), day_ns)
-        # Of a neighbouring day only what it may hold of the wanted time matters.
+        # A neighbouring day only matters if it contains samples of the selected time.
         found.expected = wanted.overlaps(day_ns, day_ns + DAY_NS)
         files.append(found)
     return files
@@ -191,12 +190,12 @@ def _archive_file(
 
 
 def _code(text: str) -> str:
-    """A code without what it is padded with; ``--`` stands for no location."""
+    """A code without its padding; ``--`` stands for an empty location."""
     return text.strip("_").replace("--", "").upper()
 
 
 def _keep(layout: DayLayout, wanted: Wanted, at: int, margin_ns: int) -> Callable[[Parts], bool]:
-    """Whether folders may hold what is wanted, by their names; those that are none are named."""
+    """Filter of folders by name; it records folders that the layout does not have as ignored."""
     levels = layout.folders
 
     def pass_over(parts: Parts) -> bool:
@@ -227,7 +226,7 @@ def _keep(layout: DayLayout, wanted: Wanted, at: int, margin_ns: int) -> Callabl
 
 
 def _span(known: dict[str, str]) -> tuple[int, int]:
-    """What folders say about time."""
+    """Half-open time span of a folder, in ns, by the names of the folders above it."""
     if "yearday" in known:
         start = _day_ns(known["yearday"][:4], known["yearday"][5:])
         return start, start + DAY_NS

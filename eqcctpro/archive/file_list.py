@@ -1,4 +1,4 @@
-"""A table that names the files of an archive."""
+"""File lists: CSV or Parquet tables of the files of an archive."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["LIST_SUFFIXES", "read_file_list"]
 
 LIST_SUFFIXES = frozenset({".csv", ".parquet"})
 
-# What the columns are called, here and elsewhere.
+# Accepted names of the columns, ours first.
 _COLUMNS = {
     "path": ("path", "file", "file_name", "filename", "url", "address", "trace_path"),
     "network": ("network", "network_code", "net"),
@@ -33,15 +33,15 @@ Row = dict[str, Any]
 
 
 def read_file_list(path: Path, wanted: Wanted) -> list[ArchiveFile]:
-    """The files that a CSV or Parquet table names, those that its other columns do not rule out.
+    """Read the files in a CSV or Parquet table that match the selection.
 
     Parameters
     ----------
     path : Path
-        A column ``path``, with paths relative to the table's folder, or addresses.  Columns
-        network, station, start and end tell without opening a file whether it is wanted.  All
-        of network, station, location, channel, start, end and size are believed of files at
-        addresses.
+        Table with a column ``path``, with paths relative to the table's folder, or addresses.
+        Columns network, station, start and end select files without opening them.  Files at
+        addresses are not opened if they have all of network, station, location, channel, start,
+        end and size.
     wanted : Wanted
 
     Raises
@@ -120,7 +120,7 @@ def _rows(path: Path) -> list[Row]:
 
 
 def check_lists(paths: list[Path]) -> None:
-    """Refuse what is no table.
+    """Raise an error for inputs that are not tables.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The files of a plan and what is in them, held as columns."""
+"""Table of the files of a plan and their channels, stored as columns."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ __all__ = ["FileTable"]
 
 Int64 = NDArray[np.int64]
 
-#: Rate of channels of which no header was read, and the lowest one of most channels: headers do
-#: not tell how much of the span of an extent is gaps, but how many samples it has.
+#: Assumed sampling rate (Hz) of channels without a header, and the lowest rate of most channels,
+#: which bounds the duration of an extent with gaps by its number of samples.
 USUAL_RATE_HZ, LOW_RATE_HZ = 100.0, 20.0
 
 
 class FileTable(Sequence[IndexedFile]):
-    """Files and what is in them; each has at least one channel.
+    """Files with the extents of their channels; each file has at least one.
 
     Parameters
     ----------
     hold_bytes : int
-        Of contents that are held.
+        Most bytes of file contents that are kept.
 
     Attributes
     ----------
     held : dict of str to bytes
-        What files hold that were read whole to see what is in them, by their paths.
+        Contents of files that were read completely for the index, by their paths.
     texts : Texts
         Their codes and folders.
     extent_ends : array of int
-        Where the extents of each file end, counted over all.
+        End of each file's extents, as an index into the extents of all files.
     """
 
     def __init__(self, hold_bytes: int = 0) -> None:
@@ -45,12 +45,12 @@ class FileTable(Sequence[IndexedFile]):
         self._room = hold_bytes
         self.texts = Texts()
         self._folders = array("i")
-        # File names, one after the other, and where each ends.
+        # Concatenated file names, and the end of each.
         self._names = bytearray()
         self._name_ends = array("q")
         self._sizes = array("q")
         self._mtimes = array("q")
-        # Network, station, location and channel of each extent, and where each file's end.
+        # Network, station, location and channel of each extent.
         self._codes = array("i")
         self._extents = array("q")
         self._samples = array("q")
@@ -112,7 +112,7 @@ class FileTable(Sequence[IndexedFile]):
         return self.texts[self._folders[number]] + name
 
     def stamp(self, number: int) -> tuple[int, int]:
-        """Size of a file, and time of its last change in nanoseconds."""
+        """Size of a file in bytes, and its modification time in nanoseconds."""
         return self._sizes[number], self._mtimes[number]
 
     def spans(self) -> Int64:
@@ -123,11 +123,11 @@ class FileTable(Sequence[IndexedFile]):
         return np.frombuffer(self._extents, dtype=np.int64).reshape(-1, 2)
 
     def samples(self) -> Int64:
-        """Samples of all extents, as headers tell; shape (extents,)."""
+        """Number of samples of all extents, from headers; shape (extents,)."""
         return np.frombuffer(self._samples, dtype=np.int64)
 
     def seconds(self) -> NDArray[np.float64]:
-        """How much each file holds, summed over its channels; not much more where it has gaps."""
+        """Upper bound of the seconds of data of each file, summed over its channels."""
         return self._per_file(np.minimum(self._durations_s(), self.samples() / LOW_RATE_HZ))
 
     def sizes(self) -> Int64:
@@ -140,7 +140,7 @@ class FileTable(Sequence[IndexedFile]):
         return np.where(rates > 0, rates, USUAL_RATE_HZ)
 
     def expected_samples(self) -> NDArray[np.float64]:
-        """`samples`, and where no header was read, what its span would hold; shape (extents,)."""
+        """`samples`, estimated from the span where no header was read; shape (extents,)."""
         samples = self.samples().astype(np.float64)
         unread = samples == 0
         samples[unread] = self._durations_s()[unread] * USUAL_RATE_HZ

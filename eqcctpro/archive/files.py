@@ -1,4 +1,4 @@
-"""The files of an input: which there are, and which time-chunk folder each lies in."""
+"""Listing of an input's files, with the time-chunk folder of each."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class ArchiveFile:
     chunk : str
         Name of the time-chunk folder in the ``chunks`` layout, otherwise empty.
     expected : bool
-        Whether the file is meant to be miniSEED, by its ending or because it was named.
+        True if the file should be miniSEED, by its ending or because it is an input itself.
     size, stamp : int
-        Of a file at an address, where its folder's list tells them; see `RemoteFile`.
+        Of a file at an address, if the list of its folder contains them; see `RemoteFile`.
     channels : tuple of ChannelExtent or None
-        What it holds, where that is believed without opening it.
+        Its channels, if they are known without opening the file.
     """
 
     path: str
@@ -61,7 +61,7 @@ def _anywhere(folder: str) -> bool:
 
 
 def has_chunk_folders(folder: Path, lister: FolderLister) -> bool:
-    """Whether a folder holds time-chunk folders."""
+    """True if a folder contains time-chunk folders."""
     names = lister.names(str(folder))
     return any(is_folder and parse_chunk_name(name) for name, is_folder in names)
 
@@ -72,17 +72,17 @@ def chunk_files(
     enters: Enters = _anywhere,
     lister: FolderLister | None = None,
 ) -> Iterator[ArchiveFile]:
-    """Every file below the time-chunk folders of some folders.
+    """Iterate over all files below the time-chunk folders of the inputs.
 
     Parameters
     ----------
     inputs : sequence of Path
     passed_over : dict of str to str
-        Gets what lies beside the folders and is not read, and why.
+        Receives the reason for each file or folder that is not read.
     enters : callable
-        Told the path of a folder, whether it may be looked into.
+        Returns True if the folder with a path may be read.
     lister : FolderLister, optional
-        Knows folders that cannot be listed.
+        Records folders that cannot be listed.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def plain_files(
     enters: Enters = _anywhere,
     lister: FolderLister | None = None,
 ) -> Iterator[ArchiveFile]:
-    """Files, and every file below folders; as `chunk_files`."""
+    """Iterate over the inputs that are files, and all files below folders; see `chunk_files`."""
     folders = _Folders(inputs, passed_over, enters, lister or FolderLister())
     for path in inputs:
         if path.is_dir():
@@ -132,7 +132,7 @@ def plain_files(
 
 
 class _Folders:
-    """What is in folders, and which links are followed: each once, and none that is read anyway.
+    """Lister of folders that follows each link to a folder once, and none to a folder of the input.
 
     Parameters
     ----------
@@ -156,13 +156,13 @@ class _Folders:
         self._followed: set[str] = set()
 
     def names(self, folder: str) -> list[tuple[str, bool]]:
-        """Names in a folder, in the order of paths below, and whether they are folders."""
+        """Names in a folder, sorted as paths below it; True for folders."""
         # Only text is kept: there may be many thousand stations.
         found = sorted(f"{name}/" if leads else name for name, leads in self.lister.names(folder))
         return [(name.removesuffix("/"), name.endswith("/")) for name in found]
 
     def follow(self, link: str) -> bool:
-        """Whether a link to a folder is to be followed."""
+        """True if a link to a folder must be followed; its target counts as read from then on."""
         target = os.path.realpath(link)
         read_anyway = any(
             target == root or target.startswith(f"{root.rstrip('/')}/")
@@ -213,7 +213,7 @@ def _file(path: str, folder: str, chunk: str) -> ArchiveFile:
 
 
 def expected_miniseed(path: str) -> bool:
-    """Whether a file is meant to be miniSEED, by its ending."""
+    """True if a file should be miniSEED by its ending."""
     if path.endswith(_USUAL_SUFFIX):
         return True
     plain, suffix = os.path.splitext(path)  # noqa: PTH122 (hot)

@@ -20,19 +20,19 @@ _SEISMOMETERS = "HLPGN"
 
 
 def has_hydrophone(components: str) -> bool:
-    """Whether a model of these components sees a hydrophone beside a vertical."""
+    """True if a model takes a hydrophone beside other components."""
     return COMPONENT in components and len(components) > 1
 
 
 def seismometer_of(key: Key, known: Container[Key]) -> Key | None:
-    """The seismometer that a hydrophone is picked with, or None.
+    """Find the seismometer that a hydrophone is picked with; None if there is none.
 
     Parameters
     ----------
     key : tuple of str
         Network, station, location, and band and instrument code.
     known : container of such tuples
-        Instruments that there are.
+        Known instruments.
     """
     *place, instrument = key
     if len(instrument) != 2 or instrument[1] != _PRESSURE:

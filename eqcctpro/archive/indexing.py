@@ -1,6 +1,6 @@
-"""Index of files by a background thread, each within a time limit.
+"""Index of local files in a background thread, each within a time limit.
 
-A file system that hangs keeps whoever reads it for ever: its thread is given up, and another one
+A read from a hanging file system may never return: its thread is abandoned, and another one
 goes on with the next file.
 """
 
@@ -15,27 +15,26 @@ from eqcctpro.roots import Roots
 
 __all__ = ["FILES_AT_ONCE", "index_files"]
 
-#: Files that are handed over together: more would save nothing.
+#: Files per background task: more would save nothing.
 FILES_AT_ONCE = 64
 
 
 def index_files(
     paths: Sequence[str], roots: Roots, limit_s: float | None
 ) -> list[IndexedFile | InputError]:
-    """Index files of this machine in order.
+    """Index local files in order.
 
     Parameters
     ----------
     paths : sequence of str
     roots : Roots
     limit_s : float or None
-        Time after which a file is given up: it takes this long at least, and twice as long
-        at most.
+        Time limit of a file: it is given up after one to two times this long.
 
     Returns
     -------
     list of IndexedFile or InputError
-        For each path: what the file holds, or why it cannot be used.
+        Index or error of each file.
     """
     if limit_s is None:
         return [_indexed(path, roots) for path in paths]
@@ -53,7 +52,7 @@ def index_files(
 
 
 class _Batch:
-    """Files under way in a background thread."""
+    """Batch of files that a background thread indexes."""
 
     def __init__(self, paths: Sequence[str], roots: Roots) -> None:
         self._paths = paths
@@ -62,7 +61,7 @@ class _Batch:
         self._given_up = False
 
     def wait(self, limit_s: float) -> list[IndexedFile | InputError]:
-        """Index of all files, or of those before one that takes too long."""
+        """Index of all files, or of those before one that exceeds the time limit."""
         task = BackgroundTask(self._work)
         task.start()
         before = 0

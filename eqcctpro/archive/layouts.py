@@ -1,4 +1,4 @@
-"""How an archive is laid out: told, or recognised; and the files that it then holds."""
+"""Layouts of archives: detection of the layout, and listing of the files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
 def detect_layout(inputs: Sequence[Place], lister: FolderLister | None = None) -> Layout:
-    """Recognise a layout.
+    """Detect the layout of an input.
 
     ``list``: the inputs are tables.  ``scedc``, ``ncedc``, ``earthscope``: the buckets of these.
     ``chunks``: a single folder holds time-chunk folders.  ``sds``: a folder holds years with
@@ -61,21 +61,21 @@ def detect_layout(inputs: Sequence[Place], lister: FolderLister | None = None) -
 def list_files(
     inputs: Sequence[Place], layout: Layout, wanted: Wanted | None = None
 ) -> list[ArchiveFile]:
-    """The files of an archive, sorted by path; see `iter_files`."""
+    """List the files of an archive, sorted by path; see `iter_files`."""
     return list(iter_files(inputs, layout, wanted))
 
 
 def iter_files(
     inputs: Sequence[Place], layout: Layout, wanted: Wanted | None = None
 ) -> Iterator[ArchiveFile]:
-    """The files of an archive, in the order of their paths.
+    """Iterate over the files of an archive, in the order of their paths.
 
     Parameters
     ----------
     inputs : sequence of Path or str
     layout : str
     wanted : Wanted, optional
-        Leaves out what names of day files and columns of file lists rule out.
+        Selection of stations and times, for the names of day files and the rows of file lists.
 
     Raises
     ------
@@ -128,7 +128,7 @@ def _files(places: Sequence[Place], layout: Layout, wanted: Wanted) -> Iterator[
 
 
 def _below(root: str) -> list[RemoteFile]:
-    """Every file below a folder, or the file itself."""
+    """All files below a folder, or the file itself."""
     files = [
         RemoteFile(file.path, file.size, file.stamp) for file in walk_tree(root, lambda _: True)
     ]
@@ -163,7 +163,7 @@ def _remote_file(file: RemoteFile, folder: str, chunk: str) -> ArchiveFile:
 
 
 def _expanded(inputs: Sequence[Place]) -> list[Place]:
-    """Places, with what matches instead of patterns."""
+    """Inputs with patterns replaced by the paths that match them."""
     places: list[Place] = []
     for place in inputs:
         if not isinstance(place, Path) or place.exists():

@@ -1,7 +1,7 @@
-"""Names in folders of this machine, each folder within a time limit.
+"""Listing of local folders, each within a time limit.
 
-A folder that cannot be listed, because its file system hangs or it may not be read, is noted, and
-the others are listed.
+A folder that cannot be listed, because its file system hangs or it may not be read, is recorded,
+and the listing goes on.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from eqcctpro.errors import InputError, InputTimeoutError
 
 __all__ = ["FolderLister", "leads_to_folder"]
 
-# Folders that are listed together: to hand over each alone would take longer than to list it.
+# Folders per background task: to hand over each alone would take longer than to list it.
 _AT_ONCE = 64
 
 
 class FolderLister:
-    """Lists folders.
+    """Lister of local folders with a time limit.
 
     Parameters
     ----------
     limit_s : float or None
-        Time in which a folder must be listed, and in which a link in it must say where it leads.
+        Time limit for listing a folder, and for resolving a link in it.
 
     Attributes
     ----------
     failed : dict of str to InputError
-        Folders that could not be listed, and links that could not be followed, and why.
+        Errors of folders that could not be listed and links that could not be resolved.
     """
 
     def __init__(self, limit_s: float | None = None) -> None:
@@ -40,7 +40,7 @@ class FolderLister:
         self._found: dict[str, list[tuple[str, bool]]] = {}
 
     def reach(self, path: str) -> None:
-        """Make sure that the file system answers that a path is on.
+        """Check that the file system of a path responds within the time limit.
 
         Raises
         ------
@@ -60,11 +60,11 @@ class FolderLister:
             )
 
     def ahead(self, folders: Sequence[str]) -> None:
-        """Say which folders are asked for next, in order: they are listed together."""
+        """Announce the next folders, in order, so that they are listed in batches."""
         self._next, self._found = deque(folders), {}
 
     def names(self, folder: str) -> list[tuple[str, bool]]:
-        """Names in a folder, and whether they are folders; none if it cannot be listed."""
+        """Names in a folder, with True for folders; an empty list if it cannot be listed."""
         if (found := self._found.pop(folder, None)) is not None:
             return found
         folders = [folder]
@@ -77,7 +77,7 @@ class FolderLister:
             else:
                 look.wait(self._limit_s)
                 if look.given_up:
-                    # A link into a file system that hangs costs itself, and not its neighbours.
+                    # A link into a hanging file system is left out, and its neighbours are listed.
                     self.failed[look.at] = InputTimeoutError(
                         f"{look.at} could not be read in {self._limit_s:g} s",
                         hint="check the file system",
@@ -93,7 +93,7 @@ class FolderLister:
 
 
 class _Look:
-    """One look into folders, which may never end."""
+    """Listing of several folders, which may hang."""
 
     def __init__(self, folders: Sequence[str], skipped: Mapping[str, InputError]) -> None:
         self._folders = folders
@@ -104,14 +104,14 @@ class _Look:
         self.given_up = False
 
     def wait(self, limit_s: float) -> None:
-        """Look in a background thread, until one step of it takes too long."""
+        """List in a background thread, until one folder or link exceeds the time limit."""
         task = BackgroundTask(lambda _: self.carry_out())
         task.start()
         before = ""
         while not task.wait(limit_s):
             if self.at == before:
                 self.given_up = True
-                # The thread may go on one day, with what nobody asks for.
+                # The thread may resume later; its further results are discarded.
                 self.found, self.errors = dict(self.found), dict(self.errors)
                 return
             before = self.at
@@ -138,7 +138,7 @@ class _Look:
 
 
 def leads_to_folder(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry is a folder or leads to one; a link that leads nowhere is none."""
+    """True if an entry is a folder or a link to one; False for a broken link."""
     try:
         return entry.is_dir()
     except OSError:  # a link to itself, or a folder that may not be entered

@@ -1,4 +1,4 @@
-"""Cuts the time of a station task into pieces with about as many samples each."""
+"""Split of a station task into pieces in time, with about equal numbers of samples."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["equal_pieces"]
 
 
 def equal_pieces(table: TaskTable, row: int, count: int, context_ns: int) -> tuple[Piece, ...]:
-    """Pieces of the station task in a row of a table, in the order of time.
+    """Split the station task in a row of a table into pieces, in the order of time.
 
     Parameters
     ----------
     table : TaskTable
     row : int
     count : int
-        Pieces that are wanted; there may be fewer.
+        Number of pieces; fewer may be returned.
     context_ns : int
-        What is read of either side of a piece.
+        Data to read on either side of a piece, in nanoseconds.
     """
     read = table.read_extents(np.array([row], dtype=np.int64), context_ns)
     samples = table.files.expected_samples()[read.extent] * read.share

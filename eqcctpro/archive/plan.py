@@ -1,4 +1,4 @@
-"""The plan of a run: every station task, before anything is decoded."""
+"""Plan of a run: all station tasks, made before anything is decoded."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ from eqcctpro.spans import FOREVER_NS, joined_spans
 
 __all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
 
-# Files at addresses that are asked about together.
+# Remote files that are indexed together.
 ADDRESSES_AT_ONCE = 512
-# An end so far behind the last sample has it inside, for all that is rounded.
+# Distance from the last sample to the end of a chunk, so that rounding cannot exclude the sample.
 _BEHIND_NS = 10_000
 
-# What a time chunk and a station task take of memory, measured while plans of 10**6 were made;
-# and chunks that fit into any memory.
+# Memory of a time chunk and of a station task, measured with plans of 10**6; and the number of
+# chunks below which memory is not checked.
 CHUNK_BYTES, TASK_BYTES = 650, 350
 MANY_CHUNKS = 10_000
 # Time-chunk folders on either side that may hold records of a folder's time.
@@ -72,19 +72,19 @@ class FileProblem:
 
 @dataclass
 class Plan:
-    """All station tasks of a run, and what is left out of it.
+    """All station tasks of a run, and the files and instruments that are left out.
 
     Attributes
     ----------
     ignored : dict of str to str
-        Files and folders that are not read, and why: what is not miniSEED and does not claim
-        to be, and what the layout does not foresee.
+        Files and folders that are not read, with the reason: files that are not miniSEED by
+        content and by name, and those that the layout does not include.
     skipped : dict of str to int
-        What is left out by rule, by the rule: instruments that `stations` or
-        `stations_at_most` do not choose or `exclude` leaves out (``"not_chosen"``), those of
-        which no time chunk owns anything (``"outside_span"``), stations whose files are not
-        opened (``"stations_not_opened"``), and station tasks of instruments that are not the
-        best of their station (``"lower_priority"``).
+        Number left out by each rule: instruments that `stations`, `stations_at_most` or
+        `exclude` do not select (``"not_chosen"``), instruments without data in any time chunk
+        (``"outside_span"``), stations whose files are not opened (``"stations_not_opened"``),
+        and station tasks of instruments that are not the best of their station
+        (``"lower_priority"``).
     """
 
     layout: Layout
@@ -97,7 +97,7 @@ class Plan:
 
 
 class _Piece(NamedTuple):
-    """What one file holds of one instrument."""
+    """Time span of one instrument in one file."""
 
     file: int
     chunk: str
@@ -107,7 +107,7 @@ class _Piece(NamedTuple):
 
 
 class _Pieces:
-    """What files hold of one instrument, as numbers: there are several for each station."""
+    """Time spans of one instrument in all files, stored compactly as integers."""
 
     __slots__ = ("_numbers", "_texts")
 
@@ -116,7 +116,7 @@ class _Pieces:
         self._numbers = array("q")
 
     def extend(self, other: _Pieces) -> None:
-        """Add what files hold of another instrument, which has the same texts."""
+        """Add the spans of another instrument, which must share the table of strings."""
         self._numbers.extend(other._numbers)
 
     def append(self, file: int, chunk: str, folder: str, start_ns: int, end_ns: int) -> None:
@@ -150,12 +150,12 @@ def make_plan(settings: InputSettings, told: Callable[[int], None] | None = None
     ----------
     settings : InputSettings
     told : callable, optional
-        Told now and then how many files have been looked at.
+    Progress callback; called with the number of indexed files.
 
     Raises
     ------
     InputError
-        The input is missing, empty, or holds nothing that can be picked.
+        The input is missing, empty, or contains nothing that can be picked.
     SettingsError
         A pattern matches nothing, or the time settings contradict each other.
     """
@@ -277,13 +277,13 @@ def _index(
 
 
 def _folder_name(key: Key, pieces: _Pieces) -> str:
-    """The station folder, where there is one; folders only group, and may be several."""
+    """Name of the station folder if there is exactly one, otherwise the station's code."""
     folders = pieces.folders
     return folders.pop() or key[1] if len(folders) == 1 else key[1]
 
 
 def _instruments(indexed: IndexedFile) -> dict[Key, list[tuple[int, int]]]:
-    """When there are samples of each instrument in a file; long gaps are left out."""
+    """Time spans with samples of each instrument in a file, split at long gaps."""
     if len(indexed.channels) == 1:  # as in nearly every file
         code, start_ns, end_ns, *_ = indexed.channels[0]
         return {instrument_key(code): [(start_ns, end_ns)]}
@@ -326,7 +326,7 @@ def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) ->
         _require_memory(grid_size(start, end, **grid), holdings, settings)
         chunks = chunk_grid(start, end, **grid)
         if settings.end_ns is None:
-            # A pick on the last sample may be a little later, by the clock of another component.
+            # A pick on the last sample may be a little later, if components are not aligned.
             chunks[-1] = replace(chunks[-1], own_end_ns=FOREVER_NS)
         return chunks
     if layout in DAY_LAYOUTS:
@@ -335,7 +335,7 @@ def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) ->
 
 
 def _require_memory(chunks: int, holdings: Holdings, settings: InputSettings) -> None:
-    """Refuse a plan that does not fit into memory, before it is made.
+    """Raise an error for a plan that would not fit into memory, before it is made.
 
     Raises
     ------
@@ -361,10 +361,10 @@ def _require_memory(chunks: int, holdings: Holdings, settings: InputSettings) ->
 
 
 def _with_hydrophones(everything: Holdings, chosen: Holdings, settings: InputSettings) -> Holdings:
-    """Instruments that are picked, with the hydrophones that belong to them.
+    """Selected instruments, with the hydrophones that belong to them.
 
-    A hydrophone goes with its seismometer, also if only that was asked for, unless it is
-    excluded.
+    A hydrophone is picked with its seismometer even if only the latter was selected, unless it
+    is excluded.
     """
     anyone = replace(settings, stations=(), stations_at_most=None)
     allowed = choose_instruments(everything, anyone) if settings.exclude else everything
@@ -388,7 +388,7 @@ def _tasks(
     settings: InputSettings,
     folders_are_chunks: bool,
 ) -> tuple[Tasks, set[Key]]:
-    """The station tasks, and the instruments that have one."""
+    """Make the station tasks; returns them and the instruments that have one."""
     found: Found = []
     shared = False
     owners = _FolderOwners(plan.chunks, settings)
@@ -425,12 +425,12 @@ def _tasks(
     return Tasks(table, range(len(table))), {instrument.key for instrument, *_ in found}
 
 
-# An instrument, a chunk, the numbers of its files, and of those beside them.
+# Instrument, chunk, numbers of its files, and numbers of files of neighbouring chunks.
 Found = list[tuple[Instrument, Timechunk, tuple[int, ...], tuple[int, ...]]]
 
 
 def _beside(cut: Sequence[tuple[Timechunk, list[_Piece]]], at: int) -> tuple[int, ...]:
-    """Files of the neighbours of a chunk with records of the time that it owns."""
+    """Files of neighbouring chunks with records of the time that a chunk owns."""
     chunk = cut[at][0]
     first = max(at - NEIGHBOURS, 0)
     return tuple(
@@ -446,7 +446,7 @@ def _beside(cut: Sequence[tuple[Timechunk, list[_Piece]]], at: int) -> tuple[int
 
 
 def _of_best_instruments(found: Found, plan: Plan, order: Sequence[str]) -> Found:
-    """What is to be picked of the best instrument of each station."""
+    """Station tasks of the best instrument of each station; the others are counted as skipped."""
     best = best_instruments([(one[0], one[1].index) for one in found], order)
     plan.skipped["lower_priority"] = best.count(False)
     if found and not any(best):
@@ -459,7 +459,7 @@ def _of_best_instruments(found: Found, plan: Plan, order: Sequence[str]) -> Foun
 
 
 class _ReadSpans:
-    """What each chunk reads, to find the chunks of a piece without trying all of them."""
+    """Sorted spans that chunks read, for finding the chunks of a span by bisection."""
 
     def __init__(self, chunks: Sequence[Timechunk], context_ns: int) -> None:
         spans = [read_span(chunk, context_ns) for chunk in chunks]
@@ -468,7 +468,7 @@ class _ReadSpans:
         self._ends = [FOREVER_NS if end is None else end for _, end in spans]
 
     def cut(self, pieces: Iterable[_Piece]) -> list[tuple[Timechunk, list[_Piece]]]:
-        """Chunks in their order, each with the pieces that it reads."""
+        """Chunks in order, each with the pieces that it reads."""
         found: dict[int, list[_Piece]] = {}
         for piece in pieces:
             first = bisect_right(self._ends, piece.start_ns)
@@ -480,7 +480,7 @@ class _ReadSpans:
 def _within_data(
     cut: list[tuple[Timechunk, list[_Piece]]], files: FileTable
 ) -> list[tuple[Timechunk, list[_Piece]]]:
-    """Chunks of folders that own what their files hold of an instrument."""
+    """Move the borders of folders' chunks to the data of an instrument."""
     held = [
         (min(piece.start_ns for piece in pieces), max(piece.end_ns for piece in pieces))
         for _, pieces in cut
@@ -508,10 +508,10 @@ def _channels(pieces: Iterable[_Piece], files: FileTable) -> dict[Code, tuple[in
 
 
 class _FolderOwners:
-    """Chunks of the folders that a station really is in.
+    """Chunks of the folders that contain a station.
 
-    Borders lie between these: what a station's file holds beyond its folder's name
-    belongs to it when the neighbouring folder lacks the station.
+    Borders are set between these folders only: data of a station beyond its folder's name belong
+    to that folder if the neighbouring folder lacks the station.
     """
 
     def __init__(self, chunks: Sequence[Timechunk], settings: InputSettings) -> None:

@@ -1,7 +1,7 @@
-"""Folders and files at addresses, such as those of object stores, through fsspec.
+"""Access to remote folders and files, such as those of object stores, through fsspec.
 
-Credentials come from the environment, or from the machine where a cloud's machines have some;
-the large public archives are read without.
+Credentials come from the environment, or from the instance role of a cloud machine; the large
+public archives are read without credentials.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = [
     "use_storage_options",
 ]
 
-# Buckets that anybody may read, and the regions they are in.
+# Public buckets, and their regions.
 PUBLIC_BUCKETS = {
     "scedc-pds": "us-west-2",
     "ncedc-pds": "us-east-1",
@@ -39,11 +39,11 @@ _OBSTORE_NAMES = {
     "region_name": "region",
     "requester_pays": "request_payer",
 }
-# A store that does not answer: how often, and for how many seconds, it is asked.
+# Retries of a request that a store does not answer, and the time for all of them.
 RETRIES = 5
 TIMEOUT_S = 120.0
 
-# Of this process, as its environment is; workers are given those of the run.
+# Options of this process, like its environment; workers receive those of the run.
 _options: dict[str, Any] = {}
 
 
@@ -55,9 +55,9 @@ class RemoteFile:
     ----------
     address : str
     size : int
-        Bytes; -1 where a list does not tell.
+        Size in bytes; -1 if the list of the folder does not contain it.
     stamp : int
-        Another one means other content: made from the ETag, else the time of the last change.
+        Changes with the content: made from the ETag, otherwise from the modification time.
     """
 
     address: str
@@ -66,14 +66,14 @@ class RemoteFile:
 
 
 def use_storage_options(options: Mapping[str, Any] | None) -> None:
-    """Set what this process passes on to a store's file system; None leaves it as it is."""
+    """Set the options of store file systems in this process; None keeps the current ones."""
     if options is not None and dict(options) != _options:
         _options.clear()
         _options.update(options)
 
 
 def list_folder(address: str) -> tuple[list[str], list[RemoteFile]]:
-    """Names of the folders, and the files, directly in a folder; none if it does not exist."""
+    """List a folder: names of its folders, and its files; both empty if it does not exist."""
     with _named(address):
         system, path = _system(address)
         try:
@@ -95,7 +95,7 @@ def list_folder(address: str) -> tuple[list[str], list[RemoteFile]]:
 
 
 def glob_addresses(pattern: str) -> list[RemoteFile]:
-    """Files whose addresses match a pattern."""
+    """List the files whose addresses match a pattern."""
     with _named(pattern):
         system, path = _system(pattern)
         found = system.glob(path, detail=True)
@@ -103,7 +103,7 @@ def glob_addresses(pattern: str) -> list[RemoteFile]:
 
 
 def read_part(address: str, start: int, end: int) -> bytes:
-    """Some bytes of a file."""
+    """Read the bytes of a file from `start` to `end`."""
     with _named(address):
         system, path = _system(address)
         content: bytes = system.cat_file(path, start=start, end=end)
@@ -111,7 +111,7 @@ def read_part(address: str, start: int, end: int) -> bytes:
 
 
 def describe(address: str) -> RemoteFile:
-    """Size and stamp of a file."""
+    """Look up size and stamp of a file."""
     with _named(address):
         system, path = _system(address)
         found = system.info(path)
@@ -119,7 +119,7 @@ def describe(address: str) -> RemoteFile:
 
 
 def fetch(address: str, stamp: tuple[int, int] | None = None) -> bytes:
-    """All bytes of a file.
+    """Read all bytes of a file.
 
     Parameters
     ----------
@@ -207,9 +207,9 @@ def _stamp(entry: Mapping[str, Any]) -> int:
 
 @contextmanager
 def _named(address: str) -> Iterator[None]:
-    """Name the address in whatever goes wrong.
+    """Turn all errors into `InputError` with the address.
 
-    Every file system has errors of its own, with no base that they share.
+    Every file system has its own errors, without a common base class.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Which channels and times files at addresses hold, many at a time."""
+"""Index of the channels and time spans of remote files, in parallel."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from eqcctpro.miniseed.index import PROBE_BYTES, IndexedFile, first_and_last, sc
 
 __all__ = ["index_remote_files"]
 
-# Requests under way at a time.
+# Requests in flight at a time.
 PARALLEL_READS = 16
 
 
 def index_remote_files(files: Sequence[ArchiveFile]) -> list[IndexedFile | DecodeError]:
-    """What each file holds, or why that is not known.
+    """Index remote files; returns the index of each, or the error.
 
-    What is known of a file without opening it is believed.  Of the others the first and the
-    last record are read; a file that holds several channels is read whole.
+    Channels that the layout tells without opening a file are trusted.  Of other files the first
+    and last records are read; a file with several channels is read completely.
     """
     with ThreadPoolExecutor(PARALLEL_READS, "eqcctpro-index") as pool:
         return list(pool.map(_index, files))
@@ -39,7 +39,7 @@ def _index(file: ArchiveFile) -> IndexedFile | DecodeError:
         if size == 0:
             return DecodeError(f"{address} is empty (0 bytes)", hint="remove it")
         if not file.expected:
-            # Whatever lies beside the waveforms is not fetched to find out that it is none.
+            # Other files are not downloaded only to find out that they are not miniSEED.
             return DecodeError(f"{address} is not named as miniSEED")
         beginning = read_part(address, 0, min(PROBE_BYTES, size))
         quick = first_and_last(beginning, size, lambda start, end: read_part(address, start, end))

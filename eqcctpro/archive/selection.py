@@ -1,4 +1,4 @@
-"""Which stations and instruments of an archive are picked."""
+"""Selection of the stations and instruments of an archive."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ __all__ = ["Instrument", "Key", "Wanted", "best_instruments", "choose_instrument
 Key = tuple[str, str, str, str]
 T = TypeVar("T")
 
-# Letters of a pattern that stand for others.
+# Wildcards of a pattern.
 _WILDCARDS = frozenset("*?[")
 _FIRST_WILDCARD = re.compile(r"[*?\[]")
 # Letters of a band and instrument code.
 _USUAL_BAND = 2
-# Names that a message lists.
+# Most names that a message lists.
 MOST_NAMES = 10
 # Records reach over the ends of their day: those of 1 Hz by up to an hour.
 RECORD_NS = 3600 * NS_PER_S
@@ -55,23 +55,22 @@ class Instrument:
 
 
 class Wanted:
-    """What names of folders and files rule out, before anything is opened.
+    """Selection by the names of folders and files, before anything is opened.
 
-    Names are only believed where a layout says what they mean, and the records are asked
-    afterwards.
+    Names are only used if the layout defines their meaning; the records are checked later.
 
     Attributes
     ----------
     seen : set of str
-        Stations that were asked for, wanted or not.
-    unwanted : set of str
-        Those that were ruled out.
-    refused_spans : int
-        Folders and files that lie outside the time that is wanted.
-    passed_over : dict of str to str
-        Files and folders that are not looked into, and why.
-    lister : FolderLister
-        Lists folders, and knows those that could not be.
+        All stations of the input, selected or not.
+        unwanted : set of str
+        Stations that are not selected.
+        refused_spans : int
+        Number of folders and files outside of the selected time.
+        passed_over : dict of str to str
+        Files and folders that are not read, with the reason.
+        lister : FolderLister
+        Lists folders, and records those that could not be listed.
     """
 
     def __init__(self, settings: InputSettings | None = None) -> None:
@@ -98,28 +97,28 @@ class Wanted:
 
     @property
     def only_unwanted(self) -> bool:
-        """Whether stations were seen, and none of them may be wanted."""
+        """True if the input has stations, and none of them can be selected."""
         return bool(self.seen) and self.seen == self.unwanted
 
     def span(self, start_ns: int, end_ns: int) -> bool:
-        """Whether a file of this half-open span may hold something."""
+        """True if a half-open span overlaps the selected time; others are counted."""
         wanted = self.overlaps(start_ns, end_ns)
         self.refused_spans += not wanted
         return wanted
 
     def overlaps(self, start_ns: int, end_ns: int) -> bool:
-        """Whether a half-open span and the wanted time overlap."""
+        """True if a half-open span overlaps the selected time."""
         return start_ns < self._end_ns and end_ns > self._start_ns
 
     def enters(self, folder: str) -> bool:
-        """Whether a folder may be looked into: links may not lead out of the roots."""
+        """True if a folder may be read; links may not lead out of the roots."""
         if not self._roots or not os.path.islink(folder) or self._roots.hold(folder):  # noqa: PTH114
             return True
         self.passed_over[folder] = f"a link that {OUTSIDE}"
         return False
 
     def network(self, network: str) -> bool:
-        """Whether some station of a network may be wanted."""
+        """True if some station of a network can be selected."""
         if not self._beginnings:
             return True
         # A pattern may as well begin with a station.
@@ -129,7 +128,7 @@ class Wanted:
         )
 
     def station(self, network: str, station: str) -> bool:
-        """Whether some instrument of a station may be wanted."""
+        """True if some instrument of a station can be selected."""
         name = f"{network}.{station}"
         self.seen.add(name)
         if not self._beginnings:
@@ -142,22 +141,22 @@ class Wanted:
 
 
 def _agree(first: str, second: str) -> bool:
-    """Whether one text is how the other begins."""
+    """True if one string is a prefix of the other."""
     return first.startswith(second) or second.startswith(first)
 
 
 def choose_instruments(
     holdings: Mapping[Instrument, T], settings: InputSettings, seen: Iterable[str] = ()
 ) -> dict[Instrument, T]:
-    """Those of the instruments that the settings ask for.
+    """Select the instruments that the settings ask for.
 
     Parameters
     ----------
     holdings : mapping
-        Instruments, and anything.
+        By instrument; values are passed on.
     settings : InputSettings
     seen : iterable of str
-        Names of further stations, for a message.
+        Names of further stations, for error messages.
 
     Raises
     ------
@@ -192,7 +191,7 @@ def choose_instruments(
 
 
 def best_instruments(tasks: Sequence[tuple[Instrument, int]], order: Sequence[str]) -> list[bool]:
-    """Whether each instrument is the best of its station in its chunk.
+    """Flags of the instruments that are the best of their station in their chunk.
 
     Parameters
     ----------
@@ -232,7 +231,7 @@ def _matching(
 
 
 def _normal(pattern: str) -> str:
-    """A pattern in capitals, as names are written: ``HH?`` is ``HH``."""
+    """A pattern in upper case, with the channel reduced to the instrument: ``HH?`` is ``HH``."""
     parts = pattern.upper().split(".")
     if len(parts) != 4:
         return pattern.upper()
@@ -259,10 +258,10 @@ def _by_name(instruments: Iterable[Instrument]) -> dict[str, list[Instrument]]:
 
 
 def _names(instrument: Instrument) -> tuple[str, ...]:
-    """What a pattern may say of an instrument, in capitals."""
+    """All names that a pattern is compared with for an instrument, in upper case."""
     network, station, location, band = instrument.key
     names = [instrument.folder, station, f"{network}.{station}", f"{network}_{station}"]
-    # An empty location is also written as --, which some records really hold.
+    # An empty location is also written as --, which some records really contain.
     for place in (location,) if location else ("", "--"):
         name = f"{network}.{station}.{place}"
         names += [name, f"{name}.{band}"]
@@ -273,7 +272,7 @@ def _names(instrument: Instrument) -> tuple[str, ...]:
 
 
 def _no_match(pattern: str, known: Iterable[Instrument], seen: Iterable[str]) -> SettingsError:
-    """The error for a pattern that matches nothing, with names that are near."""
+    """Error for a pattern that matches nothing, with similar names."""
     names: dict[str, str] = {}
     for station in (*seen, *(f"{one.network}.{one.station}" for one in known)):
         names[station.upper()] = station

@@ -1,4 +1,4 @@
-"""What of an archive is read, and how time is cut."""
+"""Settings of a run's input: files, selection and time chunks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["InputSettings"]
 
 @dataclass(frozen=True)
 class InputSettings:
-    """What is read, and how time is cut.
+    """Settings of the input: files, selection and time chunks.
 
     Attributes
     ----------
@@ -25,35 +25,35 @@ class InputSettings:
     layout : str
         One of `eqcctpro.archive.layouts.LAYOUTS`, or ``"auto"``.
     start_ns, end_ns : int or None
-        Picks outside are dropped by rule.
+        Time span of the run; picks outside are dropped by rule.
     timechunk_min : float or None
-        Length of a chunk in minutes; None takes the folders, days, or one chunk.
+        Length of a time chunk in minutes; None makes a chunk of each folder or day, or only one.
     overlap_min : float
-        What neighbouring chunks share, in minutes.
+        Overlap of neighbouring time chunks, in minutes.
     stations : tuple of str
         Patterns; empty takes all.
     stations_at_most : int or None
-        A seeded random choice of that many stations.
+        Number of stations of a seeded random sample.
     exclude : tuple of str
-        Patterns of what is left out of these.
+        Patterns of stations and instruments to leave out of these.
     channel_priority : tuple of str
         Patterns of band and instrument codes, the best first: of each station only the best
         one is picked in a chunk.  Empty picks every instrument.
     context_ns : int
-        Data wanted around what a chunk owns, where files hold it.
+        Data to read on either side of what a chunk owns, in nanoseconds.
     chunk_major : bool
         Finish a chunk's stations before the next chunk, even if files are then read more
         than once.
     hold_bytes : int
-        Contents that files of this machine may leave with the plan; see `FileTable.held`.
+        Most bytes of local files that are kept with the plan; see `FileTable.held`.
     storage : mapping or None
-        Options of an object store's file system; None leaves those of this process.
+        Options of an object store's file system; None keeps those of this process.
     hydrophone : bool
         Pick hydrophones with their seismometers, for models that have such a component.
     input_roots : tuple of Path or str
-        Folders and addresses that every file must lie in; none allows all.
+        Folders and addresses that every file must lie in; an empty tuple allows all.
     file_timeout_s : float or None
-        Time in which the headers of a file must be read.
+        Time limit for reading the headers of a file, in seconds.
     """
 
     inputs: tuple[Place, ...]
@@ -83,7 +83,7 @@ class InputSettings:
         hold_bytes: int = 0,
         hydrophone: bool = False,
     ) -> InputSettings:
-        """Those of a run."""
+        """Input settings from the configuration of a run."""
         return cls(
             inputs=config.input,
             layout=config.layout,

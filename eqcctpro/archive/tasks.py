@@ -1,7 +1,7 @@
-"""Station tasks of a plan, held as columns: plans of 10**5 stations stay small.
+"""Station tasks of a plan, stored as columns: plans of 10**5 stations stay small.
 
-As objects a station with three files takes some 3 kB, as columns a sixth of that.  An object
-is made when one is asked for.
+As objects a station with three files takes about 3 kB, as columns a sixth of that.  Objects are
+made on access.
 """
 
 from __future__ import annotations
@@ -24,21 +24,21 @@ __all__ = ["Heading", "Piece", "ReadExtents", "StationTask", "TaskTable", "Tasks
 
 Int64 = NDArray[np.int64]
 
-# Tasks whose spans are sought at a time, so that memory stays flat.
+# Tasks whose spans are computed at a time, to bound the memory.
 AT_A_TIME = 2048
-# Numbers of texts that a task has.
+# Number of codes of a task.
 CODES = 6
 
 
 class Piece(NamedTuple):
-    """Part of the time of a station task that is too large to be picked at once.
+    """Part of a station task's time span, if the task is too large to be picked at once.
 
     Attributes
     ----------
     start_ns, end_ns : int
-        Half-open span of which it has the picks.
+        Half-open span whose picks belong to the piece.
     files : tuple of int
-        Positions of the task's files with records of it, or near it.
+        Positions of the task's files with records in or near this span.
     """
 
     start_ns: int
@@ -47,18 +47,18 @@ class Piece(NamedTuple):
 
 
 class ReadExtents(NamedTuple):
-    """What station tasks read of the channels of their files, as columns of one length.
+    """Parts of channel extents that station tasks read, as columns of equal length.
 
     Attributes
     ----------
     task : ndarray of int64
-        Which of the tasks that were asked for.
+        Index into the requested rows.
     file, extent : ndarray of int64
         Numbers in the table of files.
     first_ns, last_ns : ndarray of int64
-        As far as the task reads it.
+        Span that the task reads.
     share : ndarray of float64
-        Of the extent's samples.
+        Fraction of the extent's samples in that span.
     """
 
     task: Int64
@@ -85,17 +85,17 @@ class StationTask:
     files : tuple of str
         Files with records of this station and time.
     n_bytes : int
-        Size of these files.
+        Size of these files in bytes.
     stamps : tuple of (int, int)
-        Size and time of the last change, in nanoseconds, of each file when the plan was made;
-        of a file at an address its size and another stamp of its content.
+        Size and modification time, in nanoseconds, of each file when the plan was made; for a
+        file at an address its size and another stamp of its content.
     hydrophone : str
-        Band and instrument code of a hydrophone that is picked with it, or an empty text.
+        Band and instrument code of a hydrophone that is picked with it, or an empty string.
     beside : tuple of str
         Files of neighbouring chunks with records of its time, which are read where its own files
-        have gaps.  Their stamps are behind those of `files`.
+        have gaps.  Their stamps follow those of `files`.
     pieces : tuple of Piece
-        In which it is picked one after the other, where memory does not hold all of it.
+        Pieces in which it is picked one after the other, if it does not fit into memory.
     """
 
     index: int
@@ -120,7 +120,7 @@ class StationTask:
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What a station task is called, without its files.
+    """Codes and time chunk of a station task, without its files.
 
     Attributes
     ----------
@@ -205,11 +205,11 @@ class TaskTable:
         self._sizes.append(sum(self.files.stamp(file)[0] for file in files))
 
     def seal(self) -> None:
-        """Say that there will be no more tasks, and no more files."""
+        """Freeze the table: no tasks and no files can be added afterwards."""
         self._texts.seal()
 
     def cut(self, pieces: Mapping[int, tuple[Piece, ...]]) -> None:
-        """Have tasks be picked in pieces, by their rows; all others are picked at once."""
+        """Set the pieces of tasks, by their rows; all other tasks are picked at once."""
         self._pieces = dict(pieces)
         self.task.cache_clear()
 
@@ -237,7 +237,7 @@ class TaskTable:
         )
 
     def heading(self, row: int) -> Heading:
-        """What the task in a row is called."""
+        """Codes and time chunk of the task in a row."""
         texts = self._texts
         first = CODES * row
         network, station, location, instrument, folder = self._codes[first : first + 5]
@@ -251,14 +251,14 @@ class TaskTable:
         )
 
     def spans_of(self, rows: NDArray[np.int64]) -> Int64:
-        """What files hold of the instruments of some tasks, as far as their chunks own it.
+        """Spans of the instruments of tasks in their files, clipped to what the time chunks own.
 
         Returns
         -------
         ndarray of int64, shape (spans, 5)
-            Which of the rows; a number of the station; first and last time in nanoseconds, the
-            last one the earlier one where the chunk owns none of it; samples, as headers at the
-            ends of files tell.
+            Columns: index into `rows`; number of the station; first and last time in nanoseconds
+            (last < first if the chunk owns nothing of the span); number of samples, from headers at
+            the ends of files.
         """
         files = self.files
         task, at = _members(self._file_ends, rows)
@@ -285,7 +285,7 @@ class TaskTable:
     def _instruments(
         self, channels: NDArray[np.int32], instruments: NDArray[np.int32]
     ) -> NDArray[np.bool_]:
-        """Whether channels are of instruments, both as numbers of their codes."""
+        """Mask of the channels that belong to the instrument beside them; both are code numbers."""
         known = {self._texts[number]: number for number in np.unique(instruments).tolist()}
         of_channel = np.full(int(channels.max(initial=0)) + 1, -1)
         for number in np.unique(channels).tolist():
@@ -293,7 +293,7 @@ class TaskTable:
         return of_channel[channels] == instruments
 
     def owned(self, rows: NDArray[np.int64]) -> Int64:
-        """First time that the chunks of tasks own, and the first they do not; shape (tasks, 2)."""
+        """Half-open spans that the chunks of tasks own, in ns; shape (tasks, 2)."""
         spans = [(chunk.own_start_ns, chunk.own_end_ns) for chunk in self._chunks]
         of_chunks = np.frombuffer(self._of_chunks, dtype=np.int32)[rows]
         return np.array(spans, dtype=np.int64).reshape(-1, 2)[of_chunks]
@@ -308,7 +308,7 @@ class TaskTable:
         return self._files[begin : self._file_ends[row]].tolist()
 
     def read_extents(self, rows: Int64, context_ns: int) -> ReadExtents:
-        """What tasks read of all channels of their files, with so much around what they own."""
+        """Extents of all channels that tasks read, with `context_ns` around what they own."""
         task, at = _members(self._file_ends, rows)
         numbers = np.frombuffer(self._files, dtype=np.int32)[at].astype(np.int64)
         member, extent = _members(self.files.extent_ends, numbers)
@@ -328,7 +328,7 @@ class TaskTable:
 
 
 class Tasks(Sequence[StationTask]):
-    """Rows of a table, as the station tasks that they stand for.
+    """Sequence of the station tasks in some rows of a table.
 
     Parameters
     ----------
@@ -356,23 +356,23 @@ class Tasks(Sequence[StationTask]):
         return map(self.table.task, map(int, self.rows))
 
     def headings(self, positions: Iterable[int] | None = None) -> Iterator[Heading]:
-        """What tasks are called; by default all of them."""
+        """Codes and time chunks of tasks, by default of all."""
         rows = self.rows if positions is None else (self.rows[each] for each in positions)
         return map(self.table.heading, map(int, rows))
 
     def outlines(self) -> Iterator[tuple[Heading, int]]:
-        """What each task is called, and the bytes of its files."""
+        """Codes and time chunk of each task, with the size of its files in bytes."""
         rows = [int(row) for row in self.rows]
         return zip(map(self.table.heading, rows), map(self.table.size, rows), strict=True)
 
     def owned(self) -> Int64:
-        """First time that the chunk of each task owns, and the first it does not, in ns."""
+        """Half-open span that the chunk of each task owns, in ns; shape (tasks, 2)."""
         return self.table.owned(np.array(self.rows, dtype=np.int64))
 
     def spans_of(self, positions: Iterable[int]) -> Int64:
-        """What files hold of the instruments of some tasks; see `TaskTable.spans_of`.
+        """Spans of the instruments of tasks in their files; see `TaskTable.spans_of`.
 
-        The first column says which of the positions.
+        The first column is an index into `positions`.
         """
         rows = np.array(self.rows, dtype=np.int64)[np.fromiter(positions, dtype=np.int64)]
         parts = [np.empty((0, 5), np.int64)]
@@ -382,21 +382,21 @@ class Tasks(Sequence[StationTask]):
         return np.concatenate(parts)
 
     def choose(self, rows: Iterable[int]) -> Tasks:
-        """Those of some rows of the table."""
+        """The tasks in some rows of the table."""
         return Tasks(self.table, np.fromiter(rows, dtype=np.int32))
 
 
 def _members(
     ends: array[int], groups: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Members of groups that lie one after the other: whose each is, and where it lies.
+    """Members of contiguous groups: index of the group, and position, of each member.
 
     Parameters
     ----------
     ends : array of int
-        Where each group ends.
+        End of each group.
     groups : ndarray of int64
-        Those that are wanted.
+        Groups to expand.
     """
     edges = np.frombuffer(ends, dtype=np.int64)
     begin = np.where(groups, edges[groups - 1], 0)

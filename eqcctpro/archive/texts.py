@@ -1,4 +1,4 @@
-"""Strings by number."""
+"""Table of strings: each string is stored once and referred to by its number."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 __all__ = ["ENCODING", "Texts"]
 
-# Round trips of any string, also of file names that are no text.
+# Encodes any string without loss, including file names that are not valid UTF-8.
 ENCODING = ("utf-8", "surrogatepass")
 
-# Strings that take a megabyte, and above which less memory is worth more than ready strings.
+# Number of strings (about a megabyte) above which compact storage is preferred to fast access.
 MANY_TEXTS = 8192
 
 
 class _Numbers(dict[str, int]):
-    """A number for each string that is asked for."""
+    """Numbers of strings; an unknown string is added on access."""
 
     def __init__(self, texts: list[str]) -> None:
         self._texts = texts
@@ -27,18 +27,18 @@ class _Numbers(dict[str, int]):
 
 
 class Texts:
-    """Strings by number, each held once.
+    """Table of strings by number, each stored once.
 
     Attributes
     ----------
     number : callable
-        The number of a string, a new one if it is not known.
+        Returns the number of a string; an unknown string is added.
     """
 
     def __init__(self) -> None:
         self._open: list[str] = []
         self.number: Callable[[str], int] = _Numbers(self._open).__getitem__
-        # Of sealed ones: one after the other, and where each ends.
+        # After `seal`: concatenated strings, and the end of each.
         self._sealed = bytearray()
         self._ends = array("q")
 
@@ -49,10 +49,10 @@ class Texts:
         return self._sealed[begin : self._ends[number]].decode(*ENCODING)
 
     def seal(self) -> None:
-        """Say that there will be no more.
+        """Freeze the table: no strings can be added afterwards.
 
-        Many are held as bytes from here on: small strings among what planning lets go would keep
-        its memory from returning.
+        Large tables are stored as bytes from here on: small strings scattered over the heap would
+        keep memory that planning has freed from being returned to the system.
         """
         del self.number
         if len(self._open) < MANY_TEXTS:

@@ -1,8 +1,8 @@
-"""Time chunks: what each one reads, and which picks it owns.
+"""Time chunks: the span that each reads, and the span whose picks it owns.
 
-A chunk reads more than it owns.  The border between two neighbours lies in the middle of
-what both read, so that every moment between the first and the last chunk belongs to
-exactly one.
+A chunk reads more than it owns.  The border between two neighbours is the middle of the span
+that both read, so that every time between the first and the last chunk belongs to exactly
+one chunk.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Timechunk:
     name : str
         For example ``20241215T115800Z_20241215T123000Z``.
     read_start_ns, read_end_ns : int or None
-        Data outside this span are not used; None reads whatever the files hold.
+        Data outside this span are not used; None reads all data of the files.
     own_start_ns, own_end_ns : int
         A pick belongs to this chunk when its peak lies in this half-open span.
     """
@@ -78,7 +78,7 @@ def chunk_grid(
     start_ns, end_ns : int
     length_min, overlap_min : float
     spans : sequence of tuple of int, optional
-        Only the chunks that touch one of these; data may lie centuries apart, if only by
+        Only chunks that touch one of these are made; data may lie centuries apart, if only by
         a damaged time.
 
     Raises
@@ -111,7 +111,7 @@ def length_ns(length_min: float) -> int:
     Raises
     ------
     SettingsError
-        It is none.
+        The length is not positive, or too long.
     """
     if not 1 <= length_min * MINUTE_NS <= FOREVER_NS:
         raise SettingsError(
@@ -129,7 +129,7 @@ def grid_size(
     overlap_min: float,
     spans: Sequence[tuple[int, int]] | None = None,
 ) -> int:
-    """How many chunks `chunk_grid` would make of the same arguments, without making them.
+    """Number of chunks that `chunk_grid` would return for the same arguments.
 
     Raises
     ------
@@ -145,7 +145,7 @@ def _grid(
     overlap_min: float,
     spans: Sequence[tuple[int, int]] | None,
 ) -> list[range]:
-    """Numbers of the chunks of a grid: stretches in ascending order that do not overlap."""
+    """Numbers of the chunks of a grid, as ascending ranges that do not overlap."""
     check_span(start_ns, end_ns)
     length = length_ns(length_min)
     if overlap_min < 0 or overlap_min >= length_min:
@@ -168,17 +168,17 @@ def _grid(
 
 
 def _middle(left_end: int, right_start: int) -> int:
-    """The border between neighbours."""
+    """Border between neighbouring chunks."""
     return (left_end + right_start) // 2
 
 
 def chunks_of_folders(
     names: Sequence[str], start_ns: int | None = None, end_ns: int | None = None
 ) -> list[Timechunk]:
-    """The chunks that time-chunk folders stand for.
+    """Time chunks of time-chunk folders.
 
-    Each reads whatever its folder holds.  The first owns everything before it and the
-    last everything after it, within `start_ns` and `end_ns` where these are given.
+    Each reads all data of its folder.  The first owns everything before it and the last
+    everything after it, within `start_ns` and `end_ns` if these are given.
     """
     if start_ns is not None and end_ns is not None:
         check_span(start_ns, end_ns)
@@ -194,21 +194,22 @@ def borders_within_data(
     held: Sequence[tuple[int, int]],
     holds_all: Callable[[int, int], bool] = lambda whole, part: True,  # noqa: ARG005
 ) -> list[Timechunk]:
-    """Chunks of folders whose borders lie where both neighbours have data.
+    """Move the borders of folders' chunks to where both neighbours have data.
 
-    The middle of what two folders share by their names is the border as long as it is well
-    within what both hold.  Where the files of one end early or begin late, the border is the
-    middle of what both really hold.  A chunk whose neighbour holds all of its time and more owns
-    nothing: what it has may be shorter than a window.
+    The border is the middle of the overlap by the folders' names, as long as it is well within the
+    data of both.  If the files of one end early or begin late, the border is the middle of the
+    overlap of the data.  A chunk whose neighbour has data for all of its time and more owns
+    nothing: its own data may be shorter than a window.
 
     Parameters
     ----------
     chunks : sequence of Timechunk
         In the order of time.
     held : sequence of tuple of int
-        First and last sample of each, nanoseconds.
+        First and last sample of each, in nanoseconds.
     holds_all : callable
-        Whether one chunk holds all of another, channel by channel, if it does by their spans.
+        Returns True if one chunk contains the data of another, channel by channel; only called
+        if it does by their spans.
     """
 
     def covers(whole: int, part: int) -> bool:
@@ -217,7 +218,7 @@ def borders_within_data(
         return inside and holds_all(whole, part)
 
     def holds(whole: int, part: int) -> bool:
-        # Two that hold the same keep the border between them.
+        # Two chunks with the same data keep the border between them.
         return covers(whole, part) and not covers(part, whole)
 
     moved = list(chunks)
@@ -250,12 +251,12 @@ def borders_within_data(
 def day_chunks(
     spans: Sequence[tuple[int, int]], start_ns: int | None, end_ns: int | None
 ) -> list[Timechunk]:
-    """A chunk for each day (UTC) with data, cut at the start and the end where these are given.
+    """Make a chunk for each day (UTC) with data, cut at the start and end if these are given.
 
     Parameters
     ----------
     spans : sequence of tuple of int
-        When there are data, first and last sample.
+        First and last sample of each span with data, in nanoseconds.
     start_ns, end_ns : int or None
     """
     if start_ns is not None and end_ns is not None:
@@ -277,7 +278,7 @@ def day_chunks(
 def whole_archive(
     data_start_ns: int, data_end_ns: int, start_ns: int | None, end_ns: int | None
 ) -> Timechunk:
-    """One chunk that owns everything, named after the span of the data."""
+    """Make one chunk that owns everything, named after the span of the data."""
     if start_ns is not None and end_ns is not None:
         check_span(start_ns, end_ns)
     first = data_start_ns if start_ns is None else start_ns
@@ -293,7 +294,7 @@ def whole_archive(
 
 
 def check_span(start_ns: int, end_ns: int) -> None:
-    """Refuse a span that ends before it begins.
+    """Raise an error for a span that ends before it begins.
 
     Raises
     ------
@@ -323,12 +324,12 @@ def _with_owners(
 
 
 def read_span(chunk: Timechunk, context_ns: int) -> tuple[int | None, int | None]:
-    """What a chunk reads, widened to `context_ns` around what it owns."""
+    """Span that a chunk reads, widened to `context_ns` around what it owns."""
     start, end = chunk.read_start_ns, chunk.read_end_ns
     if start is not None and context_ns:
         start = min(start, chunk.own_start_ns - context_ns)
     if end is not None and context_ns:
-        # The last chunk may own everything behind what it reads.
+        # The last chunk may own everything after the span that it reads.
         owned = end if chunk.own_end_ns == FOREVER_NS else chunk.own_end_ns
         end = max(end, owned + context_ns)
     return start, end

@@ -1,4 +1,4 @@
-"""Folders of an archive, wherever they are, walked level by level as far as they are wanted."""
+"""Breadth-first walk of an archive's folders, local or remote, with a filter of folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eqcctpro.places import Place
 
 __all__ = ["TreeFile", "folder_names", "walk_tree"]
 
-# Requests under way at a time: a store answers each in tens of milliseconds.
+# Requests in flight at a time: a store answers each in tens of milliseconds.
 PARALLEL_LISTS = 16
 
 Keep = Callable[[tuple[str, ...]], bool]
@@ -21,7 +21,7 @@ Keep = Callable[[tuple[str, ...]], bool]
 
 @dataclass(frozen=True, slots=True)
 class TreeFile:
-    """A file and its place below a root.
+    """A file and its path below a root.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class TreeFile:
         Names of the folders from the root to the file, and its own.
     path : str
     size, stamp : int
-        Of a file at an address; of local files they are not looked up.
+        For a file at an address; not looked up for local files.
     """
 
     parts: tuple[str, ...]
@@ -39,15 +39,15 @@ class TreeFile:
 
 
 def walk_tree(root: Place, keep: Keep, lister: FolderLister | None = None) -> Iterator[TreeFile]:
-    """Files below a root, of the folders that `keep` says yes to; sorted within a folder.
+    """Iterate over the files below a root, in folders that `keep` accepts; sorted within a folder.
 
     Parameters
     ----------
     root : Place
     keep : callable
-        Told the names of the folders from the root to one, whether that is entered.
+        Returns True if the folder with these names, from the root down, is entered.
     lister : FolderLister, optional
-        Lists folders of this machine, and knows those that cannot be.
+        Lists local folders, and records those that cannot be listed.
     """
     level: list[tuple[str, ...]] = [()]
     with ThreadPoolExecutor(PARALLEL_LISTS, "eqcctpro-list") as pool:

@@ -1,1 +1,1 @@
-"""What a run has already got, kept so that a killed run goes on where it was."""
+"""Journal of a run on disk, from which an interrupted or killed run is resumed."""

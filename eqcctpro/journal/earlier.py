@@ -1,4 +1,4 @@
-"""What an earlier run left in an output folder, compared with what is asked for now."""
+"""Results of an earlier run in an output folder, and their comparison with a new request."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ MOST_NAMED = 5
 
 @dataclass
 class Restored:
-    """What can be taken over from an earlier run.
+    """Results of an earlier run that a resumed run reuses.
 
     Attributes
     ----------
     records : dict of int to TaskRecord
-        By the task's index in the plan of now.
+        By the task's index in the current plan.
     findings : Findings
-        ``task`` is that index too.
+        Picks and detections; their ``task`` is that index, too.
     again : list of int
-        Keys of items that had ended and are picked once more.
+        Keys of station tasks that had ended and are picked again.
     damaged : list of str
-        Part files that cannot be used, whose items are among those.
+        Damaged part files; their station tasks are in `again`.
     """
 
     records: dict[int, TaskRecord] = field(default_factory=dict)
@@ -47,7 +47,7 @@ class Restored:
 
 
 class EarlierRun:
-    """The record of an earlier run, read.
+    """Contents of the journal of an earlier run.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ class EarlierRun:
     facts : dict
         Empty if the run was killed before it had written anything.
     keys : dict of bytes to int
-        Keys of the items by what they compute.
+        Keys of the station tasks, by the hash of what they compute.
     """
 
     def __init__(self, folder: RunFolder) -> None:
@@ -79,11 +79,11 @@ class EarlierRun:
 
     @property
     def finished(self) -> bool:
-        """Whether the results are written and complete."""
+        """True if the results were written completely."""
         return self.facts.get("state") == "finished"
 
     def died_over(self) -> set[int]:
-        """Keys of items that wait and that the last process was at when it died."""
+        """Keys of pending station tasks that were in flight when the last process died."""
         last = self.attempts[-1] if self.attempts else None
         if last is None or last.ending is not None:
             return set()
@@ -91,13 +91,13 @@ class EarlierRun:
         return under_way(self._folder.started, self.facts["plan"]) - ended
 
     def suspects(self) -> set[int]:
-        """Keys of all items that a process died over and that wait."""
+        """Keys of all pending station tasks that were in flight when some process died."""
         return self._suspects | self.died_over()
 
     def restore(
         self, ids: Sequence[bytes], *, retry_failed: bool, retry_quarantined: bool
     ) -> Restored:
-        """Take over what is recorded of the plan that `ids` stand for."""
+        """Load the recorded results of the station tasks `ids` of the current plan."""
         index_of = {self.keys[id_]: i for i, id_ in enumerate(ids) if id_ in self.keys}
         restored = Restored()
         part_of: dict[int, int] = {}
@@ -137,7 +137,7 @@ class EarlierRun:
         restored.findings = Findings(RawPicks.concatenate(picks), RawPicks.concatenate(detections))
 
     def tidy(self) -> None:
-        """Remove part files that were never recorded."""
+        """Remove part files that the journal does not list."""
         known = {name for name, _ in self._parts.values()}
         if self._folder.parts.is_dir():
             for path in self._folder.parts.iterdir():
@@ -147,7 +147,7 @@ class EarlierRun:
 
 
 def _owned(picks: RawPicks, part: int, owner: Any, index: Any) -> RawPicks:
-    """Rows of items that this part still answers for, under their index in the plan."""
+    """Rows of station tasks whose latest result is in this part, under their index in the plan."""
     inside = picks.task < len(owner)
     mine = picks.take(inside)
     mine = mine.take(owner[mine.task] == part)
@@ -155,7 +155,7 @@ def _owned(picks: RawPicks, part: int, owner: Any, index: Any) -> RawPicks:
 
 
 def changed_values(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """What differs, such as ``"p_threshold was 0.3, is 0.2"``."""
+    """Describe each difference, such as ``"p_threshold was 0.3, is 0.2"``."""
     names = [name for name in (*before, *(n for n in now if n not in before))]
     return [
         f"{name} was {_shown(before.get(name))}, is {_shown(now.get(name))}"
@@ -173,7 +173,7 @@ def _shown(value: Any) -> str:
 
 
 def changed_files(before: Mapping[str, Stamp], now: Mapping[str, Stamp]) -> list[str]:
-    """Which input files changed, came or went since; a long list ends with a count."""
+    """List the input files that changed, are gone or are new; a long list ends with a count."""
     changed = [
         f"{name} has changed" for name in before if now.get(name, before[name]) != before[name]
     ]

@@ -1,4 +1,4 @@
-"""Where a run keeps its record, and what in an output folder is the run's own."""
+"""Paths of a run's journal and of the files that belong to a run in its output folder."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ RESULTS = (
     *("detections.csv", "detections.parquet", "amplitudes.csv"),
     *("summary.json", "tasks.parquet", "overview.png", "report.html"),
 )
-# What other commands may have written beside the picks, by the file that tells whose it is.
+# Files that other commands write beside the picks, by the file that identifies the command.
 DERIVED = {
     "event_picks.csv": ("events.csv", "events.quakeml", "events.scml", "events.obs"),
     "score.json": ("stations.csv", "curve.csv", "matches.csv"),
@@ -38,11 +38,11 @@ class RunFolder:
     Attributes
     ----------
     journal : Path
-        The record, an SQLite database.
+        The journal, an SQLite database.
     parts : Path
         Folder of part files.
     started : Path
-        Marks of what is under way.
+        Marks of the station tasks in flight.
     """
 
     def __init__(self, output: Path) -> None:
@@ -54,16 +54,16 @@ class RunFolder:
 
     @property
     def has_journal(self) -> bool:
-        """Whether a run has left its record here."""
+        """True if the folder contains the journal of a run."""
         return self.journal.exists()
 
     @property
     def holds_a_run(self) -> bool:
-        """Whether a run has left its record or its results here."""
+        """True if the folder contains the journal or the results of a run."""
         return self.has_journal or (self.output / "summary.json").exists()
 
     def unfinished(self) -> bool:
-        """Whether a run began here and did not finish."""
+        """True if a run began in the folder and did not finish."""
         if not self.has_journal:
             return False
         store = JournalStore(self.journal, writable=False)
@@ -74,7 +74,7 @@ class RunFolder:
         return bool(facts) and facts.get("state") != "finished"
 
     def tidy(self) -> None:
-        """Remove files that a killed run was still writing."""
+        """Remove temporary files of a killed run."""
         with writing(self.output):
             if self.parts.is_dir():
                 for path in self.parts.glob(f"*{TEMPORARY}"):
@@ -88,18 +88,18 @@ class RunFolder:
                         path.unlink(missing_ok=True)
 
     def forget(self) -> None:
-        """Remove the record and the parts; the results stay."""
+        """Remove the journal and its part files; the results stay."""
         with writing(self.output):
             if self.folder.is_dir():
-                # First, since without it the rest means nothing.
+                # First, since the rest is of no use without it.
                 remove(self.journal)
             remove(self.folder)
 
     def discard(self) -> None:
-        """Remove the record and everything that a run writes, and nothing else.
+        """Remove the journal and all results of a run, and nothing else.
 
-        What `show`, `associate`, `score` and `convert` have made of the picks goes too, where it
-        is in the same folder under the name that they give it.
+        Outputs of `show`, `associate`, `score` and `convert` are removed, too, if they are in the
+        same folder under their default names.
         """
         with writing(self.output):
             self._discard_station_results()
@@ -140,7 +140,7 @@ class RunFolder:
             _remove_empty(path.parent, path.parent.parent)
 
     def _recorded_station_folders(self) -> list[tuple[str, str]] | None:
-        """Time chunk and station folder of what was picked; None if the record cannot be read."""
+        """Time chunk and folder of each picked station; None if the journal cannot be read."""
         try:
             store = JournalStore(self.journal, writable=False)
             try:
@@ -151,7 +151,7 @@ class RunFolder:
             return None
 
     def _wrote_station_folders(self) -> bool:
-        """Whether a finished run says that EQCCTPro's folders here are its own."""
+        """True if the summary of a finished run lists EQCCTPro's station folders as its output."""
         try:
             summary = json.loads((self.output / "summary.json").read_text(encoding="utf-8"))
             return "station_folders" in summary["paths"]

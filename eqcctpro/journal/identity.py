@@ -1,4 +1,4 @@
-"""Names for what is to be computed: of each station task, and of a whole plan."""
+"""Hashes that identify a computation: of each station task, and of a whole plan."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from eqcctpro.places import Place, is_address
 
 __all__ = ["FileStamps", "Stamp", "item_ids", "pick_settings", "plan_hash"]
 
-#: Size in bytes and time of the last change in nanoseconds, or another stamp of the content.
+#: Size in bytes and modification time in nanoseconds, or another stamp of the content.
 Stamp = tuple[int, int]
 
 ID_BYTES = 16
 
-# Names that a user knows for what the pipeline calls otherwise.
+# Names of settings for users, by their names in the pipeline.
 _USER_NAMES = {
     "grid": "window_grid",
     "start_ns": "start",
@@ -35,27 +35,27 @@ _USER_NAMES = {
     "preparation.longest_gap_s": "longest_gap",
     "preparation.filters": "filters",
 }
-# Settings that earlier versions did not know, and left undone.
+# Settings that earlier versions did not have, with the values that they worked by.
 _UNDONE = {
     "preparation.fill_gaps": "none",
     "preparation.longest_gap_s": None,
     "preparation.filters": (),
 }
-# What changes no pick.
+# Settings that do not change any pick.
 _WITHOUT_EFFECT = {"item_timeout_s", "storage", "input_roots"}
 
 
 def pick_settings(
     picker: Picker, weights_sha256: str, device: str, settings: PipelineSettings
 ) -> dict[str, str]:
-    """Everything but the data that a station's picks depend on, by names a user knows.
+    """Everything except the data that a station's picks depend on, under names for users.
 
     Parameters
     ----------
     picker : Picker
     weights_sha256 : str
     device : str
-        Only whether it is a GPU counts.
+        Only its kind counts: CPU or GPU.
     settings : PipelineSettings
     """
     named = {
@@ -97,8 +97,8 @@ def _text(value: Any) -> str:
 class FileStamps(Mapping[str, Stamp]):
     """Stamp of every file of a plan, by its name below the input.
 
-    Names do not hold where the input lies, so that an archive may be mounted elsewhere when
-    a run goes on.
+    Names are relative to the input, so that an archive may be mounted elsewhere when a run is
+    resumed.
 
     Parameters
     ----------
@@ -121,17 +121,17 @@ class FileStamps(Mapping[str, Stamp]):
 
     @cached_property
     def _known(self) -> dict[str, Stamp]:
-        """Only where files have to be found by name."""
+        """Stamps by name, made on the first look-up by name."""
         return dict(self.pairs())
 
     def pairs(self) -> Iterator[tuple[str, Stamp]]:
-        """Names and stamps, one after the other."""
+        """Iterate over names and stamps."""
         for number, name in enumerate(self):
             yield name, self._files.stamp(number)
 
 
 class RelativeNames:
-    """Names below the input folders; files that were named themselves keep their path.
+    """Paths relative to the input folders; files that are inputs themselves keep their path.
 
     Parameters
     ----------
@@ -152,7 +152,7 @@ class RelativeNames:
 def item_ids(
     tasks: Iterable[StationTask], inputs: Sequence[Place], settings: Mapping[str, str]
 ) -> list[bytes]:
-    """A name for each station task that is the same only where its picks are.
+    """Hash of each station task; equal hashes mean equal picks.
 
     It covers the input files (name, size, time of the last change), the time chunk, the
     picker with its weights, and the settings.
@@ -175,5 +175,5 @@ def item_ids(
 
 
 def plan_hash(ids: Sequence[bytes]) -> str:
-    """A name for a plan, whatever the order of its items."""
+    """Hash of a plan, independent of the order of its station tasks."""
     return hashlib.sha256(b"".join(sorted(ids))).hexdigest()

@@ -1,9 +1,9 @@
-"""Lock of an output folder: one run, or command on a run's results, at a time writes to it.
+"""Lock of an output folder: only one run or command writes to it at a time.
 
-The lock is a file in the folder that names its holder.  The operating system locks the file where
-it can, and lets go of it when the process ends, however it ends.  Where it cannot, as on some
-network file systems, or where its locks end at the machine, the holder's process and the time
-at which the holder last touched the file tell whether it is at work.
+The lock is a file in the folder that names its holder.  Where possible, the operating system locks
+the file, and releases it when the process ends in any way.  Where it cannot, as on some network
+file systems, or where its locks do not reach other machines, the holder counts as alive if its
+process runs or if it has touched the file recently.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ __all__ = ["LOCK_FILE", "Holder", "OutputLock", "holder_at_work", "results_held"
 
 LOCK_FILE = ".eqcctpro.lock"
 
-#: A holder on another machine touches its lock so often, and is dead after so long a silence.
+#: Interval at which a holder touches its lock, and the age at which a lock counts as stale.
 HEARTBEAT_S = 10.0
 SILENCE_S = 60.0
 
 # `status` holds a lock for a moment.
 _PATIENCE_S = 0.3
-# In this time everyone who found a lock without a living holder has written its name into it.
+# Time in which all processes that compete for a stale lock have written their names into it.
 _SETTLING_S = 0.2
 
 
@@ -53,9 +53,9 @@ class Holder:
         Boot of the operating system and process namespace, within which process numbers mean
         something.
     started : str
-        When the process began, by its operating system's count.
+        When the process began, in the units of its operating system.
     doing : str
-        What it does there, if it is not a run.
+        The command that it executes, if it is not a run.
     """
 
     token: str
@@ -67,7 +67,7 @@ class Holder:
 
     @classmethod
     def me(cls, doing: str = "") -> Holder:
-        """The process that asks, with a new token."""
+        """Holder for the calling process, with a new token."""
         pid, host = os.getpid(), socket.gethostname()
         return cls(secrets.token_hex(8), pid, host, _machine(), _started(pid), doing)
 
@@ -76,12 +76,12 @@ class Holder:
 
     @property
     def is_here(self) -> bool:
-        """Whether it is on this machine, in sight of this process."""
+        """True if the process is on this machine, in the process namespace of this one."""
         return self.machine == _machine()
 
     @property
     def lives(self) -> bool:
-        """Whether the process runs, for a holder that is here."""
+        """True if the process runs; only meaningful for a holder on this machine."""
         return self.started != "" and _started(self.pid) == self.started
 
 
@@ -93,7 +93,7 @@ class OutputLock:
     output : Path
         An existing folder.
     doing : str
-        What is done there, if it is not a run.
+        The command that takes the lock, if it is not a run.
     """
 
     def __init__(self, output: Path, doing: str = "") -> None:
@@ -143,12 +143,12 @@ class OutputLock:
         os.close(descriptor)
 
     def check(self) -> None:
-        """Make sure that the folder is still this run's.
+        """Check that this run still holds the lock.
 
         Raises
         ------
         OutputError
-            It was removed, or another run took it.
+            The lock was removed, or another run took it.
         """
         if self._is_mine():
             return
@@ -160,7 +160,7 @@ class OutputLock:
         )
 
     def _take(self) -> str | None:
-        """Take the lock, or say who has it."""
+        """Try to take the lock; return the description of its holder, or None if it was taken."""
         with writing(self.output):
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
@@ -201,7 +201,7 @@ class OutputLock:
         )
 
     def _beat(self) -> None:
-        """Show other machines that the holder is at work."""
+        """Touch the lock periodically, so that other machines see that its holder is alive."""
         while not self._released.wait(HEARTBEAT_S):
             with suppress(OSError):
                 os.utime(self._descriptor)
@@ -209,14 +209,14 @@ class OutputLock:
 
 @contextmanager
 def results_held(folder: Path, doing: str) -> Iterator[None]:
-    """Keep runs and other commands out of a folder of results while something is made of these.
+    """Lock a folder of results against runs and other commands while it is written to.
 
     Parameters
     ----------
     folder : Path
-        Where is written; one that holds no run is not locked.
+        Folder to write to; it is not locked if it contains no run.
     doing : str
-        What is done, such as ``"eqcctpro associate"``.
+        The command that takes the lock, such as ``"eqcctpro associate"``.
 
     Raises
     ------
@@ -231,7 +231,7 @@ def results_held(folder: Path, doing: str) -> Iterator[None]:
 
 
 def holder_at_work(output: Path) -> Holder | None:
-    """The holder of a folder's lock; None where nobody is at work in it, as far as can be told."""
+    """The holder of a folder's lock; None if there is none that is known to be alive."""
     path = output / LOCK_FILE
     holder = _holder_in(path)
     if holder is None:
@@ -284,7 +284,7 @@ def _same_file(descriptor: int, path: Path) -> bool:
 
 
 def _silence_s(path: Path) -> float:
-    """Seconds since a file was touched, by the clock of the file system that it is on."""
+    """Seconds since a file was touched, by the clock of its file system."""
     probe = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
     try:
         last = path.stat().st_mtime
@@ -308,7 +308,7 @@ def _machine() -> str:
 
 
 def _started(pid: int) -> str:
-    """When a process began; empty if there is none."""
+    """Start time of a process; empty if there is no such process."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
         return stat.rpartition(")")[2].split()[19]

@@ -1,4 +1,4 @@
-"""Part files: the findings of a group of station tasks, on the disk before they are recorded."""
+"""Part files: picks and detections of a group of station tasks, synced before they are listed."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Findings:
 
 
 def write_part(path: Path, findings: Findings) -> int:
-    """Write a part so that it is complete and on the disk, or not there; returns its CRC-32.
+    """Write a part file atomically and sync it to disk; returns its CRC-32.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def write_part(path: Path, findings: Findings) -> int:
 
 
 def read_part(path: Path, crc: int) -> Findings | None:
-    """The findings of a part; None if it is missing or damaged."""
+    """Read a part file; None if it is missing or damaged."""
     try:
         content = path.read_bytes()
     except OSError:
@@ -95,7 +95,7 @@ def _batch(picks: RawPicks, *, detection: bool) -> pa.RecordBatch:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
+    """Sync the entries of a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

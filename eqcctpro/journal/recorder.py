@@ -1,4 +1,4 @@
-"""Writes down what a run finds, in a thread of its own and in groups."""
+"""Writer of a run's journal: groups results and writes them in a background thread."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from eqcctpro.pipeline.records import TaskRecord
 
 __all__ = ["Recorder"]
 
-# A group is written when it has so many station tasks, or when the last one is so old: a
-# killed run picks again at most what came since.
+# A group is written when it has this many station tasks, or this long after the last one: a
+# killed run picks again at most the results since then.
 GROUP_TASKS = 4096
 GROUP_SECONDS = 1.0
-# Groups that may wait for the disk before the workers have to.
+# Groups in the queue of the writer, before `add` blocks.
 GROUPS_WAITING = 8
 
 
 @dataclass
 class _Group:
-    """Records and findings that are written together."""
+    """Records, picks and detections that are written together."""
 
     records: list[TaskRecord] = field(default_factory=list)
     picks: list[RawPicks] = field(default_factory=list)
@@ -39,21 +39,21 @@ class _Group:
 
 
 class Recorder:
-    """Takes results as they come; a thread makes them durable, then records them.
+    """Writes results in a background thread: part files first, then their journal entries.
 
-    Nothing is written before the first group: a run of less than a second leaves no record,
-    and need not, because it is as quickly done again.
+    Nothing is written before the first group: a run of less than a second leaves no journal,
+    because it is quickly repeated.
 
     Parameters
     ----------
     path : Path
-        The record; it is created where it is not there.
+        The journal; it is created if it does not exist.
     parts : Path
         Folder for part files.
     keys : ndarray of int32
-        Key in the record of every station task, by its index in the plan.
+        Key in the journal of every station task, by its index in the plan.
     prepare : callable
-        What is written to the record first, in one transaction.
+        Writes the first entries of the journal, in one transaction.
     attempt : int
         Number of this process among those that worked on the run.
     """
@@ -81,11 +81,11 @@ class Recorder:
         self._started = False
 
     def open(self) -> None:
-        """Write what is written first, without waiting for a group."""
+        """Create the journal now, without waiting for the first group."""
         self._send()
 
     def add(self, records: Sequence[TaskRecord], picks: RawPicks, detections: RawPicks) -> None:
-        """Take results; waits only if the disk is far behind.
+        """Add results to the current group; blocks only if the queue of the writer is full.
 
         Raises
         ------
@@ -121,24 +121,24 @@ class Recorder:
             raise self._failure
 
     def settle(self) -> None:
-        """Wait until the groups that are full or old have been written.
+        """Wait until all queued groups have been written.
 
         Raises
         ------
         OutputError
-            One could not be.
+            A group could not be written.
         """
         while self._started and self._failure is None and self._waiting.unfinished_tasks:
             time.sleep(0.002)
         self._check()
 
     def close(self, ending: str) -> None:
-        """Write what is left, say how the run ended, and end the thread.
+        """Write the last group and the ending of the run, and end the thread.
 
         Parameters
         ----------
         ending : str
-            ``"finished"``, ``"interrupted"``, or what went wrong.
+            ``"finished"``, ``"interrupted"``, or the error.
 
         Raises
         ------
@@ -152,7 +152,7 @@ class Recorder:
         self._check()
 
     def stop(self) -> None:
-        """End the thread after what it was given; what it was not given is not written."""
+        """End the thread after the queued groups; the current group is not written."""
         if not self._started:
             return
         while self._thread.is_alive():
@@ -163,7 +163,7 @@ class Recorder:
                 continue
         self._thread.join()
 
-    # In the thread.
+    # In the background thread.
 
     def _work(self) -> None:
         store: JournalStore | None = None
@@ -184,7 +184,7 @@ class Recorder:
                 hint="check the folder's permissions and the space on the disk; then the same "
                 "command goes on where the run stopped",
             )
-        except BaseException as error:  # handed to the thread that adds
+        except BaseException as error:  # raised by the next call of the main thread
             self._failure = error
         finally:
             if store is not None:

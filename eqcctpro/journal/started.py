@@ -1,6 +1,6 @@
-"""Which station tasks are under way: one byte for each, which outlives the process.
+"""Marks of the station tasks in flight: a file of one byte per task that outlives the process.
 
-Only a hint for finding what a process died over, so it is not waited for.
+They are only a hint for finding the tasks that killed a process, so they are not synced to disk.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ UNDER_WAY, ENDED = 1, 2
 
 
 class StartedMarks:
-    """The marks of one attempt.
+    """Marks of the station tasks in flight, of one attempt.
 
     Parameters
     ----------
@@ -46,10 +46,10 @@ class StartedMarks:
             path.parent.mkdir(exist_ok=True)
             remove(path)
             with path.open("w+b") as file:
-                # Written, not only made long: a full disk is noticed now, not at a mark.
+                # Written, not only extended: a full disk is noticed now, not at a mark.
                 file.write(header + bytes(size))
                 file.flush()
-                # A mark is a store in memory: a call would cost its threads a turn each.
+                # A mark is a store in memory: a system call would release the GIL each time.
                 self._marks = mmap.mmap(file.fileno(), self._first + size)
 
     def begin(self, key: int) -> None:
@@ -61,18 +61,18 @@ class StartedMarks:
         self._marks[self._first + key] = ENDED
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._marks.close()
 
 
 def under_way(path: Path, plan: str) -> set[int]:
-    """Keys of the station tasks that were under way when the marks were last written.
+    """Keys of the station tasks that were in flight when the marks were last written.
 
-    Empty if the marks are of another plan, or there are none.
+    Empty if there are no marks, or if they belong to another plan.
     """
     try:
         content = path.read_bytes()
-    except OSError:  # there are none, or something else has their name
+    except OSError:  # there are none, or the path is not a file
         return set()
     header = bytes.fromhex(plan)
     if not content.startswith(header):
@@ -82,7 +82,7 @@ def under_way(path: Path, plan: str) -> set[int]:
 
 
 class WatchedTasks(Sequence[StationTask]):
-    """Station tasks that are marked as they are taken, and that stop coming when asked.
+    """Station tasks that are marked when they are taken; the iteration ends on request.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class WatchedTasks(Sequence[StationTask]):
         Key in the marks of every station task, by its index in the plan.
     marks : StartedMarks, optional
     stop : callable
-        Whether no more tasks are to be taken.
+        Returns True to end the iteration.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What became of one station in a run, and why it has no picks."""
+"""Status of one station in a run, with the reason if it has no picks."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ class StationTaskStatus:
     timechunk : str
     status : {"done", "empty", "failed", "waiting"}
     reason, error : str
-        Why it is empty or failed, and the class of the error; else empty.
+        Why it is empty or failed, and the class of the error; empty otherwise.
     notes : list of str
-        What was done to the waveforms.
+        How the waveforms were processed.
     windows : int
     picks : int or None
         None while the run is unfinished.
     outside : int
-        Picks that were dropped, since they are before the run's start or after its end.
+        Picks that were dropped because they are before the run's start or after its end.
     highest : dict of str to float
-        Highest probability of ``P`` and ``S``, where any window reaches.
+        Highest probability of ``P`` and ``S``; a phase that no window covers is absent.
     thresholds : dict of str to float
-        Of ``P`` and ``S``, where they are known.
+        Of ``P`` and ``S``, if they are known.
     """
 
     name: str
@@ -56,7 +56,7 @@ class StationTaskStatus:
 
     @property
     def why(self) -> str:
-        """How it ended and, where there are no picks, why."""
+        """Explanation of the status: counts, highest probabilities and the reason of no picks."""
         if self.status == "waiting":
             return "waiting: it is not picked yet"
         if self.status != "done":
@@ -94,7 +94,7 @@ class StationTaskStatus:
 
 
 def read_station_status(output: Path, station: str) -> list[StationTaskStatus]:
-    """All station tasks of a station, in the order of their time chunks.
+    """Read all station tasks of a station, in the order of their time chunks.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ def read_station_status(output: Path, station: str) -> list[StationTaskStatus]:
     Raises
     ------
     InputError
-        There is no record of a run, or it has no table of station tasks.
+        There is no journal of a run, or the run has no table of station tasks.
     SettingsError
         The run has no such station.
     """
@@ -195,7 +195,7 @@ def _recorded(folder: RunFolder) -> Iterator[StationTaskStatus]:
 
 
 def _of_phases(thresholds: Mapping[str, float]) -> dict[str, float]:
-    """The lowest threshold of P and of S, of all labels that are one."""
+    """The lowest threshold of P and of S over all labels of that phase."""
     found: dict[str, float] = {}
     for label, value in thresholds.items():
         if (phase := label[:1].upper()) in ("P", "S"):

@@ -1,4 +1,4 @@
-"""How far the run in an output folder is, whether it is at work, dead or finished."""
+"""Progress and state of the run in an output folder: running, dead, interrupted or finished."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ State = Literal["running", "dead", "interrupted", "finished"]
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run as its record shows it.
+    """Status of a run, read from its journal or its summary.
 
     Attributes
     ----------
@@ -36,21 +36,21 @@ class RunStatus:
     total : int
         Station tasks of the plan.
     quarantined : int
-        Those of the failed ones that killed their workers.
+        Number of failed ones that killed their workers.
     skipped : dict of str to int
-        What the plan leaves out by rule.
+        Number of files or channels that each rule of the plan left out.
     files_unusable : int
     failures : list of dict
         Station, time chunk, error and reason.
     rate : float or None
-        Station tasks a second, of the last attempt.
+        Station tasks per second, in the last attempt.
     seconds_left : float or None
-        At that rate, while the run is at work.
+        Estimate at that rate; None unless the run is running.
     attempts : list of Attempt
-        Empty when nothing is recorded: in a run's first second, or once it has finished
-        without failures and its summary says it all.
+        Empty if there is no journal: in a run's first second, or after it has finished
+        without failures.
     folder : str or None
-        That the last attempt was started in, which relative paths of its command refer to.
+        Working directory of the last attempt, to which relative paths of its command refer.
     holder : Holder or None
         Process that writes to the folder now.
     """
@@ -72,7 +72,7 @@ class RunStatus:
 
     @property
     def advice(self) -> str | None:
-        """What to do next; None if there is nothing to do."""
+        """Advice on what to do next; None if there is nothing to do."""
         if self.state in ("dead", "interrupted"):
             command = f": {self.attempts[-1].command}" if self.attempts else ""
             elsewhere = self.folder is not None and self.folder != str(Path.cwd())
@@ -107,14 +107,14 @@ class RunStatus:
 
 
 def read_status(output: Path) -> RunStatus:
-    """The status of the run in an output folder; changes nothing there.
+    """Read the status of the run in an output folder, without changing anything there.
 
     Raises
     ------
     InputError
-        There is no record of a run.
+        There is no journal of a run.
     OutputError
-        The record cannot be read.
+        The journal cannot be read.
     """
     folder = RunFolder(output)
     facts: dict[str, Any] = {}
@@ -153,7 +153,7 @@ def _run_at_work(output: Path) -> Holder | None:
 
 
 def _without_record(folder: RunFolder) -> RunStatus:
-    """Of a run that has not recorded anything yet, or that finished with nothing to add."""
+    """Status of a run without a journal: it has just begun, or it has finished."""
     if (holder := _run_at_work(folder.output)) is not None:
         return replace(_bare(folder.output, "running", {}, {}), holder=holder)
     try:
@@ -173,7 +173,7 @@ def _without_record(folder: RunFolder) -> RunStatus:
 
 
 def _failures(output: Path, summary: dict[str, Any]) -> list[dict[str, str]]:
-    """Station tasks that failed: of those the summary lists only the first ones."""
+    """All station tasks that failed; the summary lists only the first ones."""
     if not summary.get("failed"):
         return []
     from eqcctpro.pipeline.task_table import read_tasks
@@ -223,7 +223,7 @@ def _recent(last: Attempt) -> bool:
 
 
 def _pace(last: Attempt, waiting: int, *, running: bool) -> tuple[float | None, float | None]:
-    """Station tasks a second, and seconds left."""
+    """Station tasks per second, and estimate of the seconds left."""
     elapsed = last.seen - last.started
     if not last.recorded or elapsed <= 0:
         return None, None

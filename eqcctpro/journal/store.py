@@ -1,8 +1,8 @@
-"""The record of a run: an SQLite database beside its results.
+"""The journal of a run: an SQLite database beside its results.
 
-Commits are not waited for (``synchronous=NORMAL`` in WAL mode): what the record names is on
-the disk before it is named, so a power cut costs the last moments' record and nothing else,
-and those station tasks are picked again.
+Commits are not synced to disk (``synchronous=NORMAL`` in WAL mode): part files are on the disk
+before the journal names them, so a power cut costs only the last commits, and those station
+tasks are picked again.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from eqcctpro.pipeline.records import SampleCounts, TaskRecord
 __all__ = ["WAITING", "Attempt", "Item", "JournalStore"]
 
 FORMAT = 3
-# What ended records hold, by the format that has it first.
+# Columns of ended station tasks, by the format that introduced them.
 _MEASURES = {
     2: ("highest_p", "highest_s", "seconds"),
     3: ("held", "picked", "data_ns", "left_out"),
 }
 WAITING = "waiting"
 
-# Facts that every record has once it has any.
+# Facts that every journal has, unless it has none.
 _FACTS = frozenset(
     {
         *("state", "plan", "settings", "cut", "versions", "items"),
@@ -65,14 +65,14 @@ CREATE TABLE parts (number INTEGER PRIMARY KEY, file TEXT NOT NULL, crc32 INTEGE
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A station task as the record knows it.
+    """A station task in the journal.
 
     Attributes
     ----------
     key : int
-        Its number in the record, which part files use.
+        Its number in the journal and in the part files.
     id : bytes
-        What it computes, from `eqcctpro.journal.identity.item_ids`.
+        Hash of what it computes, from `eqcctpro.journal.identity.item_ids`.
     name, chunk, folder : str
     """
 
@@ -90,7 +90,7 @@ class Attempt:
     Attributes
     ----------
     ending : str or None
-        ``"finished"``, ``"interrupted"`` or an error; None while it runs, or when it died.
+        ``"finished"``, ``"interrupted"`` or an error; None while it runs, or if it died.
     recorded : int
         Station tasks that it recorded.
     """
@@ -108,18 +108,18 @@ class Attempt:
 
 
 class JournalStore:
-    """An open record.
+    """An open journal.
 
     Parameters
     ----------
     path : Path
     writable : bool
-        Create it where it is not there, and write to it.
+        Create it if it does not exist, and write to it.
 
     Raises
     ------
     OutputError
-        It cannot be opened, or is not a record of ours.
+        It cannot be opened, or is not a journal of EQCCTPro.
     """
 
     def __init__(self, path: Path, *, writable: bool) -> None:
@@ -132,8 +132,8 @@ class JournalStore:
                 for statement in _SCHEMA.split(";"):
                     self._db.execute(statement)
                 self._db.execute(f"PRAGMA user_version = {FORMAT}")
-        self._empty = version == 0 and not writable  # its first moment was its last
-        # Of one of an earlier version everything can be read that it has.
+        self._empty = version == 0 and not writable  # the run died before the tables were created
+        # A journal of an earlier version can be read; columns that it lacks are None.
         self._version = version or FORMAT
         if version not in (0, FORMAT) and (writable or version > FORMAT):
             self.close()
@@ -169,7 +169,7 @@ class JournalStore:
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
-        """Tell what is in the record and makes no sense."""
+        """Turn errors from invalid values in the journal into `OutputError`."""
         with self._errors():
             try:
                 yield
@@ -191,7 +191,7 @@ class JournalStore:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Everything inside is recorded, or nothing."""
+        """Commit everything inside the block, or nothing."""
         with self._errors():
             self._db.execute("BEGIN IMMEDIATE")
             try:
@@ -203,18 +203,18 @@ class JournalStore:
             self._db.execute("COMMIT")
 
     def close(self) -> None:
-        """Close the record; a second call does nothing."""
+        """Close the journal; a second call does nothing."""
         self._db.close()
 
-    # What the run is.
+    # The run.
 
     def set_facts(self, facts: Mapping[str, Any]) -> None:
-        """Note facts of the run."""
+        """Set facts of the run."""
         rows = [(name, json.dumps(value)) for name, value in facts.items()]
         self._db.executemany("INSERT OR REPLACE INTO facts VALUES (?, ?)", rows)
 
     def facts(self) -> dict[str, Any]:
-        """What the run is: settings, versions, plan, state."""
+        """Facts of the run: settings, versions, plan, state."""
         if self._empty:
             return {}
         with self._reading():
@@ -224,55 +224,55 @@ class JournalStore:
         return facts
 
     def set_files(self, stamps: Iterable[tuple[str, tuple[int, int]]]) -> None:
-        """Note the input's files, and forget those that were noted before."""
+        """Replace the list of input files."""
         self._db.execute("DELETE FROM files")
         rows = ((name, *stamp) for name, stamp in stamps)
         self._db.executemany("INSERT INTO files VALUES (?, ?, ?)", rows)
 
     def files(self) -> dict[str, tuple[int, int]]:
-        """Size and time of the last change of the input's files."""
+        """Size and modification time (ns) of each input file."""
         with self._reading():
             return {name: (size, mtime) for name, size, mtime in self._rows("SELECT * FROM files")}
 
-    # Its station tasks.
+    # Station tasks.
 
     def add_items(self, items: Iterable[Item]) -> None:
-        """Note station tasks that wait."""
+        """Add pending station tasks."""
         rows = ((i.key, i.id, i.name, i.chunk, printable(i.folder)) for i in items)
         self._db.executemany(
             "INSERT INTO items (key, id, name, chunk, folder) VALUES (?, ?, ?, ?, ?)", rows
         )
 
     def drop_items(self, keys: Iterable[int]) -> None:
-        """Forget station tasks that are not in the plan any more."""
+        """Remove station tasks that are not in the plan any more."""
         self._db.executemany("DELETE FROM items WHERE key = ?", ((key,) for key in keys))
 
     def wait_again(self, keys: Iterable[int]) -> None:
-        """Have station tasks picked once more."""
+        """Set station tasks to pending again."""
         self._db.executemany(
             "UPDATE items SET status = 'waiting', part = NULL WHERE key = ?",
             ((key,) for key in keys),
         )
 
     def blame(self, keys: Iterable[int]) -> None:
-        """Note station tasks that a process died over."""
+        """Count one more death of a process for the station tasks that it had in flight."""
         self._db.executemany(
             "UPDATE items SET deaths = deaths + 1 WHERE key = ?", ((key,) for key in keys)
         )
 
     def ids(self) -> dict[bytes, int]:
-        """Keys of the station tasks by what they compute."""
+        """Keys of the station tasks, by the hash of what they compute."""
         with self._reading():
             return {bytes(id_): key for key, id_ in self._rows("SELECT key, id FROM items")}
 
     def suspects(self) -> set[int]:
-        """Station tasks that wait, and that a process died over."""
+        """Keys of pending station tasks that were in flight when a process died."""
         query = "SELECT key FROM items WHERE status = 'waiting' AND deaths > 0"
         with self._reading():
             return {key for (key,) in self._rows(query)}
 
     def records(self) -> Iterator[tuple[TaskRecord, int | None]]:
-        """What became of the station tasks that ended, under their keys, and their parts."""
+        """Records of the station tasks that ended, under their keys, with their part numbers."""
         measures = [
             name if first <= self._version else "NULL"
             for first, names in _MEASURES.items()
@@ -303,7 +303,7 @@ class JournalStore:
                 yield record, part
 
     def record(self, records: Sequence[TaskRecord], part: int | None) -> None:
-        """Note what became of station tasks; ``record.task`` is their key."""
+        """Write the records of station tasks that ended; ``record.task`` is their key."""
         self._db.executemany(
             "UPDATE items SET status = ?, reason = ?, error = ?, notes = ?, windows = ?, "
             "samples = ?, outside = ?, highest_p = ?, highest_s = ?, seconds = ?, held = ?, "
@@ -321,10 +321,10 @@ class JournalStore:
             ),
         )
 
-    # Their findings.
+    # Picks and detections.
 
     def add_part(self, number: int, file: str, crc32: int) -> None:
-        """Note a part file, which is on the disk."""
+        """Add a part file, which must be on disk already."""
         self._db.execute("INSERT INTO parts VALUES (?, ?, ?)", (number, file, crc32))
 
     def parts(self) -> dict[int, tuple[str, int]]:
@@ -332,10 +332,10 @@ class JournalStore:
         with self._reading():
             return {n: (file, crc) for n, file, crc in self._rows("SELECT * FROM parts")}
 
-    # Who works on it.
+    # Attempts.
 
     def begin_attempt(self, attempt: Attempt) -> None:
-        """Note a process that starts to work on the run."""
+        """Add a process that starts to work on the run."""
         values = (attempt.number, attempt.pid, attempt.host, attempt.mode, attempt.command)
         self._db.execute(
             "INSERT INTO attempts (number, pid, host, mode, command, started, seen) "
@@ -346,7 +346,7 @@ class JournalStore:
     def note_attempt(
         self, number: int, now: float, *, recorded: int, ending: str | None = None
     ) -> None:
-        """Note that a process is alive and what it did; with `ending`, that it stops."""
+        """Update the time and counts of a process that is alive; with `ending`, that it ended."""
         self._db.execute(
             "UPDATE attempts SET seen = ?, recorded = ?, ending = ?, ended = ? WHERE number = ?",
             (now, recorded, ending, None if ending is None else now, number),
@@ -361,15 +361,15 @@ class JournalStore:
             raise self._damaged("it names no process that worked on the run")
         return found
 
-    # What it looks like.
+    # Status.
 
     def counts(self) -> dict[str, int]:
-        """Station tasks by status."""
+        """Number of station tasks by status."""
         with self._reading():
             return dict(self._rows("SELECT status, count(*) FROM items GROUP BY status"))
 
     def troubles(self) -> list[dict[str, str]]:
-        """Station tasks that failed, and why."""
+        """Failed station tasks, with error and reason."""
         query = (
             "SELECT name, chunk, status, error, reason FROM items WHERE status = 'failed' "
             "ORDER BY key"

@@ -1,4 +1,4 @@
-"""Files of a run are removed, and it is said where the output folder cannot be written."""
+"""Removal of a run's files, and errors that name an output folder that cannot be written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["remove", "writing"]
 
 
 def remove(path: Path) -> None:
-    """Remove a file, link or folder, whichever it is, if there is one.
+    """Remove a file, link or folder, if it exists.
 
     Raises
     ------
@@ -28,12 +28,12 @@ def remove(path: Path) -> None:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Say which folder it is that cannot be written, and how to go on.
+    """Turn an `OSError` into an `OutputError` that names the folder and the remedy.
 
     Raises
     ------
     OutputError
-        For an `OSError`.
+        The folder cannot be written.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Compressed miniSEED files, which are read as what they hold."""
+"""Decompression of compressed miniSEED files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eqcctpro.errors import DecodeError
 
 __all__ = ["MOST_BYTES", "decompress", "is_compressed"]
 
-#: Bytes that a file may have once it is decompressed: it is held in memory as a whole.
+#: Largest size of a decompressed file, in bytes: it is kept in memory as a whole.
 MOST_BYTES = 2**31
 
 _GZIP, _BZIP2, _XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
@@ -29,7 +29,7 @@ _OTHERS = {
 
 
 def is_compressed(content: bytes) -> bool:
-    """Whether a file's content is compressed, by its first bytes; no record begins like that."""
+    """True if a file's first bytes are those of a compressed format; no record begins like that."""
     return content.startswith((_GZIP, _BZIP2, _XZ, *_OTHERS))
 
 
@@ -40,15 +40,15 @@ def _opener(content: bytes) -> Callable[[io.BytesIO], Any]:
 
 
 def decompress(content: bytes, path: str | Path, most: int = MOST_BYTES) -> bytes:
-    """The content of a compressed file.
+    """Decompress the content of a file.
 
     Parameters
     ----------
     content : bytes
     path : path
-        What messages call it.
+        For error messages.
     most : int
-        More bytes are refused, however few they are compressed.
+        Largest decompressed size, in bytes.
 
     Raises
     ------

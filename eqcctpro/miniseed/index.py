@@ -1,4 +1,4 @@
-"""Which channels and times a miniSEED file holds, without decoding it."""
+"""Index of the channels and time spans of a miniSEED file, from headers only."""
 
 from __future__ import annotations
 
@@ -39,26 +39,26 @@ __all__ = [
     "scan",
 ]
 
-# The first record of nearly every file is shorter, and so are many files with a minute of a
-# channel, which are then read once; files with longer records are scanned whole.
+# Bytes that are read first: nearly all first records are shorter, and so are many files with a
+# minute of a channel, which are then read once.  Files with longer records are scanned.
 PROBE_BYTES = 16_384
 
-# A channel that says nothing for so long has two extents: a record with a damaged time would
-# otherwise make the file span centuries.
+# A channel with a longer gap has two extents: a record with a damaged time would otherwise make
+# the file span centuries.
 LONG_GAP_NS = 86_400 * NS_PER_S
 
-#: Slower channels (VH, UH, RH) hold no arrivals that a picker could see, and resampled to a
-#: picker's rate they would fill any memory; so would a record with a damaged rate.
+#: Slower channels (VH, UH, RH) contain no arrivals that a picker could detect, and resampled to
+#: a picker's rate they would exhaust memory, as would a record with a damaged rate.
 LOWEST_RATE_HZ = 1.0
 
-# No encoding of miniSEED holds more samples in a byte (Steim-2: seven in four).
+# Upper bound for all encodings of miniSEED (Steim-2: seven samples in four bytes).
 MOST_SAMPLES_A_BYTE = 2
 
-#: Records at each end of a file of which the headers are compared.
+#: Records at each end of a file whose headers are compared.
 _LOOKED_AT = 6
 
-#: A file with so many times the records that its time takes holds something else too, or is not
-#: in order; or it is quieter at its ends than between them.
+#: A file with more records than this multiple of the number that fits its time span contains
+#: other data, too, or is not in order; or it is quieter at its ends than between them.
 _MORE_RECORDS = 1.05
 
 # Fixed header of miniSEED 2 (SEED 2.4, chapter 8): station, location, channel, network, time and
@@ -79,7 +79,7 @@ _1001, _MICROSECONDS_AT = (slice(56, 60), b"\x03\xe9\0\0"), 61
 
 
 class ChannelExtent(NamedTuple):
-    """What one file holds of one channel.
+    """Time span and number of samples of one channel in one file.
 
     Attributes
     ----------
@@ -87,10 +87,10 @@ class ChannelExtent(NamedTuple):
     start_ns, end_ns : int
         Times of the first and the last sample, nanoseconds.
     samples : int
-        As headers tell; where only those at the ends of the file were read, as if there were
-        no gap in between.  0 where no header was read.
+        From headers; if only those at the ends of the file were read, assuming no gap in
+        between.  0 if no header was read.
     rate : float
-        Sampling rate in Hz, the highest where there are several; 0 where no header was read.
+        Sampling rate in Hz, the highest if there are several; 0 if no header was read.
     """
 
     code: Code
@@ -101,7 +101,7 @@ class ChannelExtent(NamedTuple):
 
 
 class IndexedFile(NamedTuple):
-    """A file and what is in it.
+    """A file and the extents of its channels.
 
     Attributes
     ----------
@@ -109,12 +109,12 @@ class IndexedFile(NamedTuple):
     size : int
         Bytes.
     mtime_ns : int
-        Time of the last change; of a file at an address another stamp of its content.
+        Modification time; for a file at an address another stamp of its content.
     channels : tuple of ChannelExtent
-        Several of a channel with gaps of more than a day.  Empty for a file of log or event
-        records, which hold no time series, or of channels too slow to be picked.
+        Several for a channel with gaps of more than a day.  Empty for a file of log or event
+        records, which contain no time series, or of channels too slow to be picked.
     content : bytes or None
-        All of a small file of this machine, which need not be read again.
+        The complete content of a small local file, which need not be read again.
     """
 
     path: str
@@ -125,21 +125,21 @@ class IndexedFile(NamedTuple):
 
 
 def index_file(path: str | Path, roots: Roots | None = None) -> IndexedFile:
-    """Read headers at both ends of a file; scan the file when they do not tell what it holds.
+    """Index a file from the headers at both ends; scan all its records if they do not suffice.
 
-    A file whose first and last records are of one channel and in order is taken to hold that
-    channel only.  See `first_and_last`.
+    A file whose first and last records are of one channel and in order is taken to contain only
+    that channel.  See `first_and_last`.
 
     Parameters
     ----------
     path : path
     roots : Roots, optional
-        What the file must lie in.
+        Folders that the file must lie in.
 
     Raises
     ------
     DecodeError
-        The file cannot be read, lies outside of what may be read, is empty, or holds no miniSEED
+        The file cannot be read, lies outside of `roots`, is empty, or contains no miniSEED
         record.
     """
     try:
@@ -186,25 +186,25 @@ def index_file(path: str | Path, roots: Roots | None = None) -> IndexedFile:
 
 
 def _open_without_waiting(path: str | Path) -> int:
-    """Open a file without waiting for whoever might write to a pipe."""
+    """Open a file without blocking, in case it is a pipe."""
     return os.open(path, os.O_RDONLY | os.O_NONBLOCK)
 
 
 def first_and_last(
     beginning: bytes, size: int, read: Callable[[int, int], bytes]
 ) -> ChannelExtent | None:
-    """What a file holds by its first and its last records, or None when they do not tell.
+    """Extent of a file with one channel, from its first and last records; None if unknown.
 
-    They tell if they are of one channel and in the order of time.  Where a file has more
-    records than its time takes, some in between are looked at too.
+    It is known if they are of one channel and in the order of time.  If a file has more records
+    than fit its time span, some records in between are checked, too.
 
     Parameters
     ----------
     beginning : bytes
-        Of the file, or all of it.
+        First bytes of the file, or all of it.
     size : int
-        Of the file.
-    read : callable
+        Size of the file in bytes.
+        read : callable
         Returns the bytes from a start to an end.
     """
     try:
@@ -240,12 +240,12 @@ def first_and_last(
 
 
 def hidden_codes(content: bytes, codes: Iterable[Code]) -> list[str]:
-    """Instruments that the ends of a file do not show, and which are therefore not planned.
+    """Instruments in a file that are not in its index, because only its ends were read.
 
     Parameters
     ----------
     content : bytes
-        Of the file.
+        Content of the file.
     codes : iterable of Code
         Channels that were decoded from it.
     """
@@ -253,7 +253,7 @@ def hidden_codes(content: bytes, codes: Iterable[Code]) -> list[str]:
         content[:PROBE_BYTES], len(content), lambda start, end: content[start:end]
     )
     if shown is None:
-        return []  # every record was looked at
+        return []  # every record was indexed
     names = {_instrument_name(code) for code in codes}
     return sorted(names - {_instrument_name(shown.code)})
 
@@ -263,7 +263,7 @@ def _instrument_name(code: Code) -> str:
 
 
 def _at_ends(beginning: bytes, end: bytes, size: int, length: int, part: slice) -> list[bytes]:
-    """A part of the first and the last records; of all of them where a file is at hand."""
+    """A part of the first and last records; of all records if the whole file is in memory."""
     first, last = part.start, part.stop
     if len(beginning) == size:
         return [beginning[at + first : at + last] for at in range(0, size, length)]
@@ -292,7 +292,7 @@ def _is_usual(record: bytes) -> bool:
 def _is_crowded(ends: list[bytes], samples: float, records: int) -> bool:
     """Check whether a file has more records than a number of samples fills.
 
-    How many samples a record holds is read from the second one and the last but one, as the
+    The number of samples of a record is taken from the second record and the last but one, as the
     outermost may be cut.
     """
     if len(ends[0]) != _CODES_TO_COUNT.stop - _CODES_TO_COUNT.start:
@@ -332,9 +332,9 @@ def _days_before(year: int) -> int:
 
 
 def _between(size: int, length: int) -> list[int]:
-    """Where the records begin that stand for those between the ends of a file.
+    """Starts of a sample of the records between the ends of a file, in bytes.
 
-    Some are spread evenly.  Others get closer to the end, where data that came late are.
+    Some are spread evenly.  Others get denser towards the end, where data that arrived late are.
     """
     records = size // length
     even = {records * part // 6 for part in range(1, 6)}
@@ -343,28 +343,28 @@ def _between(size: int, length: int) -> list[int]:
 
 
 def scan(content: bytes, path: str | Path) -> tuple[ChannelExtent, ...]:
-    """What a file holds by the headers of all its records.
+    """Extents of all channels of a file, from the headers of all its records.
 
     Raises
     ------
     DecodeError
-        It holds no miniSEED record.
+        It contains no miniSEED record.
     """
     return _joined(_extents_in(content), path)
 
 
 def _scan_file(file: FileIO, path: str | Path) -> tuple[ChannelExtent, ...]:
-    """`scan` of a file of any size, of which little is in memory at a time."""
+    """`scan` a file of any size in blocks, so that little of it is in memory at a time."""
     return _joined(chain.from_iterable(map(_extents_in, _record_blocks(file))), path)
 
 
 def _record_blocks(file: FileIO) -> Iterator[bytes]:
-    """Contents of a file in blocks of whole records."""
+    """Iterate over a file in blocks of whole records."""
     rest = b""
     for read in read_blocks(file):
         block = rest + read
         end = whole_records_end(block)
-        # A record is no longer than a block: what does not end in two of them is none.
+        # A record is not longer than a block: bytes without an end in two blocks are no record.
         end = len(block) if len(block) - end > BLOCK_BYTES else end
         yield block[:end]
         rest = block[end:]
@@ -388,7 +388,7 @@ def _joined(found: Iterable[ChannelExtent], path: str | Path) -> tuple[ChannelEx
 
 
 def _apart(code: Code, pieces: Sequence[tuple[int, int, int, float]]) -> Iterator[ChannelExtent]:
-    """Extents of a channel between its long gaps, from pieces in order of time."""
+    """Split sorted pieces of a channel at long gaps; yields the extents."""
     at = 0
     for start, end in joined_spans((piece[:2] for piece in pieces), LONG_GAP_NS):
         samples, rate = 0, 0.0
@@ -407,7 +407,7 @@ def _extents_in(content: bytes) -> Iterator[ChannelExtent]:
     try:
         traces.add_buffer(content, skip_not_data=True)
     except (MiniSEEDError, ValueError):
-        # What is damaged is reported when it is decoded; channels after it count too.
+        # Damaged records are reported when they are decoded; channels after them count, too.
         traces = MS3TraceList()
         for record in whole_records(content):
             with suppress(MiniSEEDError, ValueError):

@@ -1,7 +1,7 @@
-"""Records that are far from the order of time, which libmseed takes long to join.
+"""Sorting of records that are far from the order of time, which libmseed joins slowly.
 
-For a record that neither follows nor precedes all others of its channel, libmseed looks through the
-stretches that it has: thousands of such records would take minutes, and are sorted before.
+For a record that neither follows nor precedes all others of its channel, libmseed searches its
+list of segments: thousands of such records would take minutes, so they are sorted before.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from eqcctpro.miniseed.salvage import EXPONENT_AT, usual_record_length, whole_re
 
 __all__ = ["in_order"]
 
-# So few records, or records that begin before the one before them, take libmseed milliseconds.
+# Up to this many records, or records that begin before their predecessor, are joined quickly.
 _FEW_RECORDS = 8192
 _FEW_STEPS_BACK = 4096
 _LEAST_RECORD_BYTES = 40
@@ -32,26 +32,26 @@ _HEADER2 = {
     "second": ("u1", 26),
     "fraction": ("u2", 28),
 }
-# Of that of miniSEED 3: nanoseconds, year, day, hour, minute, second; sizes of what follows it.
+# The header of miniSEED 3: nanoseconds, year, day, hour, minute, second; sizes of other parts.
 _MARK3, _HEADER3 = b"MS\x03", 40
 _TIME3, _SIZES3 = struct.Struct("<4xIHHBBB"), struct.Struct("<33xBHI")
 
-# Where records begin and end, a number for the channel of each, and one that grows with its time.
+# Start and end of each record, number of its channel, and a number that increases with its time.
 _Records = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
 
 
 def in_order(content: bytes) -> bytes:
-    """Records by channel and time, if there are many that are not in the order of time.
+    """Sort records by channel and time, if many are not in the order of time.
 
     Parameters
     ----------
     content : bytes
-        Of a file, under codes that libmseed keeps apart.
+        Content of a file, under codes that libmseed distinguishes.
 
     Returns
     -------
     bytes
-        The same object unless it was sorted; what is no record comes last then.
+        The same object unless it was sorted; bytes outside of records come last then.
     """
     if len(content) < _FEW_RECORDS * _LEAST_RECORD_BYTES:
         return content
@@ -95,7 +95,7 @@ def _of_one_length(content: bytes) -> _Records | None:
 
 
 def _of_version_3(content: bytes) -> _Records | None:
-    """Records of miniSEED 3; None where there are others."""
+    """Records of a file with only miniSEED 3; None for others."""
     numbers: dict[bytes, int] = {}
     found: list[tuple[int, int, int, int]] = []
     position = 0
@@ -113,7 +113,7 @@ def _of_version_3(content: bytes) -> _Records | None:
 
 
 def _one_by_one(content: bytes) -> _Records:
-    """Records of any kinds."""
+    """Records of any kind."""
     numbers: dict[str, int] = {}
     found: list[tuple[int, int, int, int]] = []
     position = 0

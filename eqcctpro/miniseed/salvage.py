@@ -1,4 +1,4 @@
-"""The whole records of a file that is damaged or cut off."""
+"""Recovery of the complete records of a damaged or truncated miniSEED file."""
 
 from __future__ import annotations
 
@@ -34,17 +34,16 @@ _MOST_EXPONENT = 32
 
 
 def whole_records(content: bytes) -> Iterator[bytes]:
-    """Every record that is complete and has a sound header, in the order of the file.
+    """Iterate over complete records with a valid header, in the order of the file.
 
-    After bytes that are no record, the search goes on at the next place where one may
-    begin.
+    After other bytes, the search goes on at the next position where a record may begin.
     """
     for start, end in _places(content):
         yield content[start:end]
 
 
 def _places(content: bytes) -> Iterator[tuple[int, int]]:
-    """Where complete records begin and end."""
+    """Start and end of each complete record, in bytes."""
     view = memoryview(content)
     position = 0
     while position < len(content):
@@ -58,7 +57,7 @@ def _places(content: bytes) -> Iterator[tuple[int, int]]:
 
 
 def whole_records_end(content: bytes) -> int:
-    """Where the last complete record ends; the rest may be the beginning of one."""
+    """End of the last complete record, in bytes; an incomplete one may follow."""
     length = usual_record_length(content)
     if length:
         end = len(content) // length * length
@@ -71,7 +70,7 @@ def whole_records_end(content: bytes) -> int:
 
 
 def incomplete_bytes(content: bytes) -> int:
-    """Bytes that fill no record, in a file that decodes without an error."""
+    """Number of bytes outside of complete records, in a file that decodes without an error."""
     length = usual_record_length(content)
     if length and len(content) % length == 0:
         return 0
@@ -86,7 +85,7 @@ def incomplete_bytes(content: bytes) -> int:
 
 
 def usual_record_length(content: bytes) -> int:
-    """Length of the first record, if it is one of miniSEED 2 as nearly all are; else 0."""
+    """Length of the first record if it is miniSEED 2 with a usual header; otherwise 0."""
     return _length_by_start(content[: EXPONENT_AT + 1])
 
 
@@ -99,7 +98,7 @@ def _length_by_start(start: bytes) -> int:
 
 
 def _record_length(rest: memoryview) -> int | None:
-    """Length of the record that begins here, or None."""
+    """Length of the record at the start of a buffer; None if there is none."""
     try:
         length: int = MS3Record.parse(rest).reclen
     except (MiniSEEDError, ValueError):
@@ -108,7 +107,7 @@ def _record_length(rest: memoryview) -> int | None:
 
 
 def control_bytes(content: bytes) -> int:
-    """Bytes of full SEED's headers, which hold no samples, before the first record."""
+    """Number of bytes of full SEED control headers before the first data record."""
     if _CONTROL.match(content) is None:
         return 0
     position = 0

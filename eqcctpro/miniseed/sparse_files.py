@@ -1,7 +1,7 @@
-"""Contents of files of any size: in blocks, and without the holes of sparse files.
+"""Reading of files of any size: in blocks, and without the holes of sparse files.
 
-Files that were made in full size before they were fetched hold little, and no memory holds
-what they seem to be.
+Files that were allocated in full size before their download contain few data, and their apparent
+size may exceed the memory.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from io import FileIO
 
 __all__ = ["BLOCK_BYTES", "is_sparse", "read_blocks"]
 
-#: Bytes of a block, and of the least hole that is left out.
+#: Bytes of a block, and of the smallest hole that is skipped.
 BLOCK_BYTES = 16 * 2**20
 
 _DISK_BLOCK_BYTES = 512
 
 
 def is_sparse(file: FileIO) -> bool:
-    """Whether a file has holes that are large enough to be left out."""
+    """True if a file has holes that are large enough to be skipped."""
     status = os.fstat(file.fileno())
     return status.st_size - status.st_blocks * _DISK_BLOCK_BYTES >= BLOCK_BYTES
 
 
 def read_blocks(file: FileIO) -> Iterator[bytes]:
-    """Blocks of a file from its beginning on; holes as long as a block are left out."""
+    """Iterate over the blocks of a file; holes as long as a block are skipped."""
     position = 0
     while True:
-        with suppress(OSError):  # not every file system tells holes
+        with suppress(OSError):  # not every file system reports holes
             behind = _data_behind(file, position) - position
             position += behind // BLOCK_BYTES * BLOCK_BYTES
         file.seek(position)
@@ -42,7 +42,7 @@ def read_blocks(file: FileIO) -> Iterator[bytes]:
 
 
 def _data_behind(file: FileIO, position: int) -> int:
-    """Where data begin behind a position; the end of the file if there are none."""
+    """Position of the first data at or after a position; the end of the file if there are none."""
     try:
         return file.seek(position, os.SEEK_DATA)
     except OSError as error:

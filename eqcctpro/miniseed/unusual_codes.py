@@ -1,7 +1,7 @@
-"""Records whose codes libmseed does not tell apart.
+"""Records whose codes libmseed does not distinguish.
 
-It leaves out blanks inside of codes and ends them at bytes that are no ASCII, and an underscore
-makes a source identifier ambiguous.  Such records are decoded under other codes.
+It drops blanks inside of codes and ends codes at bytes that are not ASCII, and an underscore
+makes a source identifier ambiguous.  Such records are decoded under placeholder codes.
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ __all__ = ["trace_code", "with_placeholders"]
 _QUALITIES = b"DRQM"
 _QUALITY_AT = 6
 _FIELD_BYTES = HEADER_FIELDS.stop - HEADER_FIELDS.start
-#: Files of so few records are looked at without arrays, which take longer to make.
+#: Files with at most this many records are checked without arrays, which take longer to make.
 _FEW_RECORDS = 64
 # The header of miniSEED 3: a mark, and the sizes of what follows it.
 _MARK3, _HEADER3 = b"MS\x03", 40
 
 
 def with_placeholders(content: bytes) -> tuple[bytes, dict[Code, Code]]:
-    """Records under codes that libmseed keeps apart.
+    """Replace codes that libmseed does not distinguish by placeholders.
 
     Parameters
     ----------
     content : bytes
-        Of a file.
+        Content of a file.
 
     Returns
     -------
     content : bytes
-        The same where all codes are usual ones.
-    names : dict
-        The real codes by those that take their place.
+        Unchanged if all codes are usual ones.
+        names : dict
+        The real codes by their placeholders.
     """
     if content[:3] == _MARK3 and _all_of_version_3(content):
         return content, {}
@@ -58,7 +58,7 @@ def with_placeholders(content: bytes) -> tuple[bytes, dict[Code, Code]]:
         if is_tidy(fields):
             continue
         if fields not in placeholders:
-            # A tilde is in no usual code.
+            # No usual code has a tilde.
             other = f"~{len(placeholders):04X}~~HHZ~~".encode()
             placeholders[fields] = other
             names["~~", f"~{len(placeholders) - 1:04X}", "~~", "HHZ"] = code_of_header(fields)
@@ -67,7 +67,7 @@ def with_placeholders(content: bytes) -> tuple[bytes, dict[Code, Code]]:
 
 
 def trace_code(trace: MS3TraceID, names: dict[Code, Code]) -> Code:
-    """Codes of a trace of records that went through `with_placeholders`.
+    """Real codes of a trace of records that went through `with_placeholders`.
 
     Raises
     ------
@@ -88,9 +88,9 @@ def trace_code(trace: MS3TraceID, names: dict[Code, Code]) -> Code:
 
 
 def _uniform_starts(content: bytes) -> list[int] | None:
-    """Where records of miniSEED 2 begin whose codes are to be looked at.
+    """Starts of the miniSEED 2 records whose codes have to be checked.
 
-    Empty where all have the same usual codes, and None where they are not all equally long.
+    Empty if all have the same usual codes, and None if they differ in length.
     """
     length = usual_record_length(content)
     if length < _HEADER3 or len(content) < length:
@@ -112,7 +112,7 @@ def _uniform_starts(content: bytes) -> list[int] | None:
 
 
 def _starts(content: bytes) -> list[int]:
-    """Where records of miniSEED 2 begin, found one after the other."""
+    """Starts of all miniSEED 2 records, found one after the other."""
     starts, position = [], 0
     for record in whole_records(content):
         position = content.index(record, position)
