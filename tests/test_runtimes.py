@@ -399,3 +399,25 @@ print(sorted(name for name in sys.modules if "telemetry" in name))
         "'openvino.tools.ovc.telemetry_utils']\n",
         "",
     )
+
+
+def test_a_signal_while_openvino_is_imported_is_heeded_afterwards() -> None:
+    program = """
+import os, signal, sys
+from eqcctpro.models.openvino_import import import_openvino
+class Finder:
+    @staticmethod
+    def find_spec(name, *_):
+        if name == "openvino._pyopenvino":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder)
+try:
+    import_openvino()
+except KeyboardInterrupt:
+    import openvino
+    print(openvino.Core().available_devices[0])
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (ended.stdout, ended.stderr) == ("CPU\n", "")

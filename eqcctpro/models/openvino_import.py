@@ -8,6 +8,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
+from eqcctpro.whole_imports import signals_after
+
 __all__ = ["import_openvino"]
 
 REPORTS = "openvino_telemetry"
@@ -26,7 +28,8 @@ def import_openvino() -> Any:
     # As if it was not installed, which OpenVINO is prepared for.
     sys.modules[REPORTS] = None  # type: ignore[assignment]
     try:
-        import openvino
+        with signals_after():
+            import openvino
     finally:
         if known is absent:
             sys.modules.pop(REPORTS, None)

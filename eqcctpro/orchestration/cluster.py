@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from eqcctpro.errors import WorkerError
-from eqcctpro.orchestration.interrupt import interrupted_after
 from eqcctpro.orchestration.private_ray import private_ray
 from eqcctpro.orchestration.ray_folders import (
     ray_folder,
@@ -29,6 +28,7 @@ from eqcctpro.orchestration.ray_folders import (
 )
 from eqcctpro.orchestration.ray_server import servers_required
 from eqcctpro.orchestration.ray_signals import shut_down, sigterm_kept
+from eqcctpro.whole_imports import signals_after
 
 __all__ = ["is_own_ray", "ray_session", "shares_ray"]
 
@@ -133,7 +133,7 @@ def ray_session(
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
-        with interrupted_after():
+        with signals_after():
             import ray
     except ImportError as error:
         raise WorkerError(

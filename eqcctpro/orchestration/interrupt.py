@@ -18,7 +18,6 @@ from typing import Any, NoReturn
 __all__ = [
     "Interruption",
     "RunInterrupted",
-    "interrupted_after",
     "raise_interrupt",
     "termination_interrupts",
 ]
@@ -56,18 +55,6 @@ class RunInterrupted(KeyboardInterrupt):
 def raise_interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
     """Signal handler that raises KeyboardInterrupt, for signals other than Ctrl-C."""
     raise KeyboardInterrupt
-
-
-@contextmanager
-def interrupted_after() -> Iterator[None]:
-    """Raise the KeyboardInterrupt of a signal that comes meanwhile afterwards.
-
-    An import that is broken off leaves half a module, with which no later import works.
-    """
-    with Interruption(graceful=True, quiet=True) as interruption:
-        yield
-    if interruption():
-        raise KeyboardInterrupt
 
 
 @contextmanager

@@ -21,7 +21,6 @@ from eqcctpro.archive.coverage import planned_samples, station_hours
 from eqcctpro.archive.plan import Plan, StationTask, Tasks
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import OutputError, QuarantinedError
-from eqcctpro.orchestration.interrupt import interrupted_after
 from eqcctpro.orchestration.task_records import TaskRecords
 from eqcctpro.picks.eqcctpro_folders import write_eqcctpro_folders
 from eqcctpro.picks.formats import FORMATS, write_picks
@@ -32,6 +31,7 @@ from eqcctpro.pipeline.prepare import failed_record
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.pipeline.task_table import TASKS_FILE, task_table
 from eqcctpro.times import format_utc
+from eqcctpro.whole_imports import signals_after
 
 if TYPE_CHECKING:
     pass
@@ -137,7 +137,7 @@ def _write_folders(
 
 def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> str:
     """Draw ``overview.png``: traces of the chunk with the most picks, and its picks."""
-    with interrupted_after():
+    with signals_after():
         from eqcctpro.report.overview import draw_overview
         from eqcctpro.report.run_traces import busiest_chunk, vertical_traces
 
