@@ -148,9 +148,6 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
     tasks.sort(key=lambda task: (-counts[task.network, task.station], task.name))
     stations = list(dict.fromkeys((task.network, task.station) for task in tasks))
     shown = set(stations[:OVERVIEW_TRACES])
-    # Memory holds no whole traces of these.
-    large = {task.name for task in tasks if task.pieces}
-    tasks = [task for task in tasks if not task.pieces]
     traces = [
         trace
         for task in tasks
@@ -163,8 +160,6 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
         import pyarrow.compute
 
         picks = picks.filter(pyarrow.compute.equal(picks["timechunk"], chunk))
-    if large:
-        note += f"{'. ' if note else ''}{len(large)} too large for memory are not drawn"
     path = config.output / "overview.png"
     draw_overview(
         path,

@@ -7,14 +7,19 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
+from eqcctpro.report.traces import OverviewTrace, decimated, highpassed
 from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.errors import InputError
+from eqcctpro.pipeline.pieces import pieces_of
 from eqcctpro.pipeline.prepare import FileCache, load_segments
 from eqcctpro.places import Place
 from eqcctpro.report.traces import OverviewTrace
 from eqcctpro.roots import Roots
 
 __all__ = ["busiest_chunk", "vertical_traces"]
+
+# Of each piece of a station: more than a picture has columns, with two extremes each.
+PIECE_SAMPLES = 4096
 
 
 def busiest_chunk(plan: Plan, picks: pa.Table) -> str:
@@ -25,7 +30,21 @@ def busiest_chunk(plan: Plan, picks: pa.Table) -> str:
 
 
 def vertical_traces(task: StationTask, roots: Sequence[Place] = ()) -> list[OverviewTrace]:
-    """The vertical component of a task, or the first one it has; of files in these roots."""
+    """The vertical component of a task, or the first one it has; of files in these roots.
+
+    Of a task that is picked in pieces, for memory does not hold it, only what a picture shows of
+    each piece is kept.
+    """
+    if task.pieces:
+        return [
+            decimated(highpassed(trace), PIECE_SAMPLES)
+            for piece in pieces_of(task)
+            for trace in _vertical_of(piece, roots)
+        ]
+    return _vertical_of(task, roots)
+
+
+def _vertical_of(task: StationTask, roots: Sequence[Place]) -> list[OverviewTrace]:
     try:
         decoded = FileCache(roots=Roots(roots)).read(task, None, 0)
     except InputError:

@@ -15,6 +15,7 @@ __all__ = [
     "PHASE_COLOURS",
     "OverviewTrace",
     "columns_of",
+    "decimated",
     "envelope",
     "highpassed",
     "trace_range",
@@ -116,6 +117,17 @@ def envelope(trace: OverviewTrace, column_ns: int) -> tuple[Float64, Float64]:
     starts = np.arange(0, samples.size, width)
     times_ns = np.repeat(trace.start_ns + (starts + 0.5 * width) * step_ns, 2)
     return times_ns / _DAY_NS, np.stack(_extremes(samples, starts), axis=1).ravel()
+
+
+def decimated(trace: OverviewTrace, most: int) -> OverviewTrace:
+    """A trace of no more than so many samples: the extremes of stretches in turn."""
+    width = -(-2 * trace.samples.size // most)
+    if width <= 2:
+        return trace
+    starts = np.arange(0, trace.samples.size, width)
+    extremes = np.stack(_extremes(_finite(trace.samples), starts), axis=1).ravel()
+    rate = 2 * trace.sampling_rate / width
+    return replace(trace, samples=extremes.astype(np.float32), sampling_rate=rate)
 
 
 def _finite(samples: NDArray[Any]) -> NDArray[Any]:

@@ -11,10 +11,15 @@ from pathlib import Path
 from threading import Timer
 from typing import Any
 
+import numpy as np
 import obspy
 import pytest
 from disturbed_runs import results
 
+from eqcctpro.report.run_traces import vertical_traces
+from eqcctpro.report.traces import OverviewTrace, highpassed
+from eqcctpro.archive.pieces import equal_pieces
+from eqcctpro.archive.plan import InputSettings, make_plan
 from eqcctpro.config import PickConfig
 from eqcctpro.orchestration import dispatch, waveform_memory
 from eqcctpro.orchestration.interrupt import RunInterrupted
@@ -159,6 +164,35 @@ def test_an_interruption_ends_between_pieces(
     (note,) = [note for note in notes_of(result) if "pieces of time" in note]
     assert int(note.split()[2]) >= 8
     assert results(tmp_path / "pieces") == results(tmp_path / "whole")
+
+
+def test_the_picture_shows_stations_in_pieces(
+    record: obspy.Stream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the strongest samples of each minute as the whole has them, of much fewer samples."""
+    with_gaps(record, tmp_path / "archive")
+    plan = make_plan(InputSettings((tmp_path / "archive",), "files"))
+    (whole,) = plan.tasks
+    plan.tasks.table.cut({0: equal_pieces(plan.tasks.table, 0, 6, 0)})
+    (cut,) = plan.tasks
+    assert len(cut.pieces) == 6
+    monkeypatch.setattr("eqcctpro.report.run_traces.PIECE_SAMPLES", 1000)
+    shown, drawn = ([highpassed(trace) for trace in vertical_traces(task)] for task in (whole, cut))
+    assert {trace.label[-1] for trace in (*shown, *drawn)} == {"Z"}
+    assert sum(trace.samples.size for trace in drawn) <= 9 * 1000
+
+    def peaks(traces: list[OverviewTrace]) -> dict[int, float]:
+        found: dict[int, float] = {}
+        for trace in traces:
+            times = trace.start_ns + np.arange(trace.samples.size) * 1e9 / trace.sampling_rate
+            for minute in range(int(MINUTES)):
+                begin = shown[0].start_ns + minute * 60e9 + 5e9
+                inside = trace.samples[(times >= begin) & (times < begin + 50e9)]
+                if inside.size:
+                    found[minute] = max(found.get(minute, 0.0), float(np.abs(inside).max()))
+        return found
+
+    assert peaks(drawn) == pytest.approx(peaks(shown), rel=0.1)
 
 
 @pytest.mark.slow
