@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,16 +37,33 @@ def no_locks(*_: Any) -> None:
     raise OSError(37, "No locks available")
 
 
+Begin = Callable[..., subprocess.Popen[bytes]]
+
+
+@pytest.fixture
+def begin() -> Iterator[Begin]:
+    """Starts runs, of which none is left behind, stopped or not."""
+    with ExitStack() as stack:
+
+        def begin(*given: Any) -> subprocess.Popen[bytes]:
+            run = start("none", 0, *given)
+            stack.callback(run.communicate)
+            stack.callback(run.kill)
+            return run
+
+        yield begin
+
+
 class TestRuns:
     @pytest.mark.parametrize("first", [[], ["--no-journal"]])
     def test_a_second_run_is_refused_and_touches_nothing(
-        self, calm: Calm, tmp_path: Path, first: list[str]
+        self, begin: Begin, calm: Calm, tmp_path: Path, first: list[str]
     ) -> None:
-        run = start("none", 0, calm.archive, tmp_path / "out", [*calm.options, *first])
+        run = begin(calm.archive, tmp_path / "out", [*calm.options, *first])
         wait_for(tmp_path / "out" / LOCK_FILE)
         os.kill(run.pid, signal.SIGSTOP)
         for options in (["--no-journal", "--fresh"], []):
-            second = start("none", 0, calm.archive, tmp_path / "out", [*calm.options, *options])
+            second = begin(calm.archive, tmp_path / "out", [*calm.options, *options])
             code, words = end(second)
             assert code == 2, words
             assert f"another run is writing to {tmp_path / 'out'} (process {run.pid} on" in words
@@ -56,14 +74,14 @@ class TestRuns:
         assert not (tmp_path / "out" / LOCK_FILE).exists()
 
     def test_a_folder_that_is_removed_and_taken_belongs_to_the_later_run(
-        self, calm: Calm, tmp_path: Path
+        self, begin: Begin, calm: Calm, tmp_path: Path
     ) -> None:
         output = tmp_path / "out"
-        first = start("none", 0, calm.archive, output, calm.options)
+        first = begin(calm.archive, output, calm.options)
         wait_for(output / LOCK_FILE)
         os.kill(first.pid, signal.SIGSTOP)
         shutil.rmtree(output)
-        second = start("none", 0, calm.archive, output, calm.options)
+        second = begin(calm.archive, output, calm.options)
         wait_for(output / LOCK_FILE)
         os.kill(first.pid, signal.SIGCONT)
         code, words = end(first)
@@ -73,13 +91,13 @@ class TestRuns:
         assert code == 0, words
         assert results(output) == calm.results
 
-    def test_a_killed_run_leaves_no_lock(self, calm: Calm, tmp_path: Path) -> None:
-        run = start("none", 0, calm.archive, tmp_path / "out", calm.options)
+    def test_a_killed_run_leaves_no_lock(self, begin: Begin, calm: Calm, tmp_path: Path) -> None:
+        run = begin(calm.archive, tmp_path / "out", calm.options)
         wait_for(tmp_path / "out" / LOCK_FILE)
         run.kill()
         end(run)
         assert holder_at_work(tmp_path / "out") is None
-        code, words = end(start("none", 0, calm.archive, tmp_path / "out", calm.options))
+        code, words = end(begin(calm.archive, tmp_path / "out", calm.options))
         assert code == 0, words
         assert results(tmp_path / "out") == calm.results
 
