@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from eqcctpro.whole_imports import signals_after
+from eqcctpro.signals_after import signals_after
 
 __all__ = ["import_openvino"]
 

@@ -28,7 +28,7 @@ from eqcctpro.orchestration.ray_folders import (
 )
 from eqcctpro.orchestration.ray_server import servers_required
 from eqcctpro.orchestration.ray_signals import shut_down, sigterm_kept
-from eqcctpro.whole_imports import signals_after
+from eqcctpro.signals_after import signals_after
 
 __all__ = ["is_own_ray", "ray_session", "shares_ray"]
 

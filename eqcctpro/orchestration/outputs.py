@@ -30,8 +30,8 @@ from eqcctpro.pipeline.annotations import CURVE_FOLDER
 from eqcctpro.pipeline.prepare import failed_record
 from eqcctpro.pipeline.records import TaskRecord
 from eqcctpro.pipeline.task_table import TASKS_FILE, task_table
+from eqcctpro.signals_after import signals_after
 from eqcctpro.times import format_utc
-from eqcctpro.whole_imports import signals_after
 
 if TYPE_CHECKING:
     pass

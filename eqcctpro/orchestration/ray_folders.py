@@ -17,6 +17,7 @@ from typing import Any
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.places import make_writable
+from eqcctpro.signals_after import signals_after
 
 __all__ = [
     "ray_folder",
@@ -120,8 +121,9 @@ def sessions_removed(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        for session in set(folder.glob(f"session_*_{os.getpid()}")) - before:
-            _end_session(session)
+        with signals_after():  # it takes a moment, and nobody else does it
+            for session in set(folder.glob(f"session_*_{os.getpid()}")) - before:
+                _end_session(session)
 
 
 def _end_session(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""Imports that Ctrl-C and SIGTERM do not break off."""
+"""Work that Ctrl-C and SIGTERM do not break off: imports, and cleaning up."""
 
 from __future__ import annotations
 
