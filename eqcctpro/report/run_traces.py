@@ -7,13 +7,12 @@ from collections.abc import Sequence
 
 import pyarrow as pa
 
-from eqcctpro.report.traces import OverviewTrace, decimated, highpassed
 from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.errors import InputError
 from eqcctpro.pipeline.pieces import pieces_of
 from eqcctpro.pipeline.prepare import FileCache, load_segments
 from eqcctpro.places import Place
-from eqcctpro.report.traces import OverviewTrace
+from eqcctpro.report.traces import OverviewTrace, decimated, highpassed
 from eqcctpro.roots import Roots
 
 __all__ = ["busiest_chunk", "vertical_traces"]

@@ -16,8 +16,6 @@ import obspy
 import pytest
 from disturbed_runs import results
 
-from eqcctpro.report.run_traces import vertical_traces
-from eqcctpro.report.traces import OverviewTrace, highpassed
 from eqcctpro.archive.pieces import equal_pieces
 from eqcctpro.archive.plan import InputSettings, make_plan
 from eqcctpro.config import PickConfig
@@ -25,6 +23,8 @@ from eqcctpro.orchestration import dispatch, waveform_memory
 from eqcctpro.orchestration.interrupt import RunInterrupted
 from eqcctpro.orchestration.session import PickSession
 from eqcctpro.pipeline import feeder
+from eqcctpro.report.run_traces import vertical_traces
+from eqcctpro.report.traces import OverviewTrace, highpassed
 from eqcctpro.synthetic.network import synthetic_network
 
 MINUTES = 16.0
