@@ -1,4 +1,4 @@
-"""The Ray actors of mode ``modelactor``: started, loaded, replaced, ended."""
+"""Pool of the Ray actors of mode ``modelactor``: start, loading, replacement, end."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ GLANCE_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Died:
-    """An actor died over what it was asked for.
+    """Death of an actor during a call.
 
     Attributes
     ----------
@@ -114,7 +114,7 @@ class Actors:
         self.loading[handle.load.remote()] = slot
 
     def await_ready(self) -> float:
-        """Wait until all models are loaded; returns the mean seconds that it took them.
+        """Wait until all models are loaded; returns the mean seconds of loading.
 
         Actors that Ray does not start in time are not waited for, once others are.
 
@@ -166,7 +166,7 @@ class Actors:
             )
 
     def _after_waiting(self) -> None:
-        """Nothing has become ready for long: go on without those that Ray does not start."""
+        """Give up actors that Ray does not start, after a long time without a ready one."""
         if not any(node["Alive"] for node in answer_of(self._ray, self._ray.nodes)):
             raise WorkerError("Ray has lost its last node: its raylet died")
         pending = self._pending()
@@ -189,7 +189,7 @@ class Actors:
         return ready
 
     def _after_early_death(self, slot: int, reference: Any, error: Exception) -> None:
-        """An actor died before anything was picked."""
+        """Handle the death of an actor before anything was picked."""
         del self.loading[reference]
         if self._homes.is_lost(slot):
             logger.warning("node %s was lost before work began", self._homes.name(slot))
@@ -263,7 +263,7 @@ class Actors:
         self.start(slot)
 
     def start_again(self, slot: int, error: Exception) -> str | None:
-        """After an actor died while it was loading: another one, elsewhere, or none.
+        """Replace an actor that died while loading, on another node or not at all.
 
         Returns
         -------
@@ -307,7 +307,7 @@ class Actors:
         self._homes.leave(slot)
 
     def _forget(self, slot: int) -> None:
-        """End an actor, which may only seem to be dead."""
+        """Kill an actor, even one that already seems dead, and drop its handle."""
         self.ready.pop(slot, None)
         for reference in [ref for ref, owner in self.loading.items() if owner == slot]:
             del self.loading[reference]

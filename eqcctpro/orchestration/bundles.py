@@ -1,4 +1,4 @@
-"""Station tasks in bundles: the unit that is sent to a worker."""
+"""Bundles of station tasks: the unit of work that is sent to a worker."""
 
 from __future__ import annotations
 

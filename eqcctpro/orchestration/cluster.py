@@ -290,7 +290,7 @@ def _is_here(host: str) -> bool:
 
 
 def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
-    """Join or start Ray; what is to be undone at the end is left on the stack."""
+    """Join or start Ray; clean-up is registered on the stack."""
     # Ray says on every start that its token authentication is on, and in threads that SIGTERM
     # is not its own, which needs no saying.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)

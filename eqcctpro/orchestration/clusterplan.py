@@ -1,4 +1,4 @@
-"""Workers over the nodes of a cluster: by their cores, and by what their memory holds."""
+"""Distribution of workers over the nodes of a cluster, by their cores and memory."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class NodeShare:
     plan: WorkerPlan | None
 
     def as_dict(self) -> dict[str, Any]:
-        """For a JSON file."""
+        """Values for a JSON file."""
         return {
             "node": self.node.name,
             "cores": self.node.cores,
@@ -221,7 +221,7 @@ def _gpu_fraction(config: PickConfig, shares: Sequence[NodeShare]) -> float:
 def _vram_limits(
     config: PickConfig, shares: Sequence[NodeShare], workers: int
 ) -> tuple[float, ...]:
-    """GPU memory of each worker: what is safe on the node that has least for one."""
+    """GPU memory of each worker: the safe share on the node that has the least per worker."""
     safe = [
         max(limit - share.plan.vram_context_mb, 0.0)
         for share in shares

@@ -1,4 +1,4 @@
-"""Bundles to workers, with a bounded number in flight."""
+"""Dispatch of bundles to workers, with a bounded number in flight."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ NOTICE_SECONDS = 60.0
 
 
 def never() -> bool:
-    """Never stop."""
+    """Stop condition that never stops."""
     return False
 
 
@@ -49,7 +49,7 @@ def in_pieces(bundle: Bundle) -> bool:
 
 
 class BundleQueue:
-    """Bundles that wait, in the order of the plan, with a bound on open time chunks.
+    """Queue of bundles in the order of the plan, with a bound on open time chunks.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ class BundleQueue:
         return self._waiting.popleft()
 
     def done(self, bundle: Bundle) -> None:
-        """Say that a bundle has ended; its chunk closes when nothing of it is left."""
+        """Mark a bundle as finished; its chunk closes with its last bundle."""
         chunk = bundle[0].chunk.index
         self._open[chunk] -= 1
         follows = bool(self._waiting) and self._waiting[0][0].chunk.index == chunk
@@ -102,7 +102,7 @@ class BundleQueue:
         self._waiting.appendleft(bundle)
 
     def give_back(self, bundle: Bundle) -> None:
-        """Return a bundle whose worker is gone through no fault of the bundle's."""
+        """Return a bundle whose worker was lost for a reason unrelated to the bundle."""
         self.untake(bundle)
 
     def put_back(self, bundle: Bundle) -> None:
@@ -114,13 +114,13 @@ class BundleQueue:
         self.put_in_front(bundle)
 
     def put_in_front(self, tasks: Sequence[StationTask]) -> None:
-        """Let tasks of bundles that were said to be done come next, each in a bundle of its own."""
+        """Put tasks that were marked as finished first in the queue, each in its own bundle."""
         for task in reversed(tasks):
             self._waiting.appendleft([task])
 
 
 class MemoryDeaths:
-    """Tells workers that were killed for want of memory from those that died otherwise.
+    """Detector of workers that were killed for lack of memory.
 
     Ray's own monitor says so; the kernel only counts its kills, of whatever process.
 
@@ -149,7 +149,7 @@ class MemoryDeaths:
 def wait_for_some(
     ray: Any, references: Sequence[Any], leave: Callable[[], bool] = never
 ) -> list[Any]:
-    """Those of the references that are ready; waits until one is, or none is to be waited for.
+    """Wait until at least one reference is ready; returns the ready ones.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def wait_for_some(
 
 
 def quarantined(task: StationTask, deaths: int, last_words: str) -> BundleResult:
-    """The result of a station task that killed its workers."""
+    """Result of a station task that killed its workers."""
     failure = QuarantinedError(
         f"{deaths} workers died while they picked this station, the last with: {last_words}"
     )
@@ -199,7 +199,7 @@ def last_words(error: Exception) -> str:
 
 
 def first_line(error: Exception) -> str:
-    """The gist of Ray's many lines about a dead worker."""
+    """First informative line of Ray's message about a dead worker."""
     return str(error).strip().partition("\n")[0]
 
 

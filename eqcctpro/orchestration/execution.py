@@ -1,4 +1,4 @@
-"""Carries out a plan and keeps what comes of it."""
+"""Execution of a plan, and collection of its results."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MOST_PARTS = 1000
 
 
 class Execution:
-    """One plan, carried out by workers; keeps what comes back.
+    """Execution of one plan by workers; collects their results.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ class Execution:
         self._detections: list[RawPicks] = [restored.findings.detections]
 
     def results(self, stop: Callable[[], bool] = lambda: False) -> Iterator[BundleResult]:
-        """Every bundle, after its findings have been kept.
+        """Yield every bundle's result, after its picks have been stored.
 
         Parameters
         ----------
@@ -132,7 +132,7 @@ class Execution:
         return len(self.records) == len(self.plan.tasks)
 
     def take_found(self) -> tuple[RawPicks, RawPicks]:
-        """Picks and detections in the plan's order, the borders between chunks settled.
+        """Picks and detections in the plan's order, without duplicates at chunk borders.
 
         They are handed over, and not kept.
         """
@@ -146,7 +146,7 @@ class Execution:
 
 
 def _collect(parts: list[RawPicks], new: RawPicks) -> None:
-    """Keep findings, now and then as one part, since a part of few picks is mostly wrapping."""
+    """Store picks; small parts are concatenated now and then, to save memory."""
     if len(new):
         parts.append(new)
     if len(parts) >= MOST_PARTS:
@@ -154,7 +154,7 @@ def _collect(parts: list[RawPicks], new: RawPicks) -> None:
 
 
 def _in_order(picks: RawPicks) -> RawPicks:
-    """Sorted by station task; those of one task stay as they came."""
+    """Sort by station task; picks of one task keep their order."""
     if np.all(picks.task[:-1] <= picks.task[1:]):
         return picks
     return picks.take(np.argsort(picks.task, kind="stable"))

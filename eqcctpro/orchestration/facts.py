@@ -63,7 +63,7 @@ def run_facts(
 
 
 def run_id(config: PickConfig, weights: WeightFiles, tasks: Tasks) -> str:
-    """A name for what was computed: the same plan, weights and settings give the same id."""
+    """Identifier of the computation: the same plan, weights and settings give the same id."""
     where_only = {
         *("output", "log_file", "formats", "overview", "report", "amplitudes", "response"),
         *("annotations", "storage"),

@@ -1,4 +1,4 @@
-"""A finished run in the output folder, whose results a run with other settings would replace."""
+"""Protection of a finished run's results from a run with other settings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def keep_finished(
     picker: Picker,
     settings: PipelineSettings,
 ) -> None:
-    """Refuse to replace what a finished run with other settings has left.
+    """Refuse to replace the results of a finished run with other settings.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def keep_finished(
 
 
 def _finished_run(output: Path) -> dict[str, Any] | None:
-    """The summary of the run whose results are in a folder; None if there is none to be read."""
+    """Summary of the run whose results are in a folder; None if there is no readable one."""
     try:
         summary = json.loads((output / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -118,6 +118,6 @@ def _flat(applied: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """As JSON has it: lists and no tuples; one setting, however it was written."""
+    """Value as JSON stores it: lists instead of tuples, and one form for equal settings."""
     value = json.loads(json.dumps(value, default=str))
     return value or None if isinstance(value, list) else value

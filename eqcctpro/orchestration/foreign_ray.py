@@ -1,4 +1,4 @@
-"""A Ray that belongs to somebody else, or is shared: what it has, and waiting for it."""
+"""Use of a Ray that others have started or share: its resources, and waiting for them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _SHUT_DOWN = "ray.shutdown() before the run has it start a Ray of its own; mode=
 
 
 class Waiting:
-    """Says that something is waited for, at intervals that become longer.
+    """Messages about a wait, at increasing intervals.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class Waiting:
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Seconds since the wait began."""
         return time.monotonic() - self._began
 
     def is_due(self) -> bool:
@@ -55,7 +55,7 @@ class Waiting:
         return self.seconds >= self._next
 
     def say(self, sentence: str, *, normal: bool = False) -> None:
-        """Log a sentence; what is `normal`, if slow, is no warning."""
+        """Log a message about the wait: as a warning, unless it is `normal`."""
         self._next = max(2 * self._next, self.seconds)
         if normal:
             logger.info("%s", sentence)
@@ -67,7 +67,7 @@ class Waiting:
 
 
 def fit_to_ray(ray: Any, placement: Placement, *, threads: int | None) -> Placement:
-    """Workers for which the Ray of this process has room, where somebody else started it.
+    """Reduce workers to the number for which a Ray that others have started has room.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def _require_any(total: Mapping[str, float], placement: Placement) -> None:
 
 
 def _await_room(ray: Any, placement: Placement, total: Mapping[str, float]) -> tuple[float, float]:
-    """CPUs and GPUs that are free, once there is room for a worker.
+    """Wait until there is room for a worker; returns the free CPUs and GPUs.
 
     More of them are waited for some seconds, as long as others have them.
     """

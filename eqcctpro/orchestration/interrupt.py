@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: once to finish what is under way, twice to stop at once.
+"""Handling of Ctrl-C and SIGTERM: the first finishes work in flight, the second stops at once.
 
 Python handles signals in the main thread only; a run in another thread is left alone by them.
 Handlers that a program has installed itself stay, and so do signals that are ignored, as by
@@ -26,7 +26,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class RunInterrupted(KeyboardInterrupt):
-    """A run was interrupted, and what it had got is recorded.
+    """A run was interrupted, and its results so far are recorded.
 
     Parameters
     ----------
@@ -43,7 +43,7 @@ class RunInterrupted(KeyboardInterrupt):
 
     @classmethod
     def while_writing(cls, *, journal: bool) -> RunInterrupted:
-        """Everything is picked, and the results are not all written."""
+        """Interruption after picking, before all results were written."""
         return cls(
             "interrupted while the results were written: all station tasks are picked",
             hint="the same command writes them"
@@ -59,7 +59,7 @@ def raise_interrupt(number: int, frame: FrameType | None) -> NoReturn:  # noqa: 
 
 @contextmanager
 def termination_interrupts() -> Iterator[None]:
-    """Have SIGTERM raise KeyboardInterrupt meanwhile, where it would kill the process at once.
+    """Let SIGTERM raise KeyboardInterrupt inside the block instead of killing the process.
 
     Files that are being written are then removed, workers ended, and the record closed.
     """

@@ -1,4 +1,4 @@
-"""Picks station tasks that may kill their process, one by one, in a process of their own."""
+"""Isolated picking of station tasks that may kill their process, each in a child process."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["pick_isolated"]
 def pick_isolated(
     spec: WorkerSpec, tasks: Sequence[StationTask], *, stop: Callable[[], bool] = never
 ) -> Iterator[BundleResult]:
-    """Pick station tasks that a process has died over already.
+    """Pick station tasks that have already killed a process.
 
     One that kills this process too is quarantined; the next one gets a new process.
 
@@ -46,7 +46,7 @@ def pick_isolated(
 
 
 class _Child:
-    """A process with a loaded model, which takes tasks and returns results."""
+    """Child process with a loaded model, which receives tasks and returns results."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._process = ChildProcess(__name__)
@@ -56,12 +56,12 @@ class _Child:
             raise WorkerError(f"a process for single station tasks did not start: {words}")
 
     def pick(self, task: StationTask) -> BundleResult | None:
-        """The result of a task; None if the process died over it."""
+        """Pick a task and return its result; None if the process died."""
         result: BundleResult | None = self._ask(task)
         return result
 
     def _ask(self, question: object) -> Any:
-        """The answer to a question; None if the process died."""
+        """Send a request and return the reply; None if the process died."""
         try:
             self._process.send(pickle.dumps(question))
             answer = pickle.loads(self._process.receive())
@@ -82,7 +82,7 @@ class _Child:
 
 
 def main() -> None:
-    """The body of the process: first load the model, then pick."""
+    """Main function of the child process: load the model, then pick."""
     faulthandler.enable()
     parent = Parent()
     worker: PickWorker | None = None

@@ -1,4 +1,4 @@
-"""A run's journal: what is taken over from before, and what is kept of now."""
+"""Journal of a run: results of an earlier run to resume, and results as they come."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ HINT = "--fresh discards it and picks everything anew; another output folder lea
 
 
 class NoJournal:
-    """Nothing is taken over and nothing is kept.
+    """Journal that stores nothing and resumes nothing; for runs without one.
 
     Parameters
     ----------
@@ -85,11 +85,11 @@ class NoJournal:
         self.left_out: list[TaskRecord] = []
 
     def pinned(self, config: PickConfig) -> PickConfig:
-        """The configuration with what an earlier run had chosen by itself."""
+        """Configuration with the choices that the resumed run made automatically."""
         return config
 
     def leave_out(self, records: Sequence[TaskRecord]) -> None:
-        """Have station tasks end as these records say, without picking them."""
+        """Let station tasks end with these records, without picking them."""
         if not records:
             return
         ended = [record.task for record in records]
@@ -108,25 +108,25 @@ class NoJournal:
         return restored
 
     def begin(self, workers: Workers) -> None:  # noqa: ARG002 (for whoever records it)
-        """Remove what an earlier run left, and start to keep results."""
+        """Remove the files of an earlier run, and start to store results."""
         if self._clear is not None:
             self._clear()
 
     def watched(self, stop: Callable[[], bool]) -> Sequence[StationTask]:
-        """The station tasks to do, for workers that take one after the other."""
+        """Iterate over the station tasks to pick, for workers that take one at a time."""
         return WatchedTasks(self.todo, np.empty(0), None, stop)
 
     def add(self, bundle: BundleResult) -> None:
-        """Keep a result."""
+        """Store a result."""
 
     def settle(self) -> None:
-        """Wait until what is on its way to the disk is there."""
+        """Wait until all pending results are on disk."""
 
     def finish(self, failures: int) -> None:
-        """Say that the results are written."""
+        """Record that the results are written."""
 
     def end(self, reason: str) -> None:
-        """Say that the run ends before it is finished."""
+        """Record that the run ends unfinished."""
 
 
 @dataclass
@@ -188,7 +188,7 @@ class RunJournal(NoJournal):
         )
 
     def begin(self, workers: Workers) -> None:
-        """Remove what is not gone on with, open the record and start to keep results."""
+        """Remove files of runs that are not resumed, open the journal, start to store results."""
         if self.config.resume == "never":
             self.folder.discard()
         elif self.earlier is None:
@@ -238,11 +238,11 @@ class RunJournal(NoJournal):
         store.wait_again(self.restored.again)
 
     def watched(self, stop: Callable[[], bool]) -> Sequence[StationTask]:
-        """The station tasks to do, marked as they are taken."""
+        """Iterate over the station tasks to pick, and mark each as started."""
         return WatchedTasks(self.todo, self.keys, self._marks, stop)
 
     def add(self, bundle: BundleResult) -> None:
-        """Keep a result."""
+        """Store a result."""
         if self._recorder is None or not bundle.records:
             return
         self._recorder.add(bundle.records, bundle.picks, bundle.detections)
@@ -251,12 +251,12 @@ class RunJournal(NoJournal):
                 self._marks.end(int(self.keys[record.task]))
 
     def settle(self) -> None:
-        """Wait until what is on its way to the disk is there."""
+        """Wait until all pending results are on disk."""
         if self._recorder is not None:
             self._recorder.settle()
 
     def finish(self, failures: int) -> None:
-        """Say that the results are written."""
+        """Record that the results are written."""
         recorder, self._recorder = self._recorder, None
         self._close_marks()
         if recorder is None:
@@ -270,7 +270,7 @@ class RunJournal(NoJournal):
             self.folder.forget()  # the summary says what there is to say
 
     def end(self, reason: str) -> None:
-        """Record what there is, and why the run ends before it is finished."""
+        """Record the results so far, and why the run ends unfinished."""
         recorder, self._recorder = self._recorder, None
         try:
             if recorder is not None:
@@ -294,7 +294,7 @@ def open_journal(
     weights: WeightFiles,
     settings: PipelineSettings,
 ) -> NoJournal:
-    """Find out what an earlier run left in the output folder, and whether to go on with it.
+    """Find an earlier run in the output folder, and decide whether to resume it.
 
     Raises
     ------
@@ -366,7 +366,7 @@ def _without(config: PickConfig, folder: RunFolder, plan: Plan) -> NoJournal:
 
 
 def _earlier(config: PickConfig, folder: RunFolder) -> EarlierRun | None:
-    """The run to go on with, if there is one."""
+    """Earlier run to resume, or None."""
     if config.resume == "never":
         return None
     earlier = EarlierRun(folder) if folder.has_journal else None
@@ -390,7 +390,7 @@ def _require_same(
     stamps: FileStamps,
     ids: Sequence[bytes],
 ) -> None:
-    """Refuse to mix what was computed differently."""
+    """Refuse to resume a run whose results were computed differently."""
     before = earlier.facts
     changes = changed_values(before["settings"], facts["settings"])
     changes += changed_values(before["versions"], facts["versions"])
@@ -421,7 +421,7 @@ def _require_same(
 
 
 def _changed_execution(config: PickConfig, before: Mapping[str, Any]) -> list[str]:
-    """Runtime and batch size, where they were asked for; otherwise they are taken over."""
+    """Runtime and batch size that were asked for explicitly; others are taken from the run."""
     asked = {"runtime": None if config.runtime == "auto" else config.runtime}
     asked["batch_size"] = config.batch_size  # type: ignore[assignment]
     if config.device != "cpu":

@@ -1,4 +1,4 @@
-"""The model that a run's settings name, and how it is run."""
+"""Selection of the model that a run's settings name, and of its execution."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def find_run_weights(config: PickConfig, *, fetch: bool = True) -> WeightFiles:
-    """The weight files that a configuration names.
+    """Find the weight files that a configuration names.
 
     Parameters
     ----------
@@ -64,7 +64,7 @@ def find_run_weights(config: PickConfig, *, fetch: bool = True) -> WeightFiles:
 
 
 def check_model(config: PickConfig, runtimes: Sequence[str] = ()) -> PickConfig:
-    """Find out before a run what is wrong with its model, without torch and without a network.
+    """Find errors in the choice of a model before a run, without torch and without a network.
 
     Weights that are not on this machine yet, and a class that is known too little, are left to
     the run.
@@ -97,7 +97,7 @@ def check_model(config: PickConfig, runtimes: Sequence[str] = ()) -> PickConfig:
 
 
 def check_runtimes(config: PickConfig, runtimes: Sequence[str] = ()) -> None:
-    """Find out whether this machine's runtimes execute a run's model on its device.
+    """Check that this machine's runtimes can execute a run's model on its device.
 
     Parameters
     ----------
@@ -116,7 +116,7 @@ def check_runtimes(config: PickConfig, runtimes: Sequence[str] = ()) -> None:
 
 
 def _weights_here(config: PickConfig) -> WeightFiles | None:
-    """The weights, or None if they may have to be downloaded."""
+    """Local weights, or None if they may have to be downloaded."""
     try:
         return find_run_weights(config, fetch=False)
     except WeightsNotFoundError:
@@ -127,7 +127,7 @@ def _weights_here(config: PickConfig) -> WeightFiles | None:
 
 
 def prepare_model(config: PickConfig) -> PickConfig:
-    """Find, fetch and load a run's model once, to learn what is wrong with it before any work.
+    """Find, download and load a run's model once, so that errors show before any work.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def prepare_model(config: PickConfig) -> PickConfig:
 
 
 def fit_to_model(config: PickConfig, picker: Picker) -> PickConfig:
-    """The settings without thresholds of what the model does not yield, with a warning."""
+    """Remove thresholds of labels that the model does not yield, with a warning."""
     initials = frozenset(phase[:1].upper() for phase in picker.phases)
     return _without_thresholds(config, picker.name, initials, picker.detection_label is not None)
 
@@ -169,7 +169,7 @@ def _without_thresholds(
 def describe(
     config: PickConfig, weights: WeightFiles, picker: Picker | None = None
 ) -> tuple[Picker, PipelineSettings]:
-    """The model that a configuration names, and the settings of its pipeline.
+    """Description of the model that a configuration names, and settings of its pipeline.
 
     Parameters
     ----------
@@ -214,7 +214,7 @@ def describe(
 
 
 def expected_windows(plan: Plan, picker: Picker, settings: PipelineSettings) -> int:
-    """Roughly how many windows the plan holds, from the times in the records' headers."""
+    """Estimated number of windows in the plan, from the times in the records' headers."""
     seconds = float(plan.files.seconds().sum())
     samples = seconds / len(picker.recorded) * (picker.sampling_rate or 100.0)
     return max(round(samples / window_step(picker, settings.windows)), len(plan.tasks))

@@ -38,7 +38,7 @@ IN_FLIGHT_PER_ACTOR = 2
 
 
 class ActorPool:
-    """Actors with loaded models, which pick one plan after another.
+    """Pool of actors with loaded models, which pick one plan after another.
 
     Parameters
     ----------
@@ -122,7 +122,7 @@ class ActorPool:
                     yield from self._loaded(done)
 
     def _leave(self, queue: BundleQueue) -> bool:
-        """Leave actors that would take long to end where they are to stop; whether there are any.
+        """Abandon actors that are too slow to stop; return True if there are any.
 
         What they were given is neither waited for nor recorded.
         """
@@ -166,13 +166,13 @@ class ActorPool:
         self._flying[reference] = (slot, bundle)
 
     def _claim_held(self) -> None:
-        """Ask actors that get no further bundle for what they hold back."""
+        """Flush the unreturned results of actors that get no further bundle."""
         busy = {slot for slot, _ in self._flying.values()}
         for slot in self._held.keys() - busy:
             self._send(slot, (), more=False)
 
     def _settle(self, slot: int, bundle: Bundle, outcome: BundleResult, queue: BundleQueue) -> None:
-        """Note which tasks of an actor have ended, and which it still holds."""
+        """Record which tasks of an actor have finished, and which are still in flight."""
         if bundle:
             queue.done(bundle)
         given = {task.index: task for task in (*self._held.pop(slot, ()), *bundle)}
@@ -185,7 +185,7 @@ class ActorPool:
         return bool(bundle) and bundle[0].index in self._suspects
 
     def _loaded(self, done: Any) -> Iterator[BundleResult]:
-        """An actor that took another one's place is ready, or died before it was."""
+        """Handle a replacement actor that has loaded its model or died while loading."""
         slot, died = self._actors.loaded(done)
         if died is None:
             return
@@ -197,7 +197,7 @@ class ActorPool:
     def _after_death(
         self, slot: int, error: Exception, queue: BundleQueue
     ) -> Iterator[BundleResult]:
-        """Replace a dead actor; what it had been given is picked again.
+        """Replace a dead actor, and queue its bundles again.
 
         A result may be lost on its way when its actor dies over the next bundle.  So a
         station is only blamed once it has killed an actor that had nothing else, and not
@@ -241,7 +241,7 @@ class ActorPool:
             yield BundleResult.nothing(note)
 
     def _after_node(self, slot: int, given: int) -> str:
-        """Give a worker of a lost node another home, if there is one; what to say of it."""
+        """Reschedule the worker of a lost node, if there is room; returns the log text."""
         node = self._homes.name(slot)
         moved = self._actors.move(slot)
         then = "a worker on another node takes its place" if moved else self._actors.sentence()
@@ -252,7 +252,7 @@ class ActorPool:
         return note
 
     def _go_on_without(self, slot: int, error: Exception) -> str | None:
-        """Start another actor, or none if memory killed this one; what to say of the latter."""
+        """Replace an actor, unless memory killed this one; returns the log text."""
         if len(self._actors) > 1 and self._deaths.was_one(error):
             self._actors.leave(slot)
             note = f"an actor was killed for memory, {self._actors.sentence()}"

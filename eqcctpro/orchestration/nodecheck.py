@@ -102,14 +102,14 @@ def needs_of(
 
 
 def file_sample(files: Sequence[FileStamp]) -> tuple[FileStamp, ...]:
-    """Some files, evenly over all of them."""
+    """Evenly spaced sample of the input files."""
     step = max(1, -(-len(files) // FILES_LOOKED_AT))
     return tuple({*files[::step], *files[-1:]})
 
 
 @cache
 def source_hash() -> str:
-    """Hash of the source files of this package as they are here."""
+    """Hash of this package's source files on this machine."""
     root = Path(eqcctpro.__file__).parent
     digest = hashlib.sha256()
     for path in sorted(root.rglob("*.py")):
@@ -118,7 +118,7 @@ def source_hash() -> str:
 
 
 def check_nodes(ray: Any, nodes: Sequence[Node], needs: NodeNeeds) -> dict[str, NodeReport]:
-    """Ask every node whether it has what it needs.
+    """Check every node against the needs of a run.
 
     Returns
     -------
@@ -179,7 +179,7 @@ def _not_installed(said: str) -> WorkerError:
 
 
 def examine(needs: NodeNeeds) -> NodeReport:
-    """Compare this machine with what is needed: the body of a Ray task."""
+    """Check this machine against the needs; body of a Ray task."""
     problems = [*_versions(needs), *_weights(needs), *_files(needs)]
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         del os.environ["CUDA_VISIBLE_DEVICES"]  # Ray hides GPUs from tasks that book none

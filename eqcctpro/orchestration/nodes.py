@@ -1,4 +1,4 @@
-"""The machines of a Ray cluster: which of them live, and which workers each holds."""
+"""Nodes of a Ray cluster: which are alive, and which workers each runs."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def _through_client() -> bool:
 
 
 class Homes:
-    """On which node each worker lives; nodes may be lost.
+    """Node of each worker; nodes may be lost.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ class Homes:
         return home in self._lost
 
     def move(self, worker: int) -> bool:
-        """Give a worker of a lost node another home; False if no node has room."""
+        """Move a worker of a lost node to another one; False if no node has room."""
         home = self._homes.pop(worker)
         taken = Counter(self._homes.values())
         free = {
@@ -165,7 +165,7 @@ class Homes:
         return False
 
     def leave(self, worker: int) -> None:
-        """Say that a worker is no more."""
+        """Remove a worker that has ended."""
         self._homes.pop(worker, None)
 
     def _lives(self, node_id: str) -> bool:

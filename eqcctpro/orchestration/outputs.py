@@ -64,7 +64,7 @@ OTHERS = "other reasons"
 
 @dataclass(frozen=True)
 class RunTables:
-    """The findings of a run.
+    """Pick and detection tables of a run.
 
     Attributes
     ----------
@@ -174,7 +174,7 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
 
 
 def report_run(config: PickConfig, tables: RunTables, logger: logging.Logger) -> str | None:
-    """Write ``report.html``; what goes wrong with it is logged, for the picks are safe by then."""
+    """Write ``report.html``; errors are only logged, since the picks are already written."""
     from eqcctpro.report.run_report import write_report
 
     try:
@@ -190,7 +190,7 @@ def summarise(
     tables: RunTables,
     facts: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The content of ``summary.json``.
+    """Content of ``summary.json``.
 
     Every station task of the plan is in exactly one of done, empty and failed; the
     balance says so.
@@ -243,7 +243,7 @@ def summarise(
 
 
 def _sample_balance(plan: Plan, records: TaskRecords) -> dict[str, Any]:
-    """Samples that are picked, and those that are not by their causes, the most first.
+    """Samples that were picked, and those that were not, by cause, most frequent first.
 
     Those of stations that failed before they were read are counted by headers at the ends of
     their files.

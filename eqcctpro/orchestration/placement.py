@@ -110,7 +110,7 @@ class Placement:
 def place_workers(
     config: PickConfig, *, waveforms_mb: float = 0.0, hardware: Hardware | None = None
 ) -> Placement:
-    """Share this machine's cores, memory and GPUs among the workers that are asked for.
+    """Distribute this machine's cores, memory and GPUs among the requested workers.
 
     Parameters
     ----------
@@ -162,7 +162,7 @@ def place_workers(
 
 
 def check_machine(config: PickConfig, *, waveforms_mb: float) -> None:
-    """Find out, before workers start, whether this machine has what a run asks for.
+    """Check before workers start that this machine has the resources a run asks for.
 
     A run on a cluster learns that from its nodes.
 
@@ -233,7 +233,7 @@ def _batch_size(config: PickConfig, footprint: Footprint, workers: int) -> int |
 
 
 def check_gpus(config: PickConfig, machine: Hardware) -> None:
-    """Refuse devices that are not there, in the words of what would have used them.
+    """Refuse GPUs that do not exist, in an error that suits the runtime.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""A Ray for one run on this machine: out of others' reach, and without what no run uses."""
+"""Private Ray of one run on this machine: not reachable by others, and with few processes."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _log = logging.getLogger("eqcctpro")
 
 @contextmanager
 def private_ray() -> Iterator[None]:
-    """Have a Ray that is started meanwhile be private to this process, and start quickly."""
+    """Make a Ray that is started inside the block private to this process and quick to start."""
     with _loopback_only(), _few_processes():
         yield
 
 
 @contextmanager
 def _loopback_only() -> Iterator[None]:
-    """Have Ray listen on the loopback interface alone.
+    """Let Ray listen on the loopback interface only.
 
     Ray runs what anybody who reaches its ports sends.  It replaces 127.0.0.1 by the address
     of a network, except on systems where it takes the machine to be the whole cluster.
@@ -41,7 +41,7 @@ def _loopback_only() -> Iterator[None]:
 
 @contextmanager
 def _few_processes() -> Iterator[None]:
-    """Have Ray leave out three processes, which take longer to start and end than the others.
+    """Start Ray without three processes that are slow to start and not needed.
 
     They are the monitor that asks for machines, the one that copies logs to the driver, and
     the dashboard's server, which is there without a dashboard too.  ``ray start`` knows how to

@@ -1,4 +1,4 @@
-"""Measures what one worker needs, in a fresh process that does what a worker does.
+"""Measurement of a worker's memory, in a fresh process that works as a worker does.
 
 Run as a module it is that process, which takes requests in JSON and answers with measurements.
 """
@@ -74,7 +74,7 @@ def measure_footprint(
 
 
 def _ask(request: dict[str, Any]) -> dict[str, Any]:
-    """The answer of a fresh process."""
+    """Run the measurement in a fresh process; return its reply."""
     model, runtime = request["model"], request["runtime"]
     child = ChildProcess(__name__)
     try:
@@ -110,7 +110,7 @@ class _Stages:
         return result, max(sampler.use.peak_pss_mb, held)
 
     def vram(self) -> float:
-        """GPU memory that this process holds now, MB."""
+        """Current GPU memory of this process, MB."""
         if not self._gpu:
             return 0.0
         own = process_vram_mb({os.getpid()})

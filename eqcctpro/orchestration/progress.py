@@ -18,7 +18,7 @@ MOMENT_S = 0.5
 
 
 class PlanningProgress:
-    """Shows how many files have been looked at, once that takes longer than a moment.
+    """Progress of planning: number of files read, shown after a moment.
 
     Parameters
     ----------
@@ -50,7 +50,7 @@ class PlanningProgress:
 
 
 class Progress:
-    """Counts finished station tasks and picks, and shows them.
+    """Progress of picking: counts and shows finished station tasks and picks.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class Progress:
             _write(self._stream, f"\r\x1b[2K{self.line()}\n")
 
     def add(self, *, done: int, picks: int, failed: int) -> None:
-        """Count what a bundle brought."""
+        """Count the tasks and picks of a bundle."""
         self.done += done
         self.picks += picks
         self.failed += failed

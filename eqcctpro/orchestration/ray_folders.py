@@ -1,4 +1,4 @@
-"""Folders that a Ray of this machine writes to: its sockets and logs, and its token.
+"""Folders of a Ray on this machine: sockets, logs and token.
 
 What a Ray of our own leaves there, and what is left of its processes, goes when it has ended.
 """
@@ -40,7 +40,7 @@ _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
 
 @contextmanager
 def ray_folder(folder: Path) -> Iterator[str]:
-    """A name for a folder that Ray can use: a link where its own is too long or not ASCII.
+    """Short ASCII path for a folder that Ray can use; a link if its own path is not.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def ray_folder(folder: Path) -> Iterator[str]:
 
 @contextmanager
 def usual_ray_folder() -> Iterator[str]:
-    """The folder ``ray`` below that of temporary files, or one of our own where that is no use.
+    """Folder ``ray`` in the temporary folder, or one of our own if that is unusable.
 
     Ray itself would take whatever TMPDIR says, full or too long as it may be.
     """
@@ -94,7 +94,7 @@ def _suits(path: Path) -> bool:
 
 
 def _link_to(path: Path) -> Path:
-    """A link with a short name, which Ray takes for its folder."""
+    """Short link to a folder, which Ray takes as its folder."""
     for place in (Path(tempfile.gettempdir()), Path("/tmp")):
         link = place / f"eqp-ray-{secrets.token_hex(4)}"
         if not _suits(link):
@@ -110,7 +110,7 @@ def _link_to(path: Path) -> Path:
 
 @contextmanager
 def sessions_removed(folder: Path) -> Iterator[None]:
-    """Remove what a Ray leaves that is started meanwhile, also if it does not come to start.
+    """Remove the files of a Ray that is started inside the block, even if its start fails.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def sessions_removed(folder: Path) -> Iterator[None]:
 
 
 def _end_session(folder: Path) -> None:
-    """Once Ray has ended, end what is left of its processes, and remove its folder.
+    """Kill the remaining processes of an ended Ray, and remove its folder.
 
     Its agents would look for the rest of Ray for a minute.
     """

@@ -1,4 +1,4 @@
-"""The servers of a Ray that this process has started, which may die: whoever asks would hang.
+"""Health of the servers of a Ray that this process has started; calls to a dead one hang.
 
 Without them Ray ends the process after a while, in the middle of a call and without a word.
 """
@@ -21,7 +21,7 @@ GLANCE_SECONDS = 0.5
 
 
 def require_server(ray: Any, *names: str) -> None:
-    """Make sure that what a Ray needs that this process has started is alive.
+    """Raise if a server of a Ray that this process has started is dead.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ def require_server(ray: Any, *names: str) -> None:
 
 @contextmanager
 def servers_required(ray: Any) -> Iterator[None]:
-    """Have a start of Ray fail where a server has died by the time that it is to be used.
+    """Let a start of Ray fail if one of its servers dies meanwhile.
 
     Ray would try to reach it for ten seconds, and then end the process.
     """

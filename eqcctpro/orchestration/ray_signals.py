@@ -1,4 +1,4 @@
-"""SIGTERM stays the program's own while Ray starts and ends in its process.
+"""Protection of the program's SIGTERM handler while Ray starts and ends in its process.
 
 Ray puts its own handlers in the place of a program's, which exit with code 15, or print where
 all threads are and kill the process, and leaves SIGTERM without any when it ends, although Python
@@ -35,7 +35,7 @@ def _saved_action(number: int) -> Callable[[], None]:
 
 
 def _install_crash_handlers(ray: Any, restore: Callable[[], None]) -> None:
-    """Have Ray put in its handlers of crashes now, and take that of SIGTERM out at once.
+    """Let Ray install its crash handlers now, and remove the one of SIGTERM at once.
 
     It does so only once, by itself in the middle of a start, and a SIGTERM that came between that
     and the end of the start would print traces of the stack.

@@ -64,7 +64,7 @@ class RunResult:
 
     @property
     def tasks(self) -> pa.Table:
-        """A row for each station task, with how it ended and its highest probabilities.
+        """Table with a row for each station task: status, reason and highest probabilities.
 
         The content of ``tasks.parquet``, see `eqcctpro.pipeline.task_table.TASK_SCHEMA`.
         """
@@ -79,7 +79,7 @@ class RunResult:
 
     @property
     def paths(self) -> dict[str, str]:
-        """Files that were written, by kind."""
+        """Output files, by kind."""
         return dict(self.summary["paths"])
 
     @property
@@ -106,7 +106,7 @@ class RunResult:
         return lines + [f"warning: {text}" for text in summary.get("warnings", [])]
 
     def _samples(self) -> list[str]:
-        """A line on samples that are not picked, other than those that records hold twice."""
+        """Lines about samples that were not picked, except those that records hold twice."""
         balance = self.summary["balance"]
         causes = {cause: n for cause, n in balance["not_picked"].items() if cause != "doubled"}
         if not causes:
@@ -116,7 +116,7 @@ class RunResult:
         return [f"{NOT_PICKED}{share:.2g} % of {balance['input']} samples: {listed}"]
 
     def _ignored(self) -> list[str]:
-        """A line for each reason why files or folders were not read, with an example."""
+        """Lines about files or folders that were not read, with the reason and an example."""
         listed = self.summary["files_ignored"]
         total = self.summary["plan"]["files_ignored"]
         examples = {item["reason"]: item["file"] for item in reversed(listed)}

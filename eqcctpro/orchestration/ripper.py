@@ -1,4 +1,4 @@
-"""Mode ``ripper``: one Ray task per bundle, which loads the model, picks and ends."""
+"""Mode ``ripper``: one Ray task per bundle, which loads the model, picks and exits."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ logger = logging.getLogger("eqcctpro")
 
 
 def rip(spec: WorkerSpec, tasks: Sequence[StationTask]) -> BundleResult:
-    """Load, pick, release: the body of one Ray task."""
+    """Load the model, pick a bundle and release the model: body of a Ray task."""
     worker = PickWorker(spec)
     load_seconds = worker.load()
     result = worker.pick(tasks)
@@ -148,7 +148,7 @@ def _for_slot(spec: WorkerSpec, placement: Placement, slot: int) -> WorkerSpec:
 
 
 def _collect(ray: Any, reference: Any) -> BundleResult | Exception:
-    """The result, or the error that says that the worker died."""
+    """Result of a Ray task, or the error if its worker died."""
     errors = ray.exceptions
     try:
         result: BundleResult = ray.get(reference)

@@ -1,4 +1,4 @@
-"""The log of a run: one file beside its results."""
+"""Log file of a run, beside its results."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ FORMAT = "%(asctime)s - %(levelname)s - %(message)s"
 
 
 class _LogFile(logging.FileHandler):
-    """A log that misses lines while the disk is full; what else cannot be written says so."""
+    """Log handler that drops lines while the disk is full; other errors are reported."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, mode="a", encoding="utf-8", errors="backslashreplace")
         self._beginning = path.stat().st_size
 
     def drop_earlier(self) -> None:
-        """Remove what the file held before it was opened here."""
+        """Remove the lines that the file held before it was opened here."""
         if self.lock is None or not self._beginning:
             return
         with self.lock, suppress(OSError):
@@ -52,7 +52,7 @@ class _LogFile(logging.FileHandler):
 
 
 class _Level:
-    """The logger's level: INFO as long as a run lasts, whichever of several ends first."""
+    """Log level INFO for the time of a run; nested runs may end in any order."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -95,14 +95,14 @@ class RunLog:
     _files: list[_LogFile]
 
     def begin(self) -> None:
-        """Remove what earlier runs wrote, unless it is kept: the run begins to replace theirs."""
+        """Remove the lines of earlier runs, unless these are kept: this run replaces theirs."""
         for file in () if self.append else self._files:
             file.drop_earlier()
 
 
 @contextmanager
 def run_log(paths: list[Path], *, append: bool = False) -> Iterator[RunLog]:
-    """The logger ``eqcctpro``, writing to `paths` for as long as the run lasts.
+    """Write the log of ``eqcctpro`` to `paths` for the time of the run.
 
     What runs in other threads say is left out.
 
@@ -157,7 +157,7 @@ def _open(path: Path) -> _LogFile:
 
 
 class _Gathering(logging.Handler):
-    """Keeps the texts of warnings."""
+    """Log handler that collects the texts of warnings."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -169,7 +169,7 @@ class _Gathering(logging.Handler):
 
 @contextmanager
 def gathered_warnings() -> Iterator[list[str]]:
-    """Texts of the warnings that the package logs inside, for the summary and the terminal."""
+    """Collect the warnings logged inside the block, for the summary and the terminal."""
     logger, handler = logging.getLogger("eqcctpro"), _Gathering()
     logger.addHandler(handler)
     try:

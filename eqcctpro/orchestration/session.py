@@ -1,4 +1,4 @@
-"""Runs that follow each other with the same workers."""
+"""Session of consecutive runs that share their workers."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ CHANGEABLE = frozenset(
 
 
 class _Clock:
-    """Wall-clock seconds of the parts of a run."""
+    """Timer of the parts of a run, wall-clock seconds."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
@@ -97,7 +97,7 @@ class _Clock:
 
 
 class PickSession:
-    """Picks run after run with workers that stay ready; a context manager.
+    """Session that picks run after run with the same workers; a context manager.
 
     The first run loads the model and starts the workers, and later ones find them warm.
     Runs from several threads wait for each other; for runs at the same time take a session each.
@@ -283,7 +283,7 @@ class PickSession:
     def _pick(
         self, run: Execution, logger: logging.Logger, *, quiet: bool, keep_going: bool
     ) -> bool:
-        """Pick everything; returns whether it was to stop when all had ended."""
+        """Pick everything; returns True if a stop came when all tasks had already ended."""
         plan, already = run.plan, len(run.records)
         with (
             Progress(len(plan.tasks), quiet=quiet, already=already) as progress,
@@ -312,7 +312,7 @@ class PickSession:
         self._weights_logged = True
 
     def _end(self, run: Execution) -> None:
-        """End the workers after the last sample of what they take."""
+        """Take the last sample of the workers' resources, then end the workers."""
         _ = run.use
         self._close()
 
@@ -335,7 +335,7 @@ class PickSession:
             return self._ready(plan, picker, settings, NoJournal(plan.tasks), stay=True)
 
     def _described(self, weights: WeightFiles) -> tuple[Picker, PipelineSettings]:
-        """The model and its settings, without thresholds of what it does not yield."""
+        """Model and settings, without thresholds of labels that the model does not yield."""
         picker = load_picker(weights)
         with one_warning():
             self.config = fit_to_model(self.config, picker)
@@ -355,7 +355,7 @@ class PickSession:
         *,
         stay: bool,
     ) -> Workers:
-        """Workers with memory for this plan's largest station task.
+        """Start or reuse workers with memory for this plan's largest station task.
 
         A run that goes on with an earlier one takes the runtime that was chosen then; workers
         that stay for further runs take what is fastest once it is loaded.
@@ -434,7 +434,7 @@ def _note_failures(
 
 
 def _tables(run: Execution, picker: Picker, name: str) -> RunTables:
-    """Findings in their order: copies, since workers may have sent memory that they share."""
+    """Picks and detections in order: copies, since workers may have sent shared memory."""
     picks, detections = run.take_found()
     tasks = run.plan.tasks
     return RunTables(

@@ -22,7 +22,7 @@ _NUMBERS = 6
 
 
 class TaskRecords(Mapping[int, TaskRecord]):
-    """The end of station tasks, by their index in the plan.
+    """Final records of station tasks, by their index in the plan.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class TaskRecords(Mapping[int, TaskRecord]):
         self.add(records)
 
     def add(self, records: Iterable[TaskRecord]) -> None:
-        """Take records; one of a task that has one takes its place."""
+        """Add records; a later record of a task replaces the earlier one."""
         for record in records:
             task = record.task
             self._n_ended += self._statuses[task] == NOT_ENDED
@@ -94,21 +94,21 @@ class TaskRecords(Mapping[int, TaskRecord]):
         return {status: self._statuses.count(n) for n, status in enumerate(STATUSES)}
 
     def ended(self, *statuses: Status) -> Iterator[int]:
-        """Tasks that ended in one of some ways, in the plan's order."""
+        """Tasks with one of some statuses, in the plan's order."""
         wanted = {STATUSES.index(status) for status in statuses}
         return (task for task, status in enumerate(self._statuses) if status in wanted)
 
     def with_texts(self) -> list[TaskRecord]:
-        """Records that are not done or have notes, in the plan's order."""
+        """Records that have a reason or notes, in the plan's order."""
         return [self[task] for task in sorted(self._texts)]
 
     def totals(self) -> dict[str, int]:
-        """Windows, samples and picks outside of the run's span, of all tasks."""
+        """Sums over all tasks: windows, samples, and picks outside of the run's span."""
         sums = self._columns().sum(axis=0).tolist()
         return dict(zip(("n_windows", "n_samples", "n_outside"), sums, strict=False))
 
     def sample_counts(self) -> SampleCounts:
-        """Samples of all tasks; what `data_ns` adds up to says nothing."""
+        """Sums of the sample counts of all tasks; `data_ns` of the sum has no meaning."""
         held, picked, data_ns = self._columns()[:, 3:].sum(axis=0).tolist()
         left_out: Counter[str] = Counter()
         for causes in self._left_out.values():
@@ -116,11 +116,11 @@ class TaskRecords(Mapping[int, TaskRecord]):
         return SampleCounts(held, picked, data_ns, tuple(sorted(left_out.items())))
 
     def data_ns(self, tasks: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Time of which tasks have samples, ns."""
+        """Duration of the samples of some tasks, ns."""
         return self._columns()[tasks, 5]
 
     def unknown(self) -> list[int]:
-        """Tasks that failed before it was known how many samples they have."""
+        """Tasks that failed before their samples were counted."""
         held = self._columns()[:, 3]
         return [task for task in self.ended("failed") if not held[task]]
 

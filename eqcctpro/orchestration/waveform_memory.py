@@ -1,4 +1,4 @@
-"""Memory for waveforms: how much station tasks need, and which are cut into pieces, or left out."""
+"""Waveform memory of station tasks: large ones are cut into pieces, or left out."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def _of_some(
 def fit_into_memory(
     config: PickConfig, plan: Plan, settings: PipelineSettings, picker: Picker
 ) -> tuple[Float64, list[TaskRecord]]:
-    """Cut station tasks that are larger than the memory of a worker into pieces of time.
+    """Cut station tasks that exceed a worker's memory into pieces of time.
 
     Returns
     -------

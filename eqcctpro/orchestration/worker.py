@@ -83,7 +83,7 @@ class BundleResult:
 
     @classmethod
     def nothing(cls, adaptation: str) -> BundleResult:
-        """No task, only what was changed."""
+        """Result without tasks, which only reports an adaptation."""
         return cls([], RawPicks.empty(), RawPicks.empty(), adaptations=[adaptation])
 
     @classmethod
@@ -128,7 +128,7 @@ def open_pipeline(spec: WorkerSpec) -> Pipeline:
 
 
 class PickWorker:
-    """Holds one pipeline and picks bundle after bundle with it.
+    """Worker that picks bundle after bundle with one pipeline.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ class PickWorker:
         self._pipeline: Pipeline | None = None
 
     def load(self) -> float:
-        """Bind to cores and load the model, if that has not been done; returns seconds.
+        """Bind to cores and load the model if that was not done yet; returns seconds.
 
         Raises
         ------
@@ -179,7 +179,7 @@ class PickWorker:
         *,
         more: bool = False,
     ) -> BundleResult:
-        """Pick a bundle, with other settings than before if they are given.
+        """Pick a bundle, with new settings if they are given.
 
         Every task ends with a record.  Where `more` are to come, the last ones may be held
         back until the next call, which may be one without tasks, so that batches are full

@@ -1,4 +1,4 @@
-"""Workers that stay ready: the model is loaded once and picks one plan after another."""
+"""Persistent workers: they load the model once and pick one plan after another."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Workers(ABC):
         stop: Callable[[], bool] = never,
         held: dict[str, bytes] | None = None,
     ) -> Iterator[BundleResult]:
-        """Pick station tasks; yields results as they come.
+        """Pick station tasks; yields results as they arrive.
 
         Once `stop` says so, nothing new is started, and station tasks that are picked in pieces
         are left as they are.  Contents of files that are `held` already
@@ -79,11 +79,11 @@ class Workers(ABC):
         *,
         stop: Callable[[], bool] = never,
     ) -> Iterator[BundleResult]:
-        """Pick station tasks that may kill whatever picks them."""
+        """Pick station tasks that may kill their process, one at a time."""
         return self.pick(tasks, settings, stop=stop)
 
     def check_input(self, files: Sequence[FileStamp]) -> None:
-        """See that all workers can read files, where they run on other machines.
+        """Check that workers on other machines can read the input files.
 
         Parameters
         ----------
@@ -224,7 +224,7 @@ class _Local(Workers):
 
 
 class _OnRay(Workers):
-    """Ray actors, or the means to start Ripper tasks, here or on the nodes of a cluster."""
+    """Workers on Ray, by actors or Ripper tasks, on this machine or the nodes of a cluster."""
 
     def __init__(
         self,
@@ -273,7 +273,7 @@ class _OnRay(Workers):
         waveforms_mb: float,
         files: Sequence[FileStamp],
     ) -> Placement:
-        """Workers as Ray has room for them."""
+        """Reduce workers to the number for which Ray has room."""
         from eqcctpro.orchestration.cluster import is_own_ray
         from eqcctpro.orchestration.foreign_ray import fit_to_ray
 
@@ -289,7 +289,7 @@ class _OnRay(Workers):
     def _place(
         self, config: PickConfig, waveforms_mb: float, files: Sequence[FileStamp]
     ) -> Placement:
-        """See what the cluster's nodes are and have, and share the workers among them."""
+        """Check the cluster's nodes, and distribute the workers over them."""
         from eqcctpro.orchestration.clusterplan import place_on_nodes
         from eqcctpro.orchestration.nodecheck import check_nodes
         from eqcctpro.orchestration.nodes import worker_nodes
@@ -356,7 +356,7 @@ class _OnRay(Workers):
 
 
 def _with_one_runtime(config: PickConfig, spec: WorkerSpec) -> WorkerSpec:
-    """The spec of Ray workers with the runtime settled, so that all of them use the same."""
+    """Specification with the runtime chosen, so that all Ray workers use the same one."""
     if config.runtime == "tensorflow":
         # Asked for by name, so there is nothing to choose, and it takes long to start.
         return spec
