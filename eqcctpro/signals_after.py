@@ -1,4 +1,4 @@
-"""Work that Ctrl-C and SIGTERM do not break off: imports, and cleaning up."""
+"""Deferral of Ctrl-C and SIGTERM during work that must not be broken off, such as imports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["signals_after"]
 
 @contextmanager
 def signals_after() -> Iterator[None]:
-    """Have signals that come meanwhile be handled afterwards.
+    """Defer signals that arrive inside the block until its end.
 
     An import that is broken off leaves half a module, with which no later import works; and
     libraries in C++ say of it that they cannot be loaded.

@@ -421,7 +421,7 @@ def _require_same(
 
 
 def _changed_execution(config: PickConfig, before: Mapping[str, Any]) -> list[str]:
-    """Runtime and batch size that were asked for explicitly; others are taken from the run."""
+    """Requested runtime and batch size that differ from those of the earlier run."""
     asked = {"runtime": None if config.runtime == "auto" else config.runtime}
     asked["batch_size"] = config.batch_size  # type: ignore[assignment]
     if config.device != "cpu":

@@ -1,4 +1,4 @@
-"""How many samples a station task has, how many of them windows cover, and why others are not.
+"""Sample counts of a station task: all, those covered by windows, and the others by cause.
 
 Samples are counted as records hold them, before they are resampled: every sample of every
 channel of the task's instrument that lies in the time that the task's chunk owns, and between
@@ -199,7 +199,7 @@ class SampleBalance:
             self.add("shorter_than_window", missing)
 
     def counts(self) -> SampleCounts:
-        """What was counted."""
+        """Return the counts."""
         left_out = tuple(sorted(self.left_out.items()))
         return SampleCounts(self.held, self.picked, self._data_ns, left_out)
 
@@ -262,7 +262,7 @@ def _spans_of(found: Iterable[Contradiction]) -> dict[ChannelCode, Spans]:
 
 
 def _outside(spans: Spans, holes: Spans) -> Spans:
-    """What of spans is in no hole; both are in order and do not overlap one another."""
+    """Difference of two sorted lists of disjoint spans: the parts of `spans` in no hole."""
     left: Spans = []
     at = 0
     for first, last in spans:

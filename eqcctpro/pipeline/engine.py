@@ -68,7 +68,7 @@ class _OpenBlock:
     shown: CurveStack | None = None  # where curves are kept that are not picked on
 
     def alike(self, other: _OpenBlock) -> bool:
-        """Whether both can be stacked and picked at once."""
+        """True if both blocks can be stacked and picked in one call."""
         return (
             self.layout is not None
             and self.layout is other.layout
@@ -264,7 +264,7 @@ class Pipeline:
             self.settle()
 
     def _apply_settings(self) -> None:
-        """What depends on the settings, which may change between runs."""
+        """Update the state that depends on the settings, which may change between runs."""
         use_storage_options(self.settings.storage)
         thresholds = picked_labels(self.picker, self.settings.thresholds)
         self._labels, self._thresholds = list(thresholds), list(thresholds.values())
@@ -350,7 +350,7 @@ class Pipeline:
         self._pick([block], curves)
 
     def _shows(self, block: _OpenBlock) -> bool:
-        """Whether a block's curves are wanted, and not only what is picked on them."""
+        """True if a block's probability curves are requested, and not only its picks."""
         return self.settings.annotations is not None or block.owner.prepared.keep_curves
 
     def _keep_curves(self, blocks: Sequence[_OpenBlock], everything: Float32) -> None:
@@ -365,7 +365,7 @@ class Pipeline:
                 block.owner.curves.extend(pieces)
 
     def _stack(self, block: _OpenBlock) -> CurveStack | WindowPeaks:
-        """What collects the predictions of a block's windows."""
+        """Create the accumulator of the predictions of a block's windows."""
         picker, windows = self.picker, self.settings.windows
         if windows.picking == "window_peak":
             if self._shows(block):

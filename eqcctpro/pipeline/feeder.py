@@ -31,7 +31,7 @@ PARTING_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What is read and prepared at once: a station task, or a piece of one."""
+    """Unit of reading and preparation: a station task, or a piece of one."""
 
     task: StationTask
     following: StationTask | None
@@ -90,7 +90,7 @@ class Feeder:
         return FileCache(self._held, roots, self._settings.needs_record)
 
     def _parts(self) -> Iterator[_Part]:
-        """What is prepared at once: station tasks, and pieces of those that have some."""
+        """Yield the units of reading: station tasks, or their pieces where they have some."""
         for position, task in enumerate(self._tasks):
             if not task.pieces:
                 following = self._tasks[position + 1] if position + 1 < len(self._tasks) else None

@@ -35,7 +35,7 @@ BORDER_GUARD_NS = NS_PER_S
 
 @dataclass(frozen=True, slots=True)
 class CurveOrigin:
-    """What a block's curves belong to.
+    """Station task, start time and sampling rate of a block's probability curves.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ class CurveOrigin:
 
 @dataclass(slots=True)
 class BlockFindings:
-    """What was found on one block.
+    """Picks and detections on one block.
 
     Attributes
     ----------
@@ -189,7 +189,7 @@ def findings_of(
 def _within(
     times_ns: NDArray[np.int64], origins: Sequence[CurveOrigin], block: NDArray[np.intp]
 ) -> NDArray[np.bool_]:
-    """Whether times belong to the chunks of their blocks, or lie shortly beyond."""
+    """True for times in the chunks of their blocks, or within the guard around these."""
     chunks = [origin.task.chunk for origin in origins]
     # Chunks without a border own all that 64 bits hold.
     starts = [max(chunk.own_start_ns - BORDER_GUARD_NS, -FOREVER_NS) for chunk in chunks]

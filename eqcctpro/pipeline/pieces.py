@@ -71,7 +71,7 @@ def pieces_of(task: StationTask) -> Iterator[StationTask]:
 
 
 class RunningRecords:
-    """Where the records of one piece began, for the next one, which reads less of them.
+    """Start of records and blocks that continue from one piece of a task to the next.
 
     A record may have begun in a file that a later piece does not read, and a block where a
     component went on that has a gap since.

@@ -224,7 +224,7 @@ class FileCache:
 
 
 def has_gaps(task: StationTask, decoded: Sequence[DecodedFile], context_ns: int) -> bool:
-    """Whether a task's files lack samples of a channel in the time that its chunk owns.
+    """True if a task's files lack samples of a channel in the time that its chunk owns.
 
     So do channels that hold no more than `context_ns`, which may be less than a window.
     """
@@ -250,7 +250,7 @@ def has_gaps(task: StationTask, decoded: Sequence[DecodedFile], context_ns: int)
 
 
 def _is_of(code: ChannelCode, task: StationTask) -> bool:
-    """Whether a channel is of a task's instrument, or of the hydrophone that goes with it."""
+    """True if a channel belongs to a task's instrument or to its hydrophone."""
     return code[:3] == (task.network, task.station, task.location) and code.instrument in (
         *(task.instrument, task.hydrophone or task.instrument),
     )
@@ -426,7 +426,7 @@ def told_once(notes: Sequence[str]) -> tuple[str, ...]:
 
 
 def _is_strict(picker: Picker, settings: PipelineSettings) -> bool:
-    """Whether only the time is picked that all components cover."""
+    """True if only the time is picked that all components cover."""
     return settings.strict or picker.features is not None
 
 

@@ -1,4 +1,4 @@
-"""What became of each station task."""
+"""Outcome of each station task."""
 
 from __future__ import annotations
 

@@ -76,11 +76,11 @@ class PipelineSettings:
 
     @property
     def picked_context_ns(self) -> int:
-        """What is picked around what a chunk owns: `context_ns` less what is only prepared."""
+        """Context that is picked around a chunk: `context_ns` less the preparation's margin."""
         return self.context_ns - self.preparation.margin_ns
 
     def needs_record(self, sampling_rate: float) -> bool:
-        """Whether a piece of a record must be resampled with all of it, as SeisBench has it."""
+        """True if a piece must be resampled with all of its record, as SeisBench does it."""
         how = self.conditioning
         if self.grid != "trace" or self.preparation.asked:
             return False

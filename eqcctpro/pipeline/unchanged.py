@@ -1,4 +1,4 @@
-"""Whether input files are still what they were when the run was planned."""
+"""Check that input files have not changed since the run was planned."""
 
 from __future__ import annotations
 

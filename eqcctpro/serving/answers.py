@@ -68,7 +68,7 @@ class PickRow(_ChannelRow, frozen=True):
 
 
 class StationRow(_ChannelRow, frozen=True):
-    """What became of a station: done, empty (with a reason) or failed (with an error)."""
+    """Outcome of a station: done, empty (with a reason) or failed (with an error)."""
 
     status: str
     reason: str
@@ -146,7 +146,7 @@ class CurveAnswer(msgspec.Struct, frozen=True):
 
 @dataclass(slots=True)
 class Answer:
-    """What a request has led to.
+    """Result of a request, in all forms that a client may ask for.
 
     Attributes
     ----------
@@ -323,7 +323,7 @@ class _Named:
     tasks: list[StationTask]
 
     def headings(self, positions: Iterable[int] | None = None) -> Iterator[Heading]:
-        """What they are called."""
+        """Headings of some stations, or of all."""
         wanted = range(len(self.tasks)) if positions is None else positions
         for position in wanted:
             task = self.tasks[position]
@@ -351,7 +351,7 @@ def _quakeml(answer: Answer) -> bytes:
 
 
 def _written(answer: Answer, kind: str, name: str) -> bytes:
-    """What a run writes as a file of this format."""
+    """Content of the file that a run writes in this format."""
     from eqcctpro.picks.formats.registry import write_picks
 
     table = pick_table(answer.picks, _Named(answer.tasks), answer.picker, answer.request_id)

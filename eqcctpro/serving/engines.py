@@ -90,7 +90,7 @@ class Engine:
 
     @property
     def runtime(self) -> Runtime:
-        """What executes the network."""
+        """Runtime that executes the network."""
         return self.online.pipeline.runtime
 
     def facts(self) -> dict[str, Any]:

@@ -90,7 +90,7 @@ class _Ticket:
 
 @dataclass(frozen=True, slots=True)
 class BatchReport:
-    """What was done since the last report, for metrics.
+    """Work since the last report, for metrics.
 
     Attributes
     ----------
@@ -123,7 +123,7 @@ class _Sent:
 
 @dataclass(slots=True)
 class _State:
-    """What one thread works with."""
+    """State of one picking thread."""
 
     pipeline: Pipeline
     waiting: deque[_Ticket] = field(default_factory=deque)
@@ -136,7 +136,7 @@ class _State:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is under way, or waited for and not picked yet."""
+        """True if no request is in flight."""
         return not self.open
 
 
