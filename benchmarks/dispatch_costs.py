@@ -64,7 +64,7 @@ class DispatchCosts:
 
 
 class IdleWorker:
-    """A worker that answers as one that picks does, at once."""
+    """A worker that returns picks at once, without any work."""
 
     def __init__(self, spec: object) -> None:
         self._spec = spec

@@ -194,7 +194,7 @@ def _time_bundles(spec: WorkerSpec, tasks: Sequence[StationTask]) -> _Seconds:
 
 
 def main() -> None:
-    """The body of a process that works."""
+    """Main function of a timed process."""
     parent = Parent()
     for message in parent.requests():
         parent.reply(

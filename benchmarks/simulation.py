@@ -68,7 +68,7 @@ class RunCosts:
 
 @dataclass(frozen=True)
 class SimulatedRun:
-    """A run as it would be.
+    """Result of a simulated run.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class SimulatedRun:
 
     @property
     def bottleneck(self) -> str:
-        """Why workers do not work, most of the time that they do not."""
+        """Main reason why workers are idle."""
         return max(self.lost_s, key=self.lost_s.__getitem__)
 
 

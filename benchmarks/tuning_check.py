@@ -1,4 +1,4 @@
-"""Is tuning as good as a full sweep?  Both are run, and their answers side by side."""
+"""Comparison of tuning with a full sweep: both are run, and their answers compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Background threads that are used again."""
+"""Pool of reusable background threads."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class BackgroundTask:
         self._cores: set[int] = set()
 
     def start(self) -> None:
-        """Have it done."""
+        """Start the work in a thread."""
         self._cores = _own_cores()
         try:
             thread = _idle.pop()
@@ -45,7 +45,7 @@ class BackgroundTask:
         return self._done.wait(seconds)
 
     def carry_out(self) -> threading.Event:
-        """Do it, in the thread that calls; returns what tells others that it is done."""
+        """Do the work in the calling thread; returns the event that marks its end."""
         if self._cores != _own_cores():
             os.sched_setaffinity(0, self._cores)
         # The work knows this errand, too: the two would keep each other.

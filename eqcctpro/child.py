@@ -102,7 +102,7 @@ class ChildDiedError(EQCCTProError):
 
 
 class ChildProcess:
-    """A child process, seen from its parent.
+    """Handle of a child process, in its parent.
 
     Parameters
     ----------
@@ -174,7 +174,7 @@ class ChildProcess:
         return not self._ended(0.0)
 
     def _ended(self, timeout_s: float | None = None) -> bool:
-        """Wait for the process to end, and end what it has left behind."""
+        """Wait for the process to end; then kill the processes that it has left."""
         if self._process.returncode is None:
             try:
                 self._process.wait(timeout_s)
@@ -184,7 +184,7 @@ class ChildProcess:
         return True
 
     def says(self, timeout_s: float) -> bool:
-        """Wait until a message has come, or the process has ended; false if neither has."""
+        """Wait for a message or the end of the process; false at a timeout."""
         return _readable(self._replies.fileno(), timeout_s)
 
     def _read(self, length: int, until: float | None) -> bytes:
@@ -213,7 +213,7 @@ class ChildProcess:
         return (f"{how}: {said}" if said else how)[:LAST_WORDS]
 
     def end(self, timeout_s: float = _END_S) -> int:
-        """Let a child end by itself when it has answered; one that does not is killed.
+        """Let a child exit after its answer; kill it if it does not.
 
         Returns
         -------
@@ -229,7 +229,7 @@ class ChildProcess:
         return self._process.wait()
 
     def kill(self) -> None:
-        """End the child at once, with everything that it has started."""
+        """Kill the child and all processes that it has started."""
         if self.alive:
             end_processes(_family(self.pid))
             self._process.kill()
@@ -240,7 +240,7 @@ class ChildProcess:
 
 
 def exit_words(code: int | None) -> str:
-    """An exit code in words."""
+    """Exit code as text."""
     if code is None or code >= 0:
         return f"exit code {code}"
     if code == -signal.SIGKILL:
@@ -260,7 +260,7 @@ def end_processes(processes: Sequence[psutil.Process]) -> None:
 
 
 def end_family(pid: int) -> None:
-    """End what a child has started, also what that starts meanwhile."""
+    """Kill the processes that a child has started, including those started meanwhile."""
     for _ in range(_ROUNDS):
         found = _family(pid)
         if not found:
@@ -296,7 +296,7 @@ def _readable(handle: int, timeout_s: float | None) -> bool:
 
 
 class Parent:
-    """The parent, seen from its child; made once, before anything else.
+    """Handle of the parent, in its child; created once, before anything else.
 
     Standard output becomes standard error, so that what libraries print is not taken for an
     answer.  When the parent is gone the child finishes nothing: it ends, with all that it has
@@ -317,7 +317,7 @@ class Parent:
         threading.Thread(target=self._listen, name="parent", daemon=True).start()
 
     def requests(self) -> Iterator[bytes]:
-        """Messages of the parent, until it has no more."""
+        """Yield the parent's messages until it closes the connection."""
         while True:
             self._busy.clear()
             message = self._messages.get()
@@ -335,7 +335,7 @@ class Parent:
                     view = view[os.write(self._replies, view) :]
 
     def _listen(self) -> None:
-        """Take messages; end the process when the parent has gone while it works."""
+        """Receive messages; exit if the parent dies."""
         while (length := self._take(_LENGTH.size)) is not None:
             message = self._take(_LENGTH.unpack(length)[0])
             if message is None:

@@ -1,4 +1,4 @@
-"""The demonstration: a made-up network, picked with a model that is really here."""
+"""Demonstration: a synthetic network, picked with a model that is installed or downloaded."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def _numbers(
 
 
 def _find_model(asked_for: str | None) -> tuple[WeightFiles, list[str]]:
-    """Weights to use, and why preferred ones are not."""
+    """Find weights to use, and the reasons why preferred ones cannot be used."""
     from eqcctpro.models.inventory import list_local
     from eqcctpro.models.weight_files import split_name
     from eqcctpro.models.weights import find_weights
@@ -215,7 +215,7 @@ def _find_model(asked_for: str | None) -> tuple[WeightFiles, list[str]]:
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier demonstration made, and only that."""
+    """Remove the files of an earlier demonstration, and no others."""
     marker = folder / _MARKER
     made = [folder / "network", folder / "picks"]
     try:

@@ -42,7 +42,7 @@ class OldNameWarning(DeprecationWarning):
 
 
 def without_effect(setting: str, reason: str) -> None:
-    """Say that a setting has no effect.
+    """Note that a setting has no effect.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def without_effect(setting: str, reason: str) -> None:
 
 @contextmanager
 def gathered() -> Iterator[list[str]]:
-    """The notes of the calls inside, which are given to nobody else."""
+    """Collect the notes of the calls inside the block, instead of emitting them."""
     notes: list[str] = []
     token = _notes.set(notes)
     try:
@@ -86,7 +86,7 @@ def one_warning() -> Iterator[None]:
 
 
 def warn_user(message: str, category: type[Warning] = SettingsWarning) -> None:
-    """Warn with the line of the user's program that called this package."""
+    """Warn at the line of the user's program that called this package."""
     frame = _users_frame(sys._getframe(1))
     module = frame.f_globals.get("__name__", "<unknown>")
     warnings.warn_explicit(

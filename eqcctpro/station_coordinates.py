@@ -63,7 +63,7 @@ class StationTable:
     end_us: list[int] = field(default_factory=list)
 
     def epoch(self, row: int) -> tuple[int, int]:
-        """When the coordinates of a row are valid, in microseconds since 1970."""
+        """Validity of the coordinates of a row, in microseconds since 1970."""
         return (self.start_us[row], self.end_us[row]) if self.start_us else ALWAYS_US
 
     def epochs_text(self, name: str) -> str:
@@ -93,7 +93,7 @@ class StationTable:
 
 
 class _Site(NamedTuple):
-    """Coordinates of a station, and when it was there."""
+    """Coordinates of a station, and their validity."""
 
     name: str
     latitude: float

@@ -154,7 +154,7 @@ def _enter(ray: Any, wanted: _Wanted) -> None:
     with connection.lock:
         connection.process = os.getpid()
         if connection.opened is not None and _session_name(ray) != connection.session:
-            connection.opened = None  # somebody has shut down what was opened here
+            connection.opened = None  # other code has shut down the Ray that was opened here
             connection.stack.close()
         if not ray.is_initialized():
             with ExitStack() as stack:

@@ -21,7 +21,7 @@ from eqcctpro.resources.sampler import ResourceSampler, ResourceUse
 
 __all__ = ["Execution"]
 
-# Parts in which findings are held.
+# Parts in which picks are collected.
 MOST_PARTS = 1000
 
 

@@ -262,7 +262,7 @@ class RunJournal(NoJournal):
         if recorder is None:
             return
         if failures:
-            # What failed can be picked again later, and then needs the findings of the others.
+            # What failed can be picked again later, and then needs the picks of the other tasks.
             recorder.close("finished")
             self.folder.started.unlink(missing_ok=True)
         else:

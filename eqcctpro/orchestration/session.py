@@ -260,7 +260,7 @@ class PickSession:
             name = run_id(config, weights, plan.tasks)
             tables = _tables(run, picker, name)
             if len(plan.tasks) >= MANY_TASKS:
-                return_free_memory()  # of waveforms and of findings as they came
+                return_free_memory()  # of waveforms and of picks as they came
             with ThreadPoolExecutor(1, "eqcctpro-end") as beside:
                 ended = beside.submit(self._end, run) if last else None
                 result = _finish(config, clock, logger, weights, picker, run, name, tables)
@@ -276,7 +276,7 @@ class PickSession:
             if interrupted and run.complete:
                 raise RunInterrupted.while_writing(journal=config.journal) from None
             raise
-        if asked or late():  # whoever runs one after the other must not go on
+        if asked or late():  # a caller that runs several in turn must not continue
             raise RunInterrupted(f"interrupted; the results in {config.output} are complete")
         return result
 

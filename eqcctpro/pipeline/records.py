@@ -150,7 +150,7 @@ class BlockCurves:
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
-    """Record and findings of one station task.
+    """Outcome, picks and detections of one station task.
 
     Attributes
     ----------

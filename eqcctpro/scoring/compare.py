@@ -71,7 +71,7 @@ class Parity:
     stations: list[dict[str, Any]]
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything, for JSON."""
+        """All values, for JSON."""
         return asdict(self)
 
 

@@ -1,4 +1,4 @@
-"""Labels: what picks are compared with."""
+"""Labels, to which picks are compared."""
 
 from __future__ import annotations
 

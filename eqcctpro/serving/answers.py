@@ -1,4 +1,4 @@
-"""Results to bodies of answers: JSON, msgpack, CSV, QuakeML, Arrow."""
+"""Encoding of results as JSON, msgpack, CSV, QuakeML or Arrow."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class StationRow(_ChannelRow, frozen=True):
 
 
 class CurvePiece(_ChannelRow, frozen=True):
-    """Probability curves of a stretch without a gap.
+    """Probability curves of a stretch of data without a gap.
 
     Attributes
     ----------
@@ -100,7 +100,7 @@ class CurvePiece(_ChannelRow, frozen=True):
 
 
 class WaveformPiece(_ChannelRow, frozen=True):
-    """Waveforms for the eye: the lowest and highest of every few samples.
+    """Waveforms for display: minimum and maximum of every few samples.
 
     Attributes
     ----------
@@ -248,7 +248,7 @@ class Answer:
 
 
 def _shown(segment: Segment) -> WaveformPiece:
-    """A segment with as many values as a picture can show."""
+    """Reduce a segment to as many values as a picture can show."""
     samples = np.nan_to_num(segment.samples.astype(np.float64), posinf=0.0, neginf=0.0)
     together = -(-len(samples) // _MOST_SHOWN)
     whole = np.pad(samples, (0, -len(samples) % together), mode="edge").reshape(-1, together)
@@ -318,7 +318,7 @@ def _text(time_ns: int) -> str:
 
 @dataclass(frozen=True)
 class _Named:
-    """Stations of a request as the pick table asks for them."""
+    """Headings of a request's stations, as the pick table needs them."""
 
     tasks: list[StationTask]
 

@@ -1,4 +1,4 @@
-"""The application: routes of the service's interface."""
+"""ASGI application: routes of the service's interface."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _streams(scope: Scope) -> bool:
 
 
 def _without_body(send: Send) -> Send:
-    """The answer to HEAD: what GET would say, without its body."""
+    """Answer HEAD requests: the headers of GET without its body."""
 
     async def pass_on(message: Message) -> None:
         if message["type"] == "http.response.body":
@@ -91,7 +91,7 @@ def _without_body(send: Send) -> Send:
 
 
 def _wrapped(inner: ASGIApp, settings: ServeSettings) -> ASGIApp:
-    """With what compresses answers, and tells browsers which pages may ask."""
+    """Add middleware for compression and CORS."""
     inner = GZipMiddleware(inner, minimum_size=settings.http.compress_from_bytes, compresslevel=5)
     if settings.http.cors_origins:
         inner = CORSMiddleware(
@@ -119,7 +119,7 @@ def _add_state(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/example", response_class=_Records)
     async def example() -> Response:
-        """A made-up record with an earthquake, to try the service with."""
+        """A synthetic record with an earthquake, to try the service with."""
         return _Records(example_miniseed())
 
     @app.get("/health/startup")

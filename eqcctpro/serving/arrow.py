@@ -1,4 +1,4 @@
-"""Streams of Arrow to rows, after what they say of their size was counted."""
+"""Arrow streams to rows, after their declared size has been checked."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _said(error: Exception) -> str:
 
 
 def _count_declared(content: bytes, note: Callable[[int], None]) -> int:
-    """Rows of all batches; what their buffers will have is noted."""
+    """Count the rows of all batches, and the declared size of their buffers."""
     import pyarrow as pa
 
     rows = 0
@@ -108,7 +108,7 @@ def _declared(batch: _Table, body: Any) -> int:
 
 
 class _Table:
-    """A table of a flatbuffer, of which pyarrow has checked that it is whole.
+    """Table of a flatbuffer that pyarrow has already verified.
 
     Parameters
     ----------

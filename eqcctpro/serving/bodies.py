@@ -1,4 +1,4 @@
-"""Reading what a client sends, no more of it than is allowed, no longer than it may take."""
+"""Reading of request bodies, with limits of size and time."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _OPTIONS = ("p_threshold", "s_threshold", "detection_threshold")
 
 @dataclass(slots=True)
 class Body:
-    """A body that has come.
+    """A body that has been received.
 
     Attributes
     ----------
@@ -70,7 +70,7 @@ class Body:
 
 
 class Received:
-    """A body that is on its way.
+    """A body that is being received.
 
     Parameters
     ----------
@@ -97,7 +97,7 @@ class Received:
         self._most = int(limits.max_body_mb * 2**20) if most is None else most
 
     async def body(self) -> Body:
-        """The whole of it, as it was sent.
+        """Receive the whole body, as it was sent.
 
         Raises
         ------
@@ -120,7 +120,7 @@ class Received:
         return Body(parts, sum(map(len, parts)), coding, media_type, content_type)
 
     async def _parts(self) -> list[bytes]:
-        """The parts, in time: all of them, and as many as a rate asks for."""
+        """Receive the parts within the time limit and at the least rate."""
         limits, loop = self._limits, asyncio.get_running_loop()
         started = loop.time()
         end = started + limits.body_timeout_s
@@ -215,7 +215,7 @@ def read_options(query: bytes) -> Options | None:
 
 
 class Reader:
-    """Decompresses and decodes bodies: at once what takes nothing, the rest in a few threads.
+    """Decompresses and decodes bodies: small ones at once, others in a few threads.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ class Reader:
         )
 
     async def read(self, body: Body, share: Share) -> Waveforms:
-        """The waveforms of a body.
+        """Read the waveforms of a body.
 
         Raises
         ------
@@ -249,7 +249,7 @@ class Reader:
         return await self.in_thread(lambda: _read(body, allowance), body.size, share)
 
     async def in_thread(self, function: Callable[[], T], cost: int, share: Share) -> T:
-        """Call a function that takes long in a thread, in that for what takes longest if it does.
+        """Call a slow function in a thread; large inputs have threads of their own.
 
         Parameters
         ----------

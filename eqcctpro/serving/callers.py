@@ -25,7 +25,7 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 
 class Callers:
-    """Tells requests that were meant for this service from those that were not.
+    """Protection from DNS rebinding and cross-site requests.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Callers:
         self._undo = behind_proxy and not http.trusted_proxies
 
     def check(self, scope: Scope) -> None:
-        """Refuse a request under a foreign name, or one from a foreign page that does something.
+        """Refuse a request with a foreign host name, or a foreign page's request that has effects.
 
         Raises
         ------
@@ -106,7 +106,7 @@ def _values(headers: Headers, wanted: bytes) -> list[str]:
 
 
 def _name(host: str) -> str:
-    """A name without its port, in small letters."""
+    """Host name without its port, in lower case."""
     text = host.strip().lower()
     if text.startswith("["):
         return text[1:].partition("]")[0]

@@ -1,4 +1,4 @@
-"""Does a running service do what it should?  Asks it with the examples."""
+"""Check of a running service, by requests with the examples."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from eqcctpro.serving.example import example_miniseed, example_segments
 __all__ = ["CheckResult", "check_service"]
 
 _TOLERANCE = 1e-5
-# What is made up is nothing for those who listen to the stream.
+# Synthetic picks are of no use to clients of the stream.
 _PRIVATE = "/v1/pick?private=true"
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One thing that was looked at.
+    """Result of one check.
 
     Attributes
     ----------
@@ -46,7 +46,7 @@ class _CheckError(Exception):
 def check_service(
     url: str, *, key: str | None = None, verify: bool | str = True
 ) -> Iterator[CheckResult]:
-    """Ask a running service for the examples.
+    """Check a running service with the examples.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ class _Checks:
 
 
 def _same(left: list[dict[str, Any]], right: list[dict[str, Any]]) -> None:
-    """Both hold the same picks."""
+    """True if both answers hold the same picks."""
     if len(left) != len(right):
         raise _CheckError(f"{len(left)} picks, not {len(right)}")
     for one, other in zip(left, right, strict=True):

@@ -1,4 +1,4 @@
-"""The service from Python."""
+"""Python client of the service."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TERMINAL = ("done", "failed", "cancelled")
 
 
 class ServiceError(WorkerError):
-    """The service did not answer as wished.
+    """The service answered with an error, or not at all.
 
     Attributes
     ----------
@@ -42,7 +42,7 @@ def _rebuild(message: str, hint: str | None, status: int) -> ServiceError:
 
 
 class PickClient:
-    """Asks a service for picks; a context manager.
+    """Client of the service; a context manager.
 
     Parameters
     ----------
@@ -150,7 +150,7 @@ class PickClient:
     def load_model(
         self, name: str, weights: str | None = None, *, wait_s: float = 900.0, **settings: Any
     ) -> dict[str, Any]:
-        """Have all replicas load a model, or other weights of one that is served.
+        """Load a model, or other weights of a served one, in all replicas.
 
         It needs an administrator's key.  What was served is served until all have loaded it.
 
@@ -193,7 +193,7 @@ class PickClient:
         return found
 
     def unload_model(self, name: str, default: str | None = None) -> None:
-        """Have no replica serve a model any more; it needs an administrator's key.
+        """Unload a model in all replicas; needs an administrator's key.
 
         Parameters
         ----------
@@ -221,13 +221,13 @@ class PickClient:
         return self._ask("GET", "/metrics").text
 
     def log_in(self, name: str, password: str) -> str:
-        """Take a token for a name and a password, and use it from now on."""
+        """Get a token for a name and a password, and use it from now on."""
         token = str(self._ask("POST", "/v1/session", auth=(name, password)).json()["token"])
         self._http.headers["Authorization"] = f"Bearer {token}"
         return token
 
     def submit(self, **job: Any) -> dict[str, Any]:
-        """Begin a job on an archive that lies on the server's disk.
+        """Submit a job for an archive on the server's disk.
 
         Parameters
         ----------
@@ -258,11 +258,11 @@ class PickClient:
         return found
 
     def job_result(self, job_id: str, name: str = "picks.csv") -> bytes:
-        """A file that a job has written."""
+        """Content of a file that a job has written."""
         return self._ask("GET", f"/v1/jobs/{job_id}/result/{name}").content
 
     def stream(self, last_event_id: str | None = None) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Picks of your requests from now on, or since an event; ends when the service does.
+        """Yield picks of your requests from now on, or since an event, until the service ends.
 
         Yields
         ------
@@ -291,7 +291,7 @@ class PickClient:
             raise _unreachable(self._http.base_url, error) from error
 
     def _ask(self, method: str, path: str, **arguments: Any) -> httpx.Response:
-        """Ask, again where the service says so."""
+        """Send a request; retry it where the service says so."""
         for attempt in range(self._retries + 1):
             try:
                 response = self._http.request(method, path, **_traced(arguments))

@@ -1,4 +1,4 @@
-"""Connections that are bounded: how many, how long they wait, and what headers they send."""
+"""Limits of connections: their number, idle time, and size of headers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _log = logging.getLogger("eqcctpro.serving")
 
 
 class _Connections:
-    """The connections of a replica; those without a request, by how long they have none."""
+    """Connections of a replica; idle ones in the order in which they became idle."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -74,7 +74,7 @@ class _Connections:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """Uvicorn's protocol, with limits of what a client may send, and keep, before it is known.
+    """Uvicorn's protocol with limits for connections, idle time and headers.
 
     uvicorn itself ends connections that are silent between requests, but a client that opens
     one and sends nothing, or a letter a minute, keeps it; and it takes any number of headers.

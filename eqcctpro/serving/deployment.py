@@ -56,7 +56,7 @@ _log = logging.getLogger("eqcctpro.serving")
 
 
 class PickReplica:
-    """Takes requests, decodes, batches, picks and answers: everything in one process.
+    """Replica that receives requests, decodes, batches, picks and answers, in one process.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ class PickReplica:
         return self._app
 
     async def check_health(self) -> None:
-        """Ray Serve asks every now and then, and replaces a replica that raises three times."""
+        """Health check of Ray Serve, which replaces a replica that fails three times."""
         await self._service.test_itself()
         problem = self._service.broken
         if problem is not None:

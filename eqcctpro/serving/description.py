@@ -1,4 +1,4 @@
-"""The interface's description: OpenAPI with examples that work."""
+"""OpenAPI description of the interface, with examples that work."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _EXAMPLE_STATION = {
 
 
 def describe_interface(app: FastAPI, service: Service) -> None:
-    """Have ``/openapi.json`` say what bodies and answers are."""
+    """Add bodies and answers to ``/openapi.json``."""
     described: list[str] = []
 
     def openapi() -> dict[str, Any]:

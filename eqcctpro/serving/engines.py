@@ -1,4 +1,4 @@
-"""Models that are ready to pick: what a replica holds for each one it serves."""
+"""Loaded models of a replica, one engine for each served model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _WINDOWS = 1_000_000
 
 @dataclass(frozen=True)
 class ServedModel:
-    """A model that is served, described and not loaded.
+    """Description of a served model, which need not be loaded.
 
     Attributes
     ----------
@@ -59,7 +59,7 @@ class ServedModel:
 
 @dataclass
 class Engine:
-    """A model that is loaded, and picks.
+    """A loaded model that picks.
 
     Attributes
     ----------
@@ -94,7 +94,7 @@ class Engine:
         return self.online.pipeline.runtime
 
     def facts(self) -> dict[str, Any]:
-        """The model, for clients."""
+        """Facts of the model, for clients."""
         picker, settings, runtime = self.model.picker, self.model.settings, self.runtime
         return {
             "name": self.model.name,
@@ -116,24 +116,24 @@ class Engine:
         }
 
     def enter(self) -> bool:
-        """Begin to use it; false where it is being let go, and another one is to be asked for."""
+        """Start to use the engine; false if it is being unloaded."""
         with self._lock:
             self._users += not self._retired
             return not self._retired
 
     def leave(self) -> None:
-        """Use it no more."""
+        """End a use of the engine."""
         with self._lock:
             self._users -= 1
 
     def retire(self) -> bool:
-        """Have nobody begin to use it, if nobody does now."""
+        """Refuse new uses of the engine, if it is not in use now."""
         with self._lock:
             self._retired = not self._users
             return self._retired
 
     def close(self) -> None:
-        """Release what it holds."""
+        """Release the model and its threads."""
         self.online.close()
         self.runtime.close()
 
@@ -180,7 +180,7 @@ def open_engine(
     report: Callable[[BatchReport], None] | None = None,
     open_runtime: Callable[[], Runtime] | None = None,
 ) -> Engine:
-    """Load a model and have it pick the example.
+    """Load a model and test it by picking the example.
 
     Parameters
     ----------

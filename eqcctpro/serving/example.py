@@ -1,4 +1,4 @@
-"""The example that a service picks to show that it works; made up, always the same."""
+"""Synthetic example for self-tests; always the same."""
 
 from __future__ import annotations
 

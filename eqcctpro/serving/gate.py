@@ -87,7 +87,7 @@ async def answer_problem(scope: Scope, receive: Receive, send: Send) -> None:  #
 
 
 class Gate:
-    """Lets requests through to the application, or answers why not.
+    """Middleware that admits requests to the application, or answers with an error.
 
     Parameters
     ----------
@@ -200,7 +200,7 @@ class Gate:
         )
 
     def _note(self, scope: Scope, exchange: _Exchange) -> None:
-        """Count the request and log it."""
+        """Count the request in the metrics and log it."""
         seconds = time.perf_counter() - exchange.started
         path = exchange.path
         endpoint = _endpoint(path)
@@ -256,7 +256,7 @@ def request_facts(
     problem: Problem | None,
     trace: Trace | None = None,
 ) -> dict[str, Any]:
-    """Facts of a request for the access log, whatever brought it.
+    """Facts of a request for the access log, by HTTP or gRPC.
 
     Parameters
     ----------
@@ -285,7 +285,7 @@ def request_facts(
 
 
 def request_id_of(headers: Mapping[bytes, bytes]) -> str:
-    """The id that a client gave its request, or a new one."""
+    """Request id that a client gave, or a new one."""
     given = headers.get(b"x-request-id", b"")
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 

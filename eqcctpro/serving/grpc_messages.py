@@ -1,4 +1,4 @@
-"""The messages of ``picker.proto``, built when they are imported.
+"""Message classes of ``picker.proto``, built at import.
 
 Code that protoc generates only runs with the versions of protobuf that it was generated for.  These
 tables say the same; a test compares them with the file, which is what clients generate theirs from.

@@ -1,4 +1,4 @@
-"""gRPC: a server of a replica's own, and what answers the messages of ``picker.proto``."""
+"""gRPC server of a replica, for the messages of ``picker.proto``."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _log = logging.getLogger("eqcctpro.serving.access")
 
 @dataclass(slots=True)
 class _Call:
-    """One request and what became of it."""
+    """One call and its outcome."""
 
     name: str
     request_id: str
@@ -155,7 +155,7 @@ class GrpcServer:
     async def _handle(
         self, name: str, answer: _Answer, requests: AsyncIterator[Any], context: Any
     ) -> Any:
-        """Answer a call; what goes wrong has a code, and the log knows of it."""
+        """Answer a call; errors get a status code and are logged."""
         service = self._service
         metadata = [
             (str(key).lower().encode(), value if isinstance(value, bytes) else value.encode())

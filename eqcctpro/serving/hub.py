@@ -25,13 +25,13 @@ _log = logging.getLogger("eqcctpro.serving")
 
 
 class Hub(Protocol):
-    """The shared part, wherever it is."""
+    """Interface of the shared state, in this process or another one."""
 
     def publish(self, answer: Answer, owner: str) -> None:
-        """Add the picks of an answer to somebody's stream."""
+        """Add the picks of an answer to their owner's stream."""
 
     async def end(self, owner: str) -> str:
-        """Id of the last pick of somebody's stream."""
+        """Id of the last pick of an owner's stream."""
 
     async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
         """Picks of an owner after an event; waits some seconds for the first if there are none."""
@@ -43,11 +43,11 @@ class Hub(Protocol):
         """Call a method of the `ModelBoard`, and wait for what it returns."""
 
     def close(self) -> None:
-        """End what runs."""
+        """Stop running jobs."""
 
 
 class LocalHub:
-    """The shared part of a service of one replica, in its process.
+    """Shared state of a service of one replica, in its process.
 
     Parameters
     ----------
@@ -66,11 +66,11 @@ class LocalHub:
         self.board.use_models({choice.name: choice.weights or choice.name for choice in choices})
 
     def publish(self, answer: Answer, owner: str) -> None:
-        """Add the picks of an answer to somebody's stream."""
+        """Add the picks of an answer to their owner's stream."""
         self.logs.publish(answer.rows(), owner)
 
     async def end(self, owner: str) -> str:
-        """Id of the last pick of somebody's stream."""
+        """Id of the last pick of an owner's stream."""
         return self.logs.of(owner).end
 
     async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
@@ -86,12 +86,12 @@ class LocalHub:
         return getattr(self.models, method)(*arguments)
 
     def close(self) -> None:
-        """End what runs, so that it can go on another time."""
+        """Stop running jobs, so that they can be resumed."""
         self.board.close()
 
 
 class HubReplica:
-    """The shared part of a service of several replicas: a deployment of one.
+    """Shared state of a service of several replicas: a deployment with one replica.
 
     Parameters
     ----------
@@ -106,12 +106,12 @@ class HubReplica:
             self._hub = LocalHub(settings, Metrics(settings.metrics))
 
     async def add(self, picks: Sequence[tuple[str, list[PickRow]]]) -> None:
-        """Add picks to the streams of those who have asked for them."""
+        """Add picks to the streams of their owners."""
         for owner, rows in picks:
             self._hub.logs.publish(rows, owner)
 
     async def end(self, owner: str) -> str:
-        """Id of the last pick of somebody's stream."""
+        """Id of the last pick of an owner's stream."""
         return await self._hub.end(owner)
 
     async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
@@ -127,7 +127,7 @@ class HubReplica:
         return self._hub.call_models(method, *arguments)
 
     def __del__(self) -> None:
-        """End what runs."""
+        """Stop running jobs."""
         hub = getattr(self, "_hub", None)
         if hub is not None:
             hub.close()
@@ -135,7 +135,7 @@ class HubReplica:
 
 
 class RemoteHub:
-    """The shared part in another process.
+    """Client of the shared state in another process.
 
     Parameters
     ----------
@@ -154,7 +154,7 @@ class RemoteHub:
         self._thread.start()
 
     def publish(self, answer: Answer, owner: str) -> None:
-        """Add the picks of an answer to somebody's stream, a moment later."""
+        """Add the picks of an answer to their owner's stream, a moment later."""
         if rows := answer.rows():
             self._waiting.append((owner, rows))
 
@@ -174,7 +174,7 @@ class RemoteHub:
                 return
 
     async def end(self, owner: str) -> str:
-        """Id of the last pick of somebody's stream."""
+        """Id of the last pick of an owner's stream."""
         return str(await asyncio.to_thread(self._call, "end", owner))
 
     async def after(self, owner: str, event_id: str, wait_s: float) -> list[Event]:
@@ -200,6 +200,6 @@ class RemoteHub:
             raise (cause or error) from error
 
     def close(self) -> None:
-        """Hand on what is left."""
+        """Send the picks that are still queued."""
         self._ended.set()
         self._thread.join(5.0)

@@ -1,4 +1,4 @@
-"""Compressed bodies, decompressed piece by piece: each piece is counted before the next one."""
+"""Decompression of bodies piece by piece, with the size of each piece checked."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def kind_of_file(content: bytes) -> str | None:
 
 
 def inflate(parts: Iterable[bytes], kind: str, note: Callable[[int], None]) -> Iterator[bytes]:
-    """Decompress what comes in parts.
+    """Decompress a body that arrives in parts.
 
     Parameters
     ----------

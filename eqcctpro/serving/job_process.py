@@ -1,4 +1,4 @@
-"""The process of a job: bounded in memory and time, ended for certain, and with its parent."""
+"""Process of a job, with limits of memory and time; it never outlives its parent."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class JobLimits:
 
 
 class JobProcess:
-    """A run of the command line in a session of its own.
+    """Run of the command line in a session of its own.
 
     Parameters
     ----------
@@ -68,11 +68,11 @@ class JobProcess:
             )
 
     def end(self) -> None:
-        """Have it end; `wait` kills what does not."""
+        """Ask the process to end; `wait` kills it if it does not."""
         self._ended.set()
 
     def wait(self) -> tuple[int, str]:
-        """Wait until it has ended, by itself or because of a limit.
+        """Wait until the process has ended, by itself or at a limit.
 
         Returns
         -------
@@ -130,12 +130,12 @@ def _with_descendants(pid: int) -> list[psutil.Process]:
 
 
 def _environment() -> dict[str, str]:
-    """Of a run that has nothing to do with this service's Ray."""
+    """Environment of a run that is independent of this service's Ray."""
     return {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
 
 
 def _end_with(parent: int) -> None:
-    """End this process, and all that it has started, when its parent has ended."""
+    """End this process and all its children when its parent has ended."""
     while os.getppid() == parent:
         time.sleep(_WATCH_S)
     end_processes(_with_descendants(os.getpid())[1:])
@@ -143,7 +143,7 @@ def _end_with(parent: int) -> None:
 
 
 def main() -> None:
-    """Run the command line, as long as the parent is there."""
+    """Run the command line, as long as the parent lives."""
     parent = int(sys.argv.pop(1))
     threading.Thread(target=_end_with, args=(parent,), name="parent", daemon=True).start()
     runpy.run_module("eqcctpro", run_name="__main__")

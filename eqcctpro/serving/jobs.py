@@ -1,4 +1,4 @@
-"""Jobs on archives that lie on the server's disk: runs of `eqcctpro pick`, one after the other."""
+"""Jobs on archives on the server's disk: runs of `eqcctpro pick`, one after the other."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class _Job:
         return self.by == who.name and self.kind in ("", who.kind)
 
     def keep(self) -> None:
-        """Write it to the disk, whole."""
+        """Write the job's file to disk, atomically."""
         content = {
             name: getattr(self, name)
             for name in (
@@ -117,7 +117,7 @@ class _Job:
 
 
 class JobBoard:
-    """Accepts jobs, runs them in processes of their own, and tells how far they are.
+    """Queue of jobs: accepts them, runs each in a process, and reports their progress.
 
     What was waiting or running when the service ended goes on when it starts again.  A job
     belongs to whoever submitted it; to everybody else there is no such job.
@@ -233,7 +233,7 @@ class JobBoard:
         return self._facts(job)
 
     def _allowed(self, text: str) -> Place:
-        """The input, if it lies in a folder that jobs may read; links are followed first."""
+        """Input path, if it lies in an allowed folder after links are resolved."""
         found: list[Place] = []
         if is_address(text):
             found = [text]
@@ -253,7 +253,7 @@ class JobBoard:
         return inside[0]
 
     def _model(self, name: str | None) -> tuple[str, str]:
-        """A model as clients call it, and its weights."""
+        """Model by its served name, and its weights."""
         models = self._models
         if name is None:
             return next(iter(models.items()))
@@ -264,12 +264,12 @@ class JobBoard:
         return name, models[name]
 
     def jobs(self, who: Identity) -> list[dict[str, Any]]:
-        """All jobs of somebody, the latest first."""
+        """All jobs of a client, the latest first."""
         mine = [job for job in list(self._jobs.values()) if job.belongs_to(who)]
         return [self._facts(job) for job in sorted(mine, key=_by_time)]
 
     def job(self, name: str, who: Identity) -> dict[str, Any]:
-        """One job and how far it is.
+        """One job and its progress.
 
         Raises
         ------
@@ -298,7 +298,7 @@ class JobBoard:
         return job.out / file
 
     def cancel(self, name: str, who: Identity) -> dict[str, Any]:
-        """End a job that waits or runs.
+        """Cancel a job that waits or runs.
 
         Raises
         ------
@@ -319,7 +319,7 @@ class JobBoard:
         return self._facts(job)
 
     def close(self) -> None:
-        """End what runs, so that it can go on another time."""
+        """Stop running jobs, so that they can be resumed."""
         self._ended.set()
         with self._lock:
             for job in self._jobs.values():
@@ -384,7 +384,7 @@ class JobBoard:
                 self._run_whatever_happens(job)
 
     def _run_whatever_happens(self, job: _Job) -> None:
-        """Run a job; one that cannot be run, as on a full disk, fails and the next has its turn."""
+        """Run a job; one that cannot be run, as on a full disk, fails and the next one starts."""
         try:
             self._run(job)
         except Exception as error:
@@ -452,7 +452,7 @@ class JobBoard:
         self._metrics.job_ended(job.status, seconds, stations)
 
     def _tidy(self) -> None:
-        """Remove the oldest of the jobs that have ended, as far as settings say so."""
+        """Remove the oldest finished jobs, as far as the settings say so."""
         settings, now = self._settings, time.time()
         ended = sorted(
             (job for job in self._jobs.values() if job.status in _FINISHED), key=_by_time
@@ -478,7 +478,7 @@ def _progress(status: RunStatus) -> dict[str, Any]:
 
 
 def _require_bounds(request: JobRequest, settings: JobSettings) -> None:
-    """Refuse what would cost more than any job may.
+    """Refuse a request that would cost more than any job may.
 
     Raises
     ------

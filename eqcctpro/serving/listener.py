@@ -1,4 +1,4 @@
-"""A replica's own HTTP server: requests reach it without another process in between."""
+"""HTTP server of a replica, which requests reach without a proxy in between."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def _listening_socket(host: str, port: int, name: str, *, shared: bool) -> socke
 
 @contextmanager
 def claim_port(host: str, port: int, name: str) -> Iterator[None]:
-    """Keep a port for the replicas of this service meanwhile.
+    """Reserve a port for this service's replicas inside the block.
 
     Replicas share it (``SO_REUSEPORT``), and the system would let those of another service of
     the same user share it, too.

@@ -37,7 +37,7 @@ _FLUSH_S = 2.0
 
 
 class _Format(logging.Formatter):
-    """One line for each record, with what a request is about."""
+    """Formatter with one line per record, which includes facts of the request."""
 
     def __init__(self, *, as_json: bool) -> None:
         super().__init__()
@@ -70,7 +70,7 @@ class _Format(logging.Formatter):
 
 
 class SocketHandler(logging.Handler):
-    """Sends lines to the process that the user sees.
+    """Log handler that sends lines to the main process.
 
     A thread sends them, so that whoever logs never waits.  What does not fit while lines are not
     taken is dropped, and the next line that can be sent says how many were.
@@ -160,7 +160,7 @@ def set_up_logs(
 
 
 class LogReader:
-    """Writes the lines that replicas send to standard error, and to a file if one is named.
+    """Writer of the replicas' log lines to standard error, and to a file if one is set.
 
     A context manager: at its end, what has arrived is written.
 

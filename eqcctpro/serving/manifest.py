@@ -1,4 +1,4 @@
-"""The service as a file for Ray Serve's own tools."""
+"""Configuration file of the service for Ray Serve's own tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memory of all requests that are being worked on, counted while they take it."""
+"""Memory limit for all requests in progress, counted as they allocate it."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ class Budget:
 
     @property
     def used(self) -> int:
-        """Bytes that are taken."""
+        """Bytes in use."""
         return self._used
 
     @contextmanager
     def share(self) -> Iterator[Share]:
-        """A share for one request, given back at the end of it and of its threads."""
+        """Open a share for one request, released at the end of it and of its threads."""
         share = Share(self)
         try:
             yield share
@@ -120,7 +120,7 @@ class Share:
 
     @contextmanager
     def for_a_while(self, n_bytes: int) -> Iterator[None]:
-        """Take bytes that are free again at the end of the block."""
+        """Take bytes that are released at the end of the block."""
         self.take(n_bytes)
         try:
             yield
@@ -141,7 +141,7 @@ class Share:
         self._give_back()
 
     def end(self) -> None:
-        """Give everything back, as soon as no thread works for the request."""
+        """Release everything, as soon as no thread works for the request."""
         with self._lock:
             self._ended = True
         self._give_back()

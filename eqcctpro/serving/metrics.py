@@ -175,7 +175,7 @@ class Metrics:
                 self.job_stations.labels(outcome).inc(number)
 
     def batch(self, report: BatchReport) -> None:
-        """Count what was sent to the network, and what it and picking took."""
+        """Count a batch of the network, and the time of inference and picking."""
         for windows in report.batches:
             self.batch_windows.observe(windows)
             self.windows.inc(windows)
@@ -196,7 +196,7 @@ class Metrics:
 
 
 class _SharedCollector(multiprocess.MultiProcessCollector):
-    """The numbers of all processes of a folder; gauges of those that run."""
+    """Sum of the metrics of all processes that share a folder; gauges of living ones."""
 
     def collect(self) -> Iterable[Metric]:
         _forget_dead(Path(self._path))
@@ -283,7 +283,7 @@ def _pids(folder: Path) -> set[int]:
 
 
 def _forget_dead(folder: Path) -> None:
-    """Leave the gauges of processes that have ended out of the sums."""
+    """Remove the gauges of processes that have ended from the sums."""
     for pid in _pids(folder):
         if not psutil.pid_exists(pid):
             multiprocess.mark_process_dead(pid, str(folder))

@@ -1,4 +1,4 @@
-"""The versions of models that all replicas serve: what is agreed on, and who has loaded what.
+"""Agreement of all replicas on the served versions of models, and on which are loaded.
 
 A version is loaded by everybody before anybody serves it, and where one process cannot load it,
 nobody does: the version before goes on.
@@ -48,7 +48,7 @@ class Version:
 
     @property
     def name(self) -> str:
-        """As clients call it."""
+        """Name of the model, as clients call it."""
         return self.choice.name
 
 
@@ -86,7 +86,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Change:
-    """A version that is not served: it is being loaded, or could not be."""
+    """A version that is not served, as it is being loaded or could not be."""
 
     number: int
     name: str
@@ -123,7 +123,7 @@ class Instruction:
 
 
 class ModelBoard:
-    """Agrees on what is served; any process may be asked to change it, and this one decides.
+    """Coordinator of the served models; changes are requested from any process.
 
     Parameters
     ----------
@@ -166,7 +166,7 @@ class ModelBoard:
             return self._instruct(network, pending=False)
 
     def sync(self, report: Report) -> Instruction:
-        """Take a process's report, and tell it what to do."""
+        """Take a process's report, and return its instruction."""
         with self._lock:
             self._members[report.member] = (report, time.monotonic())
             if report.serves.revision > self._set.revision:
@@ -179,7 +179,7 @@ class ModelBoard:
             return self._instruct(report.network, pending=self._has_turn(report))
 
     def load(self, choice: ModelSettings) -> int:
-        """Have everybody load a version, and serve it once all have; returns its number.
+        """Load a version in all processes, and serve it once all have it; returns its number.
 
         Raises
         ------
@@ -202,7 +202,7 @@ class ModelBoard:
             return self._pending.number
 
     def unload(self, name: str, default: str | None = None) -> int:
-        """Have nobody serve a model any more; returns the revision that is without it.
+        """Stop serving a model; returns the revision without it.
 
         Parameters
         ----------
@@ -296,7 +296,7 @@ class ModelBoard:
         return all(version.number in other.loaded for other in executing)
 
     def _advance(self) -> None:
-        """Serve what is pending once everybody has it; give it up where somebody cannot."""
+        """Serve the pending version once all processes have it; drop it if one cannot load it."""
         version = self._pending
         if version is None:
             return

@@ -1,4 +1,4 @@
-"""The models that a process holds: it loads, serves and lets go of versions as all agree on."""
+"""Models of one process, which loads, serves and releases versions as the board says."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class _Board(Protocol):
 
 
 class ModelKeeper:
-    """Follows the `ModelBoard`, in threads of its own.
+    """Client of the `ModelBoard`, in threads of its own.
 
     Parameters
     ----------
@@ -91,7 +91,7 @@ class ModelKeeper:
         return self._held.get(number)
 
     def begin(self) -> dict[str, Engine]:
-        """Load what is served, before anything else is asked of this process.
+        """Load the served models, before the process takes any request.
 
         Raises
         ------
@@ -115,7 +115,7 @@ class ModelKeeper:
         return self.engines
 
     def follow(self, serve: Callable[[Mapping[str, Engine]], None] = lambda _: None) -> None:
-        """From now on do what the board says.
+        """Start to follow the board.
 
         Parameters
         ----------
@@ -126,11 +126,11 @@ class ModelKeeper:
         self._thread.start()
 
     def wake(self) -> None:
-        """Ask the board now."""
+        """Contact the board now."""
         self._wake.set()
 
     def close(self) -> None:
-        """Follow no more."""
+        """Stop following the board."""
         self._ended.set()
         self._wake.set()
 
@@ -211,7 +211,7 @@ class ModelKeeper:
             del self._failed[next(iter(self._failed))]
 
     def _release(self, told: Instruction) -> None:
-        """Let go of versions that nobody asks for, once what they were asked is answered."""
+        """Close versions that are no longer served, after their last requests."""
         served = {id(engine) for engine in self._serving.values()}
         now = time.monotonic()
         grace = 0.0 if self._network is None else _RELEASE_S

@@ -1,4 +1,4 @@
-"""Networks in replicas of their own: what executes them, and how those that pick reach them."""
+"""Deployments that only execute networks, and their client in the replicas that pick."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _windows_of(batches: list[tuple[int, Float32]]) -> int:
 
 
 class NetworkReplica:
-    """Executes a model, and those that were loaded later, for the replicas that decode and pick.
+    """Replica that executes networks for the replicas that decode and pick.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class NetworkReplica:
 
     @serve.batch(max_batch_size=1024, batch_wait_timeout_s=0.0, batch_size_fn=_windows_of)
     async def predict(self, batches: list[tuple[int, Float32]]) -> list[Float32 | Exception]:
-        """Execute networks on the windows of batches that have come meanwhile.
+        """Execute networks on the windows of all batches that have arrived.
 
         Each batch is the number of a version, and windows; what goes wrong with a version is in
         the place of its curves.
@@ -100,7 +100,7 @@ class NetworkReplica:
             engine.leave()
 
     def check_health(self) -> None:
-        """Ray Serve replaces a replica that raises."""
+        """Health check of Ray Serve, which replaces a replica that fails."""
         for engine in self._keeper.engines.values():
             if engine.online.failure is not None:
                 raise RuntimeError(str(engine.online.failure))
@@ -109,7 +109,7 @@ class NetworkReplica:
         """Answer at once, whatever the network is doing."""
 
     def __del__(self) -> None:
-        """Record that it ends."""
+        """Record the end of the replica."""
         keeper = getattr(self, "_keeper", None)
         if keeper is not None:
             failures = [engine.online.failure for engine in keeper.engines.values()]
@@ -133,7 +133,7 @@ def _predict_together(runtime: Runtime, batches: list[Float32]) -> list[Float32]
 
 
 class RemoteRuntime(Runtime):
-    """A runtime in another deployment.
+    """Runtime that executes the network in another deployment.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def watch_networks(
     networks: Mapping[str, DeploymentHandle],
     ended: threading.Event,
 ) -> None:
-    """Have engines know whether the replicas that execute their networks are there.
+    """Tell engines when the replicas that execute their networks come or go.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def watch_networks(
 
 
 def wait_for_networks(networks: Mapping[str, DeploymentHandle]) -> None:
-    """Wait until the replicas that execute the networks are there, which may load for minutes."""
+    """Wait until the replicas that execute the networks are ready, which may take minutes."""
     for handle in networks.values():
         while not _answers(handle):  # where they cannot start, Ray ends this one, too
             time.sleep(_GLANCE_S)

@@ -1,4 +1,4 @@
-"""Requests that share batches: a thread that keeps a pipeline fed with what arrives."""
+"""Shared batches of concurrent requests: a thread that feeds a pipeline as they arrive."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Moments:
 
 @dataclass(slots=True, eq=False)
 class _Ticket:
-    """A request whose stations are not all picked.
+    """A request with stations that are not picked yet.
 
     Attributes
     ----------
@@ -113,7 +113,7 @@ class BatchReport:
 
 @dataclass(frozen=True, slots=True)
 class _Sent:
-    """A batch that was sent to the network: when, and what was in it."""
+    """A batch in flight: when it was sent, and its content."""
 
     since: float
     windows: int
@@ -141,7 +141,7 @@ class _State:
 
 
 class OnlinePicker:
-    """Picks the stations of many requests in batches that they share.
+    """Picker of the stations of concurrent requests, in shared batches.
 
     While a batch is in the network, what arrives is collected for the next one.  Windows are
     counted, not requests; what has more windows than the network sees in `turn_s` takes several
@@ -202,7 +202,7 @@ class OnlinePicker:
 
     @property
     def failure(self) -> Exception | None:
-        """Why no pipeline is left, if none is."""
+        """Reason why no pipeline is left; None if one is."""
         return self._failure
 
     def _begin(self, pipeline: Pipeline) -> None:
@@ -266,7 +266,7 @@ class OnlinePicker:
         self._thread.join(timeout_s)
 
     def _work(self, state: _State) -> None:
-        """Batch after batch: the next one is sent off before the last one is picked."""
+        """Picking loop: the next batch is sent before the last one is picked."""
         pipeline = state.pipeline
         while True:
             try:
@@ -293,7 +293,7 @@ class OnlinePicker:
                 pipeline.reset()
 
     def _await(self, state: _State) -> bool:
-        """Wait until there is something to do; whether there is, or the end has come."""
+        """Wait for work; returns False at the end."""
         with self._changed:
             while not state.waiting and state.idle:
                 if self._stopping:
@@ -408,7 +408,7 @@ class OnlinePicker:
         return state.pipeline.open(prepared)
 
     def _deliver(self, state: _State) -> None:
-        """Hand results to the requests that are complete."""
+        """Return results to the requests that are complete."""
         done: dict[asyncio.AbstractEventLoop, list[tuple[_Ticket, list[TaskResult]]]] = {}
         for result in state.pipeline.finished():
             ticket, position = state.open.pop(result.record.task)
@@ -421,7 +421,7 @@ class OnlinePicker:
             _call(loop, _resolve, tickets)
 
     def _tell(self, state: _State, sent: _Sent) -> None:
-        """Report what was sent, and what the network and picking took since the last time."""
+        """Report the batches and times since the last report."""
         if self._report is None:
             return
         seconds, told = state.pipeline.stages.seconds, state.told
@@ -440,7 +440,7 @@ class OnlinePicker:
             _call(ticket.loop, _reject, ticket, problem)
 
     def _watch(self) -> None:
-        """Give up a batch that hangs, and go on with another pipeline."""
+        """Abandon a batch that hangs, and continue with another pipeline."""
         glance = min(1.0, self._forward_timeout_s / 4)
         progress, progressed = 0.0, 0.0
         while not self._stopping:

@@ -1,4 +1,4 @@
-"""The service's pages: files of this package, and nothing from elsewhere."""
+"""Web pages of the service: files of this package, with nothing loaded from elsewhere."""
 
 from __future__ import annotations
 

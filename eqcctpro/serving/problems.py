@@ -32,7 +32,7 @@ PROBLEM_TYPE = "application/problem+json"
 
 
 class Problem(EQCCTProError):  # noqa: N818 (the word of RFC 9457)
-    """A request that is not answered as it wished.
+    """Base of all errors of requests.
 
     Attributes
     ----------
@@ -64,7 +64,7 @@ def _rebuild(
 
 
 class MalformedProblem(Problem):
-    """The body is not what its type says."""
+    """The body does not match its content type."""
 
     status, title = 400, "Malformed request"
 
@@ -76,79 +76,79 @@ class UnauthorizedProblem(Problem):
 
 
 class ForbiddenProblem(Problem):
-    """It is known who asks, and that is not allowed."""
+    """The client is known, and not allowed to do this."""
 
     status, title = 403, "Not allowed"
 
 
 class NotFoundProblem(Problem):
-    """There is no such thing."""
+    """The path, model or job does not exist."""
 
     status, title = 404, "Not found"
 
 
 class MethodProblem(Problem):
-    """There is such a thing, and not in this way."""
+    """The path exists, but does not support this method."""
 
     status, title = 405, "Method not allowed"
 
 
 class NotAcceptableProblem(Problem):
-    """The answer cannot be given in a format that the client takes."""
+    """No supported format matches the client's ``Accept``."""
 
     status, title = 406, "Not acceptable"
 
 
 class LateProblem(Problem):
-    """It took too long."""
+    """The request exceeded its time limit."""
 
     status, title = 408, "Timed out"
 
 
 class ConflictProblem(Problem):
-    """It cannot be done as things are at the moment."""
+    """The request conflicts with the present state."""
 
     status, title = 409, "Conflict"
 
 
 class TooLargeProblem(Problem):
-    """It is more than the service takes at once."""
+    """The request exceeds a size limit."""
 
     status, title = 413, "Too large"
 
 
 class MediaTypeProblem(Problem):
-    """The service does not read such bodies."""
+    """The content type of the body is not supported."""
 
     status, title = 415, "Unsupported media type"
 
 
 class InvalidProblem(Problem):
-    """The body can be read, and what it says is wrong."""
+    """The body can be read, but a value is invalid."""
 
     status, title = 422, "Invalid request"
 
 
 class BusyProblem(Problem):
-    """There is too much to do already."""
+    """The service is overloaded, or the client exceeds its rate."""
 
     status, title = 429, "Too many requests"
 
 
 class HeadersProblem(Problem):
-    """The headers, or the address, are more than the service reads."""
+    """The headers or the URL exceed the size limit."""
 
     status, title = 431, "Request header fields too large"
 
 
 class GoneProblem(Problem):
-    """The client has left; the status is for the log alone."""
+    """The client has disconnected; the status is for the log alone."""
 
     status, title = 499, "Client closed the request"
 
 
 class StoppingProblem(Problem):
-    """The service is ending."""
+    """The service is shutting down."""
 
     status, title = 503, "Not available"
 
@@ -160,7 +160,7 @@ class UnavailableProblem(Problem):
 
 
 def problem_body(problem: Problem, request_id: str) -> bytes:
-    """A problem as RFC 9457 writes it."""
+    """Problem details in JSON (RFC 9457)."""
     content = {
         "type": "about:blank",
         "title": problem.title,

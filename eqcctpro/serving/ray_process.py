@@ -1,4 +1,4 @@
-"""The process that runs Ray and the service on it, apart from the one that the user sees.
+"""Child process that runs Ray and the service on it.
 
 The latter heeds signals.  This one, and what Ray starts, do not hear them, so that what was
 accepted is finished even if all processes of a service are told to end at once.
@@ -34,7 +34,7 @@ _ENDING_S = 20.0
 
 
 class RayProcess:
-    """The process that runs Ray, seen from the one that has started it.
+    """Handle of the process that runs Ray.
 
     Parameters
     ----------
@@ -70,7 +70,7 @@ class RayProcess:
         return self._child.alive
 
     def started(self, wait_s: float) -> bool:
-        """Wait some seconds for the service to take requests; false if it does not yet.
+        """Wait some seconds for the service to accept requests; false if it does not yet.
 
         Raises
         ------
@@ -91,7 +91,7 @@ class RayProcess:
         return True
 
     def end(self) -> None:
-        """Have what was accepted finished, if anything was, and everything ended.
+        """Finish accepted requests, if there are any, and end everything.
 
         Raises
         ------
@@ -112,7 +112,7 @@ class RayProcess:
 
 
 def main() -> None:
-    """Start the service, wait until the parent has enough of it, end it."""
+    """Start the service, wait until the parent asks to stop, and end it."""
     if hasattr(signal, "pthread_sigmask"):  # before there is any thread
         ending = {number for number in signal.Signals if number.name in _ENDING}
         signal.pthread_sigmask(signal.SIG_BLOCK, ending)

@@ -1,4 +1,4 @@
-"""Settings that have another name than they had, or none any more."""
+"""Settings that were renamed or removed in earlier releases."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ GONE = {
 
 
 def with_new_names(values: dict[str, Any]) -> dict[str, Any]:
-    """Settings as they are called today.
+    """Translate settings into their present names.
 
     Parameters
     ----------

@@ -15,7 +15,7 @@ __all__ = ["Replica"]
 
 
 class Replica:
-    """A replica, as those see it that watch over the service.
+    """Start, health and end of a replica, for the processes that watch the service.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class Replica:
 
     @contextmanager
     def starting(self) -> Iterator[None]:
-        """Record why it does not start, if it does not."""
+        """Record the reason if the start of the replica fails."""
         try:
             yield
         except Exception as error:
@@ -42,7 +42,7 @@ class Replica:
             raise
 
     def end(self, problem: str | None = None) -> None:
-        """Record that it ends; with a problem if it is because of that."""
+        """Record the end of the replica; with a problem if that is the reason."""
         if self.state is not None:
             if problem is None:
                 self.state.note_end()

@@ -1,4 +1,4 @@
-"""Routes beside picking: sessions, the stream of picks, jobs, loading models."""
+"""Routes beside picking: sessions, the stream of picks, jobs, loading of models."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def session_routes(service: Service) -> APIRouter:
 
     @router.delete("/v1/session", status_code=204)
     async def log_out() -> Response:
-        """Forget the cookie; a token that was kept elsewhere is good until it expires."""
+        """Delete the cookie; a token that was stored elsewhere stays valid until it expires."""
         answer = Response(status_code=204)
         answer.delete_cookie(COOKIE, path="/")
         return answer
@@ -235,7 +235,7 @@ def model_routes(service: Service, hub: Hub) -> APIRouter:
 
     @router.post("/v1/models/{name:path}/unload")
     async def unload(name: str, request: Request) -> Response:
-        """Serve a model no more; requests that have begun are answered.
+        """Stop serving a model; requests in progress are answered.
 
         Needs an administrator's key.  The default goes only with `default` in the body, the model
         of requests that name none from then on.
@@ -259,7 +259,7 @@ def job_routes(service: Service, hub: Hub) -> APIRouter:
 
     @router.post("/v1/jobs", status_code=202)
     async def submit(request: Request) -> Response:
-        """Begin a run on an archive in one of the folders that jobs may read."""
+        """Start a job on an archive in one of the folders that jobs may read."""
         job = await _read(request, service, JobRequest, "a job")
         found = await hub.ask_jobs("submit", job, _who(request))
         return _json(found, 202, {"Location": f"/v1/jobs/{found['id']}"})
@@ -280,7 +280,7 @@ def job_routes(service: Service, hub: Hub) -> APIRouter:
 
     @router.delete("/v1/jobs/{job_id}")
     async def cancel(job_id: str, request: Request) -> Response:
-        """End a job; what does not end by itself soon is killed."""
+        """Cancel a job; it is killed if it does not end soon."""
         return _json(await hub.ask_jobs("cancel", job_id, _who(request)))
 
     @router.get(

@@ -89,7 +89,7 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A token that stands for a name and a password.
+    """Token that stands for a name and a password.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class Session:
 
 
 class _Known:
-    """Keys and users: those of the settings, and those of a file that is read again as it changes.
+    """Keys and users: those of the settings, and those of a file that is reloaded on change.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ class _Known:
         return None if status is None else (status.st_mtime_ns, status.st_size, status.st_ino)
 
     def refresh(self) -> None:
-        """Read the file again if it has changed; one that is wrong changes nothing."""
+        """Reload the file if it has changed; an invalid file changes nothing."""
         now = time.monotonic()
         if self._settings.people_file is None or now - self._looked < _LOOK_S:
             return
@@ -158,7 +158,7 @@ class _Known:
 
 
 class Guard:
-    """Tells who asks, and refuses who asks too often.
+    """Authentication and rate limiting of clients.
 
     Parameters
     ----------
@@ -274,7 +274,7 @@ class Guard:
         return opened or (who is not None and who.admin)
 
     def require_administrator(self, who: Identity | None) -> None:
-        """Refuse who may not load and unload models.
+        """Refuse a client that may not load and unload models.
 
         Raises
         ------
@@ -363,7 +363,7 @@ def _cookie(header: str) -> str:
 
 
 def find_authenticator(settings: SecuritySettings) -> Authenticator | None:
-    """The function that tells whether a name and a password belong together, if one is named.
+    """Import the configured function that checks a name and a password, if there is one.
 
     Raises
     ------
@@ -404,7 +404,7 @@ def make_key() -> tuple[str, str]:
 
 
 def read_people(settings: SecuritySettings) -> People:
-    """Keys and users of the settings, and of the file that they name.
+    """Keys and users of the settings, and of the file that these name.
 
     Raises
     ------

@@ -57,7 +57,7 @@ LOGINS_PER_S = 0.5
 
 
 class Service:
-    """Engines, limits and metrics of one replica.
+    """State of one replica: engines, limits and metrics.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class Service:
 
     @property
     def broken(self) -> str | None:
-        """Why this replica should be replaced, if it should."""
+        """Reason why this replica should be replaced; None if it should not."""
         watchdog = self.settings.watchdog
         if self._self_test_problem is not None:
             return self._self_test_problem
@@ -136,7 +136,7 @@ class Service:
 
     @property
     def not_ready(self) -> str | None:
-        """Why this replica picks nothing at the moment, if it does not."""
+        """Reason why this replica is not ready to pick; None if it is."""
         if self.ending:
             return "stopping"
         missing = (engine.missing for engine in self.engines.values())
@@ -185,12 +185,12 @@ class Service:
         return agreed or next(iter(self.engines))
 
     def serve(self, engines: Mapping[str, Engine]) -> None:
-        """Answer requests that come from now on with other engines."""
+        """Replace the engines for requests that arrive from now on."""
         self.engines = dict(engines)
 
     @contextmanager
     def using(self, name: str | None) -> Iterator[Engine]:
-        """The engine of a model, which is not let go meanwhile.
+        """Use the engine of a model inside the block; it is not unloaded meanwhile.
 
         Raises
         ------
@@ -205,7 +205,7 @@ class Service:
             engine.leave()
 
     async def test_itself(self) -> None:
-        """Pick the example, if that is due and nothing else is going on."""
+        """Pick the example, if a self-test is due and the replica is idle."""
         every = self.settings.watchdog.self_test_s
         now = time.monotonic()
         if every is None or self.in_progress or now - self._self_tested < every:
@@ -224,7 +224,7 @@ class Service:
                 return
 
     async def _test(self, engine: Engine) -> str | None:
-        """Pick the example with a model; why it cannot, if it cannot."""
+        """Pick the example with a model; return the reason if that fails."""
         picker, settings = engine.model.picker, engine.model.settings
         segments = DecodedFile(example_segments(picker))
         laid = lay_out(segments, picker, settings, max_samples=10**9)
@@ -237,7 +237,7 @@ class Service:
 
     @property
     def dead(self) -> str | None:
-        """Why the whole service counts as broken, if it does."""
+        """Reason why the whole service counts as broken; None if it does not."""
         restarts = self.state.restarts() if self.state is not None else 0
         if restarts > self.settings.watchdog.restarts:
             return f"{restarts} replicas had to be replaced"
@@ -263,12 +263,12 @@ class Service:
         }
 
     def note_duration(self, seconds: float) -> None:
-        """Remember how long a request took."""
+        """Record the duration of a request."""
         self._durations.append(seconds)
 
     @property
     def mean_duration_s(self) -> float | None:
-        """Mean of the last requests; None before there were so many."""
+        """Rolling mean of the duration of requests; None until there are enough."""
         if len(self._durations) < (self._durations.maxlen or 0):
             return None
         return sum(self._durations) / len(self._durations)
@@ -298,7 +298,7 @@ class Service:
         )
 
     def count_login(self, address: str) -> None:
-        """Count somebody's try to log in.
+        """Count an attempt to log in.
 
         Raises
         ------
@@ -308,7 +308,7 @@ class Service:
         self.guard.count(Identity(address, "login", LOGINS_PER_S))
 
     def require_place(self, *, batch: bool = False) -> None:
-        """Refuse a request for which there would be no place, before its body comes.
+        """Refuse a request at full capacity, before its body is received.
 
         Parameters
         ----------
@@ -347,7 +347,7 @@ class Service:
 
     @contextmanager
     def place(self, *, batch: bool = False) -> Iterator[None]:
-        """A place among the requests that are worked on: those whose bodies have come.
+        """Hold a place among the requests in progress, whose bodies have arrived.
 
         Raises
         ------
@@ -365,7 +365,7 @@ class Service:
 
     @contextmanager
     def share(self) -> Iterator[Share]:
-        """A share of the memory for one request.
+        """Open a share of the memory limit for one request.
 
         Raises
         ------
@@ -392,7 +392,7 @@ class Service:
         batch: bool = False,
         trace: Trace | None = None,
     ) -> Answer:
-        """Pick what a request holds.
+        """Pick the stations of a request.
 
         Parameters
         ----------
@@ -460,7 +460,7 @@ class Service:
     async def encode(
         self, answer: Answer, write: Callable[[Answer], bytes], *, quick: bool, share: Share
     ) -> bytes:
-        """An answer as its body.
+        """Encode an answer as its body.
 
         Parameters
         ----------

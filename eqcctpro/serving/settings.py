@@ -1,4 +1,4 @@
-"""The settings of the online picker: one validated object."""
+"""Settings of the online picker: one validated object."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ _HOST = re.compile(
 
 
 class ModelSettings(Section):
-    """One model that is served; a name alone will do."""
+    """A served model; its name alone is enough."""
 
     name: str = Field(description="Parent/child, or Parent/path of weights.")
     weights: str | None = Field(
@@ -397,7 +397,7 @@ def _places(value: Any) -> Any:
 
 
 class JobSettings(Section):
-    """Jobs on archives that lie on the server's disk, or at addresses that it reaches."""
+    """Jobs on archives on the server's disk, or at addresses that it can reach."""
 
     roots: Annotated[
         tuple[Annotated[str | Path, AfterValidator(_place)], ...], BeforeValidator(_places)
@@ -434,7 +434,7 @@ class JobSettings(Section):
 
 
 class StreamSettings(Section):
-    """The stream of picks: to each key, user or address those of its own requests."""
+    """Stream of picks: each key, user or address gets those of its own requests."""
 
     shared: bool = advanced(False, description="Whether everybody sees the picks of everybody.")
 
@@ -506,7 +506,7 @@ class LogSettings(Section):
 
 
 class WatchdogSettings(Section):
-    """When a replica counts as broken, and how often one may break."""
+    """Detection of broken replicas, and the most that may break."""
 
     restarts: int = advanced(
         10, ge=0, description="Replicas that may break before /health/live fails."
@@ -535,7 +535,7 @@ def _defaults(section: type[BaseModel]) -> Any:
 
 
 class ServeSettings(Section):
-    """Everything that ``eqcctpro serve`` can be told."""
+    """All settings of ``eqcctpro serve``."""
 
     models: tuple[ModelSettings, ...] = Field(
         default_factory=lambda: (ModelSettings.model_validate({"name": "EQTransformer/original"}),),
@@ -652,7 +652,7 @@ class ServeSettings(Section):
             raise SettingsError("; ".join(sentences(error, cls))) from error
 
     def shown(self) -> dict[str, Any]:
-        """All settings for people's eyes, in JSON's types: secrets are not among them."""
+        """All settings for display, as JSON values without secrets."""
         shown: dict[str, Any] = json.loads(
             _PASSWORD.sub("://(not shown)@", json.dumps(_shown(self)))
         )

@@ -1,4 +1,4 @@
-"""Starting the service, watching over it, and ending it."""
+"""Start, supervision and shutdown of the service."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _GLANCE_S = 0.2
 
 
 class _EndedEarlyError(Exception):
-    """The service was told to end before it had started."""
+    """The service was stopped before it had started."""
 
 
 @dataclass(frozen=True)
 class RunningService:
-    """A service that takes requests.
+    """A service that accepts requests.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class RunningService:
 
     @property
     def problem(self) -> str | None:
-        """Why it should end, if it should."""
+        """Reason why the service should end; None if it should not."""
         if not self.process.alive:
             return "the process of Ray has ended"
         watchdog = self.settings.watchdog
@@ -62,7 +62,7 @@ class RunningService:
 
 
 def check_start(settings: ServeSettings) -> None:
-    """Find out what can be known to fail before anything is started.
+    """Find errors in settings and environment before anything is started.
 
     Raises
     ------
@@ -81,7 +81,7 @@ def check_start(settings: ServeSettings) -> None:
 
 
 def check_files(settings: ServeSettings) -> None:
-    """Find out whether what settings name is there, without changing or starting anything.
+    """Check that the files named in settings exist, without changing or starting anything.
 
     Raises
     ------
@@ -98,7 +98,7 @@ def check_files(settings: ServeSettings) -> None:
 
 
 def _require_folder(folder: Path, name: str) -> None:
-    """Make a folder, and try whether files can be written there.
+    """Create a folder, and test whether files can be written there.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def _require_folder(folder: Path, name: str) -> None:
 
 @contextmanager
 def _claimed_ports(settings: ServeSettings) -> Iterator[None]:
-    """Keep other services off the ports meanwhile; replicas can listen there."""
+    """Reserve the ports inside the block; replicas can listen there."""
     with ExitStack() as claims:
         if settings.address is None:
             host = settings.http.host
@@ -129,7 +129,7 @@ def _claimed_ports(settings: ServeSettings) -> Iterator[None]:
 def running_service(
     settings: ServeSettings, told: Callable[[], bool] = lambda: False
 ) -> Iterator[RunningService]:
-    """A service that runs until the end of the block, and then finishes what it has accepted.
+    """Run a service until the end of the block, then finish the requests it has accepted.
 
     Parameters
     ----------
@@ -195,7 +195,7 @@ def serve_until_ended(
     ended: threading.Event,
     ready: Callable[[RunningService], None] | None = None,
 ) -> None:
-    """Serve until somebody says that it is enough, then finish what was accepted.
+    """Serve until a signal or failure ends it, then finish the accepted requests.
 
     Parameters
     ----------

@@ -38,7 +38,7 @@ class StateFolder:
 
     @classmethod
     def of_environment(cls) -> StateFolder | None:
-        """The folder that this process was told of."""
+        """State folder named by this process's environment."""
         named = os.environ.get(VARIABLE)
         return cls(Path(named)) if named else None
 
@@ -61,24 +61,24 @@ class StateFolder:
         return self.path / "broken"
 
     def make(self) -> None:
-        """Make what is inside."""
+        """Create the folder's content."""
         for folder in (self.metrics, self._running, self._broken):
             folder.mkdir(parents=True, exist_ok=True)
 
     def note_start(self) -> None:
-        """Record that a replica begins in this process."""
+        """Record the start of a replica in this process."""
         (self._running / _own_name()).touch()
 
     def note_end(self) -> None:
-        """Record that this process's replica ends as it should, such as with less load."""
+        """Record the normal end of this process's replica, such as under less load."""
         (self._running / _own_name()).unlink(missing_ok=True)
 
     def note_break(self) -> None:
-        """Record that this process's replica cannot go on."""
+        """Record that this process's replica is broken."""
         self._move(_own_name())
 
     def restarts(self) -> int:
-        """Replicas that broke, or whose process ended by itself; others take their place."""
+        """Number of replicas that broke or died, and were replaced."""
         now = time.monotonic()
         if now - self._counted[0] > _GLANCE_S:
             self._counted = now, self._count()
@@ -98,13 +98,13 @@ class StateFolder:
             (self._running / name).replace(self._broken / f"{name}-{time.time_ns()}")
 
     def note_failure(self, error: EQCCTProError) -> None:
-        """Record why a replica did not start."""
+        """Record the reason why a replica failed to start."""
         content = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
         (self.path / "failure.json").write_text(json.dumps(content), encoding="utf-8")
         self.note_break()
 
     def failure(self) -> EQCCTProError | None:
-        """Why the last replica that did not start did not."""
+        """Reason of the last replica that failed to start."""
         try:
             content = json.loads((self.path / "failure.json").read_text(encoding="utf-8"))
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Decoded segments to stations that are ready for the network, each by itself."""
+"""Preparation of decoded segments for the network, station by station."""
 
 from __future__ import annotations
 
@@ -155,7 +155,7 @@ def require_size(segments: Sequence[Segment], picker: Picker, limits: LimitSetti
 
 
 def _holes(segment: Segment) -> int:
-    """Stretches of values that are no numbers."""
+    """Stretches of values that are not finite."""
     if segment.samples.dtype.kind != "f":
         return 0
     finite = np.isfinite(segment.samples)

@@ -1,4 +1,4 @@
-"""Picks in the order in which they were found, for those who listen: to each their own."""
+"""Stream of picks in the order in which they were found, one log per owner."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def missed(last: str, event: Event) -> int:
 
 
 class PickLog:
-    """The last picks, with numbers by which a listener finds back.
+    """Last picks of an owner, numbered so that a client can resume.
 
     Ids begin with what names this log: after the service was started anew, an id of before is
     known to be of another one, and the listener gets everything that is still kept.
@@ -71,7 +71,7 @@ class PickLog:
         return f"{self._name}-{self._end}"
 
     def since(self, event_id: str, most: int = 500) -> list[Event]:
-        """The picks after an event, as far as they are kept."""
+        """Picks after an event, as far as they are kept."""
         name, _, number = event_id.rpartition("-")
         with self._lock:
             first = self._end - len(self._picks)
@@ -89,7 +89,7 @@ class PickLog:
 
 
 class PickLogs:
-    """The logs of all who have picks in the stream.
+    """Logs of all owners in the stream.
 
     Parameters
     ----------
@@ -106,7 +106,7 @@ class PickLogs:
         self._lock = threading.Lock()
 
     def publish(self, picks: Sequence[PickRow], owner: str) -> None:
-        """Add somebody's picks."""
+        """Add picks of an owner."""
         if not picks:
             return
         log = self.of(owner)
@@ -120,7 +120,7 @@ class PickLogs:
                     total -= len(self._logs.pop(name))
 
     def of(self, owner: str) -> PickLog:
-        """The log of somebody."""
+        """Log of an owner."""
         name = "" if self._shared else owner
         with self._lock:
             log = self._logs.pop(name, None) or PickLog(self._keep)

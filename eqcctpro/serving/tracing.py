@@ -1,4 +1,4 @@
-"""OpenTelemetry traces of requests: where each spends its time, in the trace of whoever asks."""
+"""OpenTelemetry traces of requests: time of each part, as spans of the client's trace."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Trace:
         return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
     def note(self, **attributes: str | int | float | bool) -> None:
-        """Attributes of the request; underscores stand for dots."""
+        """Set attributes of the request; underscores become dots."""
         for name, value in attributes.items():
             self._span.set_attribute(f"eqcctpro.{name}", value)
 
@@ -84,7 +84,7 @@ class Trace:
             span.end(max(int(end * 1e9) + ahead_ns, since))
 
     def end(self, status: int, problem: str | None, names: Mapping[str, str | int]) -> None:
-        """The request is answered.
+        """End the trace of an answered request.
 
         Parameters
         ----------
@@ -108,7 +108,7 @@ class Trace:
 
 
 class Tracer:
-    """Begins traces, and sends their spans to a collector without anybody waiting for it.
+    """Creates traces, and exports their spans in the background.
 
     Parameters
     ----------
@@ -137,7 +137,7 @@ class Tracer:
         self._tracer = self._provider.get_tracer("eqcctpro.serving", __version__)
 
     def begin(self, name: str, headers: Mapping[bytes, bytes]) -> Trace:
-        """Begin the trace of a request, or go on with the one that its headers name.
+        """Begin the trace of a request, or continue the one that its headers name.
 
         Parameters
         ----------
@@ -182,7 +182,7 @@ def spanned(trace: Trace | None, name: str) -> Iterator[None]:
 
 
 def require_tracing(address: str | None) -> None:
-    """Find out before the start whether there can be traces, if there are to be any.
+    """Check before the start that traces can be exported, if they are configured.
 
     Raises
     ------
@@ -216,6 +216,6 @@ def _otlp_exporter(address: str) -> SpanExporter:
 
 
 def _log_as_the_service_does() -> None:
-    """Have what the exporter says of a collector that is away be in the service's log."""
+    """Send messages of the trace exporter to the service's log."""
     theirs, ours = logging.getLogger("opentelemetry"), logging.getLogger("eqcctpro")
     theirs.handlers, theirs.propagate = list(ours.handlers), ours.propagate

@@ -1,4 +1,4 @@
-"""A trial of the service's inside, without Ray and without a port."""
+"""Test of the service's engine, without Ray and without a port."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TIMES = 20
 
 
 def try_requests(settings: ServeSettings) -> Iterator[str]:
-    """Load every model and pick the example some times; yields a line for each.
+    """Load every model and pick the example several times; yields a line for each model.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def try_requests(settings: ServeSettings) -> Iterator[str]:
 
 
 def pick_example(model: str) -> list[dict[str, Any]]:
-    """Picks of the example in this process, as an answer holds them."""
+    """Pick the example in this process; return the picks as an answer holds them."""
     settings = ServeSettings.checked({"models": [model]})
     engine = open_engine(find_model(settings.models[0]), settings)
     service = Service(
@@ -64,7 +64,7 @@ def pick_example(model: str) -> list[dict[str, Any]]:
 
 
 async def _pick_often(service: Service, content: bytes, times: int) -> tuple[float, Answer]:
-    """The median time of a request, and one answer."""
+    """Return the median time of a request, and one answer."""
     taken = []
     for _ in range(times):
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Bodies of requests to segments: miniSEED, arrays in msgpack or JSON, Arrow.
+"""Decoding of request bodies into segments: miniSEED, arrays in msgpack or JSON, Arrow.
 
 What a body says of its size is counted before anything is made of it.
 """
@@ -119,7 +119,7 @@ class Allowance:
         return whole.getvalue()
 
     def counter(self, name: str) -> Callable[[int], None]:
-        """Counts the bytes of a content as it is decompressed, before memory is taken for them.
+        """Counter of decompressed bytes, which reserves memory before it is allocated.
 
         The callable that is returned raises `TooLargeProblem` once there are more than `max_bytes`.
         """
@@ -273,7 +273,7 @@ def read_body(
 
 
 def read_at_once(content: bytes, media_type: str, allowance: Allowance) -> Waveforms | None:
-    """Decode a body that is certain to take little, or return None; see `read_body`."""
+    """Decode a body that is certain to be cheap, or return None; see `read_body`."""
     few = len(content) <= _FEW_BYTES
     read = BODY_TYPES.get(media_type)
     if read is _read_miniseed and len(content) <= _FEW_RECORD_BYTES:

@@ -1,4 +1,4 @@
-"""``/v1/pick`` and ``/v1/annotate`` as an ASGI application of their own.
+"""ASGI application of ``/v1/pick`` and ``/v1/annotate``.
 
 A framework's routing and validation would take longer than everything that is done for a request of
 one station but the network.
@@ -33,7 +33,7 @@ _QUICK = ("application/json", "application/msgpack", "application/x-msgpack")
 
 
 class Work:
-    """Reads a request, has it picked, and writes the answer.
+    """Endpoint that reads a request, has it picked, and writes the answer.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Work:
         return asked and len(content) >= http.compress_from_bytes
 
     async def _compressed(self, content: bytes, share: Share) -> bytes:
-        """An answer as gzip, from a thread unless it is short."""
+        """Compress an answer by gzip, in a thread unless it is short."""
 
         def compressed() -> bytes:
             return gzip.compress(content, _LEVEL, mtime=0)
@@ -131,7 +131,7 @@ async def respond(
 
 
 class _Present:
-    """Cancels what is done inside when the client leaves."""
+    """Cancels the work inside the block when the client disconnects."""
 
     def __init__(self, receive: Receive) -> None:
         self._receive = receive

@@ -1,4 +1,4 @@
-"""Made-up recordings whose arrivals are known."""
+"""Synthetic recordings with known arrivals."""
 
 from eqcctpro.synthetic.network import TrueArrival, synthetic_network
 from eqcctpro.synthetic.waveforms import Recording, synthetic_waveforms

@@ -1,4 +1,4 @@
-"""A made-up network as a data set: waveforms, stations, earthquakes, true arrivals."""
+"""Synthetic network as a data set: waveforms, stations, earthquakes, true arrivals."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class Synthesis:
 
 
 def synthesize(path: str | Path, settings: Synthesis | None = None) -> dict[str, Any]:
-    """Write a made-up network with known arrivals.
+    """Write a synthetic network with known arrivals.
 
     ``path/waveforms`` is the archive (EQCCTPro's layout, miniSEED 2, Steim-2);
     ``arrivals.csv`` holds the true P and S that were recorded, ``stations.csv`` and

@@ -1,4 +1,4 @@
-"""A small made-up network that records local earthquakes, as an archive on disk."""
+"""Small synthetic network that records local earthquakes, as an archive on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _GAP_S = 5.0
 
 @dataclass(frozen=True, slots=True)
 class TrueArrival:
-    """When a phase really arrives.
+    """True arrival time of a phase at a station.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ def synthetic_network(
     seed: int = 0,
     sampling_rate: float = 100.0,
 ) -> list[TrueArrival]:
-    """Write an archive of a made-up network that records local earthquakes.
+    """Write an archive of a synthetic network that records local earthquakes.
 
     Files go to ``<path>/<start>_<end>/<STATION>/NET.STA.LOC.CHA__start__end.mseed`` (miniSEED 2,
     Steim-2).  There is one earthquake in every minute, or one in all when the record is shorter

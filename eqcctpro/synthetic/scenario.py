@@ -1,4 +1,4 @@
-"""A made-up network on the map, its earthquakes, and when their waves arrive."""
+"""Synthetic network on the map, its earthquakes, and the arrival times of their waves."""
 
 from __future__ import annotations
 

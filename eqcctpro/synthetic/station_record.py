@@ -29,7 +29,7 @@ _PER_HOUR = 6.0
 
 @dataclass(frozen=True)
 class Defects:
-    """Share of the stations, 0 to 1, that have each of them.
+    """Share of the stations, 0 to 1, that have each defect.
 
     Attributes
     ----------

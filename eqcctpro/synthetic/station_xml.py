@@ -1,4 +1,4 @@
-"""Stations and earthquakes of a made-up network as StationXML and QuakeML."""
+"""Stations and earthquakes of a synthetic network as StationXML and QuakeML."""
 
 from __future__ import annotations
 

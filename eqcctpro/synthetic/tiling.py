@@ -1,4 +1,4 @@
-"""A network of any size, made of real records that are used again and again."""
+"""Network of any size, made of real records that are repeated."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ START_NS = parse_utc("2024-12-15T12:00:00")
 def tile_network(
     records: Path, output: Path, *, stations: int, seconds: float = 60.0, skip_s: float = 15.0
 ) -> Path:
-    """Write an archive of made-up stations that repeat real three-component records.
+    """Write an archive of synthetic stations that repeat real three-component records.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Waveforms of local earthquakes at the stations of a made-up network.
+"""Waveforms of local earthquakes at the stations of a synthetic network.
 
 Straight rays in a half-space give the arrival times; what arrives is a direct pulse followed by
 a decaying coda of random scattered waves, over coloured noise.  That is enough for a picker that
