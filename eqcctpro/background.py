@@ -48,7 +48,7 @@ class BackgroundTask:
         """Do the work in the calling thread; returns the event that marks its end."""
         if self._cores != _own_cores():
             os.sched_setaffinity(0, self._cores)
-        # The work knows this errand, too: the two would keep each other.
+        # The work refers to this task, too: the cycle would keep both in memory.
         work, self._work = self._work, None
         if work is not None:
             work(self)

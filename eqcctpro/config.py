@@ -123,7 +123,7 @@ class PickConfig(BaseModel):
     s_model: Path | None = Field(None, description="Weight file of EQCCT's S network")
 
     layout: Literal["auto", "chunks", "files", "sds", "list", "scedc", "ncedc", "earthscope"] = (
-        Field("auto", description="How the archive is laid out; auto recognises it")
+        Field("auto", description="Layout of the archive; auto recognises it")
     )
     storage: dict[str, Any] = Field(
         default_factory=dict, description="Options of an object store, such as anon"
@@ -136,7 +136,7 @@ class PickConfig(BaseModel):
     start: UtcText | None = Field(None, description="Picks before this time are dropped")
     end: UtcText | None = Field(None, description="Picks from this time on are dropped")
     timechunk: float | None = Field(None, gt=0, description="Length of a time chunk, minutes")
-    overlap: float = Field(0.0, ge=0, description="What neighbouring chunks share, minutes")
+    overlap: float = Field(0.0, ge=0, description="Overlap of neighbouring chunks, minutes")
     window_grid: Literal["trace", "absolute"] = Field(
         "trace", description="Windows start with the record, or at multiples of the step"
     )
@@ -179,7 +179,8 @@ class PickConfig(BaseModel):
     address: ClusterAddress | None = Field(None, description="Address of a running Ray cluster")
     device: str = Field("cpu", description="cpu, cuda, cuda:0 or cuda:0,1")
     runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = Field(
-        "auto", description="What executes the network; auto takes the fastest that is here"
+        "auto",
+        description="Runtime of the network; auto takes the fastest installed one",
     )
     batch_size: int | None = Field(None, ge=1, description="Windows in a batch")
     precision: Literal["f32", "bf16"] = Field(
@@ -226,7 +227,7 @@ class PickConfig(BaseModel):
     log_file: Path | None = Field(None, description="A second place for the log")
     journal: bool = Field(True, description="Record what is done, so that a killed run goes on")
     resume: Literal["auto", "require", "never"] = Field(
-        "auto", description="Whether an unfinished run in the output folder is gone on with"
+        "auto", description="Whether an unfinished run in the output folder is resumed"
     )
     retry_failed: bool = Field(True, description="On resuming, pick again what failed")
     item_timeout: float | None = Field(

@@ -1,4 +1,4 @@
-"""Demonstration: a synthetic network, picked with a model that is installed or downloaded."""
+"""Demonstration: a synthetic network, picked with a model that is installed on this machine."""
 
 from __future__ import annotations
 

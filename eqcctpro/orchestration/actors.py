@@ -180,7 +180,7 @@ class Actors:
         raise WorkerError(
             f"Ray started none of {len(pending)} workers in {PATIENCE_SECONDS:.0f} s: "
             f"it has {free}",
-            hint="end what else uses it, or use mode='local'",
+            hint="end other programs that use it, or use mode='local'",
         )
 
     def _loaded_now(self) -> Sequence[Any]:
@@ -203,11 +203,11 @@ class Actors:
         ) from error
 
     def _give_up_waiting(self, pending: Sequence[int]) -> None:
-        """Go on without actors that have not started."""
+        """Drop actors that have not started, and continue with the others."""
         names = sorted({self._homes.name(slot) for slot in pending})
         logger.warning(
             "%d of %d workers did not start in %.0f s and are left out (%s): "
-            "others may use the cores of their nodes",
+            "other programs may use the cores of their nodes",
             len(pending),
             len(self),
             PATIENCE_SECONDS,

@@ -150,7 +150,7 @@ def _await_room(ray: Any, placement: Placement, total: Mapping[str, float]) -> t
             raise WorkerError(
                 f"the Ray of this process had no room for a worker in {PATIENCE_SECONDS:.0f} s: "
                 f"it has {free_text(ray)}",
-                hint=f"end what else uses it; {_SHUT_DOWN}",
+                hint=f"end other programs that use it; {_SHUT_DOWN}",
             )
         time.sleep(LOOK_SECONDS)
 

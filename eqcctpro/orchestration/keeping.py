@@ -276,7 +276,7 @@ class RunJournal(NoJournal):
             if recorder is not None:
                 recorder.close(reason)
         except EQCCTProError as error:
-            logger.error("not all that was found could be recorded: %s", error)
+            logger.error("some results could not be recorded: %s", error)
         finally:
             self._close_marks()
 
@@ -350,7 +350,7 @@ def open_journal(
 def _warn_of(suspects: Tasks) -> None:
     if len(suspects):
         logger.warning(
-            "%d station tasks were under way when a process died: they are picked one by one",
+            "%d station tasks were in progress when a process died: they are picked one by one",
             len(suspects),
         )
 

@@ -25,7 +25,7 @@ def read_labels(path: str | Path) -> pa.Table:
     ----------
     path : path
         SeisBench dataset: its folder or a ``metadata*.csv``; everything that
-        `eqcctpro.picks.reading.read_picks` reads: CSV, QuakeML, and the manifest of a made-up
+        `eqcctpro.picks.reading.read_picks` reads: CSV, QuakeML, and the manifest of a synthetic
         network (its folder or ``arrivals.csv``).
 
     Raises

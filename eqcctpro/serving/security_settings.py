@@ -21,7 +21,7 @@ class ApiKey(Section):
 
     name: Annotated[
         str, matching("[A-Za-z0-9_.-]{1,64}", "give 1 to 64 letters, digits and signs of _.-")
-    ] = Field(description="Whose key it is.")
+    ] = Field(description="Name of the client that has the key.")
     sha256: str = secret(description="Hash of the key; eqcctpro serve key makes one.")
     requests_per_s: float | None = Field(
         None, gt=0, description="Requests a second with this key, in place of the common rate."
@@ -46,7 +46,7 @@ class User(Section):
 
     name: Annotated[
         str, matching("[A-Za-z0-9_.@-]{1,64}", "give 1 to 64 letters, digits and signs of _.@-")
-    ] = Field(description="Who logs in.")
+    ] = Field(description="Name of the user.")
     password_hash: str = secret(
         description="Hash of the password; eqcctpro serve password makes one."
     )

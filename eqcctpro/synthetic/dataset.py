@@ -218,7 +218,7 @@ def _write_waveforms(
                 encode_file(folder / f"{channel}__{span}.mseed", segments)
         except (OSError, MiniSEEDError) as error:
             raise OutputError(
-                f"cannot write the made-up station {code} to {folder}: {error}",
+                f"cannot write the synthetic station {code} to {folder}: {error}",
                 hint="choose a folder that may be written and has room",
             ) from error
 

@@ -126,7 +126,7 @@ def _write(
                 _write_file(name, code, channel, waveforms[index, row], pieces, rate)
         except (OSError, MiniSEEDError) as error:
             raise OutputError(
-                f"cannot write the made-up station {code} to {folder}: {error}",
+                f"cannot write the synthetic station {code} to {folder}: {error}",
                 hint="choose a folder that may be written and has room",
             ) from error
 
