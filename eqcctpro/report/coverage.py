@@ -1,4 +1,4 @@
-"""Which data there are: stretches without a gap, from the headers of records."""
+"""Data coverage of stations: stretches without a gap, from the headers of records."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Coverage:
-    """What one station has.
+    """Data coverage of one station.
 
     Attributes
     ----------

@@ -1,4 +1,4 @@
-"""What a run's processes and GPUs did while it went on."""
+"""Figures of the resources of a run over time: CPU, memory and GPUs."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ class _Marks:
 
 @dataclass(frozen=True, slots=True)
 class _Axes:
-    """Where times and rows lie on the paper."""
+    """Axes of the picture: position of times and rows, in pixels."""
 
     left: int
     right: int

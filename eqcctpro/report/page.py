@@ -51,7 +51,7 @@ class Figure:
 
     @property
     def data(self) -> dict[str, Any]:
-        """What plotly.js takes."""
+        """Figure as plotly.js takes it: traces and layout."""
         return {"data": list(self.traces), "layout": dict(self.layout)}
 
 

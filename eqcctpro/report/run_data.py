@@ -180,7 +180,7 @@ def load_summary(folder: Path | str) -> dict[str, Any]:
 
 
 def run_config(summary: Mapping[str, Any], **changes: Any) -> PickConfig:
-    """What a run was told; `changes` are settings to use instead.
+    """Configuration of a run; `changes` are settings to use instead.
 
     Raises
     ------

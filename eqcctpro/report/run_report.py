@@ -177,13 +177,13 @@ def _applied(summary: Mapping[str, Any]) -> dict[str, str | None]:
 
 
 def _gaps(applied: Mapping[str, Any]) -> str | None:
-    """Which gaps were filled; None where none was to be."""
+    """Describe the filling of gaps; None if gaps were not to be filled."""
     how, longest = applied.get("fill_gaps"), applied.get("longest_gap")
     return f"{how}, up to {longest:g} s" if how and longest is not None else None
 
 
 def _done(summary: Mapping[str, Any]) -> dict[str, str]:
-    """How it was run, on what."""
+    """Describe the execution of the run: layout, mode, runtime, weights, resources."""
     plan, weights = summary.get("plan", {}), summary.get("weights", {})
     use = summary.get("resources", {})
     threads = summary.get("threads_per_worker")
@@ -213,7 +213,7 @@ def _done(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _problems(data: RunData) -> list[dict[str, Any]]:
-    """What failed or was empty, by reason, the most frequent first."""
+    """Failed and empty tasks and files by reason, most frequent first."""
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for item in data.told:
         if item["status"] != "done":

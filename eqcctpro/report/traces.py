@@ -145,7 +145,7 @@ def _extremes(samples: NDArray[Any], starts: NDArray[np.intp]) -> tuple[Float64,
 def columns_of(
     trace: OverviewTrace, start_ns: int, column_ns: float
 ) -> tuple[int, Float64, Float64]:
-    """What the line through the samples reaches in each column of a picture.
+    """Lowest and highest value of the line through the samples in each column of a picture.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def columns_of(
 
 
 def trace_range(samples: Float64) -> tuple[float, float]:
-    """What a row is centred on and divided by; a few outliers must not flatten the rest."""
+    """Centre and scale of a row: the median and a percentile, which outliers hardly change."""
     finite = samples[np.isfinite(samples)]
     if not finite.size:
         return 0.0, 1.0
