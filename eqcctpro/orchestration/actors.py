@@ -307,7 +307,7 @@ class Actors:
         self._homes.leave(slot)
 
     def _forget(self, slot: int) -> None:
-        """Kill an actor, even one that already seems dead, and drop its handle."""
+        """Kill an actor, even one that already seems dead, and stop waiting for it."""
         self.ready.pop(slot, None)
         for reference in [ref for ref, owner in self.loading.items() if owner == slot]:
             del self.loading[reference]
