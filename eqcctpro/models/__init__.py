@@ -1,4 +1,4 @@
-"""What a picker is, and where its weights come from."""
+"""Pickers: descriptions of models, their weights, and their conversion to array functions."""
 
 from eqcctpro.models.cache import prepare_seisbench_import
 

@@ -1,4 +1,4 @@
-"""A SeisBench model as a function from arrays to arrays.  Imports torch."""
+"""SeisBench models as functions from arrays to arrays.  Imports torch."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 __all__ = ["RESOLUTION", "CurveModule", "varying"]
 
-#: A component whose samples differ by no more than this share of the largest of them is constant:
-#: two steps of float32, about what rounding of the mean leaves over.
+#: A component whose samples differ by no more than this fraction of the largest one is constant:
+#: two steps of float32, about the rounding error of the mean.
 RESOLUTION = 2.0**-22
 
 
 def varying(windows: torch.Tensor) -> torch.Tensor:
-    """One for each component of a window that varies, zero for one that is constant.
+    """Mask of components: one for a component that varies in its window, zero for a constant one.
 
-    Constant to the resolution of the samples: what is left after the mean is taken off is
-    rounding, and dividing it by its own size would make it a signal that looks like noise and
-    differs between runtimes.  Extremes are exact, whatever the runtime, and the factor is a
-    power of two, so that all runtimes decide alike.
+    Constant means constant to the resolution of the samples: the rest after the mean is removed
+    is rounding error, and normalising it would give a signal that looks like noise and differs
+    between runtimes.  Extremes are exact in every runtime, and the factor is a power of two, so
+    that all runtimes decide alike.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def varying(windows: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     torch.Tensor of float32, shape (n, components, 1)
-        Zero also for a component that holds NaN or infinity, which it makes NaN.
+        Zero also for a component with NaN or infinity; multiplied by it, the component is NaN.
     """
     highest, lowest = windows.amax(dim=-1, keepdim=True), windows.amin(dim=-1, keepdim=True)
     largest = torch.maximum(highest.abs(), lowest.abs())
@@ -41,10 +41,10 @@ def varying(windows: torch.Tensor) -> torch.Tensor:
 
 
 class CurveModule(nn.Module):
-    """Raw windows in, probability curves out, through SeisBench's own stages.
+    """Module from raw windows to probability curves, with SeisBench's own stages.
 
-    Blinding is left to the pipeline, which applies it when curves are joined, so
-    that the curves of finite windows are finite.
+    Blinding is left to the pipeline, which applies it when curves are stacked, so that the curves
+    of finite windows are finite.
 
     Parameters
     ----------
@@ -59,19 +59,19 @@ class CurveModule(nn.Module):
         self.removes_mean = self._removes_mean()
 
     def _removes_mean(self) -> bool:
-        """Whether the model's normalisation makes a constant component zero."""
+        """True if the model's normalisation makes a constant component zero."""
         shape = (1, len(self.module.component_order), int(self.module.in_samples or 100))
         # The mean of ones is one, without rounding.
         return not bool(self._prepared(torch.ones(shape))[0].any())
 
     def _prepared(self, windows: torch.Tensor) -> tuple[torch.Tensor, Any]:
-        """Windows as SeisBench hands them to the network, and what it keeps of them."""
+        """Windows as SeisBench passes them to the network, and its piggyback data."""
         prepared = self.module.annotate_batch_pre(windows, argdict=self.arguments)
         return prepared if isinstance(prepared, tuple) else (prepared, None)
 
     def centred(self, windows: torch.Tensor) -> torch.Tensor:
-        """Windows with constant components zero, where the model takes the mean off."""
-        # A copy, since a model may write into what it is given.
+        """Windows with constant components set to zero, if the model removes the mean."""
+        # A copy, since a model may modify its input.
         return windows * varying(windows) if self.removes_mean else windows.clone()
 
     @torch.no_grad()
@@ -94,7 +94,7 @@ class CurveModule(nn.Module):
         prepared, piggyback = self._prepared(self.centred(windows))
         raw = self.module(prepared)
         if type(self.module).__name__ == "BasicPhaseAE":
-            # Its annotate_batch_post blinds samples that cannot be asked back.
+            # Its annotate_batch_post blinds samples, which cannot be undone.
             return torch.transpose(raw, -1, -2)
         curves: torch.Tensor = self.module.annotate_batch_post(
             raw, piggyback=piggyback, argdict=self.arguments

@@ -1,8 +1,8 @@
-"""What tensors do not say: the order of components, labels, normalisation and sampling rate.
+"""Description of weights: order of components, labels, normalisation and sampling rate.
 
 SeisBench's ``model.save`` writes it into a JSON file beside the weights; a bare state dict, as
-``torch.save(model.state_dict())`` writes it, has nothing.  A model that sees its components in
-another order picks almost as well, and wrongly, so nothing is assumed in silence.
+``torch.save(model.state_dict())`` writes it, has none.  With its components in the wrong order a
+model gives plausible but wrong picks, so nothing is assumed silently.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ _NAMES = (*_EXAMPLES, "phases", *_FURTHER)
 
 _WITHOUT_LABELS = frozenset({"CRED", "EQCCTP", "EQCCTS"})
 _WITHOUT_NORM = frozenset({"BasicPhaseAE", "CRED", "DKPN", "DPPDetector", "DPPPicker", "GPD"})
-#: Classes that make their own components of what is recorded.
+#: Classes that compute their own components from the recorded ones.
 _WITHOUT_ORDER = frozenset({"DKPN"})
-#: Classes that are refused in any case, with their own reason.
+#: Classes that are refused elsewhere, each with its own reason.
 _NOT_RUN = frozenset({"DPPDetector", "DPPPicker", "DeepPhasePick", "PhaseTEAM"})
 _NORMS = ("std", "peak")
 _SUFFIXES_OF_KERAS = (".h5", ".hdf5")
@@ -50,18 +50,18 @@ ORDER_OF_KERAS = "ENZ"
 
 
 def described_weights(files: WeightFiles, arguments: Mapping[str, Any]) -> WeightFiles:
-    """Weights with what a user says of them.
+    """Add a user's description to weights.
 
     Parameters
     ----------
     files : WeightFiles
     arguments : mapping
-        A model's arguments; those that describe weights are taken.
+        A model's arguments; those that describe weights are used.
 
     Raises
     ------
     WeightsError
-        They are a bare state dict, and are not described.
+        They are a bare state dict without a description.
     SettingsError
         A value is impossible, or contradicts the JSON beside the weights.
     """
@@ -79,13 +79,13 @@ def without_description(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def origin_of_description(files: WeightFiles) -> dict[str, Any]:
-    """What is known of weights, by where it comes from: for a run's summary.
+    """Description of weights by its source, for a run's summary.
 
     Returns
     -------
     dict
-        ``settings``: what a user said; ``json``: what the file beside the weights says;
-        ``defaults``: names of what neither says, for which SeisBench's class has a default.
+        ``settings``: values from the user; ``json``: values from the file beside the weights;
+        ``defaults``: names of the others, for which SeisBench's class has a default.
     """
     said = dict(files.described)
     written = _written(files)
@@ -96,7 +96,7 @@ def origin_of_description(files: WeightFiles) -> dict[str, Any]:
 
 
 def assumed_text(files: WeightFiles) -> str:
-    """What weights given by path are taken for, in one line; empty for others."""
+    """Description of weights given by path, with its sources, in one line; empty for others."""
     if files.source != "path":
         return ""
     origin = origin_of_description(files)
@@ -117,7 +117,7 @@ def assumed_text(files: WeightFiles) -> str:
 
 
 def needed_of(parent: str) -> list[str]:
-    """What has to be known of a class's weights, by the names of settings."""
+    """Names of the settings that are needed to describe the weights of a class."""
     if parent.startswith("EQCCT"):
         return ["component_order"]
     left_out = {
@@ -159,7 +159,7 @@ def _require_description(files: WeightFiles, written: Mapping[str, Any]) -> None
     if files.source != "path" or written or not runs:
         return
     if files.parent.startswith("EQCCT") and find_source(files.sha256) is not None:
-        return  # the authors', in the order of theirs
+        return  # the authors' weights, whose order of components is known
     missing = [name for name in needed_of(files.parent) if name not in dict(files.described)]
     if not missing:
         return
@@ -176,12 +176,12 @@ def _require_description(files: WeightFiles, written: Mapping[str, Any]) -> None
 
 
 def _refuse_other_than_weights(path: Path) -> None:
-    """Say what a file is that is no state dict.
+    """Raise a specific error for a file that is not a state dict.
 
     Raises
     ------
     WeightsError
-        It is damaged, a whole pickled model, or a checkpoint of a training.
+        It is damaged, a whole pickled model, or a training checkpoint.
     """
     import pickle
 
@@ -241,7 +241,7 @@ def _written(files: WeightFiles) -> dict[str, Any]:
 
 
 def _require_order_alone(given: Mapping[str, Any]) -> None:
-    """EQCCT's networks are normalised by the variant, at 100 Hz."""
+    """Raise an error for other settings: EQCCT's variant sets normalisation and 100 Hz."""
     unknown = [name for name in given if name != "component_order"]
     if unknown:
         raise SettingsError(
@@ -251,7 +251,7 @@ def _require_order_alone(given: Mapping[str, Any]) -> None:
 
 
 def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that describe weights, checked; labels go by the name ``labels``."""
+    """The arguments that describe weights, validated; ``phases`` is renamed to ``labels``."""
     if "phases" in arguments and "labels" in arguments:
         raise SettingsError("phases and labels mean the same", hint="leave one of them out")
     given: dict[str, Any] = {}
@@ -262,7 +262,7 @@ def _given(arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _checked(name: str, value: Any) -> Any:
-    """A value in the type that SeisBench's classes take."""
+    """Validate a value and convert it to the type that SeisBench's classes take."""
     if name == "component_order":
         order = str(value).upper()
         if not re.fullmatch(r"[A-Z0-9]{1,6}", order) or len(set(order)) != len(order):

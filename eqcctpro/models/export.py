@@ -1,8 +1,8 @@
-"""Exporting models to ONNX, once, into a cache that needs neither torch nor SeisBench.
+"""Export of models to ONNX into a cache that can be read without torch and SeisBench.
 
 An export is a folder ``exports/<key>/`` with ``model.onnx``, ``picker.json`` and
 ``export.json``.  Its key is a hash of the weights, their metadata, the class and the
-format below, so that an export never outlives what it was made from.
+format below, so that an export is never used for other weights.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Export:
-    """A model in the cache.
+    """An exported model in the cache.
 
     Attributes
     ----------
@@ -64,10 +64,10 @@ class Export:
         Windows ``(n, components, in_samples)`` in counts to curves
         ``(n, out_samples, labels)``, both float32, any ``n``.
     picker : Picker
-        What the model is.
+        Description of the model.
     differences : dict
-        Largest difference of a probability to torch, of each runtime that was there
-        when the export was made.
+        Largest difference of a probability to torch, of each runtime that was installed when
+        the export was made.
     """
 
     key: str
@@ -76,7 +76,7 @@ class Export:
     differences: dict[str, float]
 
     def agrees(self, runtime: str) -> bool:
-        """Whether a runtime was compared with torch, and gave the same curves."""
+        """True if a runtime was compared with torch and its curves agree within `TOLERANCE`."""
         return self.differences.get(runtime, float("inf")) <= TOLERANCE
 
 
@@ -92,23 +92,23 @@ def export_key(files: WeightFiles) -> str:
 
 
 def find_export(files: WeightFiles) -> Export | None:
-    """An export from the cache, or None; imports neither torch nor SeisBench."""
+    """Find an export in the cache, or None; imports neither torch nor SeisBench."""
     key = export_key(files)
     return _read_export(cache_folder("exports") / key, key, files)
 
 
 def cached_export(files: WeightFiles) -> Export:
-    """An export from the cache; made first if need be.
+    """Return an export from the cache, after making it if necessary.
 
-    Several processes may ask for the same export at once.  An export is made again if a
-    runtime has been installed since, that it was not compared on.
+    Several processes may request the same export at once.  An export is made again if a
+    runtime has been installed since then.
 
     Raises
     ------
     ExportError
         If the model cannot be exported, or its export disagrees with torch everywhere.
     RuntimeUnavailableError
-        If a package is missing that exporting takes.
+        If a package that the export needs is missing.
     ModelError
         If the weights cannot be loaded.
     """
@@ -147,7 +147,7 @@ def export_onnx(
     Parameters
     ----------
     module : seisbench.models.WaveformModel or EqcctCurves
-        In evaluation mode, on the CPU; left as it is.
+        In evaluation mode, on the CPU; not modified.
     picker : Picker
         As :func:`eqcctpro.models.loading.load_model` returns it.
     path : pathlib.Path
@@ -156,7 +156,7 @@ def export_onnx(
     Returns
     -------
     dict
-        Largest difference of a probability to torch for each runtime that is there.
+        Largest difference of a probability to torch for each installed runtime.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def export_onnx(
 
 
 def trial_windows(components: int, samples: int) -> Float32:
-    """Windows to compare runtimes on: events in noise, at many scales and offsets.
+    """Synthetic windows for comparing runtimes: events in noise, at many scales and offsets.
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def trial_windows(components: int, samples: int) -> Float32:
     -------
     ndarray of float32, shape (12, components, samples)
         Amplitudes from 30 to 1e6 counts, offsets up to 20 times the amplitude; the last
-        two windows hold a gap and nothing but zeros.
+        two windows contain a gap and only zeros.
     """
     random = np.random.default_rng(20)
     scales = np.geomspace(30, 1e6, 12)
@@ -237,9 +237,9 @@ def _trace(module: WaveformModel | EqcctCurves, picker: Picker, path: Path) -> N
 
     example = torch.randn(2, len(picker.components), picker.in_samples)
     try:
-        # Neither torch's tracer nor the filters of warnings are for several threads at a time.
+        # Neither torch's tracer nor the filters of warnings are thread-safe.
         with _tracing, warnings.catch_warnings(), torch.no_grad():
-            # The tracer warns on every shape that it takes as fixed; they are.
+            # The tracer warns on every shape that it takes as fixed, which is intended.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 exportable(module),
@@ -288,7 +288,7 @@ def _run_openvino(path: Path, windows: Float32) -> Float32:
     core = import_openvino().Core()
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
     model = core.read_model(str(path))
-    # For slices of one size, as they are executed: other optimisations apply to them.
+    # With a fixed batch size, as in a run: other optimisations apply to it.
     size = next(size for size in (4, 3, 2, 1) if len(windows) % size == 0)
     model.reshape([size, *windows.shape[1:]])
     compiled = core.compile_model(model, "CPU", settings)
@@ -345,13 +345,13 @@ def _read_export(folder: Path, key: str, files: WeightFiles) -> Export | None:
     if not intact:
         _log.warning("export in %s is damaged", folder)
         return None
-    # The same weights may go by another name than when they were exported.
+    # The same weights may have another name than when they were exported.
     picker = replace(picker, model=files.parent, weights=files.child)
     return Export(key, folder / "model.onnx", picker, differences)
 
 
 def _publish(building: Path, target: Path, files: WeightFiles) -> None:
-    """Move a finished folder into place; whoever comes second keeps the first one's."""
+    """Move a finished folder into place; an export of a concurrent process is kept."""
     for _ in range(3):
         try:
             building.rename(target)
@@ -360,7 +360,7 @@ def _publish(building: Path, target: Path, files: WeightFiles) -> None:
             there = _read_export(target, target.name, files)
             if there is not None and _installed_runners() <= set(there.differences):
                 return
-            # A damaged or outdated one is in the way: set it aside under another name.
+            # A damaged or outdated export is in the way: rename and remove it.
             aside = Path(tempfile.mkdtemp(dir=target.parent, prefix=".aside."))
             try:
                 target.rename(aside / target.name)

@@ -1,8 +1,8 @@
-"""Convolutions of records whose samples lie in groups, side by side as channels.  Imports torch.
+"""Convolutions on grouped samples, stored as additional channels.  Imports torch.
 
-A layer of few channels and many samples fills half of a vector, and putting the phases of an
-upsampled record one after the other moves it in memory several times.  With four samples in a
-group, ``(n, channels, samples)`` is ``(n, 4 * channels, groups)``, the sample being the slower
+A layer with few channels and many samples uses only half of a vector register, and interleaving
+the phases of an upsampled record moves it in memory several times.  With groups of four samples,
+``(n, channels, samples)`` becomes ``(n, 4 * channels, groups)``, the sample being the slower
 index, and a convolution with stride 4, or transposed with stride 4, is an ordinary one.
 """
 
@@ -33,7 +33,7 @@ GROUP = 4
 
 
 class Kernel(NamedTuple):
-    """A convolution and the batch normalisation after it, as one; in double precision.
+    """A convolution fused with the batch normalisation after it, in double precision.
 
     Attributes
     ----------
@@ -62,19 +62,19 @@ class Kernel(NamedTuple):
         return cls(weight * scale[:, None, None], bias)
 
     def of_inputs(self, first: int, last: int, *, biased: bool) -> Kernel:
-        """That of some inputs alone, up to `last` (exclusive), with or without the bias."""
+        """Kernel of a range of inputs, `last` excluded, with or without the bias."""
         bias = self.bias if biased else torch.zeros_like(self.bias)
         return Kernel(self.weight[:, first:last], bias)
 
 
 class GroupedConvolution(nn.Module):
-    """A convolution of groups, with zeros before and after the record.
+    """Convolution of groups, with zero padding before and after the record.
 
     Parameters
     ----------
     weight, bias : torch.Tensor
     before, after : int
-        Zeros; a negative number cuts off.
+        Number of zeros; a negative number crops.
     stride : int
     """
 
@@ -99,18 +99,18 @@ class GroupedConvolution(nn.Module):
 
 
 def groups_in(samples: int) -> int:
-    """How many groups hold so many samples."""
+    """Number of groups that a number of samples fills, rounded up."""
     return -(-samples // GROUP)
 
 
 def samples_to_groups(kernel: Kernel, first: int, samples: int) -> GroupedConvolution:
-    """Convolve every sample of an ungrouped record; what comes out is grouped.
+    """Make a convolution of an ungrouped record with grouped output.
 
     Parameters
     ----------
     kernel : Kernel
     first : int
-        Sample that the first tap falls on, counted from the one that comes out.
+        Position of the first tap, relative to the output sample.
     samples : int
         Length of the record.
     """
@@ -126,13 +126,13 @@ def samples_to_groups(kernel: Kernel, first: int, samples: int) -> GroupedConvol
 
 
 def groups_to_groups(kernel: Kernel, first: int) -> GroupedConvolution:
-    """Convolve every sample of a grouped record; `first` as in `samples_to_groups`."""
+    """Make a convolution of a grouped record with grouped output; see `samples_to_groups`."""
     weight, before, after = spread(kernel.weight, first, GROUP, GROUP)
     return GroupedConvolution(weight, kernel.bias.repeat(GROUP), before, after)
 
 
 def groups_to_short(kernel: Kernel, first: int, groups: int, outputs: int) -> GroupedConvolution:
-    """Convolve with stride 4, so that one sample comes out of each group.
+    """Make a convolution with stride 4: one output sample for each group.
 
     Parameters
     ----------
@@ -140,26 +140,26 @@ def groups_to_short(kernel: Kernel, first: int, groups: int, outputs: int) -> Gr
     first : int
         As in `samples_to_groups`.
     groups : int
-        Length of what goes in.
-    outputs : int
-        Samples that come out.
+        Length of the input.
+        outputs : int
+        Number of output samples.
     """
     weight, before, after = spread(kernel.weight, first, GROUP, 1)
     return GroupedConvolution(weight, kernel.bias, before, after + outputs - groups)
 
 
 def short_to_groups(kernel: Kernel, cut: int, inputs: int, groups: int) -> GroupedConvolution:
-    """Transposed convolution with stride 4; each of its samples makes a group.
+    """Make a transposed convolution with stride 4: one group for each input sample.
 
     Parameters
     ----------
     kernel : Kernel
     cut : int
-        Samples cut off at the beginning of what comes out.
-    inputs : int
-        Samples that go in.
-    groups : int
-        Length of what comes out.
+        Samples cropped at the beginning of the output.
+        inputs : int
+        Number of input samples.
+        groups : int
+        Length of the output.
     """
     weight, before, after = spread_transposed(kernel.weight, GROUP, cut)
     bias = kernel.bias.repeat(GROUP)
@@ -167,7 +167,7 @@ def short_to_groups(kernel: Kernel, cut: int, inputs: int, groups: int) -> Group
 
 
 def real_samples(channels: int, samples: int) -> torch.Tensor:
-    """1 where a group holds a sample of the record, 0 beyond its end.
+    """Mask of groups: 1 for samples of the record, 0 beyond its end.
 
     Returns
     -------
@@ -179,7 +179,7 @@ def real_samples(channels: int, samples: int) -> torch.Tensor:
 
 
 def curves_of_groups(x: torch.Tensor, samples: int) -> torch.Tensor:
-    """The softmax of each sample's labels, one sample after the other.
+    """Apply the softmax over labels and ungroup the samples.
 
     Parameters
     ----------
@@ -190,8 +190,8 @@ def curves_of_groups(x: torch.Tensor, samples: int) -> torch.Tensor:
     -------
     torch.Tensor, shape (n, samples, labels)
     """
-    # Numbers, where tracing would write down how they are computed.
+    # Constants, since tracing would record how they are computed.
     channels, groups = int(x.shape[1]), int(x.shape[2])
-    # Over an axis that is not the last one, which runtimes do vector by vector.
+    # Over an axis that is not the last one, which runtimes vectorise.
     curves = torch.softmax(x.reshape(-1, GROUP, channels // GROUP, groups), dim=2)
     return in_sequence(curves.reshape(-1, channels, groups), GROUP)[:, :samples]

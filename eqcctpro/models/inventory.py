@@ -1,4 +1,4 @@
-"""What weights there are on this machine."""
+"""Inventory of the weights on this machine."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["LocalWeights", "list_local"]
 
 @dataclass(frozen=True)
 class LocalWeights:
-    """One line of the list of weights on this machine.
+    """Entry of the list of weights on this machine.
 
     Attributes
     ----------
@@ -38,7 +38,7 @@ class LocalWeights:
     source : {"cache", "package"}
         ``"package"`` for weights that an installed package can provide.
     size : int
-        Bytes.
+        Size in bytes.
     """
 
     name: str
@@ -50,14 +50,14 @@ class LocalWeights:
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the file, computed when asked for."""
+        """Hash of the file, computed on first access."""
         return file_sha256(self.path)
 
 
 def list_local() -> list[LocalWeights]:
-    """All weights on this machine, and those that installed packages can provide.
+    """List all weights on this machine, and those that installed packages can provide.
 
-    Files without metadata are listed too, with ``metadata_path=None``.
+    Files without metadata are listed, too, with ``metadata_path=None``.
     """
     rows: list[LocalWeights] = []
     for root in search_roots():
@@ -86,7 +86,7 @@ def _version_or_mark(file: FoundFile) -> str:
 
 
 def _all_class_folders(root: Path) -> list[Path]:
-    """Existing folders under ``root`` that hold weights of one class each."""
+    """Existing folders under ``root`` with weights of one class each."""
     probe = class_folders(root, "x")
     parents = [folder.parent for folder in probe if folder.parent.is_dir()]
     found = [sub for parent in parents for sub in sorted(parent.iterdir()) if sub.is_dir()]

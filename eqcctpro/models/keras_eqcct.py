@@ -1,4 +1,4 @@
-"""EQCCT's Keras weights, of the P or the S network, as a SeisBench state dict."""
+"""Conversion of EQCCT's Keras weights, of the P or S network, to a SeisBench state dict."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATCHES, _PATCH_SIZE = 150, 1600
 _LAYERS = 4
 _LAST_KERNEL = 15
 
-#: What SeisBench's class puts before the network's own names.
+#: Prefix of the network's names in SeisBench's class.
 _ROOT = "_eqcct_backbone"
 
 #: The channels of the first convolution, in the order in which the authors fill them.
@@ -31,12 +31,12 @@ _TRAINED_ORDER = "ENZ"
 
 
 def is_eqcct(file: KerasFile) -> bool:
-    """Whether a file holds one of EQCCT's networks, complete or not."""
+    """True if a file contains one of EQCCT's networks, complete or not."""
     return file.has("patch_encoder") or file.has("multi_head_attention")
 
 
 def branch_of(file: KerasFile) -> Branch:
-    """Which of EQCCT's networks a file holds.
+    """Return which of EQCCT's networks a file contains: P or S.
 
     Raises
     ------
@@ -93,7 +93,7 @@ def convert_eqcct(file: KerasFile) -> tuple[Branch, State, dict[str, Any]]:
 
 
 class _Layers:
-    """Takes the layers of each kind from a file, in the order in which they were created."""
+    """Reader of a file's layers of each kind, in the order of their creation."""
 
     def __init__(self, file: KerasFile, branch: Branch) -> None:
         self._file = file

@@ -1,4 +1,4 @@
-"""Weights in Keras's HDF5 format, read without Keras and without running anything."""
+"""Reader of weights in Keras's HDF5 format, without Keras and without executing code."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class KerasFile:
     Raises
     ------
     WeightsError
-        If the file is not HDF5, or holds no Keras layers.
+        If the file is not HDF5, or contains no Keras layers.
     """
 
     def __init__(self, path: Path) -> None:
@@ -67,7 +67,7 @@ class KerasFile:
         self._file.close()
 
     def _index(self) -> dict[str, h5py.Dataset]:
-        """Weight name, without Keras's ``:0``, to the dataset that holds it."""
+        """Map from the name of a weight, without Keras's ``:0``, to its dataset."""
         datasets: dict[str, h5py.Dataset] = {}
         try:
             root = self._file.get("model_weights", self._file)
@@ -82,7 +82,7 @@ class KerasFile:
         return datasets
 
     def take(self, name: str, shape: tuple[int, ...]) -> Array:
-        """One weight as float32.
+        """Read one weight as float32.
 
         Raises
         ------
@@ -92,7 +92,7 @@ class KerasFile:
         dataset = self._datasets.get(name)
         if dataset is None:
             raise WeightsError(f"{self.path}: weight {name!r} is missing; its shape is {shape}")
-        # Compared before reading, so that a file cannot ask for memory at will.
+        # Checked before reading, so that a file cannot cause any allocation it likes.
         if dataset.shape != shape:
             raise WeightsError(
                 f"{self.path}: weight {name!r} has the shape {dataset.shape}, not {shape}"
@@ -125,12 +125,12 @@ class KerasFile:
         return [name for _, name in sorted(matches)]
 
     def has(self, kind: str) -> bool:
-        """Whether any layer is called ``kind`` or ``kind_<number>``."""
+        """True if any layer is called ``kind`` or ``kind_<number>``."""
         pattern = re.compile(rf"(?:.*/)?{kind}(?:_\d+)*(?:/.*)?")
         return any(map(pattern.fullmatch, self.layers))
 
     def recurrent_activation(self) -> str | None:
-        """Gate activation of the first LSTM, if the file holds the model's description."""
+        """Gate activation of the first LSTM, if the file contains the model's description."""
         text = self._file.attrs.get("model_config")
         if text is None:
             return None

@@ -1,4 +1,4 @@
-"""What a model yields, as far as that is known without torch."""
+"""Phases and detections that a model predicts, as far as they are known without torch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eqcctpro.models.weight_store import read_metadata
 
 __all__ = ["known_curves"]
 
-#: Phases that classes yield, by their first letter, where not both P and S.
+#: Phases of classes that do not predict both P and S, by first letter.
 _PHASES = {"CRED": "", "EQCCTP": "P", "EQCCTS": "S"}
 
 #: Classes with a curve of detections.
@@ -17,7 +17,7 @@ _DETECTING = frozenset({"CRED", "EQTransformer", "OBSTransformer"})
 
 
 def known_curves(files: WeightFiles) -> tuple[frozenset[str], bool] | None:
-    """The phases that a model yields, and whether it yields detections.
+    """Phases that a model predicts, and True if it predicts detections.
 
     Parameters
     ----------
@@ -26,8 +26,8 @@ def known_curves(files: WeightFiles) -> tuple[frozenset[str], bool] | None:
     Returns
     -------
     tuple or None
-        First letters of the phases, in upper case, and whether there is a curve of detections;
-        None where that is not known before the weights are loaded.
+        First letters of the phases, in upper case, and True if there is a detection curve;
+        None if this is not known before the weights are loaded.
     """
     if files.parts:
         return frozenset("PS"), False
@@ -44,7 +44,7 @@ def known_curves(files: WeightFiles) -> tuple[frozenset[str], bool] | None:
     if "labels" in dict(files.described):
         return _of_phases(files.parent, list(stated["labels"]))
     if isinstance(stated, dict) and "labels" in stated:
-        return None  # curves of one's own
+        return None  # custom labels
     if isinstance(stated, dict) and "phases" in stated:
         return _of_phases(files.parent, stated["phases"])
     return frozenset(_PHASES.get(files.parent, "PS")), files.parent in _DETECTING

@@ -1,9 +1,9 @@
-"""Where weights lie on disk, and how their files are named.
+"""Folders and file names of weights on disk.
 
-SeisBench's cache is read and never written: what is converted or downloaded here would be
-loaded by other programs under SeisBench's names.
+SeisBench's cache is read and never written: other programs would load weights that are converted
+or downloaded here under SeisBench's names.
 
-Weights are kept as SeisBench keeps them: ``ROOT/models/v3/<class in lower
+Folders have SeisBench's layout: ``ROOT/models/v3/<class in lower
 case>/<name>.pt.v<version>`` with a ``.json.v<version>`` beside it.
 """
 
@@ -38,7 +38,7 @@ MODELS_VARIABLE = "EQCCTPRO_MODELS"
 SEISBENCH_VARIABLE = "SEISBENCH_CACHE_ROOT"
 CACHE_VARIABLE = "EQCCTPRO_CACHE"
 
-#: Classes of SeisBench 0.12 that pick or detect; folder names are their lower case.
+#: Classes of SeisBench 0.12 that pick or detect; folder names are in lower case.
 PICKER_CLASSES = (
     "BasicPhaseAE",
     "CRED",
@@ -60,7 +60,7 @@ PICKER_CLASSES = (
     "VariableLengthPhaseNet",
 )
 
-#: Pickers that are made of several of SeisBench's classes.
+#: Pickers that consist of several of SeisBench's classes.
 COMPOSED_CLASSES = ("EQCCT",)
 
 _BY_LOWER_CASE = {name.lower(): name for name in (*PICKER_CLASSES, *COMPOSED_CLASSES)}
@@ -89,7 +89,7 @@ class FoundFile:
 
 
 def canonical_class(name: str) -> str:
-    """``name`` in SeisBench's spelling where the class is known, else unchanged."""
+    """``name`` in SeisBench's spelling if the class is known, otherwise unchanged."""
     return _BY_LOWER_CASE.get(name.lower(), name)
 
 
@@ -117,22 +117,21 @@ def _seisbench_root() -> Path:
 
 
 def search_roots() -> list[Path]:
-    """Folders that are searched for weights, first one first."""
+    """Folders that are searched for weights, in order."""
     own = _configured(MODELS_VARIABLE)
     roots = [*([own] if own else []), _seisbench_root(), user_root(), _usual_user_root()]
     return list(dict.fromkeys(roots))
 
 
 def preferred_root() -> Path:
-    """Return the folder that weights are meant to be written to."""
+    """Return the configured folder for new weights, even if it cannot be written."""
     return _configured(MODELS_VARIABLE) or user_root()
 
 
 def cache_root() -> Path:
     """Return the folder that weights are written to.
 
-    ``$EQCCTPRO_MODELS``, else :func:`user_root`; that one too where the first cannot be
-    written.
+    ``$EQCCTPRO_MODELS`` if it is set and can be written, otherwise :func:`user_root`.
     """
     preferred = preferred_root()
     if _can_write(preferred):
@@ -144,12 +143,12 @@ def cache_root() -> Path:
 
 @cache
 def _say_fallback(preferred: Path, fallback: Path) -> None:
-    """Log where weights go instead, once for each place."""
+    """Log the fallback folder for weights, once for each pair of folders."""
     _log.info("%s cannot be written; weights go to %s", preferred, fallback)
 
 
 def _can_write(folder: Path) -> bool:
-    """Whether files can be made in ``folder``, which need not exist yet."""
+    """True if files can be created in ``folder``, which need not exist yet."""
     existing = folder
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -157,9 +156,9 @@ def _can_write(folder: Path) -> bool:
 
 
 def class_folders(root: Path, parent: str) -> list[Path]:
-    """Folders under ``root`` that may hold weights of class ``parent``.
+    """Folders under ``root`` that may contain weights of class ``parent``.
 
-    A root given by ``$EQCCTPRO_MODELS`` may hold class folders directly.
+    A root given by ``$EQCCTPRO_MODELS`` may contain class folders directly.
     """
     folders = [root / "models" / "v3" / parent.lower()]
     if root == _configured(MODELS_VARIABLE):
@@ -177,7 +176,7 @@ def class_folder(root: Path, parent: str) -> Path:
 
 
 def writable_class_folder(parent: str) -> Path:
-    """Return the folder for new weights of a class, in the user's cache if need be.
+    """Return a writable folder for new weights of a class, in the user's cache if necessary.
 
     The class folder itself may be read-only while the cache's root is not.
     """

@@ -1,8 +1,8 @@
-"""PhaseNet with its longest records in groups of four samples.  Imports torch.
+"""PhaseNet with grouped samples in its layers at the full sampling rate.  Imports torch.
 
-The layers at the full sampling rate have 8 channels, and took more than half of the time: for
-arithmetic with half-filled vectors, and for moving records between layouts.  Layers of lower
-rates stay SeisBench's.
+These layers have 8 channels, and took more than half of the time: for arithmetic with half-filled
+vector registers, and for moving records between memory layouts.  Layers at lower rates are
+SeisBench's.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from eqcctpro.models.grouped import (
 
 __all__ = ["GroupedPhaseNet", "GroupedPhaseNetLight"]
 
-# Zeros that SeisBench's PhaseNet puts around a record before it is shortened, by the level.
+# Zero padding of SeisBench's PhaseNet before each downsampling, by level.
 _ZEROS = {1: (2, 3), 2: (1, 3), 3: (2, 3)}
 
-# What its transposed convolutions cut off at both ends.
+# Samples that are cropped at both ends after its transposed convolutions.
 _CUT = (1, 2)
 
 
 class _Grouped(nn.Module):
-    """What :class:`eqcctpro.models.curves.CurveModule` asks a SeisBench model for.
+    """Base class with the interface that :class:`eqcctpro.models.curves.CurveModule` needs.
 
     Parameters
     ----------
@@ -55,12 +55,12 @@ class _Grouped(nn.Module):
         return normalised
 
     def annotate_batch_post(self, curves: torch.Tensor, **_: Any) -> torch.Tensor:
-        """Leave curves as they are: their labels are last already."""
+        """Return curves unchanged: labels are the last axis already."""
         return curves
 
 
 def _shortened(samples: int, down: nn.Conv1d) -> int:
-    """Samples that a convolution with a stride leaves."""
+    """Output length of a strided convolution."""
     return (samples + 2 * int(down.padding[0]) - down.kernel_size[0]) // down.stride[0] + 1
 
 
@@ -85,7 +85,7 @@ class GroupedPhaseNet(_Grouped):
         self.same = groups_to_groups(Kernel.of(same, norm), centred)
         self.down = groups_to_short(Kernel.of(down, norm_down), -down.padding[0], groups, short)
         self.up = short_to_groups(Kernel.of(up, norm_up), cut, short, groups)
-        # A convolution of two records side by side is the sum of two convolutions.
+        # A convolution of two concatenated records is the sum of two convolutions.
         self.of_skip = groups_to_groups(last.of_inputs(0, channels, biased=True), centred)
         rest = last.of_inputs(channels, last.weight.shape[1], biased=False)
         self.of_up = groups_to_groups(rest, centred)
@@ -102,7 +102,7 @@ class GroupedPhaseNet(_Grouped):
         return curves_of_groups(self.out(x), self.samples)
 
     def _inner(self, x: torch.Tensor) -> torch.Tensor:
-        """SeisBench's layers from the first shortened record to the last one."""
+        """SeisBench's layers between the first downsampling and the last upsampling."""
         skips: list[torch.Tensor] = []
         for level, (same, norm, down, norm_down) in enumerate(self.module.down_branch[1:], 1):
             x = torch.relu(norm(same(x)))

@@ -1,9 +1,9 @@
-"""What a picker is, as data.
+"""Description of a picker as data.
 
-A :class:`Picker` says everything that the pipeline has to know about a model to cut
-windows for it, to put its predictions together and to find picks on them.  It
-knows nothing of frameworks: the array function that turns windows into
-probabilities is a :class:`eqcctpro.runtimes.base.Runtime`.
+A :class:`Picker` contains everything that the pipeline needs to know about a model: to cut
+windows, to stack predictions and to find picks on them.  It is independent of frameworks:
+the array function from windows to probabilities is a
+:class:`eqcctpro.runtimes.base.Runtime`.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 __all__ = ["FEATURE_COMPONENTS", "Picker", "WindowSettings"]
 
-#: What is recorded where features are made of it, in the order that they are made of.
+#: Recorded components that features are computed from, in order.
 FEATURE_COMPONENTS = "ZNE"
 
 
 @dataclass(frozen=True)
 class WindowSettings:
-    """How windows are laid over a record and put together again.
+    """Settings of sliding windows, of the stacking of predictions, and of picking.
 
     Attributes
     ----------
@@ -29,14 +29,14 @@ class WindowSettings:
     stride : int
         Samples between neighbouring windows (``output="point"``).
     stacking : {"avg", "max"}
-        How overlapping predictions are joined.
+        How overlapping predictions are stacked.
     blinding : tuple of int
         Prediction samples discarded at the start and the end of each window.
     blinded : tuple of int
-        Single prediction samples that are discarded too.
+        Single prediction samples that are discarded, too.
     picking : {"trigger", "window_peak"}
-        Whether curves are joined and triggers looked for on them, or each window's
-        highest peak is taken.
+        ``"trigger"`` finds triggers on stacked curves; ``"window_peak"`` takes the highest peak
+        of each window.
     """
 
     overlap: int
@@ -58,16 +58,16 @@ class Picker:
     weights_sha256 : str
         Hash of the weight file.
     sampling_rate : float or None
-        Hz that the model expects; None takes the data as they are.
+        In Hz, as the model expects it; None accepts any.
     components : str
         Order of the input rows, for example ``"ZNE"``.
     in_samples : int
         Length of a window.
     output : {"array", "point"}
-        Whether a window yields curves or one value per label.
+        A curve, or one value, per window and label.
     pred_sample : tuple of int
-        First and last (exclusive) sample of a window that the curve describes; for
-        ``"point"`` ``(0, sample)``, the sample that the values are valid for.
+        First and last (exclusive) sample of a window that the curve covers; for ``"point"``
+        ``(0, sample)``, the sample that the values are valid for.
     out_samples : int
         Samples of one window's curve (1 for ``"point"``).
     labels : tuple of str
@@ -79,17 +79,16 @@ class Picker:
     windows : WindowSettings
         The model's own defaults.
     thresholds : dict
-        Default threshold of each phase, and of ``"Detection"`` where there is one.
+        Default threshold of each phase, and of ``"Detection"`` if there is one.
     filter_args, filter_kwargs
-        A filter that the model asks for before resampling, in ObsPy's terms.
+        Filter that the model needs before resampling, in ObsPy's terms.
     bandpass : tuple of float or None
-        Corners in Hz of EQCCTPro's band-pass, where the model expects it.
+        Corners in Hz of EQCCTPro's band-pass, if the model expects it.
     features : dict or None
-        Of a network that reads features in place of waveforms, as DKPN does: arguments of
-        `eqcctpro.waveform.features.FeatureSettings`.  `components` are then the channels of
-        features.
+        Arguments of `eqcctpro.waveform.features.FeatureSettings` for a network with features as
+        input in place of waveforms, such as DKPN.  `components` are then the channels of features.
     norm : str or None
-        How the model normalises windows, in words; None where its class has one way only.
+        How the model normalises windows, in words; None if its class has only one way.
     """
 
     model: str

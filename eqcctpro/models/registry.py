@@ -1,4 +1,4 @@
-"""The list of weights whose origin, licence and hashes are known."""
+"""Registry of weights with known origin, licence and hashes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["KnownSource", "KnownWeights", "find_known", "find_source", "load_reg
 
 @dataclass(frozen=True)
 class KnownSource:
-    """Where weights come from.
+    """Source of weights.
 
     Attributes
     ----------
@@ -51,12 +51,12 @@ class KnownWeights:
     version : str
         Version of the weights in SeisBench's counting.
     description, reference, licence : str
-        What they are, the paper to cite, the licence that the source states.
+        Description, the paper to cite, and the licence that the source states.
     source : KnownSource
     tensors_sha256 : str or None
         :func:`eqcctpro.models.checksums.tensors_sha256` of the weights.
     file_sha256 : str or None
-        Hash of the weight file, where it is distributed in SeisBench's format.
+        Hash of the weight file, if it is distributed in SeisBench's format.
     """
 
     name: str

@@ -37,17 +37,16 @@ _STREAM_HOOKS = (
     "_stack_predictions_array_ext",
 )
 
-#: Stages of classes that the pipeline follows.
+#: Overridden stages that the pipeline implements.
 _FOLLOWED = {("DKPN", "annotate_stream_pre")}
 
 #: Labels that are no arrivals.
 _NOT_PHASES = frozenset({"N", "Noise", "Detection"})
 
-#: Picked where a class names no threshold for the phase; as EQCCTP's ``classify``.
+#: Threshold for classes that define none for a phase; as in EQCCTP's ``classify``.
 _THRESHOLD_OF_LAST_RESORT = 0.3
 
-#: BasicPhaseAE discards these prediction samples whatever is asked for: the last ones, and one
-#: near the beginning.
+#: Prediction samples that BasicPhaseAE always discards: the last ones, and one near the beginning.
 _FIXED_BLINDING = {"BasicPhaseAE": (0, 130)}
 _FIXED_BLINDED = {"BasicPhaseAE": (130,)}
 
@@ -70,7 +69,7 @@ def load_module(
         SeisBench's JSON beside it; its ``model_args`` go to the constructor, its
         ``default_args`` become the model's defaults.
     described : mapping, optional
-        What the JSON does not say: arguments of the constructor, and ``labels``.
+        Arguments of the constructor and ``labels`` that the JSON lacks.
 
     Returns
     -------
@@ -194,7 +193,7 @@ def _model_class(parent: str) -> Any:
 
 
 def _named(kind: Any) -> set[str]:
-    """Names of arguments that a class's constructor takes, or hands on."""
+    """Names of arguments that a class's constructor takes or passes on."""
     return {
         name
         for base in kind.__mro__
@@ -204,10 +203,10 @@ def _named(kind: Any) -> set[str]:
 
 
 def _build(kind: Any, arguments: Mapping[str, Any]) -> Any:
-    """A model of a class.
+    """Construct a model of a class.
 
     ``VariableLengthPhaseNet.save`` writes arguments of PhaseNet that its own constructor does
-    not take; one that is false says nothing, and is left out.
+    not take; those that are false have no effect, and are left out.
     """
     try:
         return kind(**arguments)
@@ -219,7 +218,7 @@ def _build(kind: Any, arguments: Mapping[str, Any]) -> Any:
 
 
 def _arguments(kind: Any, described: Mapping[str, Any]) -> dict[str, Any]:
-    """A description of weights as arguments of a class's constructor."""
+    """Convert a description of weights to arguments of a class's constructor."""
     arguments, named = dict(described), _named(kind)
     if (labels := arguments.pop("labels", None)) is not None:
         arguments["phases" if "phases" in named else "labels"] = labels
@@ -257,7 +256,7 @@ def _load_state(module: WaveformModel, parent: str, path: Path) -> None:
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: no such weight file") from error
     except Exception as error:  # bytes that are no weights fail in torch in many ways
-        # What torch says of them advises to load them in a way that runs code.
+        # Torch's own message advises to load them in a way that runs code.
         raise WeightsError(
             f"{path}: is damaged or holds more than weights", hint="fetch the weights again"
         ) from error
@@ -273,7 +272,7 @@ def _load_state(module: WaveformModel, parent: str, path: Path) -> None:
 
 
 def _mismatch(expected: dict[str, Any], found: dict[str, Any]) -> str | None:
-    """What keeps ``found`` from being loaded, or None."""
+    """Describe why the state dict ``found`` cannot be loaded; None if it can."""
 
     def first(keys: list[str]) -> str:
         more = f" and {len(keys) - 3} more" if len(keys) > 3 else ""
@@ -335,7 +334,7 @@ def _labels(module: WaveformModel) -> tuple[str, ...]:
 
 
 def _default(module: WaveformModel, key: str) -> Any:
-    """A model argument as SeisBench resolves it: the weights' own, else the class's."""
+    """A model argument as SeisBench resolves it: of the weights, otherwise of the class."""
     if key in module.default_args:
         return module.default_args[key]
     return module._annotate_args[key][1]
@@ -377,7 +376,7 @@ def _thresholds(
 
 
 def _features(module: WaveformModel, parent: str) -> dict[str, Any] | None:
-    """How DKPN makes the channels that its network reads; None for other classes."""
+    """Settings of the features that DKPN's network takes as input; None for other classes."""
     if type(module).__name__ != "DKPN":
         return None
     from eqcctpro.waveform.features import FeatureSettings
@@ -394,7 +393,7 @@ def _features(module: WaveformModel, parent: str) -> dict[str, Any] | None:
 
 
 def _norm(module: WaveformModel) -> str | None:
-    """How windows are normalised, in words; None where a class has one way only."""
+    """Normalisation of windows, in words; None if a class has only one way."""
     norm = getattr(module, "norm", None)
     if norm is None or type(module).__name__ == "DKPN":
         return None
@@ -405,7 +404,7 @@ def _norm(module: WaveformModel) -> str | None:
 
 
 def _out_samples(module: WaveformModel, parent: str, labels: int) -> int:
-    """Length of a window's curve, found by running one window of zeros."""
+    """Length of a window's curve, determined by running windows of zeros."""
     import torch
 
     components = len(module.component_order)

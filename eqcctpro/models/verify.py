@@ -1,4 +1,4 @@
-"""Checking the weights on this machine."""
+"""Verification of the weights on this machine."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["VerifyRow", "load_into_class", "verify"]
 
 @dataclass(frozen=True)
 class VerifyRow:
-    """The verdict on one weight file.
+    """Result of the verification of one weight file.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class VerifyRow:
     path : pathlib.Path
     status : {"ok", "failed", "unknown"}
         ``"ok"``: loads into its class and has the registry's hash.  ``"unknown"``:
-        loads, but the registry cannot vouch for it.
+        loads, but is not in the registry.
     message : str
-        Why.
+        Reason.
     """
 
     name: str
@@ -76,12 +76,12 @@ def _require_finite(state: Mapping[str, torch.Tensor], path: Path) -> None:
 def _compare_with_registry(
     row: LocalWeights, metadata: Mapping[str, Any], state: Mapping[str, torch.Tensor]
 ) -> tuple[bool, str]:
-    """Whether the registry vouches for the weights, and why.
+    """Compare weights with the registry; returns True if they are in it, and a message.
 
     Raises
     ------
     WeightsError
-        If they were converted from a known file and differ from what it yields.
+        If they were converted from a known file and differ from the registry's conversion.
     """
     digest = tensors_sha256(state_arrays(state))
     known = find_known(row.name, row.version)
@@ -103,7 +103,7 @@ def _compare_with_registry(
 def load_into_class(
     parent: str, metadata: Mapping[str, Any], state: Mapping[str, torch.Tensor], path: Path
 ) -> Any:
-    """Build the model that weights say they belong to, and load them.
+    """Build the model of the class that weights belong to, and load them into it.
 
     Parameters
     ----------

@@ -54,7 +54,7 @@ _log = logging.getLogger("eqcctpro")
 
 
 def may_be_fetched(parent: str, child: str) -> bool:
-    """Whether weights that are not here may be downloaded: they are no path."""
+    """True if missing weights may be downloaded: their names are valid and not a path."""
     return (
         CLASS_NAME.fullmatch(parent) is not None
         and CHILD_NAME.fullmatch(child) is not None
@@ -65,10 +65,10 @@ def may_be_fetched(parent: str, child: str) -> bool:
 def find_weights(parent: str, child: str, *, fetch: bool = True) -> WeightFiles:
     """Find the weights ``child`` of the class ``parent``.
 
-    Looked for, in this order: a path; ``$EQCCTPRO_MODELS``, SeisBench's cache and the
-    user's own; an installed package that ships them, which are then converted into
-    the cache; the authors' published file where the registry knows it; SeisBench's
-    download.  Of several versions in a folder, the latest.
+    Searched in this order: a path; ``$EQCCTPRO_MODELS``, SeisBench's cache and the user's
+    own; an installed package that ships them, which are then converted into the cache; the
+    authors' published file if it is in the registry; SeisBench's download.  Of several versions
+    in a folder, the latest is used.
 
     Parameters
     ----------
@@ -77,10 +77,10 @@ def find_weights(parent: str, child: str, *, fetch: bool = True) -> WeightFiles:
         S networks as one picker.
     child : str
         Name of weights, or a path: ``X.pt``, ``X.pt.v<N>``, or ``X`` with a folder
-        (``./X``).  Where ``parent/child`` as a whole is such a path, it is taken as
-        one, and the class is read from its JSON or its folder's name.
+        (``./X``).  If ``parent/child`` as a whole is such a path, it is used as a path,
+        and the class is read from its JSON or its folder's name.
     fetch : bool
-        Whether they may be downloaded.
+        Allow the download.
 
     Returns
     -------
@@ -89,9 +89,9 @@ def find_weights(parent: str, child: str, *, fetch: bool = True) -> WeightFiles:
     Raises
     ------
     UnknownModelError
-        If ``parent`` is no class of SeisBench.
+        If ``parent`` is not a class of SeisBench.
     WeightsNotFoundError
-        If there are none; says where was looked, what there is, and what helps.
+        If there are none; names the searched folders, the weights that exist, and remedies.
     WeightsError
         If a package's weights cannot be converted.
     """
@@ -126,7 +126,7 @@ def find_weights(parent: str, child: str, *, fetch: bool = True) -> WeightFiles:
 
 
 def _from_path(parent: str, child: str) -> WeightFiles | None:
-    """Weights by path; None if neither name is one."""
+    """Find weights by path; None if neither name is a path."""
     whole = f"{parent}/{child}"
     if parent.lower() not in {name.lower() for name in PICKER_CLASSES}:
         found = _file_at(whole)
@@ -155,7 +155,7 @@ def _looks_like_path(text: str) -> bool:
 
 
 def _file_at(text: str) -> FoundFile | None:
-    """Return the weight file that a path means, if it is there."""
+    """Return the weight file that a path refers to, if it exists."""
     path = Path(text).expanduser()
     if path.is_file() and path.suffix.lower() in _KERAS_SUFFIXES:
         raise WeightsError(
