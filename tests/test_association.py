@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import struct
 import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -326,3 +328,12 @@ else:
     events, _ = associator.associate(pd.read_csv(path), stations)
 print(*sorted(events["time"]), sep="\\n")
 """
+
+
+def test_the_earlier_place_of_coordinates_warns() -> None:
+    from eqcctpro.station_coordinates import read_stations
+
+    sys.modules.pop("eqcctpro.association.stations", None)
+    with pytest.warns(DeprecationWarning, match="eqcctpro.station_coordinates"):
+        earlier = importlib.import_module("eqcctpro.association.stations")
+    assert earlier.read_stations is read_stations
