@@ -35,7 +35,15 @@ if TYPE_CHECKING:
     from eqcctpro.models.eqcct_curves import EqcctCurves
     from eqcctpro.models.weight_files import WeightFiles
 
-__all__ = ["Export", "cached_export", "export_key", "export_onnx", "find_export", "trial_windows"]
+__all__ = [
+    "Export",
+    "cached_export",
+    "complete_export",
+    "export_key",
+    "export_onnx",
+    "find_export",
+    "trial_windows",
+]
 
 #: Part of every key.  Raise it whenever the exported graph or a file's content changes.
 FORMAT = 10
@@ -97,6 +105,14 @@ def find_export(files: WeightFiles) -> Export | None:
     return _read_export(cache_folder("exports") / key, key, files)
 
 
+def complete_export(files: WeightFiles) -> Export | None:
+    """An export from the cache that was compared on all runtimes that are installed, or None."""
+    found = find_export(files)
+    if found is None or not _installed_runners() <= set(found.differences):
+        return None
+    return found
+
+
 def cached_export(files: WeightFiles) -> Export:
     """Return an export from the cache, after making it if necessary.
 
@@ -112,8 +128,8 @@ def cached_export(files: WeightFiles) -> Export:
     ModelError
         If the weights cannot be loaded.
     """
-    found = find_export(files)
-    if found is not None and _installed_runners() <= set(found.differences):
+    found = complete_export(files)
+    if found is not None:
         return found
     from eqcctpro.models.loading import load_model
 

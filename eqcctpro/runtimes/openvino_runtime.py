@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -134,7 +134,9 @@ class OpenVinoRuntime(Runtime):
 
     def close(self) -> None:
         """Release the compiled network."""
-        self._lanes = []
+        lanes, self._lanes = self._lanes, []
+        for lane in lanes:
+            lane.close()
 
 
 def _check_precision(core: Any, precision: str) -> None:
@@ -153,7 +155,7 @@ class _Lane:
     """
 
     def __init__(
-        self, openvino: Any, compiled: Mapping[int, Any], batch_size: int, threads: int
+        self, openvino: Any, compiled: dict[int, Any], batch_size: int, threads: int
     ) -> None:
         self._openvino, self._compiled, self._threads = openvino, compiled, threads
         self._sizes = tuple(compiled)
@@ -186,6 +188,14 @@ class _Lane:
         """The tensor of some windows, in the memory of all."""
         rest = list(whole.shape)[1:]
         return self._openvino.Tensor(whole, [start, *[0] * len(rest)], [stop, *rest])
+
+    def close(self) -> None:
+        """Let go of one thing at a time: all at once would keep other threads waiting."""
+        self._started = []
+        while self._requests:
+            self._requests.popitem()
+        while self._compiled:
+            self._compiled.popitem()
 
     def holds(self, windows: Float32) -> bool:
         """True if a batch already lies in the lane's input array."""

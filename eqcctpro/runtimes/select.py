@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from eqcctpro.errors import ExportError, RuntimeUnavailableError, SettingsError
 from eqcctpro.models.cache import cache_folder
-from eqcctpro.models.export import Export, cached_export, find_export
+from eqcctpro.models.export import Export, cached_export, complete_export, find_export
 from eqcctpro.models.picker import Picker
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.runtimes.calibration import calibrated, fastest
@@ -32,6 +32,7 @@ __all__ = [
     "check_runtime",
     "default_batch_size",
     "load_picker",
+    "needs_export",
     "open_picker",
     "open_runtime",
     "windows_of_session",
@@ -155,6 +156,15 @@ def open_picker(
         export, kind, batch_size=batch_size, threads=threads, slice_windows=slice_windows
     )
     return export.picker, _explained(export.picker, chosen, reason)
+
+
+def needs_export(files: WeightFiles, runtime: str, device: str) -> bool:
+    """Whether :func:`open_picker` would have to export weights first, which takes long."""
+    if device != "cpu" or runtime not in ("auto", *_EXPORTED):
+        return False
+    kinds = _EXPORTED if runtime == "auto" else (runtime,)
+    installed = any(find_spec(kind) is not None for kind in kinds)
+    return installed and complete_export(files) is None
 
 
 def check_runtime(runtime: str, device: str, model: str, *, composed: bool) -> None:

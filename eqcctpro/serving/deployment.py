@@ -92,10 +92,10 @@ class PickReplica:
             self._service = await asyncio.to_thread(self._open, secret, networks or {})
             watch_networks(lambda: self._service.engines.values(), networks or {}, self._ended)
             self._app = create_app(self._service, *self._more_routes())
+            gc.collect()
+            gc.freeze()
             await self._listen()
         self._service.metrics.ready.set(1)
-        gc.collect()
-        gc.freeze()
         _log.info("a replica is ready")
 
     def _open(self, secret: str, networks: dict[str, DeploymentHandle]) -> Service:

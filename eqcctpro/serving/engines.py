@@ -138,7 +138,12 @@ class Engine:
         self.runtime.close()
 
 
-def find_model(choice: ModelSettings, *, fetch: bool = True) -> ServedModel:
+def find_model(
+    choice: ModelSettings,
+    *,
+    fetch: bool = True,
+    found: Callable[[WeightFiles], None] = lambda _: None,
+) -> ServedModel:
     """Find the weights of a model and describe it.
 
     Parameters
@@ -146,6 +151,8 @@ def find_model(choice: ModelSettings, *, fetch: bool = True) -> ServedModel:
     choice : ModelSettings
     fetch : bool
         Whether weights may be downloaded.
+    found : callable, optional
+        Called with the weights before anything of them is read; may raise.
 
     Raises
     ------
@@ -169,6 +176,7 @@ def find_model(choice: ModelSettings, *, fetch: bool = True) -> ServedModel:
         precision=choice.precision,
     )
     weights = find_run_weights(config, fetch=fetch)
+    found(weights)
     picker, settings = describe(config, weights)
     return ServedModel(choice.name, choice, weights, picker, settings)
 

@@ -12,11 +12,19 @@ import msgspec
 from pydantic import ValidationError
 
 from eqcctpro.config import sentences
-from eqcctpro.errors import EQCCTProError, UnknownModelError
+from eqcctpro.errors import (
+    EQCCTProError,
+    ExportError,
+    RuntimeUnavailableError,
+    UnknownModelError,
+)
+from eqcctpro.models.export_process import export_apart
 from eqcctpro.models.locations import COMPOSED_CLASSES, PICKER_CLASSES
-from eqcctpro.models.weight_files import split_name
+from eqcctpro.models.weight_files import WeightFiles, split_name
 from eqcctpro.models.weights import may_be_fetched
 from eqcctpro.runtimes.base import Runtime
+from eqcctpro.runtimes.libraries import load_libraries
+from eqcctpro.runtimes.select import needs_export
 from eqcctpro.serving.engines import Engine, find_model, open_engine
 from eqcctpro.serving.model_board import Version
 from eqcctpro.serving.model_keeper import require_memory
@@ -154,16 +162,25 @@ def open_version(
     EQCCTProError
         It cannot be loaded, or is more than the process's memory may hold.
     """
-    model = find_model(version.choice, fetch=version.started)
-    if not version.started:
-        for file in model.weights.single_files:
-            paths = [file.weight_path, *([file.metadata_path] if file.metadata_path else [])]
-            if file.source == "path" and not all(
-                _is_in(path.resolve(), settings) or _is_named(version, settings) for path in paths
-            ):
-                raise EQCCTProError(f"{model.name}: a link leads out of security.model_roots")
+    choice = version.choice
+
+    def prepare(weights: WeightFiles) -> None:
+        _require_trust(version, weights, settings)
         if open_runtime is None:
-            require_memory(model.weights, settings.limits)
+            require_memory(weights, settings.limits)
+        _prepare(weights, choice)
+
+    if version.started:
+        model = find_model(choice)  # nobody asks this process for anything yet
+    else:
+        try:
+            model = find_model(choice, fetch=False, found=prepare)
+        except (ExportError, RuntimeUnavailableError) as error:
+            if choice.runtime != "auto":
+                raise
+            _log.warning("%s runs on torch: %s", choice.name, error)
+            choice = choice.model_copy(update={"runtime": "torch"})
+            model = find_model(choice, fetch=False, found=prepare)
     engine = open_engine(model, settings, report=report, open_runtime=open_runtime)
     engine.since = version.since
     _log.info(
@@ -174,6 +191,29 @@ def open_version(
         engine.warm_s,
     )
     return engine
+
+
+def _prepare(weights: WeightFiles, choice: ModelSettings) -> None:
+    """Do what would keep all threads of this process waiting, while requests are answered."""
+    if needs_export(weights, choice.runtime, choice.device):
+        export_apart(weights)
+    elif choice.runtime in ("torch", "tensorflow") or choice.device != "cpu":
+        load_libraries("tensorflow" if choice.runtime == "tensorflow" else "torch")
+
+
+def _require_trust(version: Version, weights: WeightFiles, settings: ServeSettings) -> None:
+    """Refuse files that links have led elsewhere since a client named them.
+
+    Raises
+    ------
+    EQCCTProError
+    """
+    for file in weights.single_files:
+        paths = [file.weight_path, *([file.metadata_path] if file.metadata_path else [])]
+        if file.source == "path" and not all(
+            _is_in(path.resolve(), settings) or _is_named(version, settings) for path in paths
+        ):
+            raise EQCCTProError(f"{version.name}: a link leads out of security.model_roots")
 
 
 def _is_named(version: Version, settings: ServeSettings) -> bool:

@@ -5,23 +5,24 @@ Run as a program, it serves: ``python bare_service.py '{"settings": {...}, "fixe
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from probes import Prober, probing
 from served import START_SECONDS, free_port
 
 _GLANCE_S = 0.05
 # A machine whose cores are wanted elsewhere is not the service's fault; a loop that waits is.
-_PROBE_S = 2.5
+_PROBE_S = 0.25
 _MB = 2**20
 
 
@@ -47,6 +48,8 @@ def serve(content: str) -> None:
         settings, engines, Metrics(settings.metrics), Guard(settings.security, "x" * 32)
     )
     listener = Listener(create_app(service), settings)
+    gc.collect()
+    gc.freeze()  # as a replica does
     listener.start()
     print("ready", flush=True)
     sys.stdin.read()
@@ -63,8 +66,11 @@ class Watched:
     port : int
     process : subprocess.Popen
     log : Path
+    prober : Prober
+    bystander_s : float
+        The longest that a server took which has nothing else to do, during the last `watch`.
     slowest_s : float
-        That a probe took, since `watch` began.
+        The longest that a probe took.
     grown_mb : float
         Memory above what it was then, at most.
     refused : list
@@ -74,6 +80,8 @@ class Watched:
     port: int
     process: subprocess.Popen[str]
     log: Path
+    prober: Prober
+    bystander_s: float = 0.0
     slowest_s: float = 0.0
     grown_mb: float = 0.0
     refused: list[Any] = field(default_factory=list)
@@ -82,7 +90,7 @@ class Watched:
     def patient(self) -> bool:
         """Whether no probe waited longer than a machine that is as busy as this one explains."""
         busy = os.getloadavg()[0] / (os.cpu_count() or 1)
-        return self.slowest_s < _PROBE_S * max(1.0, busy)
+        return self.slowest_s < _PROBE_S * max(1.0, busy) + self.bystander_s
 
     @property
     def url(self) -> str:
@@ -91,39 +99,29 @@ class Watched:
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Probe it, each time through a new connection, until the end of the block."""
-        import httpx
         import psutil
 
         inside = psutil.Process(self.process.pid)
         before = inside.memory_info().rss
-        self.slowest_s, self.grown_mb, self.refused = 0.0, 0.0, []
+        self.grown_mb = 0.0
         ended = threading.Event()
-
-        def probe() -> None:
-            while not ended.wait(_GLANCE_S):
-                started = time.perf_counter()
-                try:
-                    answer = httpx.get(f"{self.url}/health/ready", timeout=120.0)
-                    if answer.status_code != 200:
-                        self.refused.append(answer.text)
-                except httpx.HTTPError as error:
-                    self.refused.append(repr(error))
-                self.slowest_s = max(self.slowest_s, time.perf_counter() - started)
 
         def weigh() -> None:
             while not ended.wait(_GLANCE_S / 5):
                 grown = (inside.memory_info().rss - before) / _MB
                 self.grown_mb = max(self.grown_mb, grown)
 
-        threads = [threading.Thread(target=one) for one in (probe, weigh)]
-        for thread in threads:
-            thread.start()
+        weighing = threading.Thread(target=weigh)
+        weighing.start()
+        self.prober.begin()
         try:
             yield
         finally:
             ended.set()
-            for thread in threads:
-                thread.join()
+            weighing.join()
+            found = self.prober.end()
+            self.slowest_s, self.bystander_s = max(found.service), max(found.bystander)
+            self.refused = found.refused
 
 
 @contextmanager
@@ -148,7 +146,8 @@ def bare_service(folder: Path, fixed: Any = None, **settings: Any) -> Iterator[W
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n", log.read_text()
         killer.cancel()
-        yield Watched(port, process, log)
+        with probing(port) as prober:
+            yield Watched(port, process, log, prober)
     finally:
         killer.cancel()
         assert process.stdin is not None

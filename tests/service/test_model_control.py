@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -571,3 +573,44 @@ def test_networks_load_before_those_that_ask_them(monkeypatch: pytest.MonkeyPatc
     assert number in first.keeper._held and number not in second.keeper._held
     # So is one that a network replica holds that is started later.
     assert Process(board, "A/a").serves == {"A/a": "A/1", "C/c": "C/1"}
+
+
+def test_a_network_is_traced_elsewhere_than_where_requests_are_answered(
+    running: Running, client: PickClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv("EQCCTPRO_CACHE", str(tmp_path))
+
+    def trace(*_: object) -> None:
+        raise AssertionError("Python's lock is held for seconds")
+
+    monkeypatch.setattr("eqcctpro.models.export._trace", trace)
+    name = "PhaseNetLight/apart"
+    client.load_model(name, weights="PhaseNetLight/three.pt", runtime="openvino")
+    assert running.service.engines[name].facts()["runtime"] == "openvino"
+    assert client.pick(EXAMPLE, model=name)["stations"][0]["status"] == "done"
+    client.unload_model(name)
+
+
+def test_large_libraries_are_loaded_while_other_threads_run() -> None:
+    program = """
+import sys, threading, time
+from pathlib import Path
+from eqcctpro.runtimes.libraries import load_libraries
+beats, ended = [], threading.Event()
+def beat():
+    while not ended.wait(0.001):
+        beats.append(time.monotonic())
+threading.Thread(target=beat).start()
+started = time.monotonic()
+load_libraries("torch")
+taken = time.monotonic() - started
+during = sum(started < at < started + taken for at in beats)
+ended.set()
+assert "torch" not in sys.modules
+assert "libtorch_cpu" in Path("/proc/self/maps").read_text()
+assert during > 5 or taken < 0.05, (during, taken)
+import torch
+assert float(torch.ones(3).sum()) == 3
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
