@@ -25,6 +25,8 @@ _START = re.compile(
     rb"(?:[0-9 \x00]{6}[DRQM][ \x00].{16}|MS\x03.{9})" + _CLOCK,
     re.DOTALL,
 )
+_START_BYTES = 27
+_PIECE_BYTES = 64 * 1024
 # Full SEED has headers of a volume, of abbreviations, stations and time spans before the data.
 _CONTROL = re.compile(rb"[0-9 \x00]{6}[VAST][ *]")
 _CONTROL_BYTES = 256
@@ -49,11 +51,24 @@ def _places(content: bytes) -> Iterator[tuple[int, int]]:
     while position < len(content):
         length = _record_length(view[position:])
         if length is None:
-            found = _START.search(content, position + 1)
-            position = len(content) if found is None else found.start()
+            position = _next_start(content, position + 1)
             continue
         yield position, position + length
         position += length
+
+
+def _next_start(content: bytes, position: int) -> int:
+    """The next place where a record may begin, or the end.
+
+    A piece at a time: other threads wait while an expression is searched for.
+    """
+    while position < len(content):
+        end = position + _PIECE_BYTES
+        found = _START.search(content, position, end + _START_BYTES - 1)
+        if found is not None:
+            return found.start()
+        position = end
+    return len(content)
 
 
 def whole_records_end(content: bytes) -> int:

@@ -29,12 +29,15 @@ class Runtime(ABC):
         Windows that one call of :meth:`predict` takes at most.
     ahead : int
         Batches that may be under way at a time.
+    behind : bool
+        Whether what is submitted next may wait for others, where several share the network.
     """
 
     kind: ClassVar[str]
     device: str
     batch_size: int
     ahead: int = 1
+    behind: bool = False
 
     @abstractmethod
     def predict(self, windows: Float32) -> Float32:
@@ -80,6 +83,9 @@ class Runtime(ABC):
         """
         shape = (self.batch_size, components, in_samples)
         return [np.empty(shape, dtype=np.float32) for _ in range(self.ahead)]
+
+    def hurry(self) -> None:
+        """Have what was submitted wait for no others any more; may be called from any thread."""
 
     def take_notes(self) -> list[str]:
         """Return, once, the changes the runtime has made to its execution since the last call."""

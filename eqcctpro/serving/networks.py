@@ -8,9 +8,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from uuid import uuid4
 
 import numpy as np
-from ray import serve
 from ray.exceptions import RayActorError
 from ray.serve.exceptions import BackPressureError
 from ray.serve.handle import DeploymentHandle
@@ -20,6 +20,7 @@ from eqcctpro.serving.engines import Engine
 from eqcctpro.serving.hub import RemoteHub
 from eqcctpro.serving.model_keeper import ModelKeeper
 from eqcctpro.serving.model_loading import open_version
+from eqcctpro.serving.network_queue import Asked, NetworkQueue
 from eqcctpro.serving.problems import LateProblem, UnavailableProblem
 from eqcctpro.serving.replica import Replica
 from eqcctpro.serving.settings import ServeSettings
@@ -31,10 +32,6 @@ _GLANCE_S = 1.0
 _ANSWER_S = 5.0
 
 _log = logging.getLogger("eqcctpro.serving")
-
-
-def _windows_of(batches: list[tuple[int, Float32]]) -> int:
-    return sum(len(windows) for _, windows in batches)
 
 
 class NetworkReplica:
@@ -62,24 +59,26 @@ class NetworkReplica:
         with self._replica.starting():
             await asyncio.to_thread(self._keeper.begin)
         self._keeper.follow()
-        self._one_at_a_time = asyncio.Lock()
-        self.predict.set_max_batch_size(settings.batching.max_batch_size)
+        batching = settings.batching
+        self._queue = NetworkQueue(self._predict, batching.max_batch_size, batching.aging_s)
 
-    @serve.batch(max_batch_size=1024, batch_wait_timeout_s=0.0, batch_size_fn=_windows_of)
-    async def predict(self, batches: list[tuple[int, Float32]]) -> list[Float32 | Exception]:
-        """Execute networks on the windows of all batches that have arrived.
+    async def predict(self, asked: Asked) -> Float32:
+        """Execute a network on a batch; see `NetworkQueue`."""
+        return await self._queue.predict(asked)
 
-        Each batch is the number of a version, and windows; what goes wrong with a version is in
-        the place of its curves.
+    async def hurry(self, caller: str) -> None:
+        """Have what a caller waits for go first."""
+        self._queue.hurry(caller)
+
+    def _predict(self, batches: Sequence[Asked]) -> list[Float32 | Exception]:
+        """Execute what is asked for, each version at once.
+
+        What goes wrong with a version is in the place of its curves.
         """
-        async with self._one_at_a_time:
-            return await asyncio.to_thread(self._predict, batches)
-
-    def _predict(self, batches: list[tuple[int, Float32]]) -> list[Float32 | Exception]:
         found: list[Float32 | Exception] = [RuntimeError("not executed")] * len(batches)
-        for number in sorted({number for number, _ in batches}):
-            places = [place for place, (wanted, _) in enumerate(batches) if wanted == number]
-            answers = self._predict_alike(number, [batches[place][1] for place in places])
+        for number in sorted({asked.number for asked in batches}):
+            places = [place for place, asked in enumerate(batches) if asked.number == number]
+            answers = self._predict_alike(number, [batches[place].windows for place in places])
             for place, answer in zip(places, answers, strict=True):
                 found[place] = answer
         return found
@@ -156,6 +155,12 @@ class RemoteRuntime(Runtime):
         self._handle = handle
         self._number = number
         self._timeout_s = timeout_s
+        self._caller = uuid4().hex
+
+    def hurry(self) -> None:
+        """Have what was sent go first from now on; see :meth:`Runtime.hurry`."""
+        # Of several replicas that execute the network, one hears it; the others have `aging_s`.
+        self._handle.hurry.remote(self._caller)
 
     def predict(self, windows: Float32) -> Float32:
         """Execute the network on one batch; see :meth:`Runtime.predict`."""
@@ -164,7 +169,9 @@ class RemoteRuntime(Runtime):
     def submit(self, windows: Float32) -> Callable[[], Float32]:
         """Send a batch on its way; see :meth:`Runtime.submit`."""
         # A copy, for they are sent some time later.
-        response = self._handle.predict.remote((self._number, windows.copy()))
+        response = self._handle.predict.remote(
+            Asked(self._number, windows.copy(), self.behind, self._caller)
+        )
 
         def result() -> Float32:
             try:

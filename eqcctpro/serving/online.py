@@ -132,6 +132,7 @@ class _State:
     sent: deque[_Sent] = field(default_factory=deque)
     told: dict[str, float] = field(default_factory=dict)
     forward_since: float | None = None
+    behind: bool = False
     abandoned: bool = False
 
     @property
@@ -250,8 +251,12 @@ class OnlinePicker:
         with self._changed:
             if self._stopping or self._failure is not None:
                 raise StoppingProblem("the picker is ending", hint="try again elsewhere")
-            self._state.waiting.append(ticket)
+            state = self._state
+            state.waiting.append(ticket)
+            hurry, state.behind = state.behind and not batch, state.behind and batch
             self._changed.notify()
+        if hurry:  # what is sent next is taken after that
+            state.pipeline.runtime.hurry()
         try:
             return await ticket.answer
         finally:
@@ -321,6 +326,7 @@ class OnlinePicker:
         pipeline, now = state.pipeline, time.perf_counter()
         whole = pipeline.room
         stations, waited = self._have_turns(state, now, first=True)
+        behind = pipeline.room == whole
         if not any(not ticket.batch and not ticket.dropped for ticket in list(state.waiting)):
             more, longest = self._have_turns(state, now, first=False)
             stations, waited = stations + more, max(waited, longest)
@@ -328,6 +334,7 @@ class OnlinePicker:
         if sent.windows:
             state.sent.append(sent)
             state.forward_since = time.monotonic()
+            state.behind = pipeline.runtime.behind = behind
             pipeline.flush()
             state.forward_since = None
         return sent

@@ -21,6 +21,7 @@ from eqcctpro.runtimes.base import Runtime
 from eqcctpro.serving.app import create_app
 from eqcctpro.serving.engines import ServedModel, find_model
 from eqcctpro.serving.metrics import Metrics
+from eqcctpro.serving.network_queue import Asked, NetworkQueue
 from eqcctpro.serving.online import OnlinePicker
 from eqcctpro.serving.problems import BusyProblem, MalformedProblem
 from eqcctpro.serving.security import Guard, is_batch, make_key
@@ -203,6 +204,104 @@ def test_batch_requests_go_behind_others_until_they_have_waited(
         assert order == ["first", "small", "large", "batch small", "batch"]
     else:
         assert order == ["first", "batch small", "small", "batch", "large"]
+
+
+def asked_together(aging_s: float, *more: Asked) -> list[tuple[str, ...]]:
+    """Callers of what a network executes together, after the first one was held meanwhile."""
+    executed: list[tuple[str, ...]] = []
+    go = threading.Event()
+
+    def execute(batches: Any) -> Any:
+        executed.append(tuple(asked.caller for asked in batches))
+        go.wait(30)
+        return [asked.windows for asked in batches]
+
+    async def ask_all() -> None:
+        queue = NetworkQueue(execute, 4, aging_s)
+        answers = []
+        for asked in (Asked(1, np.zeros((4, 3, 5), np.float32), False, "first"), *more):
+            answers.append(asyncio.ensure_future(queue.predict(asked)))
+            await asyncio.sleep(0.01)
+        given_up = asyncio.ensure_future(queue.predict(Asked(1, answers_of(9), False, "gone")))
+        await asyncio.sleep(0.01)
+        given_up.cancel()
+        await asyncio.sleep(0.01)
+        go.set()
+        for answer, asked in zip((await asyncio.gather(*answers))[1:], more, strict=True):
+            assert answer is asked.windows
+
+    asyncio.run(ask_all())
+    return executed
+
+
+def answers_of(n: int) -> Any:
+    return np.zeros((n, 3, 5), np.float32)
+
+
+def test_a_shared_network_executes_what_somebody_waits_for_first() -> None:
+    def asked(caller: str, n: int, *, behind: bool) -> Asked:
+        return Asked(1, answers_of(n), behind, caller)
+
+    def more() -> list[Asked]:
+        return [
+            asked("night", 3, behind=True),
+            asked("late", 3, behind=True),
+            asked("a", 2, behind=False),
+            asked("b", 2, behind=False),
+        ]
+
+    first = ("first",)
+    assert asked_together(1e9, *more()) == [first, ("a", "b"), ("night",), ("late",)]
+    # Until they have waited long enough; what is larger than all that is executed goes alone.
+    assert asked_together(0.0, *more()) == [first, ("night",), ("late",), ("a", "b")]
+    large = asked("large", 9, behind=True)
+    assert asked_together(1e9, large, asked("a", 1, behind=False)) == [first, ("a",), ("large",)]
+    # Who has something behind, and asks for something that is not, takes the former first.
+    own = [*more(), asked("late", 1, behind=False)]
+    assert asked_together(1e9, *own) == [first, ("late",), ("a", "b"), ("late", "night")]
+
+
+def test_a_network_is_told_what_may_wait(model: ServedModel, runtime: Runtime) -> None:
+    told: list[object] = []
+    go = threading.Event()
+
+    class Shared(Runtime):
+        kind, device, batch_size, ahead = "remote", "cpu", BATCH, 2
+
+        def predict(self, windows: Any) -> Any:
+            return runtime.predict(windows)
+
+        def submit(self, windows: Any) -> Any:
+            told.append(self.behind)
+            curves = runtime.predict(windows).copy()
+
+            def result() -> Any:
+                go.wait(30)
+                return curves
+
+            return result
+
+        def hurry(self) -> None:
+            told.append("hurry")
+            go.set()
+
+    online = OnlinePicker(lambda: Pipeline(model.picker, Shared(), model.settings))
+
+    async def ask_all() -> None:
+        asked = [online.pick(stations(model, "A", seconds=150.0), batch=True)]
+        waiting = [asyncio.ensure_future(one) for one in asked]
+        while not told:
+            await asyncio.sleep(0.01)
+        # Its own replica would send nothing else before that is executed.
+        await online.pick(stations(model, "B", seconds=150.0))
+        await asyncio.gather(*waiting)
+
+    try:
+        asyncio.run(ask_all())
+    finally:
+        go.set()
+        online.close()
+    assert told[:3] == [True, "hurry", False] and not any(told[3:])
 
 
 def test_the_priority_is_said_by_the_request_and_by_the_key(tmp_path: Path) -> None:
