@@ -485,6 +485,8 @@ def test_a_centre_without_metadata(centre: Centre, tmp_path: Path) -> None:
         ({"networks": "", "stations": ""}, "give streams"),
         ({"host": "EARTSCOPE"}, "did you mean EARTHSCOPE"),
         ({"workers": 0}, "workers"),
+        ({"workers": True}, "workers: True is no number"),
+        ({"rate": False}, "rate: False is no number"),
     ],
 )
 def test_wrong_settings(

@@ -173,7 +173,7 @@ def test_picks_of_labelled_records_equal_those_of_a_run(
 
 
 def test_every_body_and_answer_says_the_same(
-    raw: Any, stations: dict[str, bytes], run_picks: list[dict[str, Any]]
+    raw: Any, client: PickClient, stations: dict[str, bytes], run_picks: list[dict[str, Any]]
 ) -> None:
     import pyarrow as pa
 
@@ -219,6 +219,7 @@ def test_every_body_and_answer_says_the_same(
     def accepted(kind: str) -> bytes:
         response = raw.post("/v1/pick", content=content, headers={"accept": kind})
         assert response.headers["content-type"].startswith(kind)
+        assert response.headers["x-served-name"] == client.models()[0]["name"]
         return bytes(response.content)
 
     same(plain(msgspec.msgpack.decode(accepted("application/msgpack"))["picks"]), wanted)
@@ -226,6 +227,7 @@ def test_every_body_and_answer_says_the_same(
     assert [row["phase"] for row in rows] == [row["phase"] for row in wanted]
     arrow = pa.ipc.open_stream(accepted("application/vnd.apache.arrow.stream")).read_all()
     same(plain(arrow.to_pylist()), wanted)
+    assert arrow.schema.metadata[b"served_name"].decode() == client.models()[0]["name"]
     from obspy import read_events
 
     events = read_events(io.BytesIO(accepted("application/xml")), format="QUAKEML")

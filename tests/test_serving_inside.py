@@ -637,9 +637,13 @@ def certificate_of(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-def test_tls(inside: Callable[..., Inside], tmp_path: Path) -> None:
+def test_tls(
+    inside: Callable[..., Inside], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from eqcctpro.serving.listener import Listener
+    from eqcctpro.serving.settings import LimitSettings
 
+    monkeypatch.setattr(LimitSettings, "headers_timeout_s", 2.0)
     certificate, key = certificate_of(tmp_path)
     port = free_port()
     tls = {"certificate": str(certificate), "key": str(key)}
@@ -653,6 +657,9 @@ def test_tls(inside: Callable[..., Inside], tmp_path: Path) -> None:
         assert "max-age" in answer.headers["strict-transport-security"]
         with pytest.raises(httpx.ConnectError):
             httpx.get(url)
+        # Who never says hello does not keep a connection for a minute.
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as silent:
+            assert silent.recv(1) == b""
     finally:
         listener.close(5.0)
 

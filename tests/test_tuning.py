@@ -15,7 +15,7 @@ import pytest
 
 from eqcctpro.config import PickConfig
 from eqcctpro.config_files import load_config_file
-from eqcctpro.errors import InputError
+from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.evaluation.configuration import BestConfiguration
 from eqcctpro.evaluation.grid import TrialSpec
 from eqcctpro.evaluation.settings import EvaluationConfig
@@ -207,3 +207,9 @@ def test_command_ends_with_a_configuration_that_pick_takes(
     assert summary["batch_size"] == load_config_file(answer)["batch_size"]
     late = cli("tune", str(network), "-o", str(tmp_path / "tuned"), *options[:-1], "0.001")
     assert late.exit_code == 11
+
+
+@pytest.mark.parametrize("given", [{"concurrency_step": True}, {"station_counts": [4, True]}])
+def test_true_is_no_number(config: Callable[..., EvaluationConfig], given: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match="True is no number"):
+        config("wrong", **given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
@@ -147,8 +148,7 @@ def serve_models(
 
         verify = True if authority is None else str(authority)
         with PickClient(url, key=key, verify=verify, timeout_s=120.0) as service:
-            if load is not None:
-                service.load_model(load, weights)
+            loaded = None if load is None else service.load_model(load, weights)
             if unload is not None:
                 service.unload_model(unload, default)
             for model in service.models():
@@ -156,6 +156,11 @@ def serve_models(
                     f"{model['name']}: {model['state']}, weights {model['weights']} "
                     f"({model['weights_sha256'][:12]}), {model['runtime']} on {model['device']}"
                     f"{', the default' if model['default'] else ''}"
+                )
+            if loaded is not None:
+                typer.echo(
+                    "until the service ends: to keep it, add to models in the service's settings "
+                    f"{json.dumps(loaded['settings'])}"
                 )
 
 

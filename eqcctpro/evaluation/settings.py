@@ -5,9 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from eqcctpro.config import PickConfig, sentences
+from eqcctpro.config import PickConfig, no_booleans, sentences
 from eqcctpro.errors import SettingsError
 
 __all__ = ["PERCENT_STEPS", "EvaluationConfig"]
@@ -58,6 +66,11 @@ class EvaluationConfig(BaseModel):
     seed: int = Field(0, description="Of the choice of stations")
     retry_failed: bool = Field(True, description="Run trials again that failed before")
     trial_timeout_s: float = Field(3600.0, gt=0, description="Seconds after which a trial is ended")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        return no_booleans(value, cls.model_fields[info.field_name or ""].annotation)
 
     @field_validator(
         "cpu_counts", "station_counts", "timechunk_concurrency", "modes", "runtimes", "batch_sizes"

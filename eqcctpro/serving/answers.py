@@ -365,6 +365,8 @@ def _arrow(answer: Answer) -> bytes:
     import pyarrow as pa
 
     table = pick_table(answer.picks, _Named(answer.tasks), answer.picker, answer.request_id)
+    metadata = {**(table.schema.metadata or {}), b"served_name": answer.served_name.encode()}
+    table = table.replace_schema_metadata(metadata)
     buffer = io.BytesIO()
     with pa.ipc.new_stream(buffer, table.schema) as writer:
         writer.write_table(table)

@@ -99,7 +99,7 @@ def _wrapped(inner: ASGIApp, settings: ServeSettings) -> ASGIApp:
             allow_origins=list(settings.http.cors_origins),
             allow_methods=["GET", "POST", "DELETE"],
             allow_headers=list(settings.http.cors_headers),
-            expose_headers=["X-Request-ID", "Retry-After", "traceparent"],
+            expose_headers=["X-Request-ID", "X-Served-Name", "Retry-After", "traceparent"],
             max_age=settings.http.cors_max_age_s,
         )
     return inner

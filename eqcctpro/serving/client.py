@@ -170,7 +170,8 @@ class PickClient:
         Returns
         -------
         dict
-            ``name``, ``version``, ``state``, ``since``.
+            ``name``, ``version``, ``state``, ``since``; and ``settings``, the entry that the
+            service's setting ``models`` needs if a service that is started again is to have it.
 
         Raises
         ------
@@ -187,7 +188,7 @@ class PickClient:
             told = self._ask("GET", "/v1/models").json()
             for entry in (*told["models"], *told["not_served"]):
                 if entry["version"] == found["version"]:
-                    found = {key: entry[key] for key in ("name", "version", "state", "since")}
+                    found |= {key: entry[key] for key in ("name", "version", "state", "since")}
                     if entry["state"] == "UNAVAILABLE":
                         raise ServiceError(f"{name} is not loaded: {entry['reason']}")
         return found

@@ -23,7 +23,7 @@ from eqcctpro.serving.problems import (
     Problem,
     problem_body,
 )
-from eqcctpro.serving.security import Identity, is_batch
+from eqcctpro.serving.security import Identity, is_batch, require_one_of_each
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.tracing import Trace
 from eqcctpro.serving.work import WORK
@@ -154,6 +154,7 @@ class Gate:
         exchange.address = self._callers.address(scope)
         if not path.startswith("/health/"):  # what watches over it may know its address only
             self._callers.check(scope)
+            require_one_of_each(scope["headers"])
         if scope["state"].get("crowded") and not path.startswith("/health/"):
             seconds = str(service.settings.limits.retry_after_s)
             raise BusyProblem(

@@ -26,7 +26,7 @@ from eqcctpro.serving.problems import (
     MalformedProblem,
     Problem,
 )
-from eqcctpro.serving.security import Identity, is_batch
+from eqcctpro.serving.security import Identity, is_batch, require_one_of_each
 from eqcctpro.serving.service import Service
 from eqcctpro.serving.tracing import Trace, spanned
 from eqcctpro.serving.waveforms import Options
@@ -170,6 +170,7 @@ class GrpcServer:
             call.trace = service.tracer.begin(f"{SERVICE}/{name}", headers)
             trailing += (("traceparent", call.trace.traceparent),)
         try:
+            require_one_of_each(metadata)
             call.identity = service.guard.identify(headers, _address(context.peer()))
             service.guard.count(call.identity)
             call.batch = is_batch(metadata, call.identity)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -56,6 +57,7 @@ class Listener:
         self._grpc, self._ending_s = grpc, settings.shutdown_s
         self._failure: BaseException | None = None
         self._socket = _listening_socket(http.host, http.port, "http.port", shared=True)
+        self._handshake_s = None if http.tls is None else settings.limits.headers_timeout_s
         options: dict[str, Any] = {}
         if http.tls is not None:
             options["ssl_certfile"] = str(http.tls.certificate)
@@ -95,6 +97,12 @@ class Listener:
             self._failure = error
 
     async def _serve(self, sockets: list[socket.socket]) -> None:
+        if self._handshake_s is not None:
+            # uvicorn leaves it at a minute, in which its protocol knows nothing of a connection.
+            loop: Any = asyncio.get_running_loop()
+            loop.create_server = partial(
+                loop.create_server, ssl_handshake_timeout=self._handshake_s
+            )
         if self._grpc is None:
             await self._server.serve(sockets)
             return

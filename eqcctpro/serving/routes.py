@@ -230,7 +230,12 @@ def model_routes(service: Service, hub: Hub) -> APIRouter:
             raise InvalidProblem(
                 f"{name} is not loaded: {change.reason}", hint="what was served before still is"
             )
-        facts = {"name": name, "version": number, "state": change.state, "since": change.since}
+        facts = {
+            **{"name": name, "version": number, "state": change.state, "since": change.since},
+            "settings": choice.model_dump(mode="json", exclude_unset=True),
+            "note": "a service that is started again has the models of its settings: put "
+            "`settings` into `models` there if this one is to stay",
+        }
         return _json(facts, 202 if change.state == "LOADING" else 200)
 
     @router.post("/v1/models/{name:path}/unload")

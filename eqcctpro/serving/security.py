@@ -9,7 +9,7 @@ import hmac
 import logging
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -40,6 +40,7 @@ __all__ = [
     "make_key",
     "read_people",
     "read_secret",
+    "require_one_of_each",
 ]
 
 COOKIE = "eqcctpro_session"
@@ -314,6 +315,19 @@ class Guard:
                 hint=f"ask again in {wait} s",
                 headers={"Retry-After": str(wait)},
             )
+
+
+def require_one_of_each(headers: Iterable[tuple[bytes, bytes]]) -> None:
+    """Refuse several keys or tokens: what stands in front may have looked at another one.
+
+    Raises
+    ------
+    MalformedProblem
+    """
+    times = Counter(name for name, _ in headers)
+    for wanted in (b"x-api-key", b"authorization"):
+        if times[wanted] > 1:
+            raise MalformedProblem(f"{wanted.decode()}: given twice", hint="send it once")
 
 
 def is_batch(headers: Iterable[tuple[bytes, bytes]], who: Identity) -> bool:

@@ -11,6 +11,7 @@ import gzip
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
@@ -86,12 +87,12 @@ class Work:
                     started = time.perf_counter()
                     write = ANSWER_TYPES[media_type]
                     quick = media_type in _QUICK
-                    more = []
+                    more = [(b"x-served-name", quote(answer.served_name, safe="/ ").encode())]
                     with spanned(exchange.trace, "answer"):
                         content = await service.encode(answer, write, quick=quick, share=share)
                         if self._is_compressed(headers, content):
                             content = await self._compressed(content, share)
-                            more = [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
+                            more += [(b"content-encoding", b"gzip"), (b"vary", b"Accept-Encoding")]
                     self._encode.observe(time.perf_counter() - started)
             with spanned(exchange.trace, "send"):
                 await respond(send, content, media_type, more)

@@ -359,3 +359,12 @@ def test_what_ray_serves_proxy_believed_is_not_believed() -> None:
     assert Callers(HttpSettings(), behind_proxy=True).address(scope) == "127.0.0.1"
     trusted = HttpSettings(trusted_proxies=("127.0.0.1",))
     assert Callers(trusted, behind_proxy=True).address(scope) == "192.0.2.7"
+
+
+def test_a_key_is_given_once(url: str) -> None:
+    for name, value in (("X-API-Key", ALICE), ("Authorization", f"Bearer {ALICE}")):
+        for second in (value, "another"):
+            answer = httpx.get(f"{url}/v1/models", headers=[(name, value), (name.lower(), second)])
+            assert answer.status_code == 400, answer.text
+            assert f"{name.lower()}: given twice" in answer.json()["detail"]
+    assert httpx.get(f"{url}/health/live", headers=[("X-API-Key", "a")] * 2).status_code == 200

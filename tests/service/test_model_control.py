@@ -23,7 +23,7 @@ from served import free_port
 from eqcctpro.errors import ModelError, SettingsError
 from eqcctpro.serving.app import create_app
 from eqcctpro.serving.client import PickClient, ServiceError
-from eqcctpro.serving.engines import Engine
+from eqcctpro.serving.engines import Engine, find_model
 from eqcctpro.serving.example import example_miniseed
 from eqcctpro.serving.hub import LocalHub
 from eqcctpro.serving.listener import Listener
@@ -155,6 +155,17 @@ def test_a_model_comes_and_goes(running: Running, client: PickClient, weights: P
         "PhaseNetLight/other", weights="PhaseNetLight/two.pt", runtime="torch", p_threshold=0.9
     )
     assert loaded["state"] == "READY"
+    # What a service that is started again needs to have it.
+    again = ServeSettings.checked(
+        {**running.settings.model_dump(exclude_unset=True), "models": [loaded["settings"]]}
+    )
+    (choice,) = again.models
+    assert (choice.name, choice.p_threshold, choice.runtime) == (
+        "PhaseNetLight/other",
+        0.9,
+        "torch",
+    )
+    assert find_model(choice).weights.sha256 == sha256(weights / "inside/two.pt")
     first, other = running.models()["models"]
     assert (first["name"], other["name"]) == (MODEL, "PhaseNetLight/other")
     assert other["weights_sha256"] == sha256(weights / "inside/two.pt")
@@ -291,8 +302,15 @@ def test_the_command_shows_loads_and_unloads(running: Running, cli: Callable[...
     name = "PhaseNetLight/typed"
     loaded = run("--load", name, "--weights", "PhaseNetLight/three.pt")
     assert loaded.exit_code == 0, loaded.output
-    assert [line.split(": ")[0] for line in loaded.output.splitlines()] == [MODEL, name]
-    assert [line.endswith("the default") for line in loaded.output.splitlines()] == [True, False]
+    assert [line.split(": ")[0] for line in loaded.output.splitlines()] == [
+        *(MODEL, name),
+        "until the service ends",
+    ]
+    assert [line.endswith("the default") for line in loaded.output.splitlines()][:2] == [
+        True,
+        False,
+    ]
+    assert f'{{"name": "{name}", "weights": "PhaseNetLight/' in loaded.output
     assert "weights PhaseNetLight/three (" in loaded.output
     assert name not in run("--unload", name).output
     assert "--unload" in run("--default", MODEL).output
