@@ -10,6 +10,7 @@ import secrets
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -33,6 +34,8 @@ LONGEST_FOLDER = LONGEST_SOCKET - 66
 
 # For processes that were killed to be gone.
 PARTING_SECONDS = 5.0
+# Between two looks at what is left of a session.
+_AGAIN_SECONDS = 0.1
 
 _TOKEN = "RAY_AUTH_TOKEN"
 _TOKEN_PATH = "RAY_AUTH_TOKEN_PATH"
@@ -131,20 +134,31 @@ def _end_session(folder: Path) -> None:
 
     Its agents would look for the rest of Ray for a minute.
     """
+    ends = time.monotonic() + PARTING_SECONDS
+    _end_processes(folder.name)
+    shutil.rmtree(folder, ignore_errors=True)
+    # A process that was only being started may write after the others have ended.
+    while folder.exists() and time.monotonic() < ends:
+        time.sleep(_AGAIN_SECONDS)
+        _end_processes(folder.name)
+        shutil.rmtree(folder, ignore_errors=True)
+    latest = folder.with_name("session_latest")
+    with suppress(OSError):
+        if latest.is_symlink() and latest.readlink().name == folder.name:
+            latest.unlink()
+
+
+def _end_processes(session: str) -> None:
+    """Kill the processes of a Ray session, and wait for their end."""
     import psutil
 
     left = []
     for process in psutil.process_iter():
         with suppress(psutil.Error):
-            if _is_of_session(process, folder.name):
+            if _is_of_session(process, session):
                 process.kill()
                 left.append(process)
     psutil.wait_procs(left, timeout=PARTING_SECONDS)
-    shutil.rmtree(folder, ignore_errors=True)
-    latest = folder.with_name("session_latest")
-    with suppress(OSError):
-        if latest.is_symlink() and latest.readlink().name == folder.name:
-            latest.unlink()
 
 
 def _is_of_session(process: Any, name: str) -> bool:

@@ -6,6 +6,8 @@ import logging
 import os
 import tempfile
 import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -20,7 +22,7 @@ from eqcctpro.orchestration import foreign_ray
 from eqcctpro.orchestration.cluster import _is_at
 from eqcctpro.orchestration.foreign_ray import Waiting, fit_to_ray
 from eqcctpro.orchestration.placement import Placement
-from eqcctpro.orchestration.ray_folders import ray_folder, writable_token
+from eqcctpro.orchestration.ray_folders import ray_folder, sessions_removed, writable_token
 from eqcctpro.orchestration.runlog import run_log
 from eqcctpro.orchestration.session import PickSession
 from eqcctpro.picks.writers import atomic_file
@@ -388,3 +390,23 @@ def test_a_session_runs_for_one_thread_at_a_time(
             thread.join()
     assert len(found) == 3 and len(set(found.values())) == 1 and found[0] > 20
     assert len({(tmp_path / str(n) / "picks.csv").read_bytes() for n in range(3)}) == 1
+
+
+def test_nothing_is_left_of_a_session_that_is_still_written_to(tmp_path: Path) -> None:
+    """As by a process of Ray that was only being started when the others were killed."""
+    logs = tmp_path / f"session_2026-01-01_{os.getpid()}" / "logs"
+    ends = time.monotonic() + 0.7
+
+    def write() -> None:
+        number = 0
+        with suppress(FileNotFoundError):
+            while time.monotonic() < ends:
+                (logs / str(number)).touch()
+                number += 1
+
+    writer = threading.Thread(target=write)
+    with sessions_removed(tmp_path):
+        logs.mkdir(parents=True)
+        writer.start()
+    writer.join()
+    assert not logs.parent.exists()
