@@ -1,4 +1,4 @@
-"""How strong the motion is that was picked."""
+"""Amplitudes of the motion that was picked."""
 
 from eqcctpro.amplitudes.measure import measure_amplitudes
 from eqcctpro.amplitudes.writing import write_amplitudes

@@ -95,7 +95,7 @@ class GroundMotion:
             ) from error
 
     def measures_motion(self, code: ChannelCode, time_ns: int) -> bool:
-        """Whether a channel records ground motion: by its input units, else by its letters.
+        """True if a channel records ground motion: by its input units, else by its letters.
 
         A hydrophone does not: its instrument code is D, or its component H.
         """
@@ -104,7 +104,7 @@ class GroundMotion:
         return moves(code) if units is None else _MOTION_UNITS.fullmatch(units) is not None
 
     def is_horizontal(self, code: ChannelCode, time_ns: int) -> bool:
-        """Whether a channel is a horizontal one: by its dip, else by its component."""
+        """True if a channel is a horizontal one: by its dip, else by its component."""
         epoch = self._epoch(code, time_ns)
         if epoch is None or epoch.dip is None:
             return code.component in _HORIZONTAL
@@ -169,7 +169,7 @@ class GroundMotion:
 
 
 def moves(code: ChannelCode) -> bool:
-    """Whether a channel records ground motion, by its letters: hydrophones do not."""
+    """True if a channel records ground motion, by its letters: hydrophones do not."""
     return code.component != "H" and not code.instrument.endswith("D")
 
 

@@ -158,7 +158,7 @@ def _owns(task: StationTask, time_ns: int) -> bool:
 
 
 def _window_ends(picks: pa.Table, names: list[str], times: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each pick's window ends, in ns."""
+    """End of each pick's window, in ns."""
     letters = pc.utf8_upper(pc.utf8_slice_codeunits(picks["phase"], 0, 1)).to_pylist()
     if unknown := sorted(set(letters) - set(_WINDOW_S)):
         raise SettingsError(f"picks of the phases {', '.join(unknown)} have no window")

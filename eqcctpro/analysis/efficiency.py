@@ -31,7 +31,7 @@ __all__ = ["Analysis", "analyze", "analyze_batch", "compare_methods"]
 
 @dataclass(frozen=True)
 class Analysis:
-    """What one analysis wrote.
+    """Files and tables that one analysis wrote.
 
     Attributes
     ----------

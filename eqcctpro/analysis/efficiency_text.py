@@ -74,7 +74,7 @@ def summary_text(
 
 
 def comparison_text(table: pd.DataFrame, trials: Sequence[Trial]) -> str:
-    """How the methods of one model compare at the station counts they share."""
+    """Compare the methods of one model at the station counts they share."""
     lines = [
         "=" * _WIDTH,
         f"COMPARISON OF METHODS, {trials[0].model}",

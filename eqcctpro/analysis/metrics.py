@@ -1,4 +1,4 @@
-"""How well trials used what they were given."""
+"""Efficiency of trials: speed-up and use of CPUs, GPUs and memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ GPU_COST: Final = 10
 
 
 def efficiency_table(trials: Sequence[Trial]) -> pd.DataFrame:
-    """What the rows of successful trials say, and what follows from it.
+    """Table of successful trials with the measures derived from them.
 
     Parameters
     ----------
@@ -73,7 +73,7 @@ def efficiency_table(trials: Sequence[Trial]) -> pd.DataFrame:
 
 
 def scaling_group(trial: Trial) -> tuple[Any, ...]:
-    """What has to be equal for two trials to show what more workers do."""
+    """Values that must be equal for two trials to show the effect of more workers."""
     return (
         trial.model,
         trial.cell_id or (trial.stations, trial.timespan_min, trial.total_timechunks),
@@ -113,7 +113,7 @@ def _described(trial: Trial) -> dict[str, Any]:
 
 
 def chunks_title(trials: Sequence[Trial]) -> str:
-    """What the title of a figure says of its trials' time chunks; empty where each has one."""
+    """Part of a figure's title on its trials' time chunks; empty where each has one."""
     texts = sorted({chunks_text(trial) for trial in trials if trial.success})
     if all(trial.total_timechunks == 1 for trial in trials if trial.success):
         return ""
@@ -121,7 +121,7 @@ def chunks_title(trials: Sequence[Trial]) -> str:
 
 
 def requested_name(table: pd.DataFrame) -> str:
-    """What ``Requested RAM (MB)`` of a table is: ``Planned`` in our rows, else ``Requested``."""
+    """Name of ``Requested RAM (MB)`` of a table: ``Planned`` in our rows, else ``Requested``."""
     planned = "Planned RAM (MB)" in table and pd.to_numeric(
         table["Planned RAM (MB)"], errors="coerce"
     )
@@ -134,7 +134,7 @@ def _first(trial: Trial, *columns: str) -> float | None:
 
 
 def variants(trials: Sequence[Trial]) -> list[str]:
-    """What tells each trial from others besides stations, CPUs, GPUs and workers, in words.
+    """Label of each trial by what differs besides stations, CPUs, GPUs and workers.
 
     Only what differs among trials with the same of those is named, as batches and threads grow
     with cores by themselves; without any difference the words are empty.

@@ -1,4 +1,4 @@
-"""What interactive plots of trials have in common: points with details, axes, colours."""
+"""Shared parts of interactive plots of trials: points with details, axes, colours."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ _HOVER: Final = (
 
 
 def page_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """What a page can filter trials by."""
+    """Values by which a page can filter trials."""
     return [
         {
             "Model": row["Model"],
@@ -79,7 +79,7 @@ def page_rows(table: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def known(table: pd.DataFrame, column: str) -> bool:
-    """Whether a column has any number but zero."""
+    """True if a column has any number but zero."""
     if column not in table:
         return False
     values = pd.to_numeric(table[column], errors="coerce")
@@ -181,7 +181,7 @@ def flat(x: str, y: str, **more: Any) -> dict[str, Any]:
 
 
 def panel_note(found: Sequence[Panel], left_out: str) -> str:
-    """What a reader of panels should know."""
+    """Note below the panels for their reader."""
     words = "A panel for each number of CPUs." if len(found) > 1 else ""
     if left_out:
         words += f" There is room for {left_out}; the plot over CPUs and stations has all."

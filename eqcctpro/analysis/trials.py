@@ -155,7 +155,7 @@ def model_slug(model: str) -> str:
 
 
 def matches_model(trial: Trial, wanted: str | None) -> bool:
-    """Whether a trial's model is the one that is asked for, in any of its spellings."""
+    """True if a trial's model is the one that is asked for, in any of its spellings."""
     if wanted is None:
         return True
     parent = slug(trial.model.partition("/")[0])
@@ -179,12 +179,12 @@ def select_models(trials: Iterable[Trial], wanted: str | None) -> list[Trial]:
 
 
 def trial_type(trial: Trial) -> Literal["cpu", "gpu"]:
-    """Whether a trial used GPUs."""
+    """Type of a trial, by its use of GPUs."""
     return "gpu" if trial.gpus else "cpu"
 
 
 def method(trial: Trial) -> str:
-    """How a trial picked: ``ModelActor``, ``Ripper``, ``Local``, or the baseline's name."""
+    """Method of a trial: ``ModelActor``, ``Ripper``, ``Local``, or the baseline's name."""
     if trial.mode == "baseline":
         return trial.baseline or METHODS["baseline"]
     return METHODS.get(trial.mode, trial.mode)
@@ -203,7 +203,7 @@ def approaches(trials: Sequence[Trial]) -> list[str]:
 
 
 def concurrency_name(trials: Sequence[Trial]) -> str:
-    """What the number of workers counts in these trials."""
+    """Name of what the number of workers counts in these trials."""
     modes = {trial.mode for trial in trials}
     return {
         frozenset({"modelactor"}): "ModelActors",

@@ -115,7 +115,7 @@ def associate(
 def _sites_of(
     names: pa.ChunkedArray, times_us: NDArray[np.int64], stations: StationTable
 ) -> tuple[NDArray[np.int64], list[str], list[str]]:
-    """Where stations were at the times of picks.
+    """Coordinates of stations at the times of picks.
 
     Returns
     -------

@@ -14,7 +14,7 @@ _FEWEST_STATIONS = 3
 
 @dataclass(frozen=True)
 class AssociationSettings:
-    """What counts as an event, and where events are looked for.
+    """Settings of association: criteria of an event, and the volume that is searched.
 
     The velocities are those of the upper continental crust, with a Poisson solid's ratio of 1.73;
     the other defaults are PyOcto's, or suit a local network.

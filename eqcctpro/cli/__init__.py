@@ -139,7 +139,7 @@ def main(handlers: Mapping[int, Any] | None = None) -> None:
 
 
 def _is_untold(ending: SystemExit) -> bool:
-    """Whether an interruption came where no command was there to say it.
+    """True if an interruption came where no command was there to say it.
 
     Typer then ends without a word.
     """

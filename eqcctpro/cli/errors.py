@@ -1,4 +1,4 @@
-"""How the command line reports errors and warnings."""
+"""Errors and warnings as the command line reports them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine has, what works on it, and what to fix."""
+"""Diagnosis of this machine: hardware, software, models, and what to fix."""
 
 from eqcctpro.doctor.check import Check, Status
 from eqcctpro.doctor.examine import examine

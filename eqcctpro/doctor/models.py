@@ -1,4 +1,4 @@
-"""Which weights are here, and which of them really load and pick."""
+"""Checks of the weights that are here: which of them really load and pick."""
 
 from __future__ import annotations
 

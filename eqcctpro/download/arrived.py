@@ -1,4 +1,4 @@
-"""What arrived, record by record, and what of what was asked for is missing."""
+"""Parse received records, and find the gaps in a request."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def read_records(content: bytes) -> list[Record]:
 
 
 def find_gaps(expected: dict[Code, list[tuple[int, int]]], records: Iterable[Record]) -> list[Gap]:
-    """Where samples are missing, channel by channel.
+    """Find the gaps of each channel.
 
     Up to one and a half intervals between samples are none.
     """

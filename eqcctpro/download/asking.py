@@ -1,4 +1,4 @@
-"""What is asked for: a station's channels in a time chunk at a time."""
+"""Requests to data centres: a station's channels in one time chunk each."""
 
 from __future__ import annotations
 

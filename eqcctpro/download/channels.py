@@ -1,4 +1,4 @@
-"""Which channels a data centre has, and when, from its station service."""
+"""Channels of a data centre and their epochs, from its station service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where what arrived is written: time-chunk folders or SDS."""
+"""Output layouts of a download: time-chunk folders or SDS."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of each request, line by line, so that a download goes on where it was."""
+"""Ledger of requests and their results, by which a download resumes."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Ledger:
 
     @property
     def kinds(self) -> set[str]:
-        """What was made of answers, by what keys begin with."""
+        """Kinds of results, by the beginnings of keys."""
         return {
             entry.key.rpartition(": ")[0]
             for entry in self._entries.values()

@@ -30,7 +30,7 @@ __all__ = ["Downloaded", "download"]
 
 @dataclass(frozen=True)
 class Downloaded:
-    """What a download brought.
+    """Result of a download.
 
     Attributes
     ----------
@@ -155,7 +155,7 @@ def _fetch_all(
 
 
 def _kind(settings: DownloadSettings) -> str:
-    """What is made of answers."""
+    """Kind of result that is made of answers."""
     return settings.layout + (f", denoised by {settings.denoise_model}" if settings.denoise else "")
 
 
@@ -249,7 +249,7 @@ def _halves(request: Request) -> list[Request]:
 
 
 class _Shown(Progress):
-    """How far a download is."""
+    """Progress of a download."""
 
     def line(self) -> str:
         """Requests done, megabytes, failures."""

@@ -76,7 +76,7 @@ class Service:
         self._stopped.set()
 
     def post(self, service: str, body: str, check: Callable[[bytes], str]) -> bytes:
-        """What a service answers; nothing if it has no data.
+        """Post a request, and return the answer; empty if the service has no data.
 
         Parameters
         ----------

@@ -1,4 +1,4 @@
-"""What is downloaded, from where, and how politely."""
+"""Settings of a download: data, data centres, and limits of requests."""
 
 from __future__ import annotations
 

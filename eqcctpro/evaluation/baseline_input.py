@@ -1,4 +1,4 @@
-"""What a baseline reads: the stations of a workload, as the plan of a run lists them."""
+"""Input of a baseline: the stations of a workload, as the plan of a run lists them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class BaselineInput:
 
 @dataclass(frozen=True)
 class BaselineJob:
-    """What a baseline computes: a workload with every setting resolved."""
+    """Workload of a baseline, with every setting resolved."""
 
     workload: Workload
     config: PickConfig

@@ -77,7 +77,7 @@ class _Trial:
     seed: int | None
 
     def fact(self, name: str) -> Any:
-        """What the subject said of itself when it was ready; None if it did not."""
+        """Value that the subject reported when it was ready; None if it did not."""
         return self.result.facts.get(name)
 
     @property
@@ -160,7 +160,7 @@ class _Trial:
 
     @property
     def settings(self) -> str:
-        """What was asked for, with what the run chose for itself filled in."""
+        """Requested settings, with those that the run chose itself filled in."""
         spec = self.result.spec
         settings = spec.config.model_dump(
             mode="json", exclude_none=True, exclude={"input", "output", "stations", "log_file"}

@@ -51,7 +51,7 @@ def execution_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class BestConfiguration:
-    """How to run, why, and how sure that is.
+    """Best configuration, the reason for it, and how certain it is.
 
     Attributes
     ----------
@@ -173,12 +173,12 @@ class BestConfiguration:
 
     @property
     def is_tie(self) -> bool:
-        """Whether the runner-up differs by no more than repeats of one configuration do."""
+        """True if the runner-up differs by no more than repeats of one configuration do."""
         return self.runner_up is not None and are_tied(self, self.runner_up)
 
     @property
     def cost(self) -> tuple[float, ...]:
-        """What it takes: GPUs, then CPUs, then memory, then processes."""
+        """Resources that it takes: GPUs, then CPUs, then memory, then processes."""
         ram = math.inf if self.ram_mb is None else self.ram_mb
         return (len(self.gpus), self.cpus, ram, self.workers)
 
@@ -289,7 +289,7 @@ class BestConfiguration:
 
 
 def are_tied(one: BestConfiguration, other: BestConfiguration) -> bool:
-    """Whether two differ by no more than repeats of one of them do.
+    """True if two differ by no more than repeats of one of them do.
 
     With single measurements nothing is known about that, and only equal times are a tie.
     """

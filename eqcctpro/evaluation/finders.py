@@ -28,7 +28,7 @@ PathLike = str | Path
 
 
 class _Finder:
-    """What both finders do.
+    """Base of both finders.
 
     Attributes
     ----------
@@ -146,7 +146,7 @@ class _Finder:
     def find_smallest_for(
         self, deadline_s: float, station_count: int, model: str | None = None
     ) -> BestConfiguration:
-        """What takes least and still keeps a deadline.
+        """Find the configuration that takes least and still keeps a deadline.
 
         Least is fewest GPUs, then CPUs, then memory.  The slowest of the repeats has to keep
         the deadline, or the upper end of a prediction's interval.

@@ -110,7 +110,7 @@ def published_station_counts(most: int, start: int = 1, step: int = 1) -> tuple[
 def concurrency_steps(
     stations: int, wanted: tuple[int, ...] | str, least: int = 1, step: int | None = None
 ) -> tuple[int, ...]:
-    """How many stations are picked at once, for a number of stations.
+    """Steps of concurrency for a number of stations.
 
     Parameters
     ----------

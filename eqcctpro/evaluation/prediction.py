@@ -127,7 +127,7 @@ def _value(known: Sequence[Point], stations: int) -> float:
 
 
 def _line(counts: np.ndarray, values: np.ndarray) -> tuple[float, float]:
-    """What every run and what every station takes; neither is negative."""
+    """Fit the cost of a run and the cost of a station; neither is negative."""
     weights = 1 / values
     design = np.stack([np.ones_like(counts), counts], axis=1) * weights[:, None]
     fixed, each = np.linalg.lstsq(design, np.ones_like(counts), rcond=None)[0]

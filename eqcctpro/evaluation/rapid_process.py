@@ -92,7 +92,7 @@ def run_to_the_end(command: list[str], log: Path, timeout_s: float) -> None:
 
 
 def _wait_or_kill(process: subprocess.Popen[Any], timeout_s: float) -> bool:
-    """Whether a process ended by itself; what it started is ended with it."""
+    """True if a process ended by itself; what it started is ended with it."""
     try:
         process.wait(timeout_s)
         return True

@@ -1,4 +1,4 @@
-"""What benchmarks measured: the CSV files of a sweep as one table of trials.
+"""Results of benchmarks: the CSV files of a sweep as one table of trials.
 
 Files of this version, of EQCCTPro since 0.3 and of RAPID (53 columns) are read;
 `docs/evaluation.md` says how their meanings differ.
@@ -145,7 +145,7 @@ class Results:
 
 
 def results_path(csv_dir: Path | str, eval_mode: EvalMode) -> Path:
-    """Where the trials of a sweep are."""
+    """Path of the trials of a sweep."""
     return Path(csv_dir).expanduser() / f"{eval_mode}_test_results.csv"
 
 
@@ -358,7 +358,7 @@ def _success(cells: Mapping[str, str]) -> bool:
 
 
 def _stations_lost(row: CsvRow, path: Path, layout: Layout, notes: list[str]) -> bool:
-    """Whether stations failed in a trial that RAPID calls a success."""
+    """True if stations failed in a trial that RAPID calls a success."""
     if layout != "RAPID":
         return False
     done = cell_number(row.cells, "Successful Inference Tasks")

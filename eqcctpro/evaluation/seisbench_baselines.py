@@ -208,7 +208,7 @@ class SeisbenchSubject:
         return list(model.module.classify_aggregate(annotations, settled).picks)
 
     def _arguments(self, model: _Probed) -> dict[str, Any]:
-        """What SeisBench is called with: thresholds, and the workload's model arguments."""
+        """Arguments for SeisBench: thresholds, and the workload's model arguments."""
         given = without_description(self._job.config.model_arguments)
         given.pop("variant", None)
         branch = model.part.parent.removeprefix("EQCCT")
@@ -298,7 +298,7 @@ class _Reader:
 
 
 class _Run:
-    """What a run has come to so far."""
+    """State of a run that is under way."""
 
     def __init__(self) -> None:
         self.stages: dict[str, float] = dict.fromkeys(("decode", "prepare", "infer", "pick"), 0.0)

@@ -1,4 +1,4 @@
-"""Which trials can be compared, and which of them is best."""
+"""Selection of comparable trials, and of the best one among them."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def choose_workload(
 
 
 def measured_at(trials: Sequence[Trial], stations: int) -> list[BestConfiguration]:
-    """What was measured with that many stations, all on the same ones."""
+    """Configurations measured with that many stations, all on the same ones."""
     cells: dict[str, list[Trial]] = {}
     for trial in trials:
         if trial.stations == stations:

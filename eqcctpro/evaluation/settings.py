@@ -28,7 +28,7 @@ Runtime = Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"]
 
 
 class EvaluationConfig(BaseModel):
-    """What is measured, and how often.
+    """Settings of a sweep: what is measured, and how often.
 
     Every combination of the axes is one trial, where it makes sense: mode ``local`` has no
     concurrency, and values that memory caps to the same number of workers run once.

@@ -46,7 +46,7 @@ class Contender:
 
 @dataclass
 class Measurement:
-    """What came of a contender.
+    """Measurements of one contender.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class Measurement:
 
     @property
     def failure(self) -> str:
-        """What failed first in any repeat, or why there is none; empty text if all is well."""
+        """First failure in any repeat, or why there is no repeat; empty if all is well."""
         return self.problem or next((one.error for one in self.outcomes if one.error), "")
 
 

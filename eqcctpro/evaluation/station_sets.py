@@ -1,4 +1,4 @@
-"""Which stations a trial picks: the same for every configuration that is compared."""
+"""Stations of a trial: the same for every configuration that is compared."""
 
 from __future__ import annotations
 

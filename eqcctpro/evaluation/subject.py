@@ -1,4 +1,4 @@
-"""What a benchmark measures: something that is prepared once and then picks a workload."""
+"""Subjects of benchmarks: each is prepared once and then picks a workload."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STAGES = ("plan", "decode", "prepare", "infer", "pick", "write")
 
 @dataclass(frozen=True)
 class Workload:
-    """What is to be picked, whoever picks it.
+    """Benchmark workload, independent of the implementation.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run of a subject came to.
+    """Result of one run of a subject.
 
     Attributes
     ----------

@@ -47,7 +47,7 @@ Listener = Callable[[TrialSpec, TrialResult, "EvaluationReport"], None]
 
 @dataclass
 class EvaluationReport:
-    """What a sweep did.
+    """Report of a sweep.
 
     Attributes
     ----------
@@ -92,7 +92,7 @@ class EvaluationReport:
         return before + self.succeeded + self.failed + self.merged
 
     def conclusion(self) -> list[str]:
-        """What came of the sweep, in lines: counts, failures with reasons, the file."""
+        """Summary of the sweep in lines: counts, failures with reasons, the file."""
         counts = {
             "measured": self.succeeded,
             "done before": self.finished_before,
@@ -249,7 +249,7 @@ class Sweep:
         )
 
     def outlook(self) -> str:
-        """How many trials there are, and roughly how long the pending ones take."""
+        """Number of trials, and rough time that the pending ones take."""
         pending = self.pending()
         finished = len(self.specs) - len(pending)
         done = f", {finished} of them done" if finished else ""
@@ -349,7 +349,7 @@ def run_sweep(
 
 
 def trial_line(spec: TrialSpec, result: TrialResult) -> str:
-    """What a trial measured, in a line."""
+    """One line on the result of a trial."""
     if not result.success:
         return f"{spec.title}: FAILED: {result.error}"
     seconds = result.median().seconds

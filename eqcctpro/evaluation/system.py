@@ -314,7 +314,7 @@ def _check(given: dict[str, Any]) -> None:
 
 
 def _picked(given: Mapping[str, Any]) -> PickConfig:
-    """What every trial picks: fields of `PickConfig` from parameters, checked."""
+    """Validated fields of `PickConfig` that all trials share, from parameters."""
     from eqcctpro.orchestration.model_choice import check_model
 
     timed = given["start_time"] is not None and given["end_time"] is not None

@@ -30,7 +30,7 @@ logger = logging.getLogger("eqcctpro.evaluation")
 
 @dataclass
 class TrialResult:
-    """What a trial came to.
+    """Result of one trial.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class TrialResult:
 
     @property
     def success(self) -> bool:
-        """Whether all repeats ran, and nothing failed but stations whose data are damaged."""
+        """True if all repeats ran, and nothing failed but stations whose data are damaged."""
         return not self.error and bool(self.repeats)
 
     def median(self) -> Outcome:
@@ -78,7 +78,7 @@ class TrialResult:
 
 
 def subject_of(spec: TrialSpec) -> SubjectSpec:
-    """What a trial measures: our pipeline, or a baseline."""
+    """Subject of a trial: our pipeline, or a baseline."""
     config = spec.config
     if spec.baseline:
         options = {name: getattr(config, name) for name in ("threads", "device", "batch_size")}
@@ -149,7 +149,7 @@ def _note(result: TrialResult, said: str) -> None:
 
 
 def _spoiled(run: Outcome) -> bool:
-    """Whether a configuration, and not only damaged data, made something fail."""
+    """True if a configuration, and not only damaged data, made something fail."""
     nothing_left = run.failed > 0 and run.done + run.empty == 0
     return run.failed > run.unreadable or nothing_left
 

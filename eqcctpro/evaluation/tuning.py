@@ -45,7 +45,7 @@ START_BATCH = 64
 
 @dataclass(frozen=True)
 class TuningReport:
-    """What tuning found.
+    """Report of tuning.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class TuningReport:
 
     @property
     def keeps_deadline(self) -> bool | None:
-        """Whether the slowest repeat is in time; None without a deadline."""
+        """True if the slowest repeat is in time; None without a deadline."""
         return (
             None if self.deadline_s is None else self.for_stations.seconds_high <= self.deadline_s
         )
@@ -253,7 +253,7 @@ class Tuner:
         return abs((spec.config.workers or 1) - useful)
 
     def _middle(self, specs: Sequence[TrialSpec]) -> TrialSpec:
-        """Where the search begins: as many workers as cores, and a middling batch."""
+        """First configuration of the search: as many workers as cores, and a middling batch."""
 
         def distance(spec: TrialSpec) -> tuple[float, int]:
             batch = spec.config.batch_size
@@ -336,7 +336,7 @@ class Tuner:
         ]
 
     def _is_best(self, spec: TrialSpec, best: BestConfiguration) -> bool:
-        """Whether a spec with fewer stations is otherwise the best configuration."""
+        """True if a spec with fewer stations is otherwise the best configuration."""
         (winner,) = (
             one for one in self.space if one.configuration_id == best.trial.configuration_id
         )

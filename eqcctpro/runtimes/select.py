@@ -159,7 +159,7 @@ def open_picker(
 
 
 def needs_export(files: WeightFiles, runtime: str, device: str) -> bool:
-    """Whether :func:`open_picker` would have to export weights first, which takes long."""
+    """True if :func:`open_picker` would have to export weights first, which takes long."""
     if device != "cpu" or runtime not in ("auto", *_EXPORTED):
         return False
     kinds = _EXPORTED if runtime == "auto" else (runtime,)

@@ -98,7 +98,7 @@ class NetworkQueue:
                     answer.set_result(one)
 
     def _next(self) -> list[Asked]:
-        """What is executed together now."""
+        """Batches that are executed together next."""
         overdue = time.monotonic() - self._aging_s
         order = sorted(self._waiting, key=lambda one: one.behind and one.since > overdue)
         room = self._most
