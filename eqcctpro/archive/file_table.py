@@ -127,7 +127,7 @@ class FileTable(Sequence[IndexedFile]):
         return np.frombuffer(self._samples, dtype=np.int64)
 
     def seconds(self) -> NDArray[np.float64]:
-        """Upper bound of the seconds of data of each file, summed over its channels."""
+        """Estimated seconds of data per file, summed over channels; each <= samples / 20 Hz."""
         return self._per_file(np.minimum(self._durations_s(), self.samples() / LOW_RATE_HZ))
 
     def sizes(self) -> Int64:

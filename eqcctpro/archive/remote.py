@@ -39,7 +39,7 @@ _OBSTORE_NAMES = {
     "region_name": "region",
     "requester_pays": "request_payer",
 }
-# Retries of a request that a store does not answer, and the time for all of them.
+# Retries of a request that a store does not answer; time limit of one request, and of all retries.
 RETRIES = 5
 TIMEOUT_S = 120.0
 

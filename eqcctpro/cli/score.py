@@ -96,7 +96,7 @@ def score(
 
 
 def _hours_of_run(picks: Path) -> float | None:
-    """What the summary beside the picks says; None where there is none, or an older one."""
+    """Station hours in the summary beside the picks; None without a summary or in an older one."""
     summary = folder_of(picks) / "summary.json"
     if not summary.is_file():
         return None

@@ -35,7 +35,7 @@ _USER_NAMES = {
     "preparation.longest_gap_s": "longest_gap",
     "preparation.filters": "filters",
 }
-# Settings that earlier versions did not have, with the values that they worked by.
+# Settings that earlier versions did not have, with the values that match their behaviour.
 _UNDONE = {
     "preparation.fill_gaps": "none",
     "preparation.longest_gap_s": None,

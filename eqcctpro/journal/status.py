@@ -38,7 +38,7 @@ class RunStatus:
     quarantined : int
         Number of failed ones that killed their workers.
     skipped : dict of str to int
-        Number of files or channels that each rule of the plan left out.
+        Number of instruments, stations or station tasks that each rule of the plan left out.
     files_unusable : int
     failures : list of dict
         Station, time chunk, error and reason.
