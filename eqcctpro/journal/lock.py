@@ -36,6 +36,8 @@ SILENCE_S = 60.0
 
 # `status` holds a lock for a moment.
 _PATIENCE_S = 0.3
+# For the heartbeat to end, which a file system that hangs may keep.
+_PARTING_S = 1.0
 # Time in which all processes that compete for a stale lock have written their names into it.
 _SETTLING_S = 0.2
 
@@ -103,6 +105,7 @@ class OutputLock:
         self._descriptor = -1
         self._holder: Holder | None = None
         self._released = threading.Event()
+        self._beats: threading.Thread | None = None
 
     def __enter__(self) -> OutputLock:
         """Take the lock.
@@ -129,11 +132,14 @@ class OutputLock:
                     "wait for it, or choose another output folder",
                 )
             time.sleep(0.02)
-        threading.Thread(target=self._beat, name="eqcctpro-lock", daemon=True).start()
+        self._beats = threading.Thread(target=self._beat, name="eqcctpro-lock", daemon=True)
+        self._beats.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._released.set()
+        if self._beats is not None:
+            self._beats.join(_PARTING_S)
         with suppress(OSError):
             if self._is_mine():
                 self.path.unlink(missing_ok=True)
