@@ -30,8 +30,8 @@ __all__ = [
     "ClusterAddress",
     "OutputFormat",
     "PickConfig",
+    "Settings",
     "UtcText",
-    "no_booleans",
     "sentences",
     "split_names",
 ]
@@ -82,20 +82,19 @@ _USER = re.compile(r"://[^\s'\"]*@")
 _SECRET = ("key", "secret", "token", "password", "credential")
 
 
-def no_booleans(value: Any, annotation: Any) -> Any:
-    """Refuse true and false, which count as 1 and 0, for a field of numbers.
+class Settings(BaseModel):
+    """Base of models of settings: true and false, which count as 1 and 0, are no numbers."""
 
-    Raises
-    ------
-    ValueError
-    """
-    items = value if isinstance(value, (list, tuple)) else (value,)
-    kinds = _kinds(annotation)
-    if {int, float} & kinds and bool not in kinds:
-        for item in items:
-            if isinstance(item, bool):
-                raise ValueError(f"{item} is no number")
-    return value
+    @field_validator("*", mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
+        items = value if isinstance(value, (list, tuple)) else (value,)
+        kinds = _kinds(cls.model_fields[info.field_name or ""].annotation)
+        if {int, float} & kinds and bool not in kinds:
+            for item in items:
+                if isinstance(item, bool):
+                    raise ValueError(f"{item} is no number")
+        return value
 
 
 def _kinds(annotation: Any) -> set[Any]:
@@ -104,7 +103,7 @@ def _kinds(annotation: Any) -> set[Any]:
     return {annotation}.union(*map(_kinds, parts)) if parts else {annotation}
 
 
-class PickConfig(BaseModel):
+class PickConfig(Settings):
     """Everything that a run of ``eqcctpro pick`` can be told.
 
     The field names are those of the command line, with ``_`` for ``-``, but for ``formats``
@@ -257,11 +256,6 @@ class PickConfig(BaseModel):
                 without_effect(f"{name}={arguments[name]}", reason)
         rest = {name: value for name, value in arguments.items() if name not in _NO_MATTER}
         return {**values, "model_arguments": rest}
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        return no_booleans(value, cls.model_fields[info.field_name or ""].annotation)
 
     @field_validator("input", "input_roots", mode="before")
     @classmethod

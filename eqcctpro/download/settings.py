@@ -9,16 +9,14 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from eqcctpro.config import UtcText, no_booleans, sentences, split_names
+from eqcctpro.config import Settings, UtcText, sentences, split_names
 from eqcctpro.errors import SettingsError
 from eqcctpro.times import parse_utc
 
@@ -27,7 +25,7 @@ __all__ = ["DownloadSettings", "service_root"]
 Pattern = tuple[str, str, str, str]
 
 
-class DownloadSettings(BaseModel):
+class DownloadSettings(Settings):
     """Everything that a download can be told; the names are those of the command line."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
@@ -52,11 +50,6 @@ class DownloadSettings(BaseModel):
     timeout: float = Field(60.0, gt=0, description="Seconds without a byte that end a request")
     retry_empty: bool = Field(False, description="Ask again for what there was no data of")
     metadata: bool = Field(True, description="Write StationXML beside the data")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        return no_booleans(value, cls.model_fields[info.field_name or ""].annotation)
 
     @field_validator("networks", "stations", "locations", "channels", "streams", mode="before")
     @classmethod

@@ -6,16 +6,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import (
-    BaseModel,
     ConfigDict,
     Field,
     ValidationError,
-    ValidationInfo,
     field_validator,
     model_validator,
 )
 
-from eqcctpro.config import PickConfig, no_booleans, sentences
+from eqcctpro.config import PickConfig, Settings, sentences
 from eqcctpro.errors import SettingsError
 
 __all__ = ["PERCENT_STEPS", "EvaluationConfig"]
@@ -27,7 +25,7 @@ Mode = Literal["local", "modelactor", "ripper"]
 Runtime = Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"]
 
 
-class EvaluationConfig(BaseModel):
+class EvaluationConfig(Settings):
     """Settings of a sweep: what is measured, and how often.
 
     Every combination of the axes is one trial, where it makes sense: mode ``local`` has no
@@ -66,11 +64,6 @@ class EvaluationConfig(BaseModel):
     seed: int = Field(0, description="Of the choice of stations")
     retry_failed: bool = Field(True, description="Run trials again that failed before")
     trial_timeout_s: float = Field(3600.0, gt=0, description="Seconds after which a trial is ended")
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        return no_booleans(value, cls.model_fields[info.field_name or ""].annotation)
 
     @field_validator(
         "cpu_counts", "station_counts", "timechunk_concurrency", "modes", "runtimes", "batch_sizes"

@@ -8,15 +8,12 @@ from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationInfo,
-    field_validator,
 )
 
-from eqcctpro.config import no_booleans
+from eqcctpro.config import Settings
 
 __all__ = [
     "Paths",
@@ -30,15 +27,10 @@ __all__ = [
 ]
 
 
-class Section(BaseModel):
+class Section(Settings):
     """Settings that are checked together, and do not change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _numbers_are_numbers(cls, value: Any, info: ValidationInfo) -> Any:
-        return no_booleans(value, cls.model_fields[info.field_name or ""].annotation)
 
 
 def advanced(default: Any, **named: Any) -> Any:
