@@ -236,6 +236,8 @@ def code_of_text(text: str) -> str:
 
 def is_code(text: str, letters: int) -> bool:
     """True if a text is a code of at most `letters` bytes, in this module's escaping."""
+    if text.isascii() and text.isalnum():  # nearly all
+        return len(text) <= letters
     raw = _unescape(text.encode(*_ANY_BYTES))
     return len(raw) <= letters and _escape(raw) == text
 

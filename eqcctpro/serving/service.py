@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -520,11 +520,16 @@ class Service:
         with self._counting:
             self.n_stations += len(results)
             self.n_picks += answer.n_picks
-        statuses = Counter(result.record.status for result in results)
-        found = Counter(label for result in results for label in result.picks.label.tolist())
+        statuses: dict[str, int] = {}
+        found: dict[int, int] = {}
+        for result in results:  # most requests have one
+            status = result.record.status
+            statuses[status] = statuses.get(status, 0) + 1
+            for label in result.picks.label.tolist():
+                found[label] = found.get(label, 0) + 1
         for label, number in found.items():
             metrics.picks.labels(labels[label]).inc(number)
         for outcome, number in statuses.items():
             metrics.stations.labels(outcome).inc(number)
-        if statuses["done"]:
+        if "done" in statuses:
             metrics.data_age_seconds.observe(max(0.0, time.time() - laid.latest_ns / 1e9))

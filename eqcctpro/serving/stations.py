@@ -20,7 +20,7 @@ from eqcctpro.serving.waveforms import MOST_STATIONS, Options
 from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import chunk_name
 from eqcctpro.waveform.decode import DecodedFile
-from eqcctpro.waveform.segments import Segment
+from eqcctpro.waveform.segments import Segment, sums_to_a_number
 
 __all__ = [
     "StationRequest",
@@ -156,7 +156,7 @@ def require_size(segments: Sequence[Segment], picker: Picker, limits: LimitSetti
 
 def _holes(segment: Segment) -> int:
     """Stretches of values that are not finite."""
-    if segment.samples.dtype.kind != "f":
+    if segment.samples.dtype.kind != "f" or sums_to_a_number(segment.samples):
         return 0
     finite = np.isfinite(segment.samples)
     return int(np.count_nonzero(finite[1:] < finite[:-1]))

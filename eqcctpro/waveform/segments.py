@@ -36,6 +36,7 @@ __all__ = [
     "merge_segments",
     "of_one_each",
     "split_at_nan",
+    "sums_to_a_number",
     "trim",
     "within",
 ]
@@ -394,6 +395,18 @@ def _over_leap_second(left: Segment, right: Segment, midnight_ns: int) -> Segmen
     return _append(left, right)
 
 
+def sums_to_a_number(samples: NDArray[Any]) -> bool:
+    """True if the sum of 32-bit floats is finite, and with it each of them.
+
+    One pass without an array of its own.  False tells nothing: sums of finite numbers overflow,
+    too, and numbers of 64 bits may be finite and too large for a network.
+    """
+    if samples.dtype != np.float32:
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.isfinite(np.add.reduce(samples))
+
+
 def split_at_nan(segment: Segment) -> tuple[list[Segment], int]:
     """Cut a segment where samples are not finite, as if there were a gap.
 
@@ -406,7 +419,7 @@ def split_at_nan(segment: Segment) -> tuple[list[Segment], int]:
     missing : int
         How many samples were not finite.
     """
-    if segment.samples.dtype.kind != "f":
+    if segment.samples.dtype.kind != "f" or sums_to_a_number(segment.samples):
         return [segment], 0
     with np.errstate(over="ignore"):
         finite = np.isfinite(segment.samples.astype(np.float32, copy=False))
