@@ -23,8 +23,8 @@ from eqcctpro.orchestration.dispatch import wait_for_some
 from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import BundleResult, WorkerSpec
-from eqcctpro.picks.raw import RawPicks
-from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.picks.raw import TaskPicks
+from eqcctpro.pipeline.records import PickOutcome
 from eqcctpro.pipeline.settings import PipelineSettings
 
 __all__ = ["DispatchCosts", "measure_dispatch", "measure_planning"]
@@ -82,18 +82,18 @@ class IdleWorker:
     ) -> BundleResult:
         """Find the same picks on every station."""
         found = _found([task.index for task in tasks])
-        records = [TaskRecord(task.index, "done", n_windows=3, n_samples=9000) for task in tasks]
-        return BundleResult(records, found, RawPicks.empty(), {"infer": 0.1})
+        outcomes = {task.index: PickOutcome("done", n_windows=3, n_samples=9000) for task in tasks}
+        return BundleResult(outcomes, found, seconds={"infer": 0.1})
 
 
-def _found(indices: Sequence[int]) -> RawPicks:
+def _found(indices: Sequence[int]) -> TaskPicks:
     number = len(indices) * PICKS_A_TASK
     times = np.arange(number, dtype=np.int64) * 10**9
-    return RawPicks(
-        np.repeat(np.asarray(indices, dtype=np.int32), PICKS_A_TASK),
+    return TaskPicks(
         np.zeros(number, dtype=np.int16),
         *(times, times, times + 10**8),
         np.full(number, 0.5, dtype=np.float32),
+        np.repeat(np.asarray(indices, dtype=np.int32), PICKS_A_TASK),
     )
 
 
@@ -190,11 +190,11 @@ def _send_and_take(
         for i, bundle in enumerate(bundles)
     }
     sent = time.process_time()
-    records: dict[int, TaskRecord] = {}
+    outcomes: dict[int, PickOutcome] = {}
     while flying:
         for reference in wait_for_some(ray, list(flying)):
             result = pool.outcome(flying.pop(reference), reference)
-            records.update((record.task, record) for record in result.records)
+            outcomes.update(result.outcomes)
     taken = time.process_time()
     return (sent - began) / len(bundles), (taken - sent) / len(bundles)
 
@@ -212,7 +212,6 @@ def _latency(
 def measure_recording(tasks: Sequence[StationTask]) -> float:
     """Processor seconds that the record of a run takes for a station task."""
     keys = np.arange(len(tasks), dtype=np.int32)
-    records = [TaskRecord(task.index, "done", n_windows=3, n_samples=9000) for task in tasks]
 
     def prepare(store: Any) -> None:
         store.set_facts({"state": "running"})
@@ -227,8 +226,10 @@ def measure_recording(tasks: Sequence[StationTask]) -> float:
         recorder.open()
         for first in range(0, len(tasks), 64):
             part = slice(first, first + 64)
-            indices = [record.task for record in records[part]]
-            recorder.add(records[part], _found(indices), RawPicks.empty())
+            outcomes = {
+                task.index: PickOutcome("done", n_windows=3, n_samples=9000) for task in tasks[part]
+            }
+            recorder.add(outcomes, _found(list(outcomes)), TaskPicks.empty())
         recorder.close("finished")
         return (time.process_time() - began) / len(tasks)
 

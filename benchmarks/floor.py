@@ -28,10 +28,12 @@ from eqcctpro.evaluation.subject import Outcome, Workload
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.orchestration.model_choice import describe, find_run_weights
-from eqcctpro.pipeline.prepare import FileCache, prepare
+from eqcctpro.pipeline.prepare import prepare
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.runtimes.slices import available_cores
+from eqcctpro.sources.files import FileCache
+from eqcctpro.sources.task_waveforms import task_waveforms
 
 __all__ = ["Floor", "FloorSubject", "Timing", "count_mflop", "measure_floor"]
 
@@ -322,7 +324,8 @@ def _windows(
     for position, task in enumerate(tasks):
         following = tasks[position + 1] if position + 1 < len(tasks) else None
         decoded = cache.read(task, following, settings.context_ns)
-        for block, offsets in prepare(task, decoded, picker, settings).blocks:
+        waveforms = task_waveforms(task, decoded, settings)
+        for block, offsets in prepare(waveforms, picker, settings).blocks:
             for offset in offsets[: most - len(held)].tolist():
                 held.append(block.data[:, offset : offset + picker.in_samples].copy())
             count += len(offsets)

@@ -13,7 +13,7 @@ import pytest
 from eqcctpro.amplitudes import measure_amplitudes
 from eqcctpro.errors import InputError
 from eqcctpro.picks.reading import read_picks
-from eqcctpro.pipeline.prepare import FileCache
+from eqcctpro.sources.files import FileCache
 from eqcctpro.synthetic.dataset import Synthesis, synthesize
 from eqcctpro.times import format_utc, parse_utc
 from eqcctpro.waveform.decode import DecodedFile

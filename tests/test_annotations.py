@@ -9,7 +9,7 @@ import numpy as np
 import obspy
 import pytest
 
-from eqcctpro.pipeline.annotations import curve_channels
+from eqcctpro.picks.annotations import curve_channels
 
 
 def curves_of(folder: Path) -> obspy.Stream:

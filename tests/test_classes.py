@@ -12,7 +12,7 @@ import obspy
 import pytest
 
 from eqcctpro.errors import ExportError, ModelError
-from eqcctpro.pipeline.annotations import curve_channels
+from eqcctpro.picks.annotations import curve_channels
 from eqcctpro.waveform.blocks import Block
 from eqcctpro.waveform.features import FeatureSettings, feature_block
 

@@ -15,15 +15,13 @@ import pytest
 from eqcctpro.archive import texts
 from eqcctpro.archive.coverage import station_hours
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
-from eqcctpro.archive.tasks import Heading
-from eqcctpro.archive.timechunks import Timechunk
 from eqcctpro.models.weight_files import split_name
 from eqcctpro.models.weights import find_weights
 from eqcctpro.orchestration.task_records import TaskRecords
-from eqcctpro.picks.raw import RawPicks
+from eqcctpro.picks.raw import TaskPicks
 from eqcctpro.picks.table import PickRows
 from eqcctpro.picks.writers import CSV_ROWS, write_csv, write_parquet
-from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.pipeline.records import PickOutcome
 from eqcctpro.runtimes.select import load_picker
 from eqcctpro.synthetic.network import START_NS
 
@@ -116,31 +114,30 @@ def test_hours_of_data_of_some_tasks(plan: Plan, wanted: str) -> None:
 
 
 class _Named:
-    def __init__(self, headings: list[Heading]) -> None:
-        self._headings = headings
+    def __init__(self, codes: list[tuple[str, str, str, str, str]]) -> None:
+        self._codes = codes
 
-    def headings(self, positions: Iterable[int] | None = None) -> Iterator[Heading]:
-        return (self._headings[at] for at in positions or range(len(self._headings)))
+    def names(self, positions: Iterable[int]) -> Iterator[tuple[str, str, str, str, str]]:
+        return (self._codes[at] for at in positions)
 
 
 @pytest.fixture(scope="module")
 def rows(imported_model: str) -> Any:
     """Makes picks of stations whose codes have several lengths."""
     picker = load_picker(find_weights(*split_name(imported_model)))
-    chunk = Timechunk(0, "chunk", None, None, 0, HOUR)
-    codes = [("XX", f"S{'é' * (n % 4)}{n}", ("", "00")[n % 2], "HH", "s", chunk) for n in range(30)]
-    tasks = _Named([Heading(*code) for code in codes])
+    codes = [("XX", f"S{'é' * (n % 4)}{n}", ("", "00")[n % 2], "HH", "chunk") for n in range(30)]
+    tasks = _Named(codes)
 
     def make(count: int) -> PickRows:
         random = np.random.default_rng(count)
         times = random.integers(START_NS, START_NS + HOUR, count)
-        raw = RawPicks(
-            random.integers(0, len(codes), count).astype(np.int32),
+        raw = TaskPicks(
             random.integers(0, len(picker.labels), count).astype(np.int16),
             times,
             times - SECOND,
             times + SECOND,
             random.random(count).astype(np.float32),
+            random.integers(0, len(codes), count).astype(np.int32),
         )
         return PickRows(raw, tasks, picker, "run")
 
@@ -171,16 +168,16 @@ def test_a_table_in_parts_is_the_whole_table(rows: Any, tmp_path: Path, count: i
 
 
 def test_records_by_task() -> None:
-    first = TaskRecord(3, "failed", "no space", "OutputError", n_windows=1)
-    noted = TaskRecord(1, "done", notes=("gaps",), n_windows=2, n_samples=2**40, n_outside=3)
-    silent = TaskRecord(2, "empty")
-    records = TaskRecords(5, [first, noted])
+    first = PickOutcome("failed", "no space", "OutputError", n_windows=1)
+    noted = PickOutcome("done", notes=("gaps",), n_windows=2, n_samples=2**40, n_outside=3)
+    silent = PickOutcome("empty")
+    records = TaskRecords(5, {3: first, 1: noted})
     assert dict(records) == {1: noted, 3: first} and len(records) == 2
-    again = TaskRecord(3, "done", n_windows=7)
-    records.add([again, silent])
+    again = PickOutcome("done", n_windows=7)
+    records.add({3: again, 2: silent})
     assert list(records) == [1, 2, 3] and records[3] == again
     assert records.counts() == {"done": 2, "empty": 1, "failed": 0}
-    assert records.with_texts() == [noted, silent]
+    assert records.with_texts() == {1: noted, 2: silent}
     assert list(records.ended("empty", "failed")) == [2]
     assert records.totals() == {"n_windows": 9, "n_samples": 2**40, "n_outside": 3}
     for missing in (0, 4, 5, -1):

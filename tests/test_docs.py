@@ -32,8 +32,8 @@ from doc_folder import make_network, write_sds, write_trials
 from reference_data import DATA
 from warm_command import serving
 
+from eqcctpro.journal.task_table import TASK_SCHEMA
 from eqcctpro.picks.table import DETECTION_SCHEMA, MEASURED_SCHEMA, PICK_SCHEMA
-from eqcctpro.pipeline.task_table import TASK_SCHEMA
 
 README = Path("README.md")
 OUTPUTS = Path("docs/reference/outputs.md")

@@ -31,7 +31,7 @@ from eqcctpro.orchestration.run import run_picking
 from eqcctpro.orchestration.session import PickSession
 from eqcctpro.picks.eqcctpro_folders import station_file
 from eqcctpro.picks.reading import read_picks
-from eqcctpro.pipeline import feeder
+from eqcctpro.sources import feeder
 
 Session = PickSession
 RESULTS = ("picks.csv", "picks.parquet", "detections.csv", "detections.parquet")
@@ -99,7 +99,7 @@ def after(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, Callable[[], None]]
 
         def note(bundle: Any, *rest: Any, **options: Any) -> None:
             sound(bundle, *rest, **options)
-            seen.extend(bundle.records)
+            seen.extend(bundle.outcomes)
             if len(seen) == count:
                 deed()
 
@@ -161,12 +161,12 @@ class TestGoingOn:
         self, session: Session, calm: Any, tmp_path: Path, after: Any, monkeypatch: Any
     ) -> None:
         stopped(session, tmp_path, after, 4)
-        prepared: list[str] = []
+        prepared: list[Any] = []
         sound = feeder.prepare
         monkeypatch.setattr(
             feeder,
             "prepare",
-            lambda task, *rest: (prepared.append(task.name), sound(task, *rest))[1],
+            lambda waveforms, *rest: (prepared.append(waveforms), sound(waveforms, *rest))[1],
         )
         result = run(session, tmp_path)
         assert len(prepared) == 2 and results(tmp_path) == calm
@@ -488,15 +488,15 @@ def test_no_code_leads_out_of_the_output_folder(code: str, tmp_path: Path) -> No
 
 POISON = """
 import os, signal
-from eqcctpro.pipeline import feeder
+from eqcctpro.sources import feeder
 
 sound = feeder.prepare
 
 
-def prepare(task, *rest):
-    if task.station == "DEM03":
+def prepare(waveforms, *rest):
+    if waveforms.segments[0].code.station == "DEM03":
         os.kill(os.getpid(), signal.SIGSEGV)
-    return sound(task, *rest)
+    return sound(waveforms, *rest)
 
 
 feeder.prepare = prepare

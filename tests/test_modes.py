@@ -127,14 +127,14 @@ def test_a_station_that_kills_its_worker_fails_alone(picked: Any, local: Any, mo
     def die_at_dem03() -> None:
         import os
 
-        from eqcctpro.pipeline import feeder
+        from eqcctpro.sources import feeder
 
         sound = feeder.prepare
 
-        def prepare(task: Any, *rest: Any) -> Any:
-            if task.station == "DEM03":
+        def prepare(waveforms: Any, *rest: Any) -> Any:
+            if waveforms.segments[0].code.station == "DEM03":
                 os._exit(1)
-            return sound(task, *rest)
+            return sound(waveforms, *rest)
 
         feeder.prepare = prepare
 
@@ -218,18 +218,18 @@ def test_what_a_worker_holds_back_comes_with_its_next_bundle(
     spec = WorkerSpec(weights, settings, runtime="onnxruntime", batch_size=batch_size, threads=1)
     worker = PickWorker(spec)
     whole = worker.pick(tasks)
-    assert sorted(record.task for record in whole.records) == [task.index for task in tasks]
+    assert sorted(whole.outcomes) == [task.index for task in tasks]
     answers = [worker.pick([task], more=True) for task in tasks]
-    assert sum(len(answer.records) for answer in answers) < len(tasks)
+    assert sum(len(answer.outcomes) for answer in answers) < len(tasks)
     answers.append(worker.pick([]))
-    records = sorted((r for a in answers for r in a.records), key=lambda record: record.task)
-    assert records == sorted(whole.records, key=lambda record: record.task)
+    assert {task: how for a in answers for task, how in a.outcomes.items()} == whole.outcomes
+    assert sum(len(answer.outcomes) for answer in answers) == len(tasks)
     # What waits when a run breaks off is not mixed into the next one.
     worker.pick(tasks[:1], more=True)
     with pytest.raises(AttributeError):
         worker.pick([None], more=True)  # type: ignore[list-item]
     again = worker.pick(tasks)
-    assert len(again.records) == len(tasks)
+    assert len(again.outcomes) == len(tasks)
     assert len(again.picks) == len(whole.picks) == sum(len(a.picks) for a in answers) > 20
 
 

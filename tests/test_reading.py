@@ -16,9 +16,9 @@ from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import InputError
 from eqcctpro.orchestration.model_choice import describe, find_run_weights
-from eqcctpro.pipeline import feeder, fetching
-from eqcctpro.pipeline.feeder import Feeder
-from eqcctpro.pipeline.prepare import FileCache
+from eqcctpro.sources import feeder, files
+from eqcctpro.sources.feeder import Feeder
+from eqcctpro.sources.files import FileCache
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_it_reads_on_the_cores_of_whoever_wants_it(
     try:
         for cores in chosen:
             os.sched_setaffinity(0, cores)
-            assert all(prepared.record is None for prepared in feed.of())
+            assert all(prepared.ended is None for _, prepared in feed.of())
             assert {tuple(found) for found, _ in seen} == {tuple(cores)}
             seen[:-1] = []
             last = seen.pop()
@@ -65,7 +65,7 @@ def test_nothing_of_a_feeder_remains(feed: Any, monkeypatch: pytest.MonkeyPatch)
     def no_such_object(address: str, stamp: object) -> bytes:
         raise InputError(f"{address} is gone")
 
-    monkeypatch.setattr(fetching, "fetch", no_such_object)
+    monkeypatch.setattr(files, "fetch", no_such_object)
     of_disk = feed.tasks[0]
     far = StationTask(
         0, *("XX", "FAR", "", "HH", "FAR"), of_disk.chunk, ("s3://bucket/a.mseed",), 9, ((9, 9),)
@@ -76,9 +76,10 @@ def test_nothing_of_a_feeder_remains(feed: Any, monkeypatch: pytest.MonkeyPatch)
         for tasks in ([of_disk], [far]):
             source = feed.of(tasks)
             died = weakref.ref(source)
-            (prepared,) = source
-            assert (prepared.record is None) == (tasks == [of_disk])
-            del source, prepared
+            ((ticket, prepared),) = source
+            assert ticket is tasks[0]
+            assert (prepared.ended is None) == (tasks == [of_disk])
+            del source, prepared, ticket
             for thread in threading.enumerate():
                 if thread.name.startswith("eqcctpro-fetch"):
                     thread.join(5)

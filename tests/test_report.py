@@ -17,8 +17,8 @@ from reported import run_with_report
 
 from eqcctpro import PickConfig, plot_station, run_picking
 from eqcctpro.errors import InputError, SettingsError
+from eqcctpro.journal.task_table import TASK_SCHEMA
 from eqcctpro.miniseed.index import index_file
-from eqcctpro.pipeline.task_table import TASK_SCHEMA
 from eqcctpro.report.coverage import measure_coverage
 from eqcctpro.report.monitor import monitor_figures
 from eqcctpro.report.run_data import Picks

@@ -83,3 +83,18 @@ def test_no_rooms_import_each_other() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         raise AssertionError(" imports ".join(reversed(error.args[1]))) from None
+
+
+def test_the_pipeline_knows_no_archive_and_no_source_of_waveforms() -> None:
+    graph = {name: set(imported_by(path)) - {"eqcctpro"} for name, path in MODULES.items()}
+    reached: dict[str, str] = {}
+    todo = [name for name in MODULES if room_of(name) == "pipeline"]
+    assert {"eqcctpro.pipeline.engine", "eqcctpro.pipeline.prepare"} <= set(todo)
+    while todo:
+        name = todo.pop()
+        for found in graph[name] - reached.keys():
+            reached[found] = name
+            todo.append(found)
+    upstream = {"archive", "sources", "download", "journal", "orchestration", "serving"}
+    assert upstream <= set(map(room_of, MODULES))
+    assert not {name: user for name, user in reached.items() if room_of(name) in upstream}

@@ -15,7 +15,7 @@ import pytest
 
 from eqcctpro.errors import OutputError
 from eqcctpro.journal.status import read_status
-from eqcctpro.pipeline.task_table import TASK_SCHEMA
+from eqcctpro.journal.task_table import TASK_SCHEMA
 
 START_NS = 1_704_067_200 * 10**9
 
@@ -106,7 +106,7 @@ def test_failures_beyond_the_summary_are_in_the_status(
 ) -> None:
     """Of a run without a journal as of one with it."""
     from eqcctpro.orchestration import outputs
-    from eqcctpro.pipeline import feeder
+    from eqcctpro.sources import feeder
 
     def breaks(*_: Any) -> Any:
         raise ArithmeticError("a waveform that cannot be")
@@ -131,7 +131,7 @@ def test_records_of_earlier_versions_can_be_read(
     """They have no columns for probabilities, and for how many samples there are."""
     from eqcctpro.journal.folder import RunFolder
     from eqcctpro.journal.store import JournalStore
-    from eqcctpro.pipeline import feeder
+    from eqcctpro.sources import feeder
 
     def breaks(*_: Any) -> Any:
         raise ArithmeticError("a waveform that cannot be")
@@ -148,7 +148,7 @@ def test_records_of_earlier_versions_can_be_read(
         db.execute(f"PRAGMA user_version = {version}")
     assert len(read_status(tmp_path / "out").failures) == 2
     store = JournalStore(journal, writable=False)
-    records = [record for record, _ in store.records()]
+    records = [record for _, record, _ in store.outcomes()]
     store.close()
     assert [(r.status, r.highest_p, r.counts.held) for r in records] == [("failed", None, 0)] * 2
     assert all(record.seconds == 0 for record in records) == (version == 1)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from eqcctpro.amplitudes.ground import GroundMotion, moves
 from eqcctpro.archive.pieces import equal_pieces
-from eqcctpro.archive.plan import InputSettings, Plan, StationTask, make_plan
+from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.errors import DecodeError, InputError, SettingsError
 from eqcctpro.picks.table import AMPLITUDE_FIELDS
-from eqcctpro.pipeline.pieces import pieces_of
-from eqcctpro.pipeline.prepare import LARGEST_KEPT, FileCache, load_segments
 from eqcctpro.places import Place, as_place
 from eqcctpro.roots import Roots
+from eqcctpro.sources.files import LARGEST_KEPT, FileCache
+from eqcctpro.sources.task_waveforms import load_segments, pieces_of
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.segments import Segment, trim
 
@@ -113,8 +113,8 @@ def measure_amplitudes(
             hint=f"the picks are at {names[0]} ..., the records of {plan.tasks[0].name} ...",
         )
     for task, following in zip(wanted, [*wanted[1:], None], strict=True):
-        for part in pieces_of(task):
-            rows = [r for r in by_name[task.name] if _owns(part, int(times[r]))]
+        for part in [piece.task for piece in pieces_of(task)] or [task]:
+            rows = [r for r in by_name[task.name] if part.chunk.own.holds(int(times[r]))]
             if not rows:
                 continue
             try:
@@ -123,7 +123,7 @@ def measure_amplitudes(
             except DecodeError as error:
                 _log.warning("no amplitudes of %s: %s", task.name, error)
                 break
-            segments = load_segments(part, decoded, _CONTEXT_NS, [])
+            segments = load_segments(part, decoded, _CONTEXT_NS)
             for row in rows:
                 values[:, row] = _measure(segments, int(times[row]), int(ends[row]), ground)
     if ground is not None:
@@ -151,10 +151,6 @@ def _cut(plan: Plan, by_name: Mapping[str, list[int]]) -> None:
             count = max(1, int(np.ceil(wanted / _MOST_SAMPLES)))
             cut[number] = equal_pieces(table, number, count, _CONTEXT_NS)
     table.cut(cut)
-
-
-def _owns(task: StationTask, time_ns: int) -> bool:
-    return task.chunk.own_start_ns <= time_ns < task.chunk.own_end_ns
 
 
 def _window_ends(picks: pa.Table, names: list[str], times: NDArray[np.int64]) -> NDArray[np.int64]:

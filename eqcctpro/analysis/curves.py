@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import InputError
 from eqcctpro.models.picker import Picker
+from eqcctpro.picks.annotations import BlockCurves
 from eqcctpro.pipeline.engine import Pipeline
-from eqcctpro.pipeline.prepare import FileCache, load_segments, prepare
-from eqcctpro.pipeline.records import BlockCurves
+from eqcctpro.pipeline.prepare import prepare
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.runtimes.base import Runtime
+from eqcctpro.sources.files import FileCache
+from eqcctpro.sources.task_waveforms import load_segments, task_waveforms
 from eqcctpro.waveform.segments import Segment
 
 __all__ = ["station_curves"]
@@ -38,13 +38,12 @@ def station_curves(
         There are no waveforms; the message says why.
     """
     decoded = FileCache(needs_record=settings.needs_record).read(task, None, settings.context_ns)
-    segments = load_segments(task, decoded, settings.context_ns, [])
-    prepared = prepare(task, decoded, picker, settings)
-    if prepared.record is not None:
-        reason = prepared.record.reason
+    segments = load_segments(task, decoded, settings.context_ns)
+    prepared = prepare(task_waveforms(task, decoded, settings), picker, settings)
+    if prepared.ended is not None:
+        reason = prepared.ended.reason
         if not segments:
             raise InputError(f"{task.name} in {task.chunk.name}: {reason}")
         return segments, [], reason
     prepared.keep_curves = True
-    settings = replace(settings, annotations=None)  # what the run wrote stays as it is
     return segments, Pipeline(picker, runtime, settings).pick_one(prepared).curves, ""

@@ -15,10 +15,10 @@ from eqcctpro.analysis.curves import station_curves
 from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import InputError, SettingsError
+from eqcctpro.journal.task_table import read_tasks
 from eqcctpro.models.picker import Picker
+from eqcctpro.picks.annotations import BlockCurves
 from eqcctpro.picks.reading import read_picks
-from eqcctpro.pipeline.records import BlockCurves
-from eqcctpro.pipeline.task_table import read_tasks
 from eqcctpro.report.run_data import Picks, load_summary, run_config, run_plan
 from eqcctpro.report.style import PALETTE, new_figure, tidy
 from eqcctpro.report.traces import PHASE_COLOURS, OverviewTrace, envelope

@@ -360,6 +360,11 @@ class Tasks(Sequence[StationTask]):
         rows = self.rows if positions is None else (self.rows[each] for each in positions)
         return map(self.table.heading, map(int, rows))
 
+    def names(self, positions: Iterable[int]) -> Iterator[tuple[str, str, str, str, str]]:
+        """Network, station, location, instrument and time chunk of some tasks."""
+        for task in self.headings(positions):
+            yield task.network, task.station, task.location, task.instrument, task.chunk.name
+
     def outlines(self) -> Iterator[tuple[Heading, int]]:
         """Codes and time chunk of each task, with the size of its files in bytes."""
         rows = [int(row) for row in self.rows]

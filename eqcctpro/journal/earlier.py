@@ -15,8 +15,8 @@ from eqcctpro.journal.parts import Findings, read_part
 from eqcctpro.journal.started import under_way
 from eqcctpro.journal.store import Attempt, JournalStore
 from eqcctpro.journal.writing import remove, writing
-from eqcctpro.picks.raw import RawPicks
-from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.picks.raw import TaskPicks
+from eqcctpro.pipeline.records import PickOutcome
 
 __all__ = ["EarlierRun", "Restored", "changed_files", "changed_values"]
 
@@ -30,7 +30,7 @@ class Restored:
 
     Attributes
     ----------
-    records : dict of int to TaskRecord
+    outcomes : dict of int to PickOutcome
         By the task's index in the current plan.
     findings : Findings
         Picks and detections; their ``task`` is that index, too.
@@ -40,8 +40,8 @@ class Restored:
         Damaged part files; their station tasks are in `again`.
     """
 
-    records: dict[int, TaskRecord] = field(default_factory=dict)
-    findings: Findings = field(default_factory=lambda: Findings(RawPicks.empty(), RawPicks.empty()))
+    outcomes: dict[int, PickOutcome] = field(default_factory=dict)
+    findings: Findings = field(default_factory=Findings)
     again: list[int] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
 
@@ -71,7 +71,7 @@ class EarlierRun:
             self.files: dict[str, Stamp] = store.files()
             self.keys = store.ids()
             self.attempts: list[Attempt] = store.attempts()
-            self._records = list(store.records())
+            self._ended = list(store.outcomes())
             self._parts = store.parts()
             self._suspects = store.suspects()
         finally:
@@ -87,7 +87,7 @@ class EarlierRun:
         last = self.attempts[-1] if self.attempts else None
         if last is None or last.ending is not None:
             return set()
-        ended = {record.task for record, _ in self._records}
+        ended = {key for key, _, _ in self._ended}
         return under_way(self._folder.started, self.facts["plan"]) - ended
 
     def suspects(self) -> set[int]:
@@ -101,17 +101,17 @@ class EarlierRun:
         index_of = {self.keys[id_]: i for i, id_ in enumerate(ids) if id_ in self.keys}
         restored = Restored()
         part_of: dict[int, int] = {}
-        for record, part in self._records:
-            index = index_of.get(record.task)
+        for key, record, part in self._ended:
+            index = index_of.get(key)
             if index is None:
                 continue
             quarantined = record.error == QuarantinedError.__name__
             retry = retry_quarantined if quarantined else retry_failed
             if record.status == "failed" and retry:
-                restored.again.append(record.task)
+                restored.again.append(key)
                 continue
-            restored.records[index] = replace(record, task=index)
-            part_of[record.task] = -1 if part is None else part
+            restored.outcomes[index] = record
+            part_of[key] = -1 if part is None else part
         self._restore_findings(restored, part_of, index_of)
         return restored
 
@@ -130,11 +130,11 @@ class EarlierRun:
                 restored.damaged.append(name)
                 for key in [key for key, part in part_of.items() if part == number]:
                     restored.again.append(key)
-                    del restored.records[index_of[key]]
+                    del restored.outcomes[index_of[key]]
                 continue
             picks.append(_owned(found.picks, number, owner, index))
             detections.append(_owned(found.detections, number, owner, index))
-        restored.findings = Findings(RawPicks.concatenate(picks), RawPicks.concatenate(detections))
+        restored.findings = Findings(*map(TaskPicks.concatenate, (picks, detections)))
 
     def tidy(self) -> None:
         """Remove part files that the journal does not list."""
@@ -146,7 +146,7 @@ class EarlierRun:
                         remove(path)
 
 
-def _owned(picks: RawPicks, part: int, owner: Any, index: Any) -> RawPicks:
+def _owned(picks: TaskPicks, part: int, owner: Any, index: Any) -> TaskPicks:
     """Rows of station tasks whose latest result is in this part, under their index in the plan."""
     inside = picks.task < len(owner)
     mine = picks.take(inside)

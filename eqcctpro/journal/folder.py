@@ -119,7 +119,7 @@ class RunFolder:
                 path.unlink(missing_ok=True)
 
     def _discard_curves(self) -> None:
-        from eqcctpro.pipeline.annotations import CURVE_FOLDER
+        from eqcctpro.picks.annotations import CURVE_FOLDER
 
         folder = self.output / CURVE_FOLDER
         for path in folder.glob("*/*.mseed"):

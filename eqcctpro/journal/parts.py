@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.ipc
 
 from eqcctpro.picks.arrow import flag_column, number_column
-from eqcctpro.picks.raw import RawPicks
+from eqcctpro.picks.raw import TaskPicks
 
 __all__ = ["TEMPORARY", "Findings", "read_part", "write_part"]
 
@@ -36,8 +36,8 @@ _SCHEMA = pa.schema(
 class Findings:
     """Picks and detections; ``task`` holds the keys of journal items."""
 
-    picks: RawPicks
-    detections: RawPicks
+    picks: TaskPicks = field(default_factory=TaskPicks.empty)
+    detections: TaskPicks = field(default_factory=TaskPicks.empty)
 
     def __len__(self) -> int:
         return len(self.picks) + len(self.detections)
@@ -79,17 +79,16 @@ def read_part(path: Path, crc: int) -> Findings | None:
         return None
     table = pa.ipc.open_file(pa.py_buffer(content)).read_all()
     detection = table["detection"].to_numpy()
-    whole = RawPicks(
-        *(np.asarray(table[name].to_numpy()) for name in _SCHEMA.names if name != "detection")
-    )
+    columns = [np.asarray(column.to_numpy()) for column in table.drop("detection").columns]
+    whole = TaskPicks(*[*columns[1:], columns[0]])
     return Findings(whole.take(~detection), whole.take(detection))
 
 
-def _batch(picks: RawPicks, *, detection: bool) -> pa.RecordBatch:
-    columns = (picks.task, picks.label, picks.time_ns, picks.start_ns, picks.end_ns)
+def _batch(picks: TaskPicks, *, detection: bool) -> pa.RecordBatch:
+    *columns, task = picks.columns()
     numbers = [
         number_column(np.ascontiguousarray(column, dtype=field.type.to_pandas_dtype()), field.type)
-        for column, field in zip((*columns, picks.probability), _SCHEMA, strict=False)
+        for column, field in zip((task, *columns), _SCHEMA, strict=False)
     ]
     return pa.record_batch([*numbers, flag_column(detection, len(picks))], schema=_SCHEMA)
 

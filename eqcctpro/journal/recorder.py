@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from eqcctpro.errors import EQCCTProError, OutputError
 from eqcctpro.journal.parts import Findings, write_part
 from eqcctpro.journal.store import JournalStore
-from eqcctpro.picks.raw import RawPicks
-from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.picks.raw import TaskPicks
+from eqcctpro.pipeline.records import PickOutcome
 
 __all__ = ["Recorder"]
 
@@ -30,11 +30,11 @@ GROUPS_WAITING = 8
 
 @dataclass
 class _Group:
-    """Records, picks and detections that are written together."""
+    """Outcomes, picks and detections that are written together."""
 
-    records: list[TaskRecord] = field(default_factory=list)
-    picks: list[RawPicks] = field(default_factory=list)
-    detections: list[RawPicks] = field(default_factory=list)
+    outcomes: dict[int, PickOutcome] = field(default_factory=dict)
+    picks: list[TaskPicks] = field(default_factory=list)
+    detections: list[TaskPicks] = field(default_factory=list)
     ending: str | None = None
 
 
@@ -84,7 +84,9 @@ class Recorder:
         """Create the journal now, without waiting for the first group."""
         self._send()
 
-    def add(self, records: Sequence[TaskRecord], picks: RawPicks, detections: RawPicks) -> None:
+    def add(
+        self, outcomes: Mapping[int, PickOutcome], picks: TaskPicks, detections: TaskPicks
+    ) -> None:
         """Add results to the current group; blocks only if the queue of the writer is full.
 
         Raises
@@ -93,12 +95,12 @@ class Recorder:
             Earlier results could not be written.
         """
         group = self._group
-        group.records.extend(records)
+        group.outcomes.update(outcomes)
         if len(picks):
             group.picks.append(picks)
         if len(detections):
             group.detections.append(detections)
-        if len(group.records) >= GROUP_TASKS or time.monotonic() - self._since > GROUP_SECONDS:
+        if len(group.outcomes) >= GROUP_TASKS or time.monotonic() - self._since > GROUP_SECONDS:
             self._send()
 
     def _send(self, ending: str | None = None) -> None:
@@ -198,7 +200,7 @@ class Recorder:
             name = f"{self._part:08d}.arrow"
             self._parts.mkdir(parents=True, exist_ok=True)
             part = self._part, name, write_part(self._parts / name, findings)
-        keyed = [replace(record, task=int(self._keys[record.task])) for record in group.records]
+        keyed = {int(self._keys[task]): how for task, how in group.outcomes.items()}
         with store.transaction():
             if part is not None:
                 store.add_part(*part)
@@ -210,6 +212,6 @@ class Recorder:
             if group.ending is not None:
                 store.set_facts({"state": group.ending})
 
-    def _keyed(self, parts: list[RawPicks]) -> RawPicks:
-        joined = RawPicks.concatenate(parts)
+    def _keyed(self, parts: list[TaskPicks]) -> TaskPicks:
+        joined = TaskPicks.concatenate(parts)
         return replace(joined, task=self._keys[joined.task])

@@ -130,7 +130,7 @@ def _is(name: str, station: str) -> bool:
 
 
 def _finished(output: Path) -> Iterator[StationTaskStatus]:
-    from eqcctpro.pipeline.task_table import read_tasks
+    from eqcctpro.journal.task_table import read_tasks
 
     table = read_tasks(output)
     if table is None:
@@ -167,7 +167,7 @@ def _recorded(folder: RunFolder) -> Iterator[StationTaskStatus]:
     store = JournalStore(folder.journal, writable=False)
     try:
         settings = store.facts()["settings"]
-        items, ended = store.items(), {record.task: record for record, _ in store.records()}
+        items, ended = store.items(), {key: how for key, how, _ in store.outcomes()}
     finally:
         store.close()
     end = "_threshold"

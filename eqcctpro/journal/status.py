@@ -176,7 +176,7 @@ def _failures(output: Path, summary: dict[str, Any]) -> list[dict[str, str]]:
     """All station tasks that failed; the summary lists only the first ones."""
     if not summary.get("failed"):
         return []
-    from eqcctpro.pipeline.task_table import read_tasks
+    from eqcctpro.journal.task_table import read_tasks
 
     table = read_tasks(output)
     if table is None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from eqcctpro.codes import printable
 from eqcctpro.errors import OutputError
-from eqcctpro.pipeline.records import SampleCounts, TaskRecord
+from eqcctpro.pipeline.records import PickOutcome, SampleCounts
 
 __all__ = ["WAITING", "Attempt", "Item", "JournalStore"]
 
@@ -271,8 +271,8 @@ class JournalStore:
         with self._reading():
             return {key for (key,) in self._rows(query)}
 
-    def records(self) -> Iterator[tuple[TaskRecord, int | None]]:
-        """Records of the station tasks that ended, under their keys, with their part numbers."""
+    def outcomes(self) -> Iterator[tuple[int, PickOutcome, int | None]]:
+        """Keys of the station tasks that ended, their outcomes, and their part numbers."""
         measures = [
             name if first <= self._version else "NULL"
             for first, names in _MEASURES.items()
@@ -286,8 +286,7 @@ class JournalStore:
             for key, status, reason, error, notes, *numbers, part in self._rows(query):
                 windows, samples, outside, p, s, seconds, held, picked, data_ns, left_out = numbers
                 causes = tuple(map(tuple, json.loads(left_out))) if left_out else ()
-                record = TaskRecord(
-                    key,
+                record = PickOutcome(
                     status,
                     reason or "",
                     error or "",
@@ -300,10 +299,10 @@ class JournalStore:
                     seconds=seconds or 0.0,
                     counts=SampleCounts(held or 0, picked or 0, data_ns or 0, causes),
                 )
-                yield record, part
+                yield key, record, part
 
-    def record(self, records: Sequence[TaskRecord], part: int | None) -> None:
-        """Write the records of station tasks that ended; ``record.task`` is their key."""
+    def record(self, outcomes: Mapping[int, PickOutcome], part: int | None) -> None:
+        """Write the outcomes of station tasks that ended, by their keys."""
         self._db.executemany(
             "UPDATE items SET status = ?, reason = ?, error = ?, notes = ?, windows = ?, "
             "samples = ?, outside = ?, highest_p = ?, highest_s = ?, seconds = ?, held = ?, "
@@ -315,9 +314,9 @@ class JournalStore:
                     *(r.highest_p, r.highest_s, r.seconds),
                     *(r.counts.held, r.counts.picked, r.counts.data_ns),
                     json.dumps(r.counts.left_out) if r.counts.left_out else None,
-                    *(part, r.task),
+                    *(part, key),
                 )
-                for r in records
+                for key, r in outcomes.items()
             ),
         )
 

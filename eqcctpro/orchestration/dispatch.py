@@ -10,8 +10,7 @@ from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import EQCCTProError, QuarantinedError, WorkerError
 from eqcctpro.orchestration.ray_server import answer_of, require_server
 from eqcctpro.orchestration.worker import BundleResult
-from eqcctpro.picks.raw import RawPicks
-from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.pipeline.records import PickOutcome
 from eqcctpro.resources.hardware import memory_kills
 
 __all__ = [
@@ -187,8 +186,7 @@ def quarantined(task: StationTask, deaths: int, last_words: str) -> BundleResult
     failure = QuarantinedError(
         f"{deaths} workers died while they picked this station, the last with: {last_words}"
     )
-    record = TaskRecord(task.index, "failed", str(failure), type(failure).__name__)
-    return BundleResult([record], RawPicks.empty(), RawPicks.empty())
+    return BundleResult({task.index: PickOutcome.failure(failure)})
 
 
 def last_words(error: Exception) -> str:

@@ -8,13 +8,13 @@ from itertools import chain
 
 import numpy as np
 
-from eqcctpro.archive.plan import Plan
+from eqcctpro.archive.plan import Plan, Tasks
 from eqcctpro.orchestration.keeping import NoJournal
 from eqcctpro.orchestration.task_records import TaskRecords
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers
-from eqcctpro.picks.borders import settle_borders
-from eqcctpro.picks.raw import RawPicks
+from eqcctpro.picks.borders import settle
+from eqcctpro.picks.raw import TaskPicks
 from eqcctpro.pipeline.records import StageSeconds
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.resources.sampler import ResourceSampler, ResourceUse
@@ -70,7 +70,7 @@ class Execution:
         self.workers = workers
         self.journal = journal or NoJournal(plan.tasks)
         restored = self.journal.hand_over()
-        self.records = TaskRecords(len(plan.tasks), restored.records.values())
+        self.records = TaskRecords(len(plan.tasks), restored.outcomes)
         self.stages = StageSeconds()
         self.model_loads = 0
         self.adaptations: list[str] = []
@@ -78,8 +78,8 @@ class Execution:
         self._begun = False
         self.settings = settings
         self._open_chunks = open_chunks
-        self._picks: list[RawPicks] = [restored.findings.picks]
-        self._detections: list[RawPicks] = [restored.findings.detections]
+        self._picks: list[TaskPicks] = [restored.findings.picks]
+        self._detections: list[TaskPicks] = [restored.findings.detections]
 
     def results(self, stop: Callable[[], bool] = lambda: False) -> Iterator[BundleResult]:
         """Yield every bundle's result, after its picks have been stored.
@@ -91,15 +91,14 @@ class Execution:
         """
         source = self._source(stop)
         if left_out := self.journal.left_out:
-            bundle = BundleResult(list(left_out), RawPicks.empty(), RawPicks.empty())
-            source = chain([bundle], source)
+            source = chain([BundleResult(left_out)], source)
         with ExitStack() as stack:
             self.sampler.start()
             self._begun = True
             stack.callback(self.sampler.stop)
             for bundle in source:
                 self.journal.add(bundle)
-                self.records.add(bundle.records)
+                self.records.add(bundle.outcomes)
                 _collect(self._picks, bundle.picks)
                 _collect(self._detections, bundle.detections)
                 self.stages.add(bundle.seconds)
@@ -131,29 +130,39 @@ class Execution:
         """True if every station task of the plan has ended."""
         return len(self.records) == len(self.plan.tasks)
 
-    def take_found(self) -> tuple[RawPicks, RawPicks]:
+    def take_found(self) -> tuple[TaskPicks, TaskPicks]:
         """Picks and detections in the plan's order, without duplicates at chunk borders.
 
         They are handed over, and not kept.
         """
         tasks = self.plan.tasks
         picks, detections = (
-            settle_borders(_in_order(RawPicks.concatenate(found)), tasks)
+            _settled(_in_order(TaskPicks.concatenate(found)), tasks)
             for found in (self._picks, self._detections)
         )
         self._picks, self._detections = [], []
         return picks, detections
 
 
-def _collect(parts: list[RawPicks], new: RawPicks) -> None:
+def _collect(parts: list[TaskPicks], new: TaskPicks) -> None:
     """Store picks; small parts are concatenated now and then, to save memory."""
     if len(new):
         parts.append(new)
     if len(parts) >= MOST_PARTS:
-        parts[:] = [RawPicks.concatenate(parts)]
+        parts[:] = [TaskPicks.concatenate(parts)]
 
 
-def _in_order(picks: RawPicks) -> RawPicks:
+def _settled(raw: TaskPicks, tasks: Tasks) -> TaskPicks:
+    """Picks near the borders between chunks, each arrival once."""
+
+    def station(pick: int) -> tuple[str, str]:
+        task = tasks[int(raw.task[pick])]
+        return task.name, task.folder
+
+    return settle(raw, tasks.owned()[raw.task], station)
+
+
+def _in_order(picks: TaskPicks) -> TaskPicks:
     """Sort by station task; picks of one task keep their order."""
     if np.all(picks.task[:-1] <= picks.task[1:]):
         return picks

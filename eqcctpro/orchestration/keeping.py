@@ -31,7 +31,7 @@ from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.orchestration.outputs import package_versions
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers
-from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.pipeline.records import PickOutcome
 from eqcctpro.pipeline.settings import PipelineSettings
 
 __all__ = ["NoJournal", "RunJournal", "open_journal"]
@@ -69,7 +69,7 @@ class NoJournal:
         What remains to be picked.
     suspects : Tasks
         What is to be picked one by one, because a process died over it.
-    left_out : list of TaskRecord
+    left_out : dict of int to PickOutcome
         What has failed before anything of it was read.
     graceful : bool
         Whether an interrupted run can be gone on with later.
@@ -82,24 +82,24 @@ class NoJournal:
         self.restored = Restored()
         self.todo: Tasks = tasks
         self.suspects: Tasks = tasks[:0]
-        self.left_out: list[TaskRecord] = []
+        self.left_out: dict[int, PickOutcome] = {}
 
     def pinned(self, config: PickConfig) -> PickConfig:
         """Configuration with the choices that the resumed run made automatically."""
         return config
 
-    def leave_out(self, records: Sequence[TaskRecord]) -> None:
-        """Let station tasks end with these records, without picking them."""
-        if not records:
+    def leave_out(self, outcomes: Mapping[int, PickOutcome]) -> None:
+        """Let station tasks end with these outcomes, by their rows, without picking them."""
+        if not outcomes:
             return
-        ended = [record.task for record in records]
+        ended = list(outcomes)
         waiting: set[int] = set()
         for name in ("todo", "suspects"):
             tasks: Tasks = getattr(self, name)
             rows = np.array(tasks.rows, dtype=np.int64)
             waiting.update(rows.tolist())
             setattr(self, name, Tasks(tasks.table, rows[~np.isin(rows, ended)]))
-        self.left_out = [record for record in records if record.task in waiting]
+        self.left_out = {row: how for row, how in outcomes.items() if row in waiting}
 
     def hand_over(self) -> Restored:
         """Return the restored results of an earlier run and release them here."""
@@ -165,8 +165,8 @@ class RunJournal(NoJournal):
             [known[id_] if id_ in known else next(fresh) for id_ in self.ids], dtype=np.int32
         )
         suspected = self._suspected()
-        ended, keys = self.restored.records, self.keys
-        self.left_out = []
+        ended, keys = self.restored.outcomes, self.keys
+        self.left_out = {}
         remaining = [index for index in range(len(tasks)) if index not in ended]
         self.todo = tasks.choose(i for i in remaining if int(keys[i]) not in suspected)
         self.suspects = tasks.choose(i for i in remaining if int(keys[i]) in suspected)
@@ -243,12 +243,12 @@ class RunJournal(NoJournal):
 
     def add(self, bundle: BundleResult) -> None:
         """Store a result."""
-        if self._recorder is None or not bundle.records:
+        if self._recorder is None or not bundle.outcomes:
             return
-        self._recorder.add(bundle.records, bundle.picks, bundle.detections)
+        self._recorder.add(bundle.outcomes, bundle.picks, bundle.detections)
         if self._marks is not None:
-            for record in bundle.records:
-                self._marks.end(int(self.keys[record.task]))
+            for task in bundle.outcomes:
+                self._marks.end(int(self.keys[task]))
 
     def settle(self) -> None:
         """Wait until all pending results are on disk."""
@@ -340,7 +340,7 @@ def open_journal(
     )
     logger.info(
         "going on with an earlier run: %d of %d station tasks are recorded",
-        len(restored.records),
+        len(restored.outcomes),
         len(ids),
     )
     _warn_of(journal.suspects)

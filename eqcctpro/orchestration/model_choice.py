@@ -14,7 +14,7 @@ from eqcctpro.models.locations import COMPOSED_CLASSES
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weight_files import WeightFiles, split_name
 from eqcctpro.models.weights import find_weights, may_be_fetched
-from eqcctpro.pipeline.annotations import CURVE_FOLDER
+from eqcctpro.picks.annotations import CURVE_FOLDER
 from eqcctpro.pipeline.settings import PipelineSettings, resolve_settings
 from eqcctpro.runtimes.select import check_runtime, load_picker
 from eqcctpro.waveform.preparation import Preparation

@@ -176,7 +176,7 @@ class ActorPool:
         if bundle:
             queue.done(bundle)
         given = {task.index: task for task in (*self._held.pop(slot, ()), *bundle)}
-        self._ended_early.update(record.task for record in outcome.records)
+        self._ended_early.update(outcome.outcomes)
         if held := [task for index, task in given.items() if index not in self._ended_early]:
             self._held[slot] = held
         self._ended_early.difference_update(given)

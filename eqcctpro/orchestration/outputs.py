@@ -6,7 +6,7 @@ import json
 import logging
 import platform
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -21,15 +21,14 @@ from eqcctpro.archive.coverage import planned_samples, station_hours
 from eqcctpro.archive.plan import Plan, StationTask, Tasks
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import OutputError, QuarantinedError
+from eqcctpro.journal.task_table import TASKS_FILE, task_table
 from eqcctpro.orchestration.task_records import TaskRecords
+from eqcctpro.picks.annotations import CURVE_FOLDER
 from eqcctpro.picks.eqcctpro_folders import write_eqcctpro_folders
 from eqcctpro.picks.formats import FORMATS, write_picks
 from eqcctpro.picks.table import PickRows
 from eqcctpro.picks.writers import atomic_file, write_csv, write_parquet
-from eqcctpro.pipeline.annotations import CURVE_FOLDER
-from eqcctpro.pipeline.prepare import failed_record
-from eqcctpro.pipeline.records import TaskRecord
-from eqcctpro.pipeline.task_table import TASKS_FILE, task_table
+from eqcctpro.pipeline.records import PickOutcome
 from eqcctpro.signals_after import signals_after
 from eqcctpro.times import format_utc
 
@@ -129,7 +128,7 @@ def _write_folders(
 
     def fail(task: StationTask, error: OutputError) -> None:
         earlier = records[task.index]
-        records.add([failed_record(task, error, earlier.notes, earlier.counts)])
+        records.add({task.index: PickOutcome.failure(error, earlier.notes, earlier.counts)})
 
     ended = [tasks[index] for index in records.ended("done", "empty")]
     write_eqcctpro_folders(tables.picks.table, ended, config.output, fail)
@@ -199,7 +198,10 @@ def summarise(
     samples = _sample_balance(plan, records)
     ended = np.fromiter(records.ended("done", "empty"), dtype=np.int64)
     reasons = {
-        **{s: _counted(_kind(record) for record in told if record.status == s) for s in _ENDED},
+        **{
+            s: _counted(_kind(record) for record in told.values() if record.status == s)
+            for s in _ENDED
+        },
         "files_failed": _counted(problem.error for problem in plan.problems),
     }
     instruments = Counter(task.instrument for task in plan.tasks.headings())
@@ -215,7 +217,7 @@ def summarise(
             "files_ignored": len(plan.ignored),
         },
         "tasks": statuses,
-        "quarantined": sum(record.error == QuarantinedError.__name__ for record in told),
+        "quarantined": sum(record.error == QuarantinedError.__name__ for record in told.values()),
         "skipped": plan.skipped,
         "balance": samples,
         "balanced": sum(statuses.values()) == len(plan.tasks)
@@ -261,7 +263,7 @@ def _sample_balance(plan: Plan, records: TaskRecords) -> dict[str, Any]:
     }
 
 
-def _kind(record: TaskRecord) -> str:
+def _kind(record: PickOutcome) -> str:
     """Category of a task's failure: the error's class, or the reason up to its first colon."""
     return record.error or record.reason.partition(":")[0]
 
@@ -288,13 +290,13 @@ def _first_of_each(
 
 
 def _listed(
-    plan: Plan, told: Sequence[TaskRecord], status: str, kinds: Collection[str]
+    plan: Plan, told: Mapping[int, PickOutcome], status: str, kinds: Collection[str]
 ) -> list[dict[str, str]]:
-    mine = [record for record in told if record.status == status]
-    records = list(_first_of_each(mine, _kind, kinds))
-    tasks = plan.tasks.headings(record.task for record in records)
+    mine = [(task, outcome) for task, outcome in told.items() if outcome.status == status]
+    some = list(_first_of_each(mine, lambda item: _kind(item[1]), kinds))
+    tasks = plan.tasks.headings(task for task, _ in some)
     listed = []
-    for task, record in zip(tasks, records, strict=True):
+    for task, (_, record) in zip(tasks, some, strict=True):
         entry = {"station": task.name, "timechunk": task.chunk.name, "reason": record.reason}
         if record.error:
             entry["error"] = record.error
@@ -302,12 +304,11 @@ def _listed(
     return listed
 
 
-def _notes(plan: Plan, told: Sequence[TaskRecord]) -> list[dict[str, Any]]:
-    noted = [record for record in told if record.notes][:MOST_LISTED]
-    tasks = plan.tasks.headings(record.task for record in noted)
+def _notes(plan: Plan, told: Mapping[int, PickOutcome]) -> list[dict[str, Any]]:
+    noted = dict([item for item in told.items() if item[1].notes][:MOST_LISTED])
     return [
         {"station": task.name, "timechunk": task.chunk.name, "notes": list(record.notes)}
-        for task, record in zip(tasks, noted, strict=True)
+        for task, record in zip(plan.tasks.headings(noted), noted.values(), strict=True)
     ]
 
 

@@ -125,7 +125,7 @@ def _measure(request: dict[str, Any]) -> Footprint:
     from eqcctpro.archive.plan import InputSettings, make_plan
     from eqcctpro.config import PickConfig
     from eqcctpro.orchestration.model_choice import describe, find_run_weights
-    from eqcctpro.orchestration.worker import WorkerSpec, open_pipeline
+    from eqcctpro.orchestration.worker import TaskPicker, WorkerSpec, open_pipeline
     from eqcctpro.synthetic.network import synthetic_network
 
     device: str = request["device"]
@@ -155,7 +155,9 @@ def _measure(request: dict[str, Any]) -> Footprint:
     with tempfile.TemporaryDirectory(prefix="eqcctpro-calibrate-") as folder:
         synthetic_network(Path(folder) / "in", stations=_STATIONS, duration_s=_SECONDS)
         tasks = make_plan(InputSettings((Path(folder) / "in",))).tasks
-        _, pick_mb = stages.during(lambda: list(pipeline.run(tasks)))
+        _, pick_mb = stages.during(
+            lambda: list(TaskPicker(pipeline).pick(tasks, pipeline.settings))
+        )
     more = max(runtime.batch_size - 1, 1)
     kind: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"
     return Footprint(

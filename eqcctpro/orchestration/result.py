@@ -66,9 +66,9 @@ class RunResult:
     def tasks(self) -> pa.Table:
         """Table with a row for each station task: status, reason and highest probabilities.
 
-        The content of ``tasks.parquet``, see `eqcctpro.pipeline.task_table.TASK_SCHEMA`.
+        The content of ``tasks.parquet``, see `eqcctpro.journal.task_table.TASK_SCHEMA`.
         """
-        from eqcctpro.pipeline.task_table import read_tasks
+        from eqcctpro.journal.task_table import read_tasks
 
         return read_tasks(Path(self.summary["paths"]["tasks"]).parent)
 

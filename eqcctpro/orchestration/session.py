@@ -52,9 +52,9 @@ from eqcctpro.orchestration.runlog import RunLog, gathered_warnings, run_log
 from eqcctpro.orchestration.waveform_memory import fit_into_memory, waveform_memory
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers, open_workers
+from eqcctpro.picks.annotations import curve_channels
 from eqcctpro.picks.table import DETECTION_SCHEMA, PickRows
 from eqcctpro.picks.writers import check_writable
-from eqcctpro.pipeline.annotations import curve_channels
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.resources.allocator import return_free_memory
 from eqcctpro.resources.sampler import ResourceSampler
@@ -292,9 +292,9 @@ class PickSession:
             for bundle in run.results(interruption):
                 _note_failures(bundle, plan, logger, keep_going=keep_going)
                 progress.add(
-                    done=len(bundle.records),
+                    done=len(bundle.outcomes),
                     picks=len(bundle.picks),
-                    failed=sum(record.status == "failed" for record in bundle.records),
+                    failed=sum(how.status == "failed" for how in bundle.outcomes.values()),
                 )
         if not run.complete:
             raise RunInterrupted(
@@ -420,13 +420,13 @@ def _log_plan(plan: Plan, logger: logging.Logger) -> None:
 def _note_failures(
     bundle: BundleResult, plan: Plan, logger: logging.Logger, *, keep_going: bool
 ) -> None:
-    for record in bundle.records:
+    for index, record in bundle.outcomes.items():
         for note in record.notes:
             if note.startswith(NOT_PICKED):
                 logger.warning("%s", note)
         if record.status != "failed":
             continue
-        task = plan.tasks[record.task]
+        task = plan.tasks[index]
         logger.warning("%s in %s failed: %s", task.name, task.chunk.name, record.reason)
         if not keep_going:
             kind = getattr(errors, record.error, EQCCTProError)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.pipeline.records import SampleCounts, Status, TaskRecord
+from eqcctpro.pipeline.records import PickOutcome, SampleCounts, Status
 
 __all__ = ["TaskRecords"]
 
@@ -21,18 +21,18 @@ NOT_ENDED = len(STATUSES)
 _NUMBERS = 6
 
 
-class TaskRecords(Mapping[int, TaskRecord]):
-    """Final records of station tasks, by their index in the plan.
+class TaskRecords(Mapping[int, PickOutcome]):
+    """Outcomes of station tasks, by their index in the plan.
 
     Parameters
     ----------
     n_tasks : int
         Of the plan.
-    records : iterable of TaskRecord
+    outcomes : mapping of int to PickOutcome, optional
         What is known from before.
     """
 
-    def __init__(self, n_tasks: int, records: Iterable[TaskRecord] = ()) -> None:
+    def __init__(self, n_tasks: int, outcomes: Mapping[int, PickOutcome] | None = None) -> None:
         self._statuses = bytearray([NOT_ENDED]) * n_tasks
         # Windows, samples, picks outside of the run's span, samples that the task has, those
         # of them that are picked, and nanoseconds of data, of each task.
@@ -44,12 +44,11 @@ class TaskRecords(Mapping[int, TaskRecord]):
         # Samples that are not picked, of tasks that have any.
         self._left_out: dict[int, tuple[tuple[str, int], ...]] = {}
         self._n_ended = 0
-        self.add(records)
+        self.add(outcomes or {})
 
-    def add(self, records: Iterable[TaskRecord]) -> None:
-        """Add records; a later record of a task replaces the earlier one."""
-        for record in records:
-            task = record.task
+    def add(self, outcomes: Mapping[int, PickOutcome]) -> None:
+        """Add outcomes; a later outcome of a task replaces the earlier one."""
+        for task, record in outcomes.items():
             self._n_ended += self._statuses[task] == NOT_ENDED
             self._statuses[task] = STATUSES.index(record.status)
             counts = record.counts
@@ -76,7 +75,7 @@ class TaskRecords(Mapping[int, TaskRecord]):
     def __iter__(self) -> Iterator[int]:
         return (task for task, status in enumerate(self._statuses) if status != NOT_ENDED)
 
-    def __getitem__(self, task: int) -> TaskRecord:
+    def __getitem__(self, task: int) -> PickOutcome:
         if not 0 <= task < len(self._statuses) or self._statuses[task] == NOT_ENDED:
             raise KeyError(task)
         reason, error, notes = self._texts.get(task, ("", "", ()))
@@ -87,7 +86,7 @@ class TaskRecords(Mapping[int, TaskRecord]):
         status = STATUSES[self._statuses[task]]
         numbers = (windows, samples, outside)
         counts = SampleCounts(held, picked, data_ns, self._left_out.get(task, ()))
-        return TaskRecord(task, status, reason, error, notes, *numbers, *highest, seconds, counts)
+        return PickOutcome(status, reason, error, notes, *numbers, *highest, seconds, counts)
 
     def counts(self) -> dict[str, int]:
         """Number of tasks by status."""
@@ -98,9 +97,9 @@ class TaskRecords(Mapping[int, TaskRecord]):
         wanted = {STATUSES.index(status) for status in statuses}
         return (task for task, status in enumerate(self._statuses) if status in wanted)
 
-    def with_texts(self) -> list[TaskRecord]:
-        """Records that have a reason or notes, in the plan's order."""
-        return [self[task] for task in sorted(self._texts)]
+    def with_texts(self) -> dict[int, PickOutcome]:
+        """Outcomes that have a reason or notes, in the plan's order."""
+        return {task: self[task] for task in sorted(self._texts)}
 
     def totals(self) -> dict[str, int]:
         """Sums over all tasks: windows, samples, and picks outside of the run's span."""

@@ -14,10 +14,10 @@ from eqcctpro.config import PickConfig
 from eqcctpro.errors import ResourceError
 from eqcctpro.models.picker import Picker
 from eqcctpro.orchestration import placement
-from eqcctpro.pipeline.pieces import why_whole
-from eqcctpro.pipeline.prepare import LARGEST_KEPT, failed_record
-from eqcctpro.pipeline.records import TaskRecord
+from eqcctpro.pipeline.records import PickOutcome
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.sources.files import LARGEST_KEPT
+from eqcctpro.sources.task_waveforms import why_whole
 from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.gaps import MOST_ADDED
@@ -140,15 +140,15 @@ def _of_some(
 
 def fit_into_memory(
     config: PickConfig, plan: Plan, settings: PipelineSettings, picker: Picker
-) -> tuple[Float64, list[TaskRecord]]:
+) -> tuple[Float64, dict[int, PickOutcome]]:
     """Cut station tasks that exceed a worker's memory into pieces of time.
 
     Returns
     -------
     ndarray, shape (tasks,)
         What each then takes, MB; 0 for those without room.
-    list of TaskRecord
-        Of tasks for which this machine has too little memory, in pieces too.
+    dict of int to PickOutcome
+        Of tasks, by their rows, for which this machine has too little memory, in pieces too.
 
     Raises
     ------
@@ -160,10 +160,10 @@ def fit_into_memory(
     plan.tasks.table.cut({})
     largest = float(needed.max(initial=0.0))
     if largest < LARGE_MB:
-        return needed, []
+        return needed, {}
     room, error = _room(config, largest)
     if largest <= room:
-        return needed, []
+        return needed, {}
     cut: dict[int, tuple[Piece, ...]] = {}
     too_large: list[int] = []
     for row in np.flatnonzero(needed > room).tolist():
@@ -184,9 +184,8 @@ def fit_into_memory(
             hint=f"{error.hint}, or {_advice(settings, picker)}",
         )
     plan.tasks.table.cut(cut)
-    failed = [
-        failed_record(
-            plan.tasks[row],
+    failed = {
+        row: PickOutcome.failure(
             ResourceError(
                 f"its waveforms need {needed[row]:.0f} MB, more than a worker can have "
                 f"({max(room, 0):.0f} MB){_why_not_cut(plan, row, settings, picker)}",
@@ -194,7 +193,7 @@ def fit_into_memory(
             ),
         )
         for row in too_large
-    ]
+    }
     needed[too_large] = 0.0
     return needed, failed
 

@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from eqcctpro.archive.plan import StationTask
+from eqcctpro.archive.remote import use_storage_options
+from eqcctpro.errors import OutputError
 from eqcctpro.models.weight_files import WeightFiles
-from eqcctpro.picks.raw import RawPicks
+from eqcctpro.picks.annotations import curve_file, write_curves
+from eqcctpro.picks.raw import TaskPicks
 from eqcctpro.pipeline.engine import Pipeline
-from eqcctpro.pipeline.records import TaskRecord, TaskResult
+from eqcctpro.pipeline.records import PickOutcome, PickResult
 from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.sources.feeder import Feeder
+from eqcctpro.sources.task_waveforms import JoinedPieces, TaskPiece
 
-__all__ = ["BundleResult", "PickWorker", "WorkerSpec", "open_pipeline"]
+__all__ = ["BundleResult", "PickWorker", "TaskPicker", "WorkerSpec", "open_pipeline"]
 
 
 @dataclass(frozen=True)
@@ -66,39 +71,39 @@ class BundleResult:
 
     Attributes
     ----------
-    records : list of TaskRecord
-        One for each task that has ended.
-    picks, detections : RawPicks
+    outcomes : dict of int to PickOutcome
+        Of the tasks that have ended, by their indices in the plan.
+    picks, detections : TaskPicks
     seconds : dict
         Per stage.
     adaptations : list of str
         What the worker or its runtime changed to go on with less memory.
     """
 
-    records: list[TaskRecord]
-    picks: RawPicks
-    detections: RawPicks
+    outcomes: dict[int, PickOutcome]
+    picks: TaskPicks = field(default_factory=TaskPicks.empty)
+    detections: TaskPicks = field(default_factory=TaskPicks.empty)
     seconds: dict[str, float] = field(default_factory=dict)
     adaptations: list[str] = field(default_factory=list)
 
     @classmethod
     def nothing(cls, adaptation: str) -> BundleResult:
         """Result without tasks, which only reports an adaptation."""
-        return cls([], RawPicks.empty(), RawPicks.empty(), adaptations=[adaptation])
+        return cls({}, adaptations=[adaptation])
 
     @classmethod
     def gather(
         cls,
-        results: Sequence[TaskResult],
-        seconds: dict[str, float],
+        results: Sequence[PickResult],
+        seconds: Mapping[str, float] | None = None,
         adaptations: Sequence[str] = (),
     ) -> BundleResult:
-        """Join the results of single tasks."""
+        """Join the results of single tasks, which are their tickets."""
         return cls(
-            [result.record for result in results],
-            RawPicks.concatenate([result.picks for result in results]),
-            RawPicks.concatenate([result.detections for result in results]),
-            seconds,
+            {result.ticket.index: result.outcome for result in results},
+            TaskPicks.of([(result.ticket.index, result.picks) for result in results]),
+            TaskPicks.of([(result.ticket.index, result.detections) for result in results]),
+            dict(seconds or {}),
             list(adaptations),
         )
 
@@ -127,6 +132,96 @@ def open_pipeline(spec: WorkerSpec) -> Pipeline:
     return Pipeline(picker, runtime, spec.settings)
 
 
+class TaskPicker:
+    """Picks station tasks with a pipeline: reads ahead, joins pieces, and writes curves.
+
+    Parameters
+    ----------
+    pipeline : Pipeline
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self._pieces = JoinedPieces()
+        self._holds = False
+
+    def pick(
+        self,
+        tasks: Sequence[StationTask],
+        settings: PipelineSettings,
+        *,
+        more: bool = False,
+        held: dict[str, bytes] | None = None,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> Iterator[PickResult]:
+        """Pick station tasks; results come as tasks finish, which may be out of order.
+
+        Parameters
+        ----------
+        tasks : sequence of StationTask
+        settings : PipelineSettings
+        more : bool
+            More tasks follow with the same settings, or none if need be: windows that
+            do not fill a batch wait for their windows, and batches under way stay so.
+        held : dict of str to bytes, optional
+            Contents of files by their paths, as they were when the plan was made; they are
+            taken out.
+        stop : callable
+            Whether a station task that is picked in pieces is to be left as it is.
+
+        Yields
+        ------
+        PickResult
+            With the task as its ticket: one for every task that is not left, and for every one
+            held back earlier; those that are held back now come with the next tasks.
+        """
+        pipeline = self.pipeline
+        pipeline.settings = settings
+        if not self._holds:
+            use_storage_options(settings.storage)
+            self._pieces.clear()
+            pipeline.reset()
+        self._holds = False  # an error in this run leaves nothing to go on from
+        feeder = Feeder(tasks, pipeline.picker, settings, held, stop)
+        for ticket, prepared in feeder:
+            pipeline.feed(ticket, prepared)
+            yield from self._finished()
+        if not more:
+            pipeline.drain()
+        yield from self._finished()
+        pipeline.stages.add(feeder.seconds)
+        self._holds = more
+
+    def _finished(self) -> Iterator[PickResult]:
+        """Results of whole tasks, their curves written.
+
+        A task whose curves cannot be written has failed, and no other.
+        """
+        for result in self.pipeline.finished():
+            if isinstance(result.ticket, TaskPiece):
+                joined = self._pieces.add(result)
+                if joined is None:
+                    continue
+                result = joined
+            folder, outcome = self.pipeline.settings.annotations, result.outcome
+            if folder is not None and outcome.status == "done":
+                task: StationTask = result.ticket
+                codes = (task.network, task.station, task.location, task.instrument)
+                try:
+                    write_curves(
+                        curve_file(folder, codes, task.chunk.name),
+                        codes,
+                        task.chunk.own,
+                        self.pipeline.picker.labels,
+                        result.curves,
+                    )
+                except OutputError as error:
+                    failed = PickOutcome.failure(error, outcome.notes, outcome.counts)
+                    result = PickResult(task, failed)
+                result.curves = []
+            yield result
+
+
 class PickWorker:
     """Worker that picks bundle after bundle with one pipeline.
 
@@ -139,7 +234,7 @@ class PickWorker:
         # Nothing is loaded here: what a method raises reaches the driver as it is, while an
         # actor whose constructor raises is only reported dead.
         self._spec = spec
-        self._pipeline: Pipeline | None = None
+        self._picker: TaskPicker | None = None
 
     def load(self) -> float:
         """Bind to cores and load the model if that was not done yet; returns seconds.
@@ -153,12 +248,12 @@ class PickWorker:
         self._loaded()
         return time.perf_counter() - started
 
-    def _loaded(self) -> Pipeline:
-        if self._pipeline is None:
+    def _loaded(self) -> TaskPicker:
+        if self._picker is None:
             self._settle()
             bind_to_cores(self._spec.cpu_ids)
-            self._pipeline = open_pipeline(self._spec)
-        return self._pipeline
+            self._picker = TaskPicker(open_pipeline(self._spec))
+        return self._picker
 
     def _settle(self) -> None:
         """Find on this machine what the run's machine named."""
@@ -181,14 +276,14 @@ class PickWorker:
     ) -> BundleResult:
         """Pick a bundle, with new settings if they are given.
 
-        Every task ends with a record.  Where `more` are to come, the last ones may be held
+        Every task ends with an outcome.  Where `more` are to come, the last ones may be held
         back until the next call, which may be one without tasks, so that batches are full
         and the network goes on while a result is on its way.
         """
-        pipeline = self._loaded()
-        pipeline.settings = settings or pipeline.settings
+        picker = self._loaded()
+        pipeline = picker.pipeline
         before = dict(pipeline.stages.seconds)
-        results = list(pipeline.run(tasks, more=more))
+        results = list(picker.pick(tasks, settings or pipeline.settings, more=more))
         seconds = {
             stage: value - before.get(stage, 0.0)
             for stage, value in pipeline.stages.seconds.items()

@@ -20,7 +20,13 @@ from eqcctpro.orchestration.dispatch import first_line, never
 from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement, place_workers
 from eqcctpro.orchestration.ray_server import answer_of
-from eqcctpro.orchestration.worker import BundleResult, WorkerSpec, bind_to_cores, open_pipeline
+from eqcctpro.orchestration.worker import (
+    BundleResult,
+    TaskPicker,
+    WorkerSpec,
+    bind_to_cores,
+    open_pipeline,
+)
 from eqcctpro.pipeline.settings import PipelineSettings
 
 if TYPE_CHECKING:
@@ -174,12 +180,12 @@ class _Local(Workers):
         earlier = bind_to_cores(spec.cpu_ids)
         started = time.perf_counter()
         try:
-            self._pipeline = open_pipeline(spec)
+            self._picker = TaskPicker(open_pipeline(spec))
         finally:
             bind_to_cores(earlier)
         self.model_load_s = time.perf_counter() - started
-        self.runtime = self._pipeline.runtime.kind
-        self.batch_size = self._pipeline.runtime.batch_size
+        self.runtime = self._picker.pipeline.runtime.kind
+        self.batch_size = self._picker.pipeline.runtime.batch_size
 
     def pick(
         self,
@@ -190,13 +196,12 @@ class _Local(Workers):
         stop: Callable[[], bool] = never,
         held: dict[str, bytes] | None = None,
     ) -> Iterator[BundleResult]:
-        pipeline = self._pipeline
-        pipeline.settings = settings
+        pipeline = self._picker.pipeline
         before = dict(pipeline.stages.seconds)
         earlier = bind_to_cores(self._cpu_ids)
         try:
-            for result in pipeline.run(tasks, held=held, stop=stop):
-                yield BundleResult([result.record], result.picks, result.detections)
+            for result in self._picker.pick(tasks, settings, held=held, stop=stop):
+                yield BundleResult.gather([result])
         finally:
             bind_to_cores(earlier)
         seconds = {
@@ -220,7 +225,7 @@ class _Local(Workers):
         return pick_isolated(spec, tasks, stop=stop)
 
     def close(self) -> None:
-        self._pipeline.runtime.close()
+        self._picker.pipeline.runtime.close()
 
 
 class _OnRay(Workers):

@@ -1,71 +1,90 @@
-"""Removal of duplicate picks at the border of two neighbouring chunks.
+"""Rules at borders of time: which picks are reported, and which neighbour keeps a duplicate.
 
-Both chunks see the data around their border and report picks up to a second
-beyond it.  With windows that start at different samples the two may place the same
+Two that pick neighbouring spans both see the data around their border and report picks up to a
+second beyond it.  With windows that start at different samples the two may place the same
 arrival a sample apart, once on either side: kept by rule alone it would then be in the
 result twice, or not at all.  So what both report is compared first.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.plan import Tasks
 from eqcctpro.picks.raw import RawPicks
+from eqcctpro.spans import FOREVER_NS, Span
+from eqcctpro.times import NS_PER_S
 
-__all__ = ["settle", "settle_borders"]
+__all__ = ["BORDER_GUARD_NS", "reported", "samples_within", "settle"]
 
+# Picks this close to a border are reported by both neighbours, which are then compared.
+BORDER_GUARD_NS = NS_PER_S
 # Two reports of one phase at one instrument closer than this are the same arrival.
 SAME_ARRIVAL_NS = 500_000_000
 
+Picks = TypeVar("Picks", bound=RawPicks)
 
-def settle_borders(raw: RawPicks, tasks: Tasks) -> RawPicks:
+
+def reported(times_ns: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Mask of picks that lie in the spans of which they are wanted, or shortly beyond.
+
+    Parameters
+    ----------
+    times_ns : ndarray of int64, shape (picks,)
+    own : ndarray of int64, shape (picks, 2)
+        First time that is wanted, and the first that is not.
+    """
+    # Spans without a border own all that 64 bits hold.
+    first = np.maximum(own[:, 0], BORDER_GUARD_NS - FOREVER_NS) - BORDER_GUARD_NS
+    end = np.minimum(own[:, 1], FOREVER_NS - BORDER_GUARD_NS) + BORDER_GUARD_NS
+    return (times_ns >= first) & (times_ns < end)
+
+
+def samples_within(start_ns: int, interval_ns: float, n: int, span: Span) -> tuple[int, int]:
+    """First of `n` samples in a span of time, and the first behind it.
+
+    Parameters
+    ----------
+    start_ns : int
+        Time of the first sample.
+    interval_ns : float
+        Between samples.
+    n : int
+    span : Span
+    """
+    first, last = (math.ceil((edge - start_ns) / interval_ns) for edge in span)
+    first = min(max(first, 0), n)
+    return first, max(min(last, n), first)
+
+
+def settle(
+    raw: Picks, own: NDArray[np.int64], station: Callable[[int], Hashable] = lambda _: ""
+) -> Picks:
     """Keep every arrival exactly once.
 
     Parameters
     ----------
     raw : RawPicks
-        Of all chunks, each with the picks shortly beyond its borders.
-    tasks : Tasks
-        The plan that ``raw.task`` refers to.
+        Of all neighbours, each with the picks shortly beyond its borders.
+    own : ndarray of int64, shape (picks, 2)
+        First time that is owned, and the first that is not, by what reported each pick.
+    station : callable
+        Names the instrument of a pick, by its position; borders of different ones are different.
 
     Returns
     -------
     RawPicks
         An arrival that both neighbours report is kept from the one that owns it, or,
-        where none or both do, with the higher probability.  One that a single chunk
-        reports is kept if that chunk owns it.
-    """
-    own_start, own_end = tasks.owned()[raw.task].T
-
-    def station(index: int) -> tuple[str, str]:
-        task = tasks[raw.task[index]]
-        return task.name, task.folder
-
-    return settle(raw, own_start, own_end, station)
-
-
-def settle(
-    raw: RawPicks,
-    own_start: NDArray[np.int64],
-    own_end: NDArray[np.int64],
-    station: Callable[[int], Hashable],
-) -> RawPicks:
-    """`settle_borders` by the span that is owned by what reported each pick.
-
-    Parameters
-    ----------
-    raw : RawPicks
-    own_start, own_end : ndarray of int64
-        First time that is owned, and the first that is not, of each pick.
-    station : callable
-        Names the instrument of a pick; borders of different ones are different.
+        where none or both do, with the higher probability.  One that a single neighbour
+        reports is kept if that one owns it.
     """
     if not len(raw):
         return raw
+    own_start, own_end = own.T
     owned = (raw.time_ns >= own_start) & (raw.time_ns < own_end)
     # Where a chunk has no border the difference may wrap around, and is still not near 0.
     near_start = np.abs(raw.time_ns - own_start) <= 2 * SAME_ARRIVAL_NS

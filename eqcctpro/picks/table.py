@@ -10,10 +10,9 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eqcctpro.archive.tasks import Heading
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.arrow import TextPool, number_column
-from eqcctpro.picks.raw import RawPicks
+from eqcctpro.picks.raw import TaskPicks
 
 __all__ = [
     "AMPLITUDE_FIELDS",
@@ -54,11 +53,11 @@ DETECTION_SCHEMA = pa.schema([*_CODES, *_TIMES, ("probability", pa.float32()), *
 _OF_TASK = ("network", "station", "location", "channel", "timechunk")
 
 
-class Headings(Protocol):
+class TaskNames(Protocol):
     """Station tasks that tell what they are called."""
 
-    def headings(self, positions: Iterable[int] | None = None) -> Iterator[Heading]:
-        """Of some, or of all."""
+    def names(self, positions: Iterable[int]) -> Iterator[tuple[str, str, str, str, str]]:
+        """Network, station, location, instrument and time chunk of some."""
 
 
 class PickRows:
@@ -68,7 +67,7 @@ class PickRows:
 
     Parameters
     ----------
-    raw : RawPicks
+    raw : TaskPicks
     tasks : Tasks
         What `raw` was found in.
     picker : Picker
@@ -86,17 +85,16 @@ class PickRows:
 
     def __init__(
         self,
-        raw: RawPicks,
-        tasks: Headings,
+        raw: TaskPicks,
+        tasks: TaskNames,
         picker: Picker,
         run_id: str,
         schema: pa.Schema = PICK_SCHEMA,
     ) -> None:
         used, of_used = np.unique(raw.task, return_inverse=True)
         columns = {name: _Names() for name in _OF_TASK}
-        for task in tasks.headings(used.tolist()):
-            codes = (task.network, task.station, task.location, task.instrument)
-            for column, name in zip(columns.values(), (*codes, task.chunk.name), strict=True):
+        for names in tasks.names(used.tolist()):
+            for column, name in zip(columns.values(), names, strict=True):
                 column.append(name)
         self.schema = schema
         self._texts = {"phase": TextPool(picker.labels), "model": TextPool([picker.model])}
@@ -139,7 +137,7 @@ class PickRows:
         """All rows, which take the place of what they are made of."""
         if self._table is None:
             self._table = self._rows(slice(None))
-            self._raw, self._which = RawPicks.empty(), {}
+            self._raw, self._which = TaskPicks.empty(), {}
         return self._table
 
     def _rows(self, part: slice) -> pa.Table:
@@ -157,7 +155,7 @@ class PickRows:
         return pa.table([columns[name] for name in self.schema.names], schema=self.schema)
 
 
-def pick_table(raw: RawPicks, tasks: Headings, picker: Picker, run_id: str) -> pa.Table:
+def pick_table(raw: TaskPicks, tasks: TaskNames, picker: Picker, run_id: str) -> pa.Table:
     """Rows of `PICK_SCHEMA`, sorted by time, then by code and phase."""
     return PickRows(raw, tasks, picker, run_id).table
 

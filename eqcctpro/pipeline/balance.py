@@ -1,8 +1,7 @@
-"""Sample counts of a station task: all, those covered by windows, and the others by cause.
+"""Sample counts of an instrument: all, those covered by windows, and the others by cause.
 
 Samples are counted as records hold them, before they are resampled: every sample of every
-channel of the task's instrument that lies in the time that the task's chunk owns, and between
-the start and the end of the run.
+channel of an instrument that lies in the time whose picks are wanted.
 """
 
 from __future__ import annotations
@@ -14,10 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.tasks import StationTask
 from eqcctpro.pipeline.records import SampleCounts
-from eqcctpro.pipeline.settings import PipelineSettings
-from eqcctpro.spans import joined_spans
+from eqcctpro.spans import Span, joined_spans
 from eqcctpro.waveform.blocks import Block
 from eqcctpro.waveform.clock import correction_at
 from eqcctpro.waveform.conflicts import Contradiction
@@ -31,37 +28,32 @@ LaidOut = tuple[Block, NDArray[np.intp]]
 
 
 class SampleBalance:
-    """Counts the samples of one station task while it is prepared.
+    """Counts the samples of one instrument while it is prepared.
 
     Parameters
     ----------
-    task : StationTask
-    settings : PipelineSettings
+    own : Span
+        Time whose samples are counted.
 
     Attributes
     ----------
     held : int
-        Samples that the task has.
+        Samples that there are.
     picked : int
         Those that windows cover.
     left_out : Counter of str
         The others, by the names of `eqcctpro.pipeline.records.NOT_PICKED_BECAUSE`.
     """
 
-    def __init__(self, task: StationTask, settings: PipelineSettings) -> None:
-        start_ns, end_ns = task.chunk.own_start_ns, task.chunk.own_end_ns
-        if settings.start_ns is not None:
-            start_ns = max(start_ns, settings.start_ns)
-        if settings.end_ns is not None:
-            end_ns = min(end_ns, settings.end_ns)
-        self._start_ns, self._end_ns = start_ns, end_ns
+    def __init__(self, own: Span) -> None:
+        self._start_ns, self._end_ns = own
         self.held = self.picked = 0
         self.left_out: Counter[str] = Counter()
         self._data_ns = 0
         self._excluded: dict[tuple[ChannelCode, int], Spans] = {}
 
     def count(self, segments: Iterable[Segment]) -> int:
-        """Samples of segments that the task has."""
+        """Samples of segments in the time that is counted."""
         total = 0
         for segment in segments:
             first, last = self._range(segment)
@@ -218,7 +210,7 @@ class SampleBalance:
             self._excluded[key] = joined_spans(sorted(known + new), 0)
 
     def _inside(self, segment: Segment, spans: Spans) -> int:
-        """Samples of a segment that the task has and that lie in spans.
+        """Samples of a segment in the time that is counted and in spans.
 
         Spans do not overlap one another and are in order; their ends are inside.
         """
@@ -237,7 +229,7 @@ class SampleBalance:
         return total
 
     def _covered(self, segments: Sequence[Segment]) -> int:
-        """Nanoseconds of the task's time of which some channel has samples."""
+        """Nanoseconds of the time that is counted of which some channel has samples."""
         spans = [
             (max(segment.start_ns, self._start_ns), min(segment.end_ns, self._end_ns))
             for segment in segments

@@ -1,4 +1,4 @@
-"""The pipeline: station tasks in, picks out, windows of many stations in one batch."""
+"""The pipeline: waveforms with a ticket in, picks with that ticket out, many in one batch."""
 
 from __future__ import annotations
 
@@ -7,31 +7,29 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.plan import StationTask
-from eqcctpro.archive.remote import use_storage_options
-from eqcctpro.errors import OutputError
 from eqcctpro.models.picker import Picker
+from eqcctpro.picks.annotations import BlockCurves
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.trigger import CurveTriggers, find_triggers_on
 from eqcctpro.picks.window_peak import WindowPeaks
-from eqcctpro.pipeline.annotations import curve_file, write_curves
-from eqcctpro.pipeline.feeder import Feeder
-from eqcctpro.pipeline.findings import (
-    BlockFindings,
+from eqcctpro.pipeline.curves import (
+    BlockPicks,
     CurveOrigin,
+    Highest,
     curve_times,
     curves_of,
-    findings_of,
+    own_samples,
+    phase_rows,
     picked_labels,
+    picks_of,
 )
-from eqcctpro.pipeline.highest import Highest, own_samples, phase_rows
-from eqcctpro.pipeline.pieces import JoinedPieces, owned_curves
-from eqcctpro.pipeline.prepare import Prepared, failed_record
-from eqcctpro.pipeline.records import BlockCurves, StageSeconds, TaskRecord, TaskResult
+from eqcctpro.pipeline.prepare import Prepared
+from eqcctpro.pipeline.records import PickOutcome, PickResult, StageSeconds
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.waveform.blocks import Block
@@ -46,7 +44,10 @@ LAYOUTS = 16
 
 
 @dataclass(slots=True)
-class _OpenTask:
+class _Open:
+    """Waveforms of a ticket of which not all is picked."""
+
+    ticket: Any
     prepared: Prepared
     missing_blocks: int
     n_windows: int
@@ -60,7 +61,7 @@ class _OpenTask:
 
 @dataclass(slots=True)
 class _OpenBlock:
-    owner: _OpenTask
+    owner: _Open
     origin: CurveOrigin
     offsets: NDArray[np.intp]
     layout: StackLayout | None
@@ -78,7 +79,7 @@ class _OpenBlock:
 
 @dataclass(slots=True)
 class Windows:
-    """Windows of a station task that are not packed yet, in blocks, the first ones first.
+    """Windows of a ticket that are not packed yet, in blocks, the first ones first.
 
     Attributes
     ----------
@@ -113,7 +114,7 @@ class _Batch:
 
 
 class Pipeline:
-    """Decodes, cuts, predicts, stacks and picks; the same object in every mode.
+    """Cuts, predicts, stacks and picks prepared waveforms; the same object in every mode.
 
     Parameters
     ----------
@@ -134,63 +135,26 @@ class Pipeline:
         self._under_way: deque[_Batch] = deque()
         self._inferred: deque[tuple[_Batch, Float32]] = deque()
         self._collected = 0.0
-        self._finished: deque[TaskResult] = deque()
-        self._pieces = JoinedPieces()
-        self._holds = False
+        self._finished: deque[PickResult] = deque()
         self._apply_settings()
-
-    def run(
-        self,
-        tasks: Sequence[StationTask],
-        *,
-        more: bool = False,
-        held: dict[str, bytes] | None = None,
-        stop: Callable[[], bool] = lambda: False,
-    ) -> Iterator[TaskResult]:
-        """Pick station tasks; results come as tasks finish, which may be out of order.
-
-        Parameters
-        ----------
-        tasks : sequence of StationTask
-        more : bool
-            Another run with the same settings follows, of no tasks if need be: windows that
-            do not fill a batch wait for its windows, and batches under way stay so.
-        held : dict of str to bytes, optional
-            Contents of files by their paths, as they were when the plan was made; they are
-            taken out.
-        stop : callable
-            Whether a station task that is picked in pieces is to be left as it is.
-
-        Yields
-        ------
-        TaskResult
-            One for every task that is not left, and for every one that an earlier run held back;
-            those that this run holds back come with the next one.
-        """
-        if not self._holds:
-            self.reset()
-        self._holds = False  # an error in this run leaves nothing to go on from
-        feeder = Feeder(tasks, self.picker, self.settings, held, stop)
-        for prepared in feeder:
-            self.feed(prepared)
-            yield from self.finished()
-        if not more:
-            self.drain()
-        yield from self.finished()
-        self.stages.add(feeder.seconds)
-        self._holds = more
 
     def reset(self) -> None:
         """Forget what is under way, and heed settings that were changed."""
         self._filled = 0
         for leftovers in (self._claims, self._under_way, self._inferred, self._finished):
             leftovers.clear()
-        self._pieces.clear()
         self._apply_settings()
 
-    def feed(self, prepared: Prepared) -> None:
-        """Pack the windows of a station task; batches that become full are sent on their way."""
-        windows = self.open(prepared)
+    def feed(self, ticket: Any, prepared: Prepared) -> None:
+        """Pack the windows of waveforms; batches that become full are sent on their way.
+
+        Parameters
+        ----------
+        ticket : object
+            Handed back with the result.
+        prepared : Prepared
+        """
+        windows = self.open(ticket, prepared)
         while windows.left:
             self.pack(windows, self.room)
             if not self.room:
@@ -199,22 +163,22 @@ class Pipeline:
                     self.wait()
                     self.settle()
 
-    def open(self, prepared: Prepared) -> Windows:
-        """Begin a station task, whose windows may be packed a few at a time.
+    def open(self, ticket: Any, prepared: Prepared) -> Windows:
+        """Begin waveforms whose windows may be packed a few at a time.
 
-        Its result is the same, whatever lies between them.  A task without windows is finished.
+        The result is the same, whatever lies between them.  Without windows they are finished.
         """
-        if prepared.record is not None:
-            self._finish(prepared, TaskResult(prepared.record))
+        if prepared.ended is not None:
+            self._finished.append(PickResult(ticket, prepared.ended))
             return Windows(0, deque())
         thresholds = self._thresholds
         if prepared.thresholds is not None:
             thresholds = list(picked_labels(self.picker, prepared.thresholds).values())
         n_windows = prepared.n_windows
-        owner = _OpenTask(prepared, len(prepared.blocks), n_windows, thresholds)
+        owner = _Open(ticket, prepared, len(prepared.blocks), n_windows, thresholds)
         blocks: deque[tuple[Block, _OpenBlock]] = deque()
         for block, offsets in prepared.blocks:
-            origin = CurveOrigin(prepared.task, block.start_ns, block.sampling_rate, block.clock)
+            origin = CurveOrigin(prepared.own, block.start_ns, block.sampling_rate, block.clock)
             layout = None
             small = len(offsets) <= self.runtime.batch_size
             if self.settings.windows.picking == "trigger" and small:
@@ -229,7 +193,7 @@ class Pipeline:
         return self.runtime.batch_size - self._filled
 
     def pack(self, windows: Windows, most: int) -> None:
-        """Pack no more than so many windows of a station task, for which there is room."""
+        """Pack no more than so many windows of a ticket, for which there is room."""
         length = self.picker.in_samples
         batch = self._arena[0]
         for opened, block, offsets in windows.take(min(most, self.room)):
@@ -243,15 +207,15 @@ class Pipeline:
         """Batches that were sent on their way and not waited for."""
         return len(self._under_way)
 
-    def finished(self) -> Iterator[TaskResult]:
-        """Results of the tasks that are done, each once."""
+    def finished(self) -> Iterator[PickResult]:
+        """Results of what is picked, each once; which may be in another order than fed."""
         while self._finished:
             yield self._finished.popleft()
 
-    def pick_one(self, prepared: Prepared) -> TaskResult:
-        """Pick one station task by itself."""
+    def pick_one(self, prepared: Prepared) -> PickResult:
+        """Pick the waveforms of one instrument by themselves."""
         self.reset()
-        self.feed(prepared)
+        self.feed(None, prepared)
         self.drain()
         (result,) = self.finished()
         return result
@@ -265,7 +229,6 @@ class Pipeline:
 
     def _apply_settings(self) -> None:
         """Update the state that depends on the settings, which may change between runs."""
-        use_storage_options(self.settings.storage)
         thresholds = picked_labels(self.picker, self.settings.thresholds)
         self._labels, self._thresholds = list(thresholds), list(thresholds.values())
         self._phase_rows = phase_rows(self.picker, self._labels)
@@ -351,10 +314,10 @@ class Pipeline:
 
     def _shows(self, block: _OpenBlock) -> bool:
         """True if a block's probability curves are requested, and not only its picks."""
-        return self.settings.annotations is not None or block.owner.prepared.keep_curves
+        return block.owner.prepared.keep_curves
 
     def _keep_curves(self, blocks: Sequence[_OpenBlock], everything: Float32) -> None:
-        """Keep curves that are wanted until their tasks finish; shape (blocks, labels, samples)."""
+        """Keep curves that are wanted until all is picked; shape (blocks, labels, samples)."""
         for block, values in zip(blocks, everything, strict=True):
             if self._shows(block):
                 origin, rate = block.origin, curve_rate(self.picker)
@@ -402,36 +365,11 @@ class Pipeline:
 
     def _close(self, blocks: Sequence[_OpenBlock], found: CurveTriggers, rate: float) -> None:
         origins = [block.origin for block in blocks]
-        findings = findings_of(found, origins, self._labels, self.picker, self.settings, rate)
-        for block, finding in zip(blocks, findings, strict=True):
-            _keep(block.owner, finding)
+        picks = picks_of(found, origins, self._labels, self.picker, self.settings, rate)
+        for block, found_here in zip(blocks, picks, strict=True):
+            _keep(block.owner, found_here)
             if block.owner.missing_blocks == 0:
-                self._finish(block.owner.prepared, _result_of(block.owner))
-
-    def _finish(self, prepared: Prepared, result: TaskResult) -> None:
-        """Take the result of a task, or of a piece of one, with all curves that it has.
-
-        A task whose curves cannot be written has failed, and no other.
-        """
-        task = prepared.task
-        if prepared.whole is not None:
-            if result.curves:
-                result = replace(result, curves=owned_curves(result.curves, task))
-            joined = self._pieces.add(prepared.whole, prepared.piece, result)
-            if joined is None:
-                return
-            task, result = prepared.whole, joined
-        record, folder = result.record, self.settings.annotations
-        if folder is not None and record.status == "done":
-            try:
-                path = curve_file(folder, task)
-                write_curves(path, task, self.picker.labels, result.curves)
-            except OutputError as error:
-                failed = failed_record(task, error, record.notes, record.counts)
-                result = TaskResult(failed)
-        if result.curves and not prepared.keep_curves:
-            result = replace(result, curves=[])
-        self._finished.append(result)
+                self._finished.append(_result_of(block.owner))
 
 
 def _runs(claims: Sequence[tuple[_OpenBlock, int]]) -> Iterator[tuple[list[_OpenBlock], int]]:
@@ -452,19 +390,18 @@ def _runs(claims: Sequence[tuple[_OpenBlock, int]]) -> Iterator[tuple[list[_Open
         yield run, total
 
 
-def _keep(owner: _OpenTask, finding: BlockFindings) -> None:
+def _keep(owner: _Open, found: BlockPicks) -> None:
     owner.missing_blocks -= 1
-    owner.n_outside += finding.n_outside
-    if len(finding.picks):
-        owner.picks.append(finding.picks)
-    if len(finding.detections):
-        owner.detections.append(finding.detections)
+    owner.n_outside += found.n_outside
+    if len(found.picks):
+        owner.picks.append(found.picks)
+    if len(found.detections):
+        owner.detections.append(found.detections)
 
 
-def _result_of(owner: _OpenTask) -> TaskResult:
+def _result_of(owner: _Open) -> PickResult:
     prepared = owner.prepared
-    record = TaskRecord(
-        prepared.task.index,
+    outcome = PickOutcome(
         "done",
         notes=tuple(prepared.notes),
         n_windows=owner.n_windows,
@@ -475,8 +412,9 @@ def _result_of(owner: _OpenTask) -> TaskResult:
         seconds=prepared.seconds,
         counts=prepared.counts,
     )
-    return TaskResult(
-        record,
+    return PickResult(
+        owner.ticket,
+        outcome,
         RawPicks.concatenate(owner.picks),
         RawPicks.concatenate(owner.detections),
         owner.curves,

@@ -1,37 +1,27 @@
-"""A station task to blocks with their windows laid out."""
+"""Waveforms of an instrument to blocks with their windows laid out."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.plan import StationTask
-from eqcctpro.archive.remote import fetch
-from eqcctpro.archive.timechunks import read_span
 from eqcctpro.errors import EQCCTProError
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.balance import SampleBalance
-from eqcctpro.pipeline.fetching import Fetched
-from eqcctpro.pipeline.pieces import RunningRecords
-from eqcctpro.pipeline.records import NOT_COUNTED, SampleCounts, TaskRecord
+from eqcctpro.pipeline.records import NOT_COUNTED, PickOutcome, SampleCounts
 from eqcctpro.pipeline.settings import Contradictions, PipelineSettings
-from eqcctpro.pipeline.unchanged import require_unchanged
-from eqcctpro.places import is_address
-from eqcctpro.roots import Roots
-from eqcctpro.spans import FOREVER_NS
+from eqcctpro.spans import ALWAYS, Span
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.blocks import Block, assemble_blocks, component_rows
 from eqcctpro.waveform.clock import largest_correction
 from eqcctpro.waveform.conditioning import condition
 from eqcctpro.waveform.conflicts import cut_conflicts, drop_conflicts, in_words
-from eqcctpro.waveform.decode import DecodedFile, decode_file
+from eqcctpro.waveform.decode import DecodedFile
 from eqcctpro.waveform.features import FeatureSettings, feature_block
-from eqcctpro.waveform.resampling import LONGEST_RECORD, held_record
 from eqcctpro.waveform.segments import (
     ChannelCode,
     Segment,
@@ -42,21 +32,48 @@ from eqcctpro.waveform.segments import (
 )
 from eqcctpro.windows.placement import window_offsets
 
-__all__ = ["LARGEST_KEPT", "FileCache", "Prepared", "has_gaps", "load_segments", "prepare"]
+__all__ = ["Prepared", "RunningRecords", "StationWaveforms", "clean_segments", "prepare"]
 
-#: Bytes of a file of which all is decoded for the next station task; of larger ones each task
-#: decodes what it needs.
-LARGEST_KEPT = 64 * 2**20
+# How far beside the sampling points of what it goes on from a piece may lie, in samples.
+MISALIGNMENT = 0.5
+
+
+@dataclass(slots=True)
+class StationWaveforms:
+    """Waveforms of one instrument of a station, to be picked at once.
+
+    Attributes
+    ----------
+    segments : sequence of Segment
+        As decoded, in any order, of channels that are picked together.
+    own : Span
+        Time whose picks are wanted; samples around it are for its first and last windows.
+    limits : tuple of int or None
+        First time that windows may cover, and the first that they may not; what lies beyond is
+        for filters alone.
+    notes : list of str
+        What is known of the waveforms that is to be told.
+    recorded : mapping, optional
+        First and last samples of all that was recorded of each channel without a gap,
+        nanoseconds, where `segments` are a part of it.
+    """
+
+    segments: Sequence[Segment]
+    own: Span = ALWAYS
+    limits: tuple[int | None, int | None] = (None, None)
+    notes: Sequence[str] = ()
+    recorded: Mapping[ChannelCode, Sequence[tuple[int, int]]] | None = None
 
 
 @dataclass(slots=True)
 class Prepared:
-    """A station task that is ready for the network, or has ended before it.
+    """Waveforms that are ready for the network, or have ended before it.
 
     Attributes
     ----------
-    task : StationTask
-    record : TaskRecord or None
+    own : Span
+        Time whose picks are wanted.
+    ended : PickOutcome or None
         Set when there is nothing for the network to do.
     blocks : list of (Block, ndarray of intp)
         With the first sample of each window.
@@ -64,21 +81,17 @@ class Prepared:
     n_samples : int
         Decoded samples.
     counts : SampleCounts
-        Those that the task has, and what becomes of them.
+        Those that there are, and what becomes of them.
     thresholds : dict or None
         Other ones than the pipeline's, by the names of its settings.
     keep_curves : bool
         Whether the result is to hold the curves.
     seconds : float
-        That reading and preparing it took.
-    whole : StationTask or None
-        The station task of which `task` is a piece.
-    piece : int
-        Its number.
+        That reading and preparing took.
     """
 
-    task: StationTask
-    record: TaskRecord | None = None
+    own: Span = ALWAYS
+    ended: PickOutcome | None = None
     blocks: list[tuple[Block, NDArray[np.intp]]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     n_samples: int = 0
@@ -86,8 +99,6 @@ class Prepared:
     thresholds: dict[str, float] | None = None
     keep_curves: bool = False
     seconds: float = 0.0
-    whole: StationTask | None = None
-    piece: int = 0
 
     @property
     def n_bytes(self) -> int:
@@ -100,178 +111,65 @@ class Prepared:
         return sum(len(offsets) for _, offsets in self.blocks)
 
 
-class FileCache:
-    """Decodes files, and keeps what the next station task needs too.
+class RunningRecords:
+    """Start of records and blocks that continue from one stretch of time to the next.
 
-    A day file that is read in short chunks, or a file that holds many stations, is so
-    decoded once; nothing else stays in memory.
-
-    Parameters
-    ----------
-    held : dict of str to bytes, optional
-        Contents of files by their paths, which are not read then; they are taken out.
-    roots : Roots, optional
-        What files must lie in.
-    needs_record : callable, optional
-        Whether pieces of a sampling rate need all of their record.
-
-    Attributes
-    ----------
-    at : str
-        The file that was read last, or is being read.
-    as_planned : set of str
-        Files of the last task whose contents were held.
+    A record may have begun in a file that is not read for the next stretch, and a block where a
+    component went on that has a gap since.
     """
 
-    def __init__(
-        self,
-        held: dict[str, bytes] | None = None,
-        roots: Roots | None = None,
-        needs_record: Callable[[float], bool] | None = None,
-    ) -> None:
-        self._needs_record = None if needs_record is None else cache(needs_record)
-        self.at = ""
-        self._roots = Roots() if roots is None else roots
-        self.as_planned: set[str] = set()
-        self._held = {} if held is None else held
-        self._kept: dict[str, DecodedFile] = {}
-        self._fetched = Fetched()
+    def __init__(self) -> None:
+        self._segments: list[tuple[Segment, int]] = []
+        self._blocks: list[tuple[Block, int]] = []
 
-    def read(
-        self, task: StationTask, following: StationTask | None, context_ns: int
-    ) -> list[DecodedFile]:
-        """The decoded files of a task.
-
-        Raises
-        ------
-        DecodeError
-            A file cannot be read or is not miniSEED.
-        """
-        wanted_next = set(following.files) if following is not None else set()
-        for path, (size, _) in zip(task.files, task.stamps, strict=False):
-            if size > LARGEST_KEPT:
-                wanted_next.discard(path)
-        span = read_span(task.chunk, context_ns)
-        self._fetched.begin(task, following, known=self._kept)
-        decoded = []
-        self.as_planned = self._held.keys() & task.files
-        for path in task.files:
-            content = self._kept.get(path)
-            if content is None:
-                self.at = path
-                limits = (None, None) if path in wanted_next else span
-                held = self._held.pop(path, None)
-                held = self._fetched.take(path) if held is None else held
-                if held is None and self._roots:
-                    held = self._roots.read(path)
-                content = self._decoded(path, limits, held, kept=path in wanted_next)
-            if path in wanted_next:
-                self._kept[path] = content
-            decoded.append(content)
-        for path in set(self._kept) - wanted_next:
-            del self._kept[path]
-        return decoded
-
-    def read_beside(self, task: StationTask, context_ns: int) -> list[DecodedFile]:
-        """The decoded files that lie beside those of a task; as `read`, but nothing is kept."""
-        decoded = []
-        stamps = task.stamps[len(task.files) :]
-        for path, stamp in zip(task.beside, stamps, strict=True):
-            content = self._kept.get(path)
-            if content is None:
-                self.at = path
-                held = self._held.get(path)
-                if held is None and is_address(path):
-                    held = fetch(path, stamp)
-                if held is None and self._roots:
-                    held = self._roots.read(path)
-                content = decode_file(path, *read_span(task.chunk, context_ns), held)
-            decoded.append(content)
-        require_unchanged(replace(task, files=task.beside, stamps=stamps), self._held)
-        return decoded
-
-    def _decoded(
-        self,
-        path: str,
-        limits: tuple[int | None, int | None],
-        held: bytes | None,
-        *,
-        kept: bool,
-    ) -> DecodedFile:
-        """A decoded file, with the records that pieces of it need."""
-        decoded = decode_file(path, *limits, held)
-        needs = self._needs_record
-        if needs is None or not any(needs(piece.sampling_rate) for piece in decoded.segments):
-            return decoded
-        if any(piece.samples_before or piece.samples_behind for piece in decoded.segments):
-            if max(piece.record_length for piece in decoded.segments) > LONGEST_RECORD:
-                return decoded
-            decoded = decode_file(path, None, None, held)
-        elif not kept:
-            return decoded
-        segments = [
-            replace(piece, record=held_record(piece.samples))
-            if needs(piece.sampling_rate)
-            else piece
-            for piece in decoded.segments
+    def segments(self, segments: Sequence[Segment]) -> list[Segment]:
+        """Segments that go on with those of the stretch before, from where these began."""
+        moved = []
+        for segment in segments:
+            for known, length in self._segments:
+                if known.code != segment.code or known.sampling_rate != segment.sampling_rate:
+                    continue
+                position = known.position_of(segment.start_ns)
+                if -MISALIGNMENT <= position <= length + MISALIGNMENT:
+                    before = known.samples_before + round(position)
+                    anchor = segment.start_ns - round(before * segment.interval_ns)
+                    segment = replace(segment, anchor_ns=anchor)
+                    break
+            moved.append(segment)
+        self._segments = [
+            (replace(one, samples=one.samples[:0].copy(), record=None), len(one.samples))
+            for one in moved
         ]
-        return replace(decoded, segments=segments)
+        return moved
 
-    def close(self) -> None:
-        """Forget everything, and fetch nothing more."""
-        self._kept.clear()
-        self._fetched.close()
-
-
-def has_gaps(task: StationTask, decoded: Sequence[DecodedFile], context_ns: int) -> bool:
-    """True if a task's files lack samples of a channel in the time that its chunk owns.
-
-    So do channels that hold no more than `context_ns`, which may be less than a window.
-    """
-    start_ns, end_ns = task.chunk.own_start_ns, task.chunk.own_end_ns
-    channels: dict[ChannelCode, list[Segment]] = {}
-    for file in decoded:
-        for segment in file.segments:
-            if _is_of(segment.code, task):
-                channels.setdefault(segment.code, []).append(segment)
-    for pieces in channels.values():
-        latest = start_ns
-        if max(p.end_ns for p in pieces) - min(p.start_ns for p in pieces) <= context_ns:
-            return True
-        for piece in sorted(pieces, key=lambda piece: piece.start_ns):
-            # Half a sample more than from one to the next.
-            missing = latest != -FOREVER_NS and piece.start_ns - latest > 1.5 * piece.interval_ns
-            if missing and latest < end_ns:
-                return True
-            latest = max(latest, piece.end_ns)
-        if end_ns != FOREVER_NS and end_ns - latest > 1.5 * pieces[0].interval_ns:
-            return True
-    return False
+    def blocks(self, blocks: Sequence[Block]) -> list[Block]:
+        """The same of blocks."""
+        moved = []
+        for block in blocks:
+            for known, length in self._blocks:
+                rate = block.sampling_rate
+                position = (block.start_ns - known.start_ns) * rate / NS_PER_S
+                if known.sampling_rate == rate and -MISALIGNMENT <= position <= length:
+                    block = replace(block, origin_ns=known.origin_ns)
+                    break
+            moved.append(block)
+        self._blocks = [
+            (replace(one, data=one.data[:, :0].copy()), one.data.shape[1]) for one in moved
+        ]
+        return moved
 
 
-def _is_of(code: ChannelCode, task: StationTask) -> bool:
-    """True if a channel belongs to a task's instrument or to its hydrophone."""
-    return code[:3] == (task.network, task.station, task.location) and code.instrument in (
-        *(task.instrument, task.hydrophone or task.instrument),
-    )
-
-
-def load_segments(
-    task: StationTask,
-    decoded: Sequence[DecodedFile],
-    context_ns: int,
+def clean_segments(
+    segments: Sequence[Segment],
     notes: list[str],
     contradictions: Contradictions = "cut",
     balance: SampleBalance | None = None,
 ) -> list[Segment]:
-    """The segments of a task's instrument, trimmed to what its chunk reads.
+    """Segments without samples that are no numbers or twice there, joined where they go on.
 
     Parameters
     ----------
-    task : StationTask
-    decoded : sequence of DecodedFile
-    context_ns : int
-        Data wanted around what the chunk owns.
+    segments : sequence of Segment
     notes : list of str
         What is left out is added.
     contradictions : {"cut", "drop"}
@@ -280,68 +178,58 @@ def load_segments(
     balance : SampleBalance, optional
         Counts them.
     """
-    start_ns, end_ns = read_span(task.chunk, context_ns)
-    segments: list[Segment] = []
+    finite: list[Segment] = []
     missing = 0
-    for file in decoded:
-        notes.extend(file.warnings)
-        for segment in file.segments:
-            if not _is_of(segment.code, task):
-                continue
-            part = trim(segment, start_ns, end_ns)
-            if part is None:
-                continue
-            pieces, not_finite = split_at_nan(part)
-            segments.extend(pieces)
-            missing += not_finite
-            if not_finite and balance is not None:
-                balance.not_numbers(part, pieces)
+    for segment in segments:
+        pieces, not_finite = split_at_nan(segment)
+        finite.extend(pieces)
+        missing += not_finite
+        if not_finite and balance is not None:
+            balance.not_numbers(segment, pieces)
     if missing:
         notes.append(f"{missing} samples that are not numbers were treated as a gap")
-    segments = join_at_leap_seconds(segments)
-    kept, found = cut_conflicts(segments) if contradictions == "cut" else (segments, [])
+    joined = join_at_leap_seconds(finite)
+    kept, found = cut_conflicts(joined) if contradictions == "cut" else (joined, [])
     notes.extend(in_words(found))
     merged = merge_segments(kept)
     if balance is not None:
-        balance.resolved(segments, merged, found)
+        balance.resolved(joined, merged, found)
     return merged
 
 
 def prepare(
-    task: StationTask,
-    decoded: Sequence[DecodedFile],
+    waveforms: StationWaveforms,
     picker: Picker,
     settings: PipelineSettings,
     running: RunningRecords | None = None,
 ) -> Prepared:
-    """Clean, filter, resample and lay out the windows of one station task.
+    """Clean, filter, resample and lay out the windows of the waveforms of one instrument.
 
-    Never raises for bad waveforms: the task then ends with a record that says why.
+    Never raises for bad waveforms: they then end with an outcome that says why.
 
     Parameters
     ----------
-    task : StationTask
-    decoded : sequence of DecodedFile
+    waveforms : StationWaveforms
     picker : Picker
     settings : PipelineSettings
     running : RunningRecords, optional
-        Records that the piece before had, where the task is a piece of one.
+        Of the stretch of time before, where this one goes on from it.
     """
-    prepared = Prepared(task)
-    balance = SampleBalance(task, settings)
+    prepared = Prepared(waveforms.own, notes=list(waveforms.notes))
+    balance = SampleBalance(waveforms.own.within(settings.span))
     segments: Sequence[Segment] = []
     try:
-        read: Sequence[Segment] = load_segments(
-            task, decoded, settings.context_ns, prepared.notes, settings.contradictions, balance
+        read: Sequence[Segment] = clean_segments(
+            waveforms.segments, prepared.notes, settings.contradictions, balance
         )
-        segments = _picked(read, task, settings)
+        segments = _picked(read, waveforms.limits)
         _note_drift(segments, prepared.notes)
         prepared.n_samples = sum(len(segment.samples) for segment in segments)
         used, reason = _usable(segments, picker, settings, prepared.notes, balance)
         if reason is None:
             if settings.preparation.asked:
-                read = _as_asked(read, used, decoded, settings, prepared.notes, balance)
-                segments = _picked(read, task, settings)
+                read = _as_asked(read, used, waveforms, settings, prepared.notes, balance)
+                segments = _picked(read, waveforms.limits)
             if running is not None:
                 segments = running.segments(segments)
             blocks = _blocks(segments, used, picker, settings, prepared.notes, balance)
@@ -353,16 +241,14 @@ def prepare(
             if not prepared.blocks:
                 reason = _too_short(blocks, picker)
     except EQCCTProError as error:
-        counts = balance.counts().failed
-        prepared.record = failed_record(task, error, told_once(prepared.notes), counts)
+        prepared.ended = PickOutcome.failure(error, told_once(prepared.notes), balance.counts())
         return prepared
     prepared.notes = list(told_once(prepared.notes))
     prepared.counts = balance.counts()
     if reason is not None:
         because = [note for note in prepared.notes if "contradict each other" in note]
         reason += "".join(f" ({note})" for note in because[:1])
-        prepared.record = TaskRecord(
-            task.index,
+        prepared.ended = PickOutcome(
             "empty",
             reason,
             notes=tuple(prepared.notes),
@@ -373,19 +259,18 @@ def prepare(
 
 
 def _picked(
-    segments: Sequence[Segment], task: StationTask, settings: PipelineSettings
+    segments: Sequence[Segment], limits: tuple[int | None, int | None]
 ) -> Sequence[Segment]:
-    """Segments without what was read for their preparation alone."""
-    if not settings.preparation.margin_ns:
+    """Segments without what is there for their preparation alone."""
+    if limits == (None, None):
         return segments
-    span = read_span(task.chunk, settings.picked_context_ns)
-    return [part for segment in segments if (part := trim(segment, *span)) is not None]
+    return [part for segment in segments if (part := trim(segment, *limits)) is not None]
 
 
 def _as_asked(
     segments: Sequence[Segment],
     used: Sequence[Segment],
-    decoded: Sequence[DecodedFile],
+    waveforms: StationWaveforms,
     settings: PipelineSettings,
     notes: list[str],
     balance: SampleBalance,
@@ -397,24 +282,11 @@ def _as_asked(
             segments, found = drop_conflicts(segments)
             notes.extend(in_words(found))
             balance.contradicted(used, found)
-        held: dict[ChannelCode, list[tuple[int, int]]] = {}
-        for file in decoded:
-            for code, spans in file.held().items():
-                held.setdefault(code, []).extend(spans)
-        segments = preparation.filled(segments, held, notes)
+        recorded = waveforms.recorded
+        if recorded is None:
+            recorded = DecodedFile(list(waveforms.segments)).held()
+        segments = preparation.filled(segments, recorded, notes)
     return preparation.filtered(segments)
-
-
-def failed_record(
-    task: StationTask,
-    error: Exception,
-    notes: tuple[str, ...] = (),
-    counts: SampleCounts = NOT_COUNTED,
-) -> TaskRecord:
-    """The record of a task that ended with an error."""
-    return TaskRecord(
-        task.index, "failed", str(error), type(error).__name__, notes, counts=counts.failed
-    )
 
 
 def told_once(notes: Sequence[str]) -> tuple[str, ...]:

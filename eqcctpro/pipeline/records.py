@@ -1,26 +1,22 @@
-"""Outcome of each station task."""
+"""Results of picking: outcome, picks, and the time it took."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
+from eqcctpro.picks.annotations import BlockCurves
 from eqcctpro.picks.raw import RawPicks
 
 __all__ = [
     "NOT_COUNTED",
     "NOT_PICKED_BECAUSE",
-    "BlockCurves",
+    "PickOutcome",
+    "PickResult",
     "SampleCounts",
     "StageSeconds",
     "Status",
-    "TaskRecord",
-    "TaskResult",
 ]
 
 Status = Literal["done", "empty", "failed"]
@@ -40,12 +36,12 @@ NOT_PICKED_BECAUSE = {
 
 @dataclass(frozen=True, slots=True)
 class SampleCounts:
-    """Samples of one station task in the time that its chunk owns, as its records hold them.
+    """Samples of one instrument in the time whose picks are wanted, as its records hold them.
 
     Attributes
     ----------
     held : int
-        Samples of all channels of its instrument.
+        Samples of all its channels.
     picked : int
         Those that windows cover.
     data_ns : int
@@ -61,23 +57,21 @@ class SampleCounts:
 
     @property
     def failed(self) -> SampleCounts:
-        """The same of a task that has failed: none of its samples are picked."""
+        """The same where picking has failed: none of the samples are picked."""
         left_out = (("failed", self.held),) if self.held else ()
         return SampleCounts(self.held, 0, self.data_ns, left_out)
 
 
-#: Of a task of which nothing is known.
+#: Of waveforms of which nothing is known.
 NOT_COUNTED = SampleCounts()
 
 
 @dataclass(frozen=True, slots=True)
-class TaskRecord:
-    """The end of one station task.
+class PickOutcome:
+    """Status of what was picked for one ticket, with the reason, notes and counts.
 
     Attributes
     ----------
-    task : int
-        Index in the plan.
     status : {"done", "empty", "failed"}
     reason : str
         Why it is empty, or the error's message; empty text when done.
@@ -90,17 +84,16 @@ class TaskRecord:
     n_samples : int
         Decoded samples.
     n_outside : int
-        Picks before the run's start or from its end on, dropped by rule.
+        Picks beyond the span of the settings, dropped by rule.
     highest_p, highest_s : float or None
-        Highest probability of any phase whose name begins with P or S, in the time that the
-        task's picks are reported of; None where no window reaches.
+        Highest probability of any phase whose name begins with P or S, in the time whose
+        picks are wanted; None where no window reaches.
     seconds : float
         That reading and preparing it took.
     counts : SampleCounts
-        Zeros where a task failed before that was known.
+        Zeros where it failed before that was known.
     """
 
-    task: int
     status: Status
     reason: str = ""
     error: str = ""
@@ -113,56 +106,32 @@ class TaskRecord:
     seconds: float = field(default=0.0, compare=False)
     counts: SampleCounts = NOT_COUNTED
 
-
-@dataclass(frozen=True, slots=True)
-class BlockCurves:
-    """Curves of one stretch of data without a gap.
-
-    Attributes
-    ----------
-    start_ns : int
-        Time of the first value.
-    interval_ns : float
-        Between values.
-    values : ndarray of float32, shape (labels, samples)
-        Probabilities of all of the picker's labels; NaN where no window reaches.  Where a model
-        picks on single windows, which are not joined, the highest of all windows.
-    """
-
-    start_ns: int
-    interval_ns: float
-    values: NDArray[np.float32]
-
-    @property
-    def times_ns(self) -> NDArray[np.int64]:
-        """Time of every value."""
-        steps = np.arange(self.values.shape[1]) * self.interval_ns
-        return self.start_ns + np.round(steps).astype(np.int64)
-
-    def owned(self, first_ns: int, end_ns: int) -> tuple[int, int]:
-        """First value in a half-open span of time, and the first behind it."""
-        length = self.values.shape[1]
-        first, last = (
-            math.ceil((edge - self.start_ns) / self.interval_ns) for edge in (first_ns, end_ns)
-        )
-        return min(max(first, 0), length), min(max(last, 0), length)
+    @classmethod
+    def failure(
+        cls, error: Exception, notes: tuple[str, ...] = (), counts: SampleCounts = NOT_COUNTED
+    ) -> PickOutcome:
+        """The outcome of what ended with an error."""
+        return cls("failed", str(error), type(error).__name__, notes, counts=counts.failed)
 
 
-@dataclass(frozen=True, slots=True)
-class TaskResult:
-    """Outcome, picks and detections of one station task.
+@dataclass(slots=True)
+class PickResult:
+    """Outcome, picks and detections of the waveforms of one ticket.
 
     Attributes
     ----------
-    record : TaskRecord
+    ticket : object
+        What they were given to the pipeline with.
+    outcome : PickOutcome
     picks, detections : RawPicks
-        Also those shortly beyond the chunk's borders; the borders are settled when
-        all chunks are known.
+        Also those shortly beyond the time that was asked for; `eqcctpro.picks.borders.settle`
+        tells which neighbour keeps them.
     curves : list of BlockCurves
         Where they were asked for.
     """
 
-    record: TaskRecord
+    ticket: Any
+    outcome: PickOutcome
     picks: RawPicks = field(default_factory=RawPicks.empty)
     detections: RawPicks = field(default_factory=RawPicks.empty)
     curves: list[BlockCurves] = field(default_factory=list)

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from eqcctpro.errors import SettingsError
 from eqcctpro.models.picker import Picker, WindowSettings
 from eqcctpro.places import Place
+from eqcctpro.spans import FOREVER_NS, Span
 from eqcctpro.waveform.conditioning import Bandpass, Conditioning
 from eqcctpro.waveform.preparation import Preparation
 from eqcctpro.waveform.resampling import depends_on_all
@@ -78,6 +79,14 @@ class PipelineSettings:
     def picked_context_ns(self) -> int:
         """Context that is picked around a chunk: `context_ns` less the preparation's margin."""
         return self.context_ns - self.preparation.margin_ns
+
+    @property
+    def span(self) -> Span:
+        """From `start_ns` to `end_ns`."""
+        return Span(
+            -FOREVER_NS if self.start_ns is None else self.start_ns,
+            FOREVER_NS if self.end_ns is None else self.end_ns,
+        )
 
     def needs_record(self, sampling_rate: float) -> bool:
         """True if a piece must be resampled with all of its record, as SeisBench does it."""

@@ -19,9 +19,9 @@ from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, InputError
+from eqcctpro.journal.task_table import read_tasks
 from eqcctpro.picks.reading import read_picks
 from eqcctpro.picks.table import PICK_SCHEMA
-from eqcctpro.pipeline.task_table import read_tasks
 from eqcctpro.report.coverage import Coverage, measure_coverage
 from eqcctpro.station_coordinates import Coordinates, find_station_file, read_stations
 

@@ -9,11 +9,11 @@ import pyarrow as pa
 
 from eqcctpro.archive.plan import Plan, StationTask
 from eqcctpro.errors import InputError
-from eqcctpro.pipeline.pieces import pieces_of
-from eqcctpro.pipeline.prepare import FileCache, load_segments
 from eqcctpro.places import Place
 from eqcctpro.report.traces import OverviewTrace, decimated, highpassed
 from eqcctpro.roots import Roots
+from eqcctpro.sources.files import FileCache
+from eqcctpro.sources.task_waveforms import load_segments, pieces_of
 
 __all__ = ["busiest_chunk", "vertical_traces"]
 
@@ -38,7 +38,7 @@ def vertical_traces(task: StationTask, roots: Sequence[Place] = ()) -> list[Over
         return [
             decimated(highpassed(trace), PIECE_SAMPLES)
             for piece in pieces_of(task)
-            for trace in _vertical_of(piece, roots)
+            for trace in _vertical_of(piece.task, roots)
         ]
     return _vertical_of(task, roots)
 
@@ -48,7 +48,7 @@ def _vertical_of(task: StationTask, roots: Sequence[Place]) -> list[OverviewTrac
         decoded = FileCache(roots=Roots(roots)).read(task, None, 0)
     except InputError:
         return []  # its record says what is wrong with it
-    segments = load_segments(task, decoded, 0, [])
+    segments = load_segments(task, decoded, 0)
     codes = sorted({segment.code for segment in segments}, key=lambda c: (c.component != "Z", c))
     return [
         OverviewTrace(

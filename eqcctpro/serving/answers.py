@@ -11,14 +11,14 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
-from eqcctpro.archive.plan import StationTask
-from eqcctpro.archive.tasks import Heading
+from eqcctpro.archive.selection import Key
 from eqcctpro.models.picker import Picker
-from eqcctpro.picks.raw import RawPicks
+from eqcctpro.picks.raw import RawPicks, TaskPicks
 from eqcctpro.picks.table import pick_table
-from eqcctpro.pipeline.records import TaskRecord, TaskResult
+from eqcctpro.pipeline.records import PickOutcome, PickResult
 from eqcctpro.serving.problems import NotAcceptableProblem
 from eqcctpro.serving.waveforms import ARROW
 from eqcctpro.times import format_utc
@@ -35,7 +35,6 @@ __all__ = [
     "StationRow",
     "WaveformPiece",
     "choose_type",
-    "pick_rows",
 ]
 
 # Values of a waveform that a screen can tell apart.
@@ -152,9 +151,12 @@ class Answer:
     ----------
     request_id : str
     picker : Picker
-    tasks : list of StationTask
-    results : list of TaskResult
-        One for each task.
+    stations : list of tuple of str
+        Network, station, location, and band and instrument code of each.
+    results : list of PickResult
+        One for each station.
+    timechunk : str
+        Name of the span of all samples.
     notes : list of str
     with_curves : bool
     segments : list of Segment
@@ -165,8 +167,9 @@ class Answer:
 
     request_id: str
     picker: Picker
-    tasks: list[StationTask]
-    results: list[TaskResult]
+    stations: list[Key]
+    results: list[PickResult]
+    timechunk: str
     notes: list[str] = field(default_factory=list)
     with_curves: bool = False
     segments: list[Segment] = field(default_factory=list)
@@ -190,29 +193,47 @@ class Answer:
             + 2 * sum(map(len, self.notes))
         )
 
-    @property
-    def picks(self) -> RawPicks:
-        """Of all stations."""
-        return RawPicks.concatenate([result.picks for result in self.results])
-
     def rows(self) -> list[PickRow]:
         """Picks as rows, in the order of the pick table."""
         if self._rows is None:
-            self._rows = pick_rows(self.picks, self.tasks, self.picker, self.request_id)
+            self._rows = self._rows_of([result.picks for result in self.results])
         return self._rows
+
+    def table(self) -> pa.Table:
+        """The pick table."""
+        picks = TaskPicks.of([(at, result.picks) for at, result in enumerate(self.results)])
+        named = _Named(self.stations, self.timechunk)
+        return pick_table(picks, named, self.picker, self.request_id)
+
+    def _rows_of(self, found: Sequence[RawPicks]) -> list[PickRow]:
+        """Rows of the pick table of some picks of each station, without the table."""
+        picker, rows = self.picker, []
+        for codes, raw in zip(self.stations, found, strict=True):
+            columns = [column.tolist() for column in raw.columns()]
+            for label, time_ns, start_ns, end_ns, value in zip(*columns, strict=True):
+                order = ((time_ns + 500) // 1000, codes, picker.labels[label])
+                row = PickRow(
+                    *codes,
+                    picker.labels[label],
+                    *(_text(time_ns), _text(start_ns), _text(end_ns)),
+                    value,
+                    *(picker.model, picker.weights, self.timechunk, self.request_id),
+                )
+                rows.append((order, row))
+        rows.sort(key=lambda item: item[0])
+        return [row for _, row in rows]
 
     def structure(self, *, binary: bool) -> PickAnswer | CurveAnswer:
         """The answer as JSON and msgpack hold it."""
-        detections = RawPicks.concatenate([result.detections for result in self.results])
         common = {
             "request_id": self.request_id,
             "model": self.picker.name,
             "served_name": self.served_name,
             "picks": self.rows(),
-            "detections": pick_rows(detections, self.tasks, self.picker, self.request_id),
+            "detections": self._rows_of([result.detections for result in self.results]),
             "stations": [
-                _station(result.record, task)
-                for result, task in zip(self.results, self.tasks, strict=True)
+                _station(result.outcome, codes)
+                for result, codes in zip(self.results, self.stations, strict=True)
             ],
             "notes": self.notes,
         }
@@ -234,7 +255,7 @@ class Answer:
         labels, rows = list(shown.values()), list(shown)
         return [
             CurvePiece(
-                *(task.network, task.station, task.location, task.instrument),
+                *codes,
                 format_utc(piece.start_ns),
                 round(1e9 / piece.interval_ns, 6),
                 labels,
@@ -242,7 +263,7 @@ class Answer:
                 if binary
                 else _plain(piece.values[rows]),
             )
-            for task, result in zip(self.tasks, self.results, strict=True)
+            for codes, result in zip(self.stations, self.results, strict=True)
             for piece in result.curves
         ]
 
@@ -275,9 +296,9 @@ def _texts(row: NDArray[np.float32]) -> Iterator[bytes]:
         yield msgspec.json.encode(known)[1:-1]
 
 
-def _station(record: TaskRecord, task: StationTask) -> StationRow:
+def _station(record: PickOutcome, codes: Key) -> StationRow:
     return StationRow(
-        *(task.network, task.station, task.location, task.instrument),
+        *codes,
         record.status,
         record.reason,
         record.error,
@@ -285,30 +306,6 @@ def _station(record: TaskRecord, task: StationTask) -> StationRow:
         record.n_windows,
         record.n_samples,
     )
-
-
-def pick_rows(
-    raw: RawPicks, tasks: Sequence[StationTask], picker: Picker, run_id: str
-) -> list[PickRow]:
-    """Rows of the pick table, in its order, without the table."""
-    columns = (raw.task, raw.label, raw.time_ns, raw.start_ns, raw.end_ns, raw.probability)
-    found = []
-    for index, label, time_ns, start_ns, end_ns, value in zip(
-        *(column.tolist() for column in columns), strict=True
-    ):
-        task = tasks[index]
-        codes = (task.network, task.station, task.location, task.instrument)
-        order = ((time_ns + 500) // 1000, codes, picker.labels[label])
-        row = PickRow(
-            *codes,
-            picker.labels[label],
-            *(_text(time_ns), _text(start_ns), _text(end_ns)),
-            value,
-            *(picker.model, picker.weights, task.chunk.name, run_id),
-        )
-        found.append((order, row))
-    found.sort(key=lambda item: item[0])
-    return [row for _, row in found]
 
 
 def _text(time_ns: int) -> str:
@@ -320,18 +317,12 @@ def _text(time_ns: int) -> str:
 class _Named:
     """Headings of a request's stations, as the pick table needs them."""
 
-    tasks: list[StationTask]
+    stations: list[Key]
+    timechunk: str
 
-    def headings(self, positions: Iterable[int] | None = None) -> Iterator[Heading]:
-        """Headings of some stations, or of all."""
-        wanted = range(len(self.tasks)) if positions is None else positions
-        for position in wanted:
-            task = self.tasks[position]
-            yield Heading(
-                *(task.network, task.station, task.location, task.instrument),
-                task.folder,
-                task.chunk,
-            )
+    def names(self, positions: Iterable[int]) -> Iterator[tuple[str, str, str, str, str]]:
+        """Codes and time chunk of each."""
+        return ((*self.stations[position], self.timechunk) for position in positions)
 
 
 def _json(answer: Answer) -> bytes:
@@ -354,7 +345,7 @@ def _written(answer: Answer, kind: str, name: str) -> bytes:
     """Content of the file that a run writes in this format."""
     from eqcctpro.picks.formats.registry import write_picks
 
-    table = pick_table(answer.picks, _Named(answer.tasks), answer.picker, answer.request_id)
+    table = answer.table()
     with tempfile.TemporaryDirectory(prefix="eqcctpro-answer-") as folder:
         path = Path(folder) / name
         write_picks(table, path, kind)
@@ -362,9 +353,7 @@ def _written(answer: Answer, kind: str, name: str) -> bytes:
 
 
 def _arrow(answer: Answer) -> bytes:
-    import pyarrow as pa
-
-    table = pick_table(answer.picks, _Named(answer.tasks), answer.picker, answer.request_id)
+    table = answer.table()
     metadata = {**(table.schema.metadata or {}), b"served_name": answer.served_name.encode()}
     table = table.replace_schema_metadata(metadata)
     buffer = io.BytesIO()

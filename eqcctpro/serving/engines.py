@@ -288,10 +288,10 @@ def _pick_example(
         DecodedFile(example_segments(picker)), picker, settings, max_samples=10**9, keep_curves=True
     )
     station: Prepared = laid.prepared[0]
-    if station.record is not None:
-        raise RuntimeUnavailableError(f"{picker.name}: the example: {station.record.reason}")
+    if station.ended is not None:
+        raise RuntimeUnavailableError(f"{picker.name}: the example: {station.ended.reason}")
     for _ in range(max(1, windows // max(station.n_windows, 1))):
-        pipeline.feed(station)
+        pipeline.feed(None, station)
     pipeline.drain()
     for result in pipeline.finished():
         highest = [float(np.nanmax(piece.values)) for piece in result.curves]

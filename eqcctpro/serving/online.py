@@ -9,22 +9,16 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from itertools import count
-
-import numpy as np
+from dataclasses import dataclass, field
 
 from eqcctpro.errors import EQCCTProError
-from eqcctpro.picks.raw import RawPicks
 from eqcctpro.pipeline.engine import Pipeline, Windows
 from eqcctpro.pipeline.prepare import Prepared
-from eqcctpro.pipeline.records import TaskResult
+from eqcctpro.pipeline.records import PickResult
 from eqcctpro.serving.problems import LateProblem, Problem, StoppingProblem
 
 __all__ = ["BatchReport", "Moments", "OnlinePicker"]
 
-# Indices of station tasks are 32-bit numbers, and begin again.
-_INDICES = 2**31
 # Stations of a request that are begun for a batch: some have no windows.
 _MOST_STATIONS = 256
 # How much of the speed of the network is learnt from a batch.
@@ -49,7 +43,7 @@ class Moments:
 
 
 @dataclass(slots=True, eq=False)
-class _Ticket:
+class _Request:
     """A request with stations that are not picked yet.
 
     Attributes
@@ -59,8 +53,6 @@ class _Ticket:
         The first station of which not all windows were sent.
     windows : Windows or None
         Its windows, if some were sent.
-    index : int
-        Its number in the pipeline, if it was begun.
     batch : bool
         Whether it stands behind those that somebody waits for.
     turned : float
@@ -69,14 +61,13 @@ class _Ticket:
     """
 
     loop: asyncio.AbstractEventLoop
-    answer: asyncio.Future[list[TaskResult]]
+    answer: asyncio.Future[list[PickResult]]
     stations: Sequence[Prepared]
-    results: list[TaskResult | None]
+    results: list[PickResult | None]
     missing: int
     since: float
     following: int = 0
     windows: Windows | None = None
-    index: int = -1
     dropped: bool = False
     batch: bool = False
     turned: float = 0.0
@@ -126,9 +117,9 @@ class _State:
     """State of one picking thread."""
 
     pipeline: Pipeline
-    waiting: deque[_Ticket] = field(default_factory=deque)
+    waiting: deque[_Request] = field(default_factory=deque)
     windows_per_s: float = 0.0
-    open: dict[int, tuple[_Ticket, int]] = field(default_factory=dict)
+    open: set[tuple[_Request, int]] = field(default_factory=set)
     sent: deque[_Sent] = field(default_factory=deque)
     told: dict[str, float] = field(default_factory=dict)
     forward_since: float | None = None
@@ -184,7 +175,6 @@ class OnlinePicker:
         self._report = report
         self._changed = threading.Condition()
         self._stopping = False
-        self._indices = count()
         self.hung = 0
         self._failure: Exception | None = None
         self._begin(open_pipeline())
@@ -199,7 +189,7 @@ class OnlinePicker:
     @property
     def waiting(self) -> int:
         """Stations that wait for a batch."""
-        return sum(ticket.waiting for ticket in list(self._state.waiting))
+        return sum(request.waiting for request in list(self._state.waiting))
 
     @property
     def failure(self) -> Exception | None:
@@ -216,7 +206,7 @@ class OnlinePicker:
 
     async def pick(
         self, stations: Sequence[Prepared], *, batch: bool = False, moments: Moments | None = None
-    ) -> list[TaskResult]:
+    ) -> list[PickResult]:
         """Pick the stations of a request; when the caller is cancelled, they are dropped.
 
         Parameters
@@ -229,8 +219,8 @@ class OnlinePicker:
 
         Returns
         -------
-        list of TaskResult
-            In the order of the stations; their picks name stations by position.
+        list of PickResult
+            In the order of the stations.
 
         Raises
         ------
@@ -243,25 +233,25 @@ class OnlinePicker:
             return []
         loop = asyncio.get_running_loop()
         n, now = len(stations), time.perf_counter()
-        answer: asyncio.Future[list[TaskResult]] = loop.create_future()
-        ticket = _Ticket(loop, answer, stations, [None] * n, n, now, batch=batch, turned=now)
+        answer: asyncio.Future[list[PickResult]] = loop.create_future()
+        request = _Request(loop, answer, stations, [None] * n, n, now, batch=batch, turned=now)
         if moments is not None:
-            ticket.moments = moments
-        ticket.moments.queued = now
+            request.moments = moments
+        request.moments.queued = now
         with self._changed:
             if self._stopping or self._failure is not None:
                 raise StoppingProblem("the picker is ending", hint="try again elsewhere")
             state = self._state
-            state.waiting.append(ticket)
+            state.waiting.append(request)
             hurry, state.behind = state.behind and not batch, state.behind and batch
             self._changed.notify()
         if hurry:  # what is sent next is taken after that
             state.pipeline.runtime.hurry()
         try:
-            return await ticket.answer
+            return await request.answer
         finally:
-            ticket.moments.ended = time.perf_counter()
-            ticket.dropped = True
+            request.moments.ended = time.perf_counter()
+            request.dropped = True
 
     def close(self, timeout_s: float = 30.0) -> None:
         """Finish what waits, then end the thread."""
@@ -314,8 +304,8 @@ class OnlinePicker:
         while not self._stopping:
             left = until - time.perf_counter()
             room = state.pipeline.runtime.batch_size
-            for ticket in state.waiting:
-                following = ticket.stations[ticket.following : ticket.following + max(room, 0)]
+            for request in state.waiting:
+                following = request.stations[request.following : request.following + max(room, 0)]
                 room -= sum(station.n_windows for station in following)
             if left <= 0 or room <= 0:
                 return
@@ -327,7 +317,7 @@ class OnlinePicker:
         whole = pipeline.room
         stations, waited = self._have_turns(state, now, first=True)
         behind = pipeline.room == whole
-        if not any(not ticket.batch and not ticket.dropped for ticket in list(state.waiting)):
+        if not any(not request.batch and not request.dropped for request in list(state.waiting)):
             more, longest = self._have_turns(state, now, first=False)
             stations, waited = stations + more, max(waited, longest)
         sent = _Sent(now, whole - pipeline.room, stations, waited)
@@ -353,47 +343,47 @@ class OnlinePicker:
             if not pipeline.room:
                 break
             # Others only add requests; what hangs later, must be able to find this one.
-            ticket = state.waiting[0]
-            overdue = now - ticket.turned >= self._aging_s
-            if not ticket.dropped and first != (not ticket.batch or overdue):
+            request = state.waiting[0]
+            overdue = now - request.turned >= self._aging_s
+            if not request.dropped and first != (not request.batch or overdue):
                 state.waiting.rotate(-1)
                 continue
             before = pipeline.room
-            begun = 0 if ticket.dropped else self._pack(state, ticket)
+            begun = 0 if request.dropped else self._pack(state, request)
             if begun:
-                ticket.moments.begun = ticket.moments.begun or now
-                stations, waited = stations + begun, max(waited, now - ticket.since)
-            if ticket.dropped and ticket.windows is not None:
-                state.open.pop(ticket.index, None)
-            if not ticket.dropped and ticket.waiting:
+                request.moments.begun = request.moments.begun or now
+                stations, waited = stations + begun, max(waited, now - request.since)
+            if request.dropped and request.windows is not None:
+                state.open.discard((request, request.following))
+            if not request.dropped and request.waiting:
                 if not begun and pipeline.room == before:
                     break  # it does not fit, and is the first in the next batch
-                ticket.turned = now
-                state.waiting.append(ticket)
+                request.turned = now
+                state.waiting.append(request)
             state.waiting.popleft()
         return stations, waited
 
-    def _pack(self, state: _State, ticket: _Ticket) -> int:
+    def _pack(self, state: _State, request: _Request) -> int:
         """Pack what a request may have in a batch; returns how many stations were begun."""
         pipeline = state.pipeline
         turn = self._turn(state)
         left, begun = min(turn, pipeline.room), 0
         empty = pipeline.room == pipeline.runtime.batch_size
-        while ticket.waiting and begun < _MOST_STATIONS:
-            if ticket.windows is None:
-                n = ticket.stations[ticket.following].n_windows
+        while request.waiting and begun < _MOST_STATIONS:
+            if request.windows is None:
+                n = request.stations[request.following].n_windows
                 # What is no longer than a turn is not cut.
                 if n and (not left or (left < n <= turn and not empty)):
                     break
-                ticket.windows = self._open(state, ticket)
+                request.windows = self._open(state, request)
                 begun += 1
-            n = min(left, ticket.windows.left)
-            pipeline.pack(ticket.windows, n)
+            n = min(left, request.windows.left)
+            pipeline.pack(request.windows, n)
             left, empty = left - n, False
-            if ticket.windows.left:
+            if request.windows.left:
                 break
-            ticket.windows = None
-            ticket.following += 1
+            request.windows = None
+            request.following += 1
         return begun
 
     def _turn(self, state: _State) -> int:
@@ -403,29 +393,25 @@ class OnlinePicker:
             return most
         return min(max(round(state.windows_per_s * self._turn_s), most // 8, 1), most)
 
-    def _open(self, state: _State, ticket: _Ticket) -> Windows:
+    def _open(self, state: _State, request: _Request) -> Windows:
         """Begin the next station of a request."""
-        position = ticket.following
-        prepared = ticket.stations[position]
-        ticket.index = index = next(self._indices) % _INDICES
-        state.open[index] = (ticket, position)
-        prepared.task = replace(prepared.task, index=index)
-        if prepared.record is not None:
-            prepared.record = replace(prepared.record, task=index)
-        return state.pipeline.open(prepared)
+        station = request, request.following
+        state.open.add(station)
+        return state.pipeline.open(station, request.stations[request.following])
 
     def _deliver(self, state: _State) -> None:
         """Return results to the requests that are complete."""
-        done: dict[asyncio.AbstractEventLoop, list[tuple[_Ticket, list[TaskResult]]]] = {}
+        done: dict[asyncio.AbstractEventLoop, list[tuple[_Request, list[PickResult]]]] = {}
         for result in state.pipeline.finished():
-            ticket, position = state.open.pop(result.record.task)
-            ticket.results[position] = _placed(result, position)
-            ticket.missing -= 1
-            if not ticket.missing:
-                results = [one for one in ticket.results if one is not None]
-                done.setdefault(ticket.loop, []).append((ticket, results))
-        for loop, tickets in done.items():
-            _call(loop, _resolve, tickets)
+            request, position = result.ticket
+            state.open.remove(result.ticket)
+            request.results[position] = result
+            request.missing -= 1
+            if not request.missing:
+                results = [one for one in request.results if one is not None]
+                done.setdefault(request.loop, []).append((request, results))
+        for loop, requests in done.items():
+            _call(loop, _resolve, requests)
 
     def _tell(self, state: _State, sent: _Sent) -> None:
         """Report the batches and times since the last report."""
@@ -439,12 +425,12 @@ class OnlinePicker:
 
     def _fail(self, state: _State, problem: Problem) -> None:
         """End every request that has a station in the pipeline."""
-        tickets = {id(ticket): ticket for ticket, _ in state.open.values()}
+        requests = {request for request, _ in state.open}
         state.open.clear()
         state.sent.clear()
-        for ticket in tickets.values():
-            ticket.dropped = True
-            _call(ticket.loop, _reject, ticket, problem)
+        for request in requests:
+            request.dropped = True
+            _call(request.loop, _reject, request, problem)
 
     def _watch(self) -> None:
         """Abandon a batch that hangs, and continue with another pipeline."""
@@ -492,20 +478,6 @@ def _learn(state: _State) -> None:
         state.windows_per_s = known + (rate - known) * _LEARNT if known else rate
 
 
-def _placed(result: TaskResult, position: int) -> TaskResult:
-    """A result whose picks name their station by its place in the request."""
-    return replace(
-        result,
-        record=replace(result.record, task=position),
-        picks=_renamed(result.picks, position),
-        detections=_renamed(result.detections, position),
-    )
-
-
-def _renamed(picks: RawPicks, position: int) -> RawPicks:
-    return replace(picks, task=np.full(len(picks), position, np.int32)) if len(picks) else picks
-
-
 def _call(
     loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: object
 ) -> None:
@@ -513,12 +485,12 @@ def _call(
         loop.call_soon_threadsafe(function, *arguments)
 
 
-def _resolve(tickets: Sequence[tuple[_Ticket, list[TaskResult]]]) -> None:
-    for ticket, results in tickets:
-        if not ticket.answer.done():
-            ticket.answer.set_result(results)
+def _resolve(requests: Sequence[tuple[_Request, list[PickResult]]]) -> None:
+    for request, results in requests:
+        if not request.answer.done():
+            request.answer.set_result(results)
 
 
-def _reject(ticket: _Ticket, problem: Problem) -> None:
-    if not ticket.answer.done():
-        ticket.answer.set_exception(problem)
+def _reject(request: _Request, problem: Problem) -> None:
+    if not request.answer.done():
+        request.answer.set_exception(problem)

@@ -233,7 +233,7 @@ class Service:
                 (result,) = await engine.online.pick(laid.prepared)
         except (Problem, TimeoutError) as error:
             return str(error)
-        return None if result.record.status == "done" else str(result.record.reason)
+        return None if result.outcome.status == "done" else str(result.outcome.reason)
 
     @property
     def dead(self) -> str | None:
@@ -433,8 +433,9 @@ class Service:
         answer = Answer(
             request_id,
             engine.model.picker,
-            laid.tasks,
+            laid.stations,
             results,
+            laid.timechunk,
             laid.notes,
             with_curves,
             served_name=engine.model.name,
@@ -523,7 +524,7 @@ class Service:
         statuses: dict[str, int] = {}
         found: dict[int, int] = {}
         for result in results:  # most requests have one
-            status = result.record.status
+            status = result.outcome.status
             statuses[status] = statuses.get(status, 0) + 1
             for label in result.picks.label.tolist():
                 found[label] = found.get(label, 0) + 1

@@ -8,16 +8,14 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from eqcctpro.archive.hydrophones import has_hydrophone, seismometer_of
-from eqcctpro.archive.plan import StationTask
 from eqcctpro.archive.selection import Key
-from eqcctpro.archive.timechunks import Timechunk
 from eqcctpro.models.picker import Picker
-from eqcctpro.pipeline.prepare import Prepared, failed_record, prepare
+from eqcctpro.pipeline.prepare import Prepared, StationWaveforms, prepare
+from eqcctpro.pipeline.records import PickOutcome
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.serving.problems import InvalidProblem, TooLargeProblem
 from eqcctpro.serving.settings import LimitSettings
 from eqcctpro.serving.waveforms import MOST_STATIONS, Options
-from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import chunk_name
 from eqcctpro.waveform.decode import DecodedFile
 from eqcctpro.waveform.segments import Segment, sums_to_a_number
@@ -41,21 +39,23 @@ class StationRequest:
 
     Attributes
     ----------
+    stations : list of tuple of str
+        Network, station, location, and band and instrument code of each.
     prepared : list of Prepared
+        Of the same order.
+    timechunk : str
+        Name of the span of all samples.
     notes : list of str
         What was left out of the body.
     latest_ns : int
         Time of the last sample.
     """
 
+    stations: list[Key]
     prepared: list[Prepared]
+    timechunk: str
     notes: list[str] = field(default_factory=list)
     latest_ns: int = 0
-
-    @property
-    def tasks(self) -> list[StationTask]:
-        """Of the stations, in their order."""
-        return [prepared.task for prepared in self.prepared]
 
     @property
     def n_windows(self) -> int:
@@ -87,7 +87,8 @@ def lay_out(
         code = segment.code
         key = (code.network, code.station, code.location, code.instrument)
         stations.setdefault(key, []).append(segment)
-    hydrophones = _join_hydrophones(stations) if has_hydrophone(picker.components) else {}
+    if has_hydrophone(picker.components):
+        _join_hydrophones(stations)
     if len(stations) > MOST_STATIONS:
         raise TooLargeProblem(
             f"{len(stations)} stations, and {MOST_STATIONS} are taken at once",
@@ -96,15 +97,13 @@ def lay_out(
     _require_samples(samples_at_rate(decoded.segments, picker), picker, max_samples)
     first = min((segment.start_ns for segment in decoded.segments), default=0)
     last = max((segment.end_ns for segment in decoded.segments), default=0)
-    chunk = Timechunk(0, _name(first, last), None, None, -FOREVER_NS, FOREVER_NS)
+    keys = sorted(stations)
     prepared = []
-    for index, key in enumerate(sorted(stations)):
-        hydrophone = hydrophones.get(key, "")
-        task = StationTask(index, *key, key[1], chunk, (), 0, hydrophone=hydrophone)
-        station = _prepare(task, stations[key], picker, settings)
+    for key in keys:
+        station = _prepare(stations[key], picker, settings)
         station.thresholds, station.keep_curves = thresholds, keep_curves
         prepared.append(station)
-    return StationRequest(prepared, _some(decoded.warnings), last)
+    return StationRequest(keys, prepared, _name(first, last), _some(decoded.warnings), last)
 
 
 def _some(notes: list[str]) -> list[str]:
@@ -113,25 +112,20 @@ def _some(notes: list[str]) -> list[str]:
     return notes[:MOST_NOTES] + ([f"and {more} more notes"] if more > 0 else [])
 
 
-def _join_hydrophones(stations: dict[Key, list[Segment]]) -> dict[Key, str]:
-    """Move hydrophones to their seismometers; returns what went with which of these."""
-    joined: dict[Key, str] = {}
+def _join_hydrophones(stations: dict[Key, list[Segment]]) -> None:
+    """Move hydrophones to their seismometers."""
     for key in sorted(stations):
         seismometer = seismometer_of(key, stations)
         if seismometer is not None:
             stations[seismometer].extend(stations.pop(key))
-            joined[seismometer] = key[3]
-    return joined
 
 
-def _prepare(
-    task: StationTask, segments: list[Segment], picker: Picker, settings: PipelineSettings
-) -> Prepared:
+def _prepare(segments: list[Segment], picker: Picker, settings: PipelineSettings) -> Prepared:
     try:
-        return prepare(task, [DecodedFile(segments)], picker, settings)
+        return prepare(StationWaveforms(segments), picker, settings)
     except (ValueError, ArithmeticError, MemoryError, LookupError, TypeError) as error:
         # A waveform that breaks our own arithmetic fails alone, under its own name.
-        return Prepared(task, failed_record(task, error))
+        return Prepared(ended=PickOutcome.failure(error))
 
 
 def require_size(segments: Sequence[Segment], picker: Picker, limits: LimitSettings) -> float:

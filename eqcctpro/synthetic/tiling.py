@@ -11,7 +11,8 @@ from eqcctpro.archive.plan import InputSettings, make_plan
 from eqcctpro.codes import file_name
 from eqcctpro.errors import InputError, OutputError
 from eqcctpro.picks.writers import atomic_file
-from eqcctpro.pipeline.prepare import FileCache, load_segments
+from eqcctpro.sources.files import FileCache
+from eqcctpro.sources.task_waveforms import load_segments
 from eqcctpro.times import NS_PER_S, chunk_name, format_utc, parse_utc
 from eqcctpro.waveform.encode import encode_file
 from eqcctpro.waveform.segments import ChannelCode, Segment, trim
@@ -140,7 +141,7 @@ def _write(sources: list[list[Segment]], output: Path, stations: int, seconds: f
 def _sources(records: Path, seconds: float, skip_s: float) -> list[list[Segment]]:
     sources = []
     for task in make_plan(InputSettings((records,))).tasks:
-        segments = load_segments(task, FileCache().read(task, None, 0), 0, [])
+        segments = load_segments(task, FileCache().read(task, None, 0), 0)
         if len(segments) == 3 and len({segment.code for segment in segments}) == 3:
             parts = [_part(segment, seconds, skip_s) for segment in segments]
             sources.append([part for part in parts if part is not None])

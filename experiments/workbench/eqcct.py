@@ -27,10 +27,12 @@ from eqcctpro import PickConfig, run_picking
 from eqcctpro.archive.plan import InputSettings, make_plan
 from eqcctpro.models.eqcct import VARIANTS, find_eqcct
 from eqcctpro.models.weights import find_weights
-from eqcctpro.pipeline.prepare import FileCache, prepare
+from eqcctpro.pipeline.prepare import prepare
 from eqcctpro.pipeline.settings import resolve_settings
 from eqcctpro.resources.sampler import ResourceSampler
 from eqcctpro.runtimes.select import load_picker, open_picker
+from eqcctpro.sources.files import FileCache
+from eqcctpro.sources.task_waveforms import task_waveforms
 from eqcctpro.synthetic.tiling import tile_network
 
 RUNTIMES = ("tensorflow", "torch", "onnxruntime", "openvino")
@@ -43,7 +45,8 @@ def windows_of(records: Path, weights: Any) -> np.ndarray:
     settings = resolve_settings(picker)
     cut = []
     for task in make_plan(InputSettings((records,))).tasks:
-        ready = prepare(task, FileCache().read(task, None, 0), picker, settings)
+        decoded = FileCache().read(task, None, 0)
+        ready = prepare(task_waveforms(task, decoded, settings), picker, settings)
         for block, offsets in ready.blocks:
             cut += [block.data[:, start : start + picker.in_samples] for start in offsets.tolist()]
     return np.ascontiguousarray(np.stack(cut), dtype=np.float32)
@@ -172,8 +175,7 @@ def _children_s() -> float:
 
 def job(runtime: str, network: Path, output: Path, p_model: Path, s_model: Path) -> None:
     """Pick a network several times in this process with the same loaded model."""
-    from eqcctpro.orchestration.worker import WorkerSpec, open_pipeline
-    from eqcctpro.picks.raw import RawPicks
+    from eqcctpro.orchestration.worker import BundleResult, TaskPicker, WorkerSpec, open_pipeline
     from eqcctpro.picks.table import pick_table
     from eqcctpro.picks.writers import write_csv
 
@@ -185,7 +187,8 @@ def job(runtime: str, network: Path, output: Path, p_model: Path, s_model: Path)
     for _ in range(5):
         started, used = time.perf_counter(), time.process_time()
         plan = make_plan(InputSettings((network,)))
-        raw = RawPicks.concatenate([result.picks for result in pipeline.run(plan.tasks)])
+        results = list(TaskPicker(pipeline).pick(plan.tasks, settings))
+        raw = BundleResult.gather(results).picks
         write_csv(pick_table(raw, plan.tasks, pipeline.picker, "job"), output / "picks.csv")
         wall.append(time.perf_counter() - started)
         cpu.append(time.process_time() - used)

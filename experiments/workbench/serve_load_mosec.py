@@ -26,14 +26,11 @@ class Picker(Worker):
     resp_mime_type = "application/json"
 
     def __init__(self) -> None:
-        from dataclasses import replace
-
         settings = ServeSettings.checked({"models": [MODEL], "batching": {"max_batch_size": BATCH}})
         self.model = find_model(ModelSettings(name=MODEL))
         engine = open_engine(self.model, settings)
         engine.online.close()
         self.pipeline: Pipeline = engine.online.pipeline
-        self._replace = replace
 
     def deserialize(self, data: bytes) -> StationRequest:
         kind = "application/msgpack" if data[:1] == b"\x81" else ""
@@ -47,20 +44,14 @@ class Picker(Worker):
         pipeline = self.pipeline
         pipeline.reset()
         for index, request in enumerate(data):
-            station = request.prepared[0]
-            station.task = self._replace(station.task, index=index)
-            pipeline.feed(station)
+            pipeline.feed(index, request.prepared[0])
         pipeline.drain()
-        results: dict[int, Any] = {one.record.task: one for one in pipeline.finished()}
+        results: dict[int, Any] = {one.ticket: one for one in pipeline.finished()}
         return [self._answer(request, results[index]) for index, request in enumerate(data)]
 
     def _answer(self, request: StationRequest, result: Any) -> Answer:
-        import numpy as np
-
-        picks = self._replace(result.picks, task=np.zeros(len(result.picks), np.int32))
-        found = self._replace(result.detections, task=np.zeros(len(result.detections), np.int32))
-        placed = self._replace(result, picks=picks, detections=found)
-        return Answer("0" * 32, self.model.picker, request.tasks, [placed], request.notes)
+        picker, stations = self.model.picker, request.stations
+        return Answer("0" * 32, picker, stations, [result], request.timechunk, request.notes)
 
 
 if __name__ == "__main__":

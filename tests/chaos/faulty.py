@@ -39,7 +39,7 @@ def install(fault: str, count: int) -> None:
 def slow_down() -> None:
     """Take some time for each station, prepare few ahead, and record often."""
     from eqcctpro.journal import recorder
-    from eqcctpro.pipeline import feeder
+    from eqcctpro.sources import feeder
 
     sound = feeder.prepare
 

@@ -22,9 +22,9 @@ from eqcctpro.config import PickConfig
 from eqcctpro.orchestration import dispatch, waveform_memory
 from eqcctpro.orchestration.interrupt import RunInterrupted
 from eqcctpro.orchestration.session import PickSession
-from eqcctpro.pipeline import feeder
 from eqcctpro.report.run_traces import vertical_traces
 from eqcctpro.report.traces import OverviewTrace, highpassed
+from eqcctpro.sources import feeder
 from eqcctpro.synthetic.network import synthetic_network
 
 MINUTES = 16.0
@@ -148,7 +148,7 @@ def test_an_interruption_ends_between_pieces(
     pieces: list[int] = []
 
     def prepare(*arguments: Any, sound: Any = feeder.prepare) -> Any:
-        pieces.append(arguments[0].chunk.own_start_ns)
+        pieces.append(arguments[0].own.start_ns)
         if len(pieces) == 3:
             os.kill(os.getpid(), signal.SIGINT)
         return sound(*arguments)

@@ -15,7 +15,7 @@ from eqcctpro.config import PickConfig
 from eqcctpro.errors import ResumeError, WeightsError
 from eqcctpro.models import loading
 from eqcctpro.orchestration.run import run_picking
-from eqcctpro.pipeline import feeder
+from eqcctpro.sources import feeder
 
 
 @pytest.fixture
@@ -59,11 +59,11 @@ def test_changed_between_two_attempts(
     calm = run_picking(config(archive, tmp_path / "calm", weights))
     sound, stations = feeder.prepare, []
 
-    def prepare(task: Any, *rest: Any) -> Any:
-        stations.append(task.name)
+    def prepare(waveforms: Any, *rest: Any) -> Any:
+        stations.append(waveforms.segments[0].code)
         if len(stations) == 4:
             raise KeyboardInterrupt
-        return sound(task, *rest)
+        return sound(waveforms, *rest)
 
     monkeypatch.setattr(feeder, "prepare", prepare)
     monkeypatch.setattr("eqcctpro.journal.recorder.GROUP_SECONDS", 0.0)

@@ -178,14 +178,15 @@ def test_other_rates(
 def test_a_station_that_fails(
     balance: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eqcctpro.pipeline import engine, feeder
+    from eqcctpro.orchestration import worker
+    from eqcctpro.sources import feeder
 
     files = station(tmp_path, "AAA") + station(tmp_path, "BBB")
 
-    def breaks(task: Any, *others: Any) -> Any:
-        if task.station == "BBB":
+    def breaks(waveforms: Any, *others: Any) -> Any:
+        if waveforms.segments[0].code.station == "BBB":
             raise ArithmeticError("a waveform that cannot be")
-        return prepare(task, *others)
+        return prepare(waveforms, *others)
 
     prepare = feeder.prepare
     monkeypatch.setattr(feeder, "prepare", breaks)
@@ -200,7 +201,7 @@ def test_a_station_that_fails(
     def full(*_: Any) -> None:
         raise OutputError("no space")
 
-    monkeypatch.setattr(engine, "write_curves", full)
+    monkeypatch.setattr(worker, "write_curves", full)
     found = balance(tmp_path, annotations=True, timechunk=2, overlap=0)
     assert (found["input"], found["by_file_ends"]) == (2 * half, 0)
     assert found["not_picked"] == {"failed": 2 * half}

@@ -157,6 +157,6 @@ def test_a_request_to_the_service(obs: Path, four_components: tuple[str, Any]) -
     picker: Picker = load_picker(find_weights(*split_name(four_components[0])))
     segments = [s for path in obs.glob("*/*.mseed") for s in decode_file(path).segments]
     request = lay_out(DecodedFile(segments), picker, resolve_settings(picker), max_samples=10**9)
-    assert [task.name for task in request.tasks] == ["XO.OBS..HH"]
+    assert request.stations == [("XO", "OBS", "", "HH")]
     ((block, _),) = request.prepared[0].blocks
     assert block.data.any(axis=1).tolist() == [True] * 4

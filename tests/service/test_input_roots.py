@@ -14,8 +14,8 @@ import pytest
 
 from eqcctpro.archive.plan import InputSettings, make_plan
 from eqcctpro.errors import DecodeError, InputError
-from eqcctpro.pipeline.prepare import FileCache
 from eqcctpro.roots import Roots
+from eqcctpro.sources.files import FileCache
 
 
 @pytest.fixture

@@ -68,8 +68,8 @@ def stations(model: ServedModel, *names: str, seconds: float) -> list[Any]:
 def same(found: list[Any], expected: list[Any]) -> None:
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
-        assert (one.record.status, one.record.n_windows) == ("done", other.record.n_windows)
-        assert one.record.highest_p == other.record.highest_p
+        assert (one.outcome.status, one.outcome.n_windows) == ("done", other.outcome.n_windows)
+        assert one.outcome.highest_p == other.outcome.highest_p
         for name in ("label", "time_ns", "start_ns", "end_ns", "probability"):
             np.testing.assert_array_equal(getattr(one.picks, name), getattr(other.picks, name))
     assert any(len(one.picks) for one in found)
@@ -84,14 +84,17 @@ def test_slices_of_tasks_in_any_order_yield_the_same(model: ServedModel, runtime
     names, source = ("A", "B", "C"), np.random.default_rng(3)
     expected = alone(model, runtime, stations(model, *names, seconds=300.0))
     pipeline = Pipeline(model.picker, runtime, model.settings)
-    opened = [pipeline.open(one) for one in stations(model, *names, seconds=300.0)]
+    opened = [
+        pipeline.open(name, one)
+        for name, one in zip(names, stations(model, *names, seconds=300.0), strict=True)
+    ]
     while any(windows.left for windows in opened):
         pipeline.pack(opened[source.integers(0, 3)], int(source.integers(1, 7)))
         if not pipeline.room or source.random() < 0.3:
             pipeline.drain()
     pipeline.drain()
-    found = sorted(pipeline.finished(), key=lambda result: result.record.task)
-    assert sum(result.record.n_windows for result in found) > BATCH
+    found = sorted(pipeline.finished(), key=lambda result: result.ticket)
+    assert sum(result.outcome.n_windows for result in found) > BATCH
     same(found, expected)
 
 
@@ -127,7 +130,7 @@ def test_small_requests_do_not_wait_for_large_ones(model: ServedModel, runtime: 
         same(one, small_alone)
     # Its first batch was a whole one, for nobody knew how long it would take; the rest are turns.
     assert batches[0] == BATCH
-    assert max(batches[2:]) <= BATCH // 8 + small_alone[0].record.n_windows
+    assert max(batches[2:]) <= BATCH // 8 + small_alone[0].outcome.n_windows
 
 
 def test_a_large_request_that_is_given_up_leaves_nothing_behind(
@@ -142,7 +145,7 @@ def test_a_large_request_that_is_given_up_leaves_nothing_behind(
         await asyncio.sleep(0.05)
         large.cancel()
         (result,) = await online.pick(stations(model, "S", seconds=150.0))
-        assert result.record.status == "done"
+        assert result.outcome.status == "done"
 
     try:
         asyncio.run(leave())
@@ -394,5 +397,5 @@ def test_many_stations_without_windows_are_answered(model: ServedModel, runtime:
         found = asyncio.run(online.pick(laid.prepared))
     finally:
         online.close()
-    assert [result.record.task for result in found] == list(range(700))
-    assert {result.record.status for result in found} == {"empty"}
+    assert [result.ticket[1] for result in found] == list(range(700))
+    assert {result.outcome.status for result in found} == {"empty"}

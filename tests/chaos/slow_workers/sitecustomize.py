@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 if any("default_worker" in argument for argument in getattr(sys, "orig_argv", [])):
-    from eqcctpro.pipeline import feeder
+    from eqcctpro.sources import feeder
 
     sound = feeder.prepare
 

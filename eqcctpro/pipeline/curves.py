@@ -1,4 +1,4 @@
-"""Triggers on curves to picks of station tasks: their times, and whose they are."""
+"""Curves of blocks: the times of their values, the picks on them, and how high they rise."""
 
 from __future__ import annotations
 
@@ -9,37 +9,37 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.archive.plan import StationTask
 from eqcctpro.models.picker import Picker
+from eqcctpro.picks.annotations import BlockCurves
+from eqcctpro.picks.borders import reported, samples_within
 from eqcctpro.picks.raw import RawPicks
 from eqcctpro.picks.trigger import CurveTriggers
-from eqcctpro.pipeline.records import BlockCurves
 from eqcctpro.pipeline.settings import PipelineSettings
-from eqcctpro.spans import FOREVER_NS
+from eqcctpro.spans import ALWAYS, Span
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.clock import Clock, correction_at, corrections_at
 
 __all__ = [
-    "BORDER_GUARD_NS",
-    "BlockFindings",
+    "BlockPicks",
     "CurveOrigin",
+    "Highest",
     "curve_times",
     "curves_of",
-    "findings_of",
+    "own_samples",
+    "phase_rows",
     "picked_labels",
+    "picks_of",
 ]
-
-# Picks this close to a border are reported by both neighbours, which are then compared.
-BORDER_GUARD_NS = NS_PER_S
 
 
 @dataclass(frozen=True, slots=True)
 class CurveOrigin:
-    """Station task, start time and sampling rate of a block's probability curves.
+    """Time and sampling rate of a block's probability curves, which outlive the block.
 
     Attributes
     ----------
-    task : StationTask
+    own : Span
+        Of which picks are wanted.
     start_ns : int
         Time of the block's first sample.
     sampling_rate : float
@@ -48,21 +48,21 @@ class CurveOrigin:
         Corrections of the times of samples; see `eqcctpro.waveform.clock`.
     """
 
-    task: StationTask
+    own: Span
     start_ns: int
     sampling_rate: float
     clock: Clock | None = None
 
 
 @dataclass(slots=True)
-class BlockFindings:
+class BlockPicks:
     """Picks and detections on one block.
 
     Attributes
     ----------
     picks, detections : RawPicks
     n_outside : int
-        Picks before the run's start or from its end on.
+        Picks beyond the span of the settings.
     """
 
     picks: RawPicks = field(default_factory=RawPicks.empty)
@@ -134,15 +134,15 @@ def curves_of(
     return pieces
 
 
-def findings_of(
+def picks_of(
     found: CurveTriggers,
     origins: Sequence[CurveOrigin],
     labels: Sequence[int],
     picker: Picker,
     settings: PipelineSettings,
     curve_rate: float,
-) -> list[BlockFindings]:
-    """Sort triggers by blocks, and keep those that belong to their tasks and the run.
+) -> list[BlockPicks]:
+    """Sort triggers by blocks, and keep those in the time that is wanted.
 
     Parameters
     ----------
@@ -157,9 +157,9 @@ def findings_of(
     curve_rate : float
         Curve samples for each sample of a block.
     """
-    findings = [BlockFindings() for _ in origins]
+    picks = [BlockPicks() for _ in origins]
     if not len(found.curve):
-        return findings
+        return picks
     block, row = np.divmod(found.curve, len(labels))
     label = np.array(labels, dtype=np.int16)[row]
     shift_ns, interval_ns = curve_times(picker, settings, origins[0].sampling_rate, curve_rate)
@@ -174,48 +174,69 @@ def findings_of(
             for times in (peak, onset, end):
                 offsets = times[of_block] - origin.start_ns
                 times[of_block] += corrections_at(origin.clock, offsets)
-    outside = _outside(peak, settings)
+    first_ns, end_ns = settings.span
+    outside = (peak < first_ns) | (peak >= end_ns)
     for position, count in enumerate(np.bincount(block[outside]).tolist()):
-        findings[position].n_outside = count
-    keep = np.flatnonzero(_within(peak, origins, block) & ~outside)
-    block = block[keep]
-    task = np.array([origin.task.index for origin in origins], dtype=np.int32)[block]
+        picks[position].n_outside = count
+    own = np.array([origin.own for origin in origins], dtype=np.int64)
+    keep = np.flatnonzero(reported(peak, own[block]) & ~outside)
     value = found.triggers.value[keep].astype(np.float32)
-    raw = RawPicks(task, label[keep], peak[keep], onset[keep], end[keep], value)
-    _share_out(raw, block, findings, picker)
-    return findings
-
-
-def _within(
-    times_ns: NDArray[np.int64], origins: Sequence[CurveOrigin], block: NDArray[np.intp]
-) -> NDArray[np.bool_]:
-    """True for times in the chunks of their blocks, or within the guard around these."""
-    chunks = [origin.task.chunk for origin in origins]
-    # Chunks without a border own all that 64 bits hold.
-    starts = [max(chunk.own_start_ns - BORDER_GUARD_NS, -FOREVER_NS) for chunk in chunks]
-    ends = [min(chunk.own_end_ns + BORDER_GUARD_NS, FOREVER_NS) for chunk in chunks]
-    first, last = np.array(starts, dtype=np.int64), np.array(ends, dtype=np.int64)
-    return (times_ns >= first[block]) & (times_ns < last[block])
-
-
-def _outside(times_ns: NDArray[np.int64], settings: PipelineSettings) -> NDArray[np.bool_]:
-    outside = np.zeros(len(times_ns), dtype=bool)
-    if settings.start_ns is not None:
-        outside |= times_ns < settings.start_ns
-    if settings.end_ns is not None:
-        outside |= times_ns >= settings.end_ns
-    return outside
+    raw = RawPicks(label[keep], peak[keep], onset[keep], end[keep], value)
+    _share_out(raw, block[keep], picks, picker)
+    return picks
 
 
 def _share_out(
-    raw: RawPicks, block: NDArray[np.intp], findings: Sequence[BlockFindings], picker: Picker
+    raw: RawPicks, block: NDArray[np.intp], picks: Sequence[BlockPicks], picker: Picker
 ) -> None:
     """Give each block its picks and detections; `block` is ascending."""
     label = picker.detection_label
     is_detection = raw.label == (-1 if label is None else picker.labels.index(label))
     for which, name in ((~is_detection, "picks"), (is_detection, "detections")):
         part, owner = raw.take(which), block[which]
-        edges = np.searchsorted(owner, np.arange(len(findings) + 1)).tolist()
-        for found, first, last in zip(findings, edges, edges[1:], strict=False):
+        edges = np.searchsorted(owner, np.arange(len(picks) + 1)).tolist()
+        for found, first, last in zip(picks, edges, edges[1:], strict=False):
             if first < last:
                 setattr(found, name, part.take(slice(first, last)))
+
+
+@dataclass(slots=True)
+class Highest:
+    """Highest probability of P and of S so far; None before there is any."""
+
+    p: float | None = None
+    s: float | None = None
+
+    def add(self, highest: Sequence[float], rows: tuple[list[int], list[int]]) -> None:
+        """Take the highest value of each curve; those of no use are NaN."""
+        self.p = _higher(self.p, [highest[row] for row in rows[0]])
+        self.s = _higher(self.s, [highest[row] for row in rows[1]])
+
+
+def phase_rows(picker: Picker, labels: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Positions among `labels` of the picker's P phases and of its S phases."""
+    names = [picker.labels[label].upper() for label in labels]
+    phases = {name.upper() for name in picker.phases}
+    p, s = (
+        [row for row, name in enumerate(names) if name in phases and name.startswith(letter)]
+        for letter in "PS"
+    )
+    return p, s
+
+
+def own_samples(
+    origin: CurveOrigin, picker: Picker, settings: PipelineSettings, curve_rate: float, n: int
+) -> slice:
+    """Samples of a curve of `n` samples in the time whose picks are wanted."""
+    span = origin.own.within(settings.span)
+    if span == ALWAYS:
+        return slice(0, n)
+    shift_ns, interval_ns = curve_times(picker, settings, origin.sampling_rate, curve_rate)
+    return slice(*samples_within(origin.start_ns + shift_ns, interval_ns, n, span))
+
+
+def _higher(known: float | None, values: Sequence[float]) -> float | None:
+    numbers = [value for value in values if not math.isnan(value)]
+    if known is not None:
+        numbers.append(known)
+    return max(numbers, default=None)

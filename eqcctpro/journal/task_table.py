@@ -12,7 +12,7 @@ import pyarrow as pa
 from eqcctpro.archive.tasks import Heading
 from eqcctpro.errors import InputError
 from eqcctpro.picks.arrow import number_column, text_column
-from eqcctpro.pipeline.records import NOT_PICKED_BECAUSE, TaskRecord
+from eqcctpro.pipeline.records import NOT_PICKED_BECAUSE, PickOutcome
 
 __all__ = ["TASKS_FILE", "TASK_SCHEMA", "read_tasks", "task_table"]
 
@@ -54,7 +54,7 @@ the task's own time, of which ``samples_picked`` are picked; the others are in t
 
 def task_table(
     headings: Iterable[Heading],
-    records: Mapping[int, TaskRecord],
+    records: Mapping[int, PickOutcome],
     picks: Mapping[int, int],
     detections: Mapping[int, int],
 ) -> pa.Table:
@@ -64,7 +64,7 @@ def task_table(
     ----------
     headings : iterable of Heading
         Of all tasks of the plan.
-    records : mapping of int to TaskRecord
+    records : mapping of int to PickOutcome
         By the task's index in the plan.
     picks, detections : mapping of int to int
         How many there are of each task that there are any of, by that index.

@@ -12,11 +12,12 @@ from eqcctpro.archive.plan import StationTask
 from eqcctpro.background import BackgroundTask
 from eqcctpro.errors import EQCCTProError, InputTimeoutError
 from eqcctpro.models.picker import Picker
-from eqcctpro.pipeline.pieces import RunningRecords, pieces_of
-from eqcctpro.pipeline.prepare import FileCache, Prepared, failed_record, has_gaps, prepare
+from eqcctpro.pipeline.prepare import Prepared, RunningRecords, prepare
+from eqcctpro.pipeline.records import PickOutcome
 from eqcctpro.pipeline.settings import PipelineSettings
-from eqcctpro.pipeline.unchanged import require_unchanged
 from eqcctpro.roots import Roots
+from eqcctpro.sources.files import FileCache, require_unchanged
+from eqcctpro.sources.task_waveforms import TaskPiece, has_gaps, pieces_of, task_waveforms
 
 __all__ = ["Feeder"]
 
@@ -33,16 +34,17 @@ PARTING_SECONDS = 10.0
 class _Part:
     """Unit of reading and preparation: a station task, or a piece of one."""
 
+    ticket: StationTask | TaskPiece
     task: StationTask
     following: StationTask | None
-    position: int = -1
-    whole: StationTask | None = None
-    number: int = 0
+    position: int
     running: RunningRecords | None = None
 
 
 class Feeder:
-    """Prepares station tasks in order, in a thread beside; iterate to take them.
+    """Prepares station tasks in order, in a thread beside; iterate to take them with their tickets.
+
+    The ticket of a task is the task, and that of a piece of one is the piece.
 
     A task that is not read within ``settings.item_timeout_s``, because a file system hangs,
     ends as failed, and another thread goes on with the next one.  What the first one reads
@@ -71,7 +73,7 @@ class Feeder:
         self._stop = stop
         self._picker = picker
         self._settings = settings
-        self._ready: deque[Prepared] = deque()
+        self._ready: deque[tuple[StationTask | TaskPiece, Prepared]] = deque()
         self._waiting_bytes = 0
         self._ended = False
         self._stopped = False
@@ -94,17 +96,17 @@ class Feeder:
         for position, task in enumerate(self._tasks):
             if not task.pieces:
                 following = self._tasks[position + 1] if position + 1 < len(self._tasks) else None
-                yield _Part(task, following)
+                yield _Part(task, task, following, position)
                 continue
             running = RunningRecords()
-            for number, piece in enumerate(pieces_of(task)):
+            for piece in pieces_of(task):
                 if self._failed == position:
                     break  # it ends with the piece that failed
-                if number and self._stop():
+                if piece.number and self._stop():
                     return
-                yield _Part(piece, None, position, task, number, running)
+                yield _Part(piece, piece.task, None, position, running)
 
-    def __iter__(self) -> Iterator[Prepared]:
+    def __iter__(self) -> Iterator[tuple[StationTask | TaskPiece, Prepared]]:
         self._reader.start()
         try:
             while (item := self._take()) is not None:
@@ -115,7 +117,7 @@ class Feeder:
                 self._changed.notify_all()
             self._reader.wait(PARTING_SECONDS)
 
-    def _take(self) -> Prepared | None:
+    def _take(self) -> tuple[StationTask | TaskPiece, Prepared] | None:
         with self._changed:
             while not self._ready and not self._ended:
                 self._changed.wait(self._glance_seconds)
@@ -123,7 +125,7 @@ class Feeder:
                     return late
             if self._ready:
                 item = self._ready.popleft()
-                self._waiting_bytes -= item.n_bytes
+                self._waiting_bytes -= item[1].n_bytes
                 self._changed.notify_all()
                 return item
         if self._failure is not None:
@@ -135,7 +137,7 @@ class Feeder:
         limit = self._settings.item_timeout_s
         return None if limit is None else min(GLANCE_SECONDS, limit)
 
-    def _late(self) -> Prepared | None:
+    def _late(self) -> tuple[StationTask | TaskPiece, Prepared] | None:
         """The task whose time is over, given up: its thread is left to itself."""
         limit, at = self._settings.item_timeout_s, self._at
         if limit is None or at is None or time.monotonic() - at[1] <= limit:
@@ -149,24 +151,18 @@ class Feeder:
         self._cache = self._new_cache()
         self._reader = BackgroundTask(self._work)
         self._reader.start()
-        return self._of_part(Prepared(part.task, failed_record(part.task, error)), part)
+        self._failed = part.position
+        return part.ticket, Prepared(ended=PickOutcome.failure(error))
 
-    def _of_part(self, prepared: Prepared, part: _Part) -> Prepared:
-        prepared.whole, prepared.piece = part.whole, part.number
-        record = prepared.record
-        if part.whole is not None and record is not None and record.status == "failed":
-            self._failed = part.position
-        return prepared
-
-    def _put(self, item: Prepared, reader: BackgroundTask) -> bool:
-        size = item.n_bytes
+    def _put(self, part: _Part, prepared: Prepared, reader: BackgroundTask) -> bool:
+        size = prepared.n_bytes
         with self._changed:
             if reader is not self._reader:
                 return False  # it was given up
             self._at = None
             while self._ready and self._waiting_bytes + size > WAITING_BYTES and not self._stopped:
                 self._changed.wait()
-            self._ready.append(item)
+            self._ready.append((part.ticket, prepared))
             self._waiting_bytes += size
             self._changed.notify_all()
             # Whoever takes a day of a station is busy with it for longer than the next one takes
@@ -180,7 +176,7 @@ class Feeder:
         try:
             for part in self._source:
                 self._at = part, time.monotonic()
-                if not self._put(self._timed(cache, part), reader):
+                if not self._put(part, self._timed(cache, part), reader):
                     return
         except BaseException as error:  # handed to the thread that iterates
             if reader is self._reader:
@@ -194,10 +190,13 @@ class Feeder:
 
     def _timed(self, cache: FileCache, part: _Part) -> Prepared:
         started = time.perf_counter()
-        prepared = self._of_part(self._prepare(cache, part), part)
+        prepared = self._prepare(cache, part)
         prepared.seconds = time.perf_counter() - started
-        if prepared.record is not None:
-            prepared.record = replace(prepared.record, seconds=prepared.seconds)
+        prepared.keep_curves = self._settings.annotations is not None
+        if prepared.ended is not None:
+            prepared.ended = replace(prepared.ended, seconds=prepared.seconds)
+            if prepared.ended.status == "failed":
+                self._failed = part.position
         return prepared
 
     def _prepare(self, cache: FileCache, part: _Part) -> Prepared:
@@ -210,14 +209,15 @@ class Feeder:
             if task.beside and has_gaps(task, decoded, context_ns):
                 decoded += cache.read_beside(task, context_ns)
         except EQCCTProError as error:
-            return Prepared(task, failed_record(task, error))
+            return Prepared(ended=PickOutcome.failure(error))
         finally:
             self.seconds["decode"] += time.perf_counter() - started
         started = time.perf_counter()
         try:
-            return prepare(task, decoded, self._picker, self._settings, part.running)
+            waveforms = task_waveforms(task, decoded, self._settings)
+            return prepare(waveforms, self._picker, self._settings, part.running)
         except (ValueError, ArithmeticError, MemoryError, LookupError, TypeError) as error:
             # A waveform that breaks our own arithmetic fails alone, under its own name.
-            return Prepared(task, failed_record(task, error))
+            return Prepared(ended=PickOutcome.failure(error))
         finally:
             self.seconds["prepare"] += time.perf_counter() - started
