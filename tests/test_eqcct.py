@@ -432,7 +432,7 @@ def picked(
 @pytest.mark.parametrize(
     ("variant", "counts", "found"),
     [
-        ("eqcctpro", (154, 106), (97, 100)),
+        pytest.param("eqcctpro", (154, 106), (97, 100), marks=pytest.mark.exhaustive),
         pytest.param("seisbench", (117, 87), (98, 81), marks=pytest.mark.exhaustive),
     ],
 )

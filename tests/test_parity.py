@@ -167,7 +167,7 @@ def test_some_labelled_stations(compare: Compare, labelled: Path, name: str) -> 
     [
         ("PhaseNet/original", 250, {}),
         ("PhaseNetLight/ethz", 191, {}),
-        ("EQTransformer/original", 206, {}),
+        pytest.param(*("EQTransformer/original", 206, {}), marks=pytest.mark.exhaustive),
         pytest.param(
             *("EQTransformer/original_nonconservative", 259, {}), marks=pytest.mark.exhaustive
         ),

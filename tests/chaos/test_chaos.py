@@ -244,7 +244,8 @@ def skip_if_impossible(kinds: list[str]) -> None:
     ("kinds", "seed"),
     [
         *((["kill", "exit"], 1), (["enospc"], 2), (["interrupt", "erofs"], 3)),
-        *((["vanish"], 4), (["full", "unwritable"], 5)),
+        pytest.param(["vanish"], 4, marks=pytest.mark.exhaustive),
+        pytest.param(["full", "unwritable"], 5, marks=pytest.mark.exhaustive),
     ],
     ids=lambda value: "-".join(value) if isinstance(value, list) else str(value),
 )
