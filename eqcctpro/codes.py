@@ -106,12 +106,15 @@ def code_of_source(source: str | bytes) -> Code:
     ValueError
         It is no FDSN source identifier.
     """
-    if isinstance(source, str):
-        usual = _USUAL_SOURCE(source)
-        if usual is not None:
-            return usual[1], usual[2], usual[3], usual[4] + usual[5] + usual[6]
-        source = source.encode(*_ANY_BYTES)
-    return _code_of_bytes(source)
+    return _code_of_text(source) if isinstance(source, str) else _code_of_bytes(source)
+
+
+@lru_cache(maxsize=4096)
+def _code_of_text(source: str) -> Code:
+    usual = _USUAL_SOURCE(source)
+    if usual is not None:
+        return usual[1], usual[2], usual[3], usual[4] + usual[5] + usual[6]
+    return _code_of_bytes(source.encode(*_ANY_BYTES))
 
 
 @lru_cache(maxsize=4096)

@@ -26,11 +26,12 @@ _OTHERS = {
     b"\x28\xb5\x2f\xfd": "compressed with Zstandard",
     b"\x1f\x9d": "compressed with compress",
 }
+_MARKS = (_GZIP, _BZIP2, _XZ, *_OTHERS)
 
 
 def is_compressed(content: bytes) -> bool:
     """True if a file's first bytes are those of a compressed format; no record begins like that."""
-    return content.startswith((_GZIP, _BZIP2, _XZ, *_OTHERS))
+    return content.startswith(_MARKS)
 
 
 def _opener(content: bytes) -> Callable[[io.BytesIO], Any]:

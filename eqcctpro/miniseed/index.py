@@ -19,8 +19,9 @@ from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 from eqcctpro.codes import Code, instrument_of, record_code, source_bytes
 from eqcctpro.errors import DecodeError
 from eqcctpro.miniseed.compressed import decompress, is_compressed
+from eqcctpro.miniseed.headers import LEAST_RECORD_BYTES
 from eqcctpro.miniseed.ordering import in_order
-from eqcctpro.miniseed.salvage import whole_records, whole_records_end
+from eqcctpro.miniseed.salvage import usual_record_length, whole_records, whole_records_end
 from eqcctpro.miniseed.sparse_files import BLOCK_BYTES, read_blocks
 from eqcctpro.miniseed.unusual_codes import trace_code, with_placeholders
 from eqcctpro.roots import Roots
@@ -69,6 +70,7 @@ _COUNT = slice(22, 24)
 _YEARS = (1900, 2200)
 # Year, day, hour, minute, second, ten-thousandths and number of samples.
 _TIME_AND_COUNT = struct.Struct(">20xHHBBBxHH")
+_RATE = struct.Struct(">32xhh")
 _TICK_NS = 100_000
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _CORRECTED, _CORRECTION = 0x02, slice(40, 44)
@@ -208,8 +210,7 @@ def first_and_last(
         Returns the bytes from a start to an end.
     """
     try:
-        head = MS3Record.parse(beginning)
-        length, rate, start = head.reclen, head.samprate, head.starttime
+        length, rate, start = _length_rate_and_start(beginning)
         if size % length or rate < LOWEST_RATE_HZ:
             return None
         whole = len(beginning) == size
@@ -301,6 +302,28 @@ def _is_crowded(ends: list[bytes], samples: float, records: int) -> bool:
     return records > _MORE_RECORDS * samples * 2 / max(held, 1) + 2
 
 
+def _length_rate_and_start(record: bytes) -> tuple[int, float, int]:
+    """Bytes of a record, its sampling rate in Hz and the time of its first sample.
+
+    Parameters
+    ----------
+    record : bytes
+        From its header on; other records may follow.
+
+    Raises
+    ------
+    MiniSEEDError
+        It has no sound header, or is not complete.
+    """
+    length = usual_record_length(record)
+    quick = _read_header(record) if LEAST_RECORD_BYTES <= length <= len(record) else None
+    factor, multiplier = _RATE.unpack_from(record) if quick is not None else (0, 0)
+    if quick is not None and factor > 0 and multiplier > 0:
+        return length, float(factor * multiplier), quick[0]
+    parsed = MS3Record.parse(record)  # several times as slow
+    return parsed.reclen, parsed.samprate, parsed.starttime
+
+
 def _start_and_count(record: bytes) -> tuple[int, int]:
     """Time of the first sample and number of samples of a record, from its header.
 
@@ -309,6 +332,15 @@ def _start_and_count(record: bytes) -> tuple[int, int]:
     MiniSEEDError
         It has no sound header.
     """
+    quick = _read_header(record)
+    if quick is not None:
+        return quick
+    parsed = MS3Record.parse(record)  # several times as slow
+    return parsed.starttime, parsed.samplecnt
+
+
+def _read_header(record: bytes) -> tuple[int, int] | None:
+    """Time and number of samples in a header of miniSEED 2 without special cases; else None."""
     blockettes = record[_BLOCKETTES]
     with_1001 = blockettes == _1000_AND_ANOTHER and record[_1001[0]] == _1001[1]
     year, day, hour, minute, second, ticks, count = _TIME_AND_COUNT.unpack_from(record)
@@ -318,8 +350,7 @@ def _start_and_count(record: bytes) -> tuple[int, int]:
         or not (0 < day <= 366 and hour < 24 and minute < 60 and second < 60 and ticks < 10_000)
         or not (record[36] & _CORRECTED or record[_CORRECTION] == bytes(4))
     ):
-        parsed = MS3Record.parse(record)  # twice as slow
-        return parsed.starttime, parsed.samplecnt
+        return None
     seconds = (((_days_before(year) + day) * 24 + hour) * 60 + minute) * 60 + second
     microseconds = int.from_bytes(record[_MICROSECONDS_AT : _MICROSECONDS_AT + 1], signed=True)
     return seconds * NS_PER_S + ticks * _TICK_NS + with_1001 * microseconds * 1000, count

@@ -20,9 +20,6 @@ __all__ = ["trace_code", "with_placeholders"]
 
 _QUALITIES = b"DRQM"
 _QUALITY_AT = 6
-_FIELD_BYTES = HEADER_FIELDS.stop - HEADER_FIELDS.start
-#: Files with at most this many records are checked without arrays, which take longer to make.
-_FEW_RECORDS = 64
 # The header of miniSEED 3: a mark, and the sizes of what follows it.
 _MARK3, _HEADER3 = b"MS\x03", 40
 
@@ -99,11 +96,6 @@ def _uniform_starts(content: bytes) -> list[int] | None:
     qualities, lengths = content[_QUALITY_AT:end:length], content[EXPONENT_AT:end:length]
     if qualities.strip(_QUALITIES) or lengths.strip(lengths[:1]):
         return None
-    if end <= _FEW_RECORDS * length:
-        at = range(HEADER_FIELDS.start, end, length)
-        found = {content[start : start + _FIELD_BYTES] for start in at}
-        alike = len(found) == 1 and is_tidy(found.pop())
-        return [] if alike else list(range(0, end, length))
     rows = np.frombuffer(content, np.uint8, end).reshape(-1, length)
     fields = rows[:, HEADER_FIELDS]
     if is_tidy(content[HEADER_FIELDS]) and bool((fields == fields[0]).all()):

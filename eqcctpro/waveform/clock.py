@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import datetime
 import math
-import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -27,6 +26,12 @@ from pymseed import MiniSEEDError, MS3TraceList
 from pymseed.mstracelist import MS3TraceSeg
 
 from eqcctpro.codes import Code
+from eqcctpro.miniseed.headers import (
+    LEAST_DRIFT_TICKS,
+    LEAST_RECORD_BYTES,
+    TICKS_PER_S,
+    nominal_rate,
+)
 from eqcctpro.miniseed.salvage import usual_record_length, whole_records
 from eqcctpro.miniseed.unusual_codes import trace_code
 from eqcctpro.times import NS_PER_S
@@ -79,14 +84,7 @@ _HEADER = {
     "multiplier": (">i2", 34),
     "exponent": ("u1", 54),
 }
-LEAST_RECORD_BYTES = 64
-_TICKS_PER_S = 10_000
-# Stamps are rounded to a tick.
-_LEAST_DRIFT_TICKS = 1.5
 _ROUNDING_NS = 150_000
-
-#: Files of so few records are looked at without arrays, which take longer to make.
-_FEW_RECORDS = 64
 
 
 def correction_at(clock: Clock, offset_ns: float) -> int:
@@ -147,9 +145,10 @@ def largest_correction(clock: Clock) -> int:
 
 def leap_second_within(start_ns: int, end_ns: int) -> int | None:
     """The midnight behind a leap second in a span, ends included, or None."""
+    if start_ns > LEAP_SECONDS_NS[-1]:  # as of all data since 2017
+        return None
     at = bisect_left(LEAP_SECONDS_NS, start_ns)
-    found = at < len(LEAP_SECONDS_NS) and LEAP_SECONDS_NS[at] <= end_ns
-    return LEAP_SECONDS_NS[at] if found else None
+    return LEAP_SECONDS_NS[at] if LEAP_SECONDS_NS[at] <= end_ns else None
 
 
 def _changes(rows: Clock) -> Clock:
@@ -372,44 +371,11 @@ def stamps_wander(content: bytes, rate: float | None = None) -> bool:
     if length < LEAST_RECORD_BYTES or len(content) < 3 * length or len(content) % length:
         return False
     little = content[48:50] == b"\xe8\x03"
-    if len(content) <= _FEW_RECORDS * length and _is_steady(content, length, rate, little=little):
-        return False
     records = np.frombuffer(content, dtype=_header_dtype(length, little=little))
     exponents = records["exponent"]
     if (exponents != exponents[0]).any():
         return False
     return any(_wanders(channel, rate) for channel in _by_channel(records))
-
-
-def _is_steady(content: bytes, length: int, rate: float | None, *, little: bool) -> bool:
-    """Fast check of few records: they are of one channel, and all their steps add up to little.
-
-    False where that is not certain.
-    """
-    if rate is None:
-        rate = _rate(*struct.unpack_from("<hh" if little else ">hh", content, 32))
-    if rate <= 0:
-        return False
-    sample = _TICKS_PER_S / rate
-    half = 0.5 * sample
-    wandered, following, first = 0.0, -math.inf, content[8:22]
-    for same, day, hour, minute, second, fraction, samples in _times(length, little).iter_unpack(
-        content
-    ):
-        if same != first:
-            return False
-        ticks = (day * 86_400 + hour * 3_600 + minute * 60 + second) * _TICKS_PER_S + fraction
-        step = ticks - following
-        if -half <= step <= half:  # more is a gap, from which on time is counted anew
-            wandered += step if step > 0 else -step
-        following = ticks + samples * sample
-    return wandered <= max(half, _LEAST_DRIFT_TICKS)
-
-
-@lru_cache(maxsize=16)
-def _times(length: int, little: bool) -> struct.Struct:
-    """Codes with year, time and number of samples in the header of a record of some length."""
-    return struct.Struct(f"{'<' if little else '>'}8x14sHBBBxHH{length - 32}x")
 
 
 @lru_cache(maxsize=16)
@@ -433,7 +399,7 @@ def _by_channel(records: NDArray[np.void]) -> Iterator[NDArray[np.void]]:
 
 def _wanders(records: NDArray[np.void], rate: float | None) -> bool:
     if rate is None:
-        rate = _rate(int(records["factor"][0]), int(records["multiplier"][0]))
+        rate = nominal_rate(int(records["factor"][0]), int(records["multiplier"][0]))
     if rate <= 0 or len(records) < 3:
         return False
     days = records["day"].astype(np.int64)
@@ -442,19 +408,11 @@ def _wanders(records: NDArray[np.void], rate: float | None) -> bool:
         years = years.astype(np.int64)
         days += years * 365 + (years - 1) // 4
     minutes = (days * 24 + records["hour"]) * 60 + records["minute"]
-    ticks = (minutes * 60 + records["second"]) * _TICKS_PER_S + records["fraction"]
-    steps = np.diff(ticks) - records["samples"][:-1] * (_TICKS_PER_S / rate)
-    half = 0.5 * _TICKS_PER_S / rate
+    ticks = (minutes * 60 + records["second"]) * TICKS_PER_S + records["fraction"]
+    steps = np.diff(ticks) - records["samples"][:-1] * (TICKS_PER_S / rate)
+    half = 0.5 * TICKS_PER_S / rate
     gaps = np.abs(steps) > half
     drift = np.append(0.0, np.cumsum(np.where(gaps, 0.0, steps)))
     runs = np.append(0, np.flatnonzero(gaps) + 1)  # from a gap on time is counted anew
     ranges = np.maximum.reduceat(drift, runs) - np.minimum.reduceat(drift, runs)
-    return float(ranges.max()) > max(half, _LEAST_DRIFT_TICKS)
-
-
-def _rate(factor: int, multiplier: int) -> float:
-    """Hz, of the two numbers in a header; 0 where there is none."""
-    if not factor or not multiplier:
-        return 0.0
-    rate = float(factor) if factor > 0 else -1.0 / factor
-    return rate * multiplier if multiplier > 0 else -rate / multiplier
+    return float(ranges.max()) > max(half, LEAST_DRIFT_TICKS)

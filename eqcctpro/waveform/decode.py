@@ -9,19 +9,20 @@ import os
 from bisect import bisect_left
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import accumulate, groupby
+from itertools import accumulate
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 from pymseed import MiniSEEDError, MS3Record, MS3TraceList
 from pymseed.clib import clibmseed
-from pymseed.logging import clear_error_messages, get_error_messages
+from pymseed.logging import get_error_messages
 from pymseed.mstracelist import MS3TraceID, MS3TraceSeg
 
-from eqcctpro.codes import Code, instrument_of, printable
+from eqcctpro.codes import HEADER_FIELDS, Code, instrument_of, is_tidy, printable
 from eqcctpro.errors import DecodeError
 from eqcctpro.miniseed.compressed import decompress, is_compressed
+from eqcctpro.miniseed.headers import steady_rate
 from eqcctpro.miniseed.index import LOWEST_RATE_HZ, hidden_codes
 from eqcctpro.miniseed.ordering import in_order
 from eqcctpro.miniseed.salvage import control_bytes, incomplete_bytes, whole_records
@@ -129,7 +130,10 @@ def decode_records(
         content = decompress(content, path)
     warnings: list[str] = []
     original = content
-    content, names = with_placeholders(original)
+    steady = steady_rate(content)
+    names: dict[Code, Code] = {}
+    if steady is None or not is_tidy(content[HEADER_FIELDS]):
+        content, names = with_placeholders(original)
     content = in_order(content)
     span = (_time_text(start_ns), _time_text(end_ns))
     traces, lost, details = _unpack(content, span)
@@ -144,16 +148,19 @@ def decode_records(
             f"({_one_line(details)})"
         )
     cut = start_ns is not None or end_ns is not None
-    pieces = _pieces_of(traces)
-    stamps = _Stamps(content, None if cut else pieces, names)
-    segments = _collect(pieces, names, path, warnings, stamps)
+    found = _pieces_of(traces)
+    everything = _pieces_of(_without_samples(content)) if cut else found
+    drifts = _drifts(everything, content, steady)
+    stamps = _Stamps(content, everything, names, drifts=drifts) if cut or drifts else None
+    segments = _collect(found, names, path, warnings, stamps)
     if len(segments) > 1:
         warnings += _hidden(original, path, segments)
     if not segments and not warnings and not cut:
         raise DecodeError(
             f"{path} holds no miniSEED record", hint="only miniSEED 2 and 3 can be picked"
         )
-    return DecodedFile(segments, warnings, stamps.spans() if cut else {})
+    spans = stamps.spans() if cut and stamps is not None else {}
+    return DecodedFile(segments, warnings, spans)
 
 
 def _hidden(content: bytes, path: str | Path, segments: list[Segment]) -> list[str]:
@@ -192,7 +199,6 @@ def _read(path: str | Path) -> tuple[bytes, int]:
 def _unpack(content: bytes, span: tuple[str | None, str | None]) -> tuple[MS3TraceList, int, str]:
     """Traces, bytes that could not be used, and why."""
     traces = MS3TraceList()
-    clear_error_messages()
     try:
         _add(traces, content, span)
     except (MiniSEEDError, ValueError) as error:
@@ -224,17 +230,15 @@ def _add(traces: MS3TraceList, content: bytes, span: tuple[str | None, str | Non
 class _Piece(NamedTuple):
     """A continuous stretch of samples; each attribute of libmseed's object is read once."""
 
-    trace: MS3TraceID
     samples: MS3TraceSeg
     rate: float
     start_ns: int
     end_ns: int
     n_samples: int
 
-    @property
     def needs_clock(self) -> bool:
         """True if it has a leap second, or ends half a sample off its nominal rate."""
-        _, _, rate, start, end, n = self
+        _, rate, start, end, n = self
         if rate <= 0:
             return False
         interval = NS_PER_S / rate
@@ -243,12 +247,40 @@ class _Piece(NamedTuple):
         return leap_second_within(start - NS_PER_S, end + NS_PER_S) is not None
 
 
-def _pieces_of(traces: MS3TraceList) -> list[_Piece]:
+# Each trace with its pieces.
+_Traces = list[tuple[MS3TraceID, list[_Piece]]]
+
+
+def _pieces_of(traces: MS3TraceList) -> _Traces:
     return [
-        _Piece(trace, seg, seg.samprate, seg.starttime, seg.endtime, seg.samplecnt)
+        (
+            trace,
+            [_Piece(seg, seg.samprate, seg.starttime, seg.endtime, seg.samplecnt) for seg in trace],
+        )
         for trace in traces
-        for seg in trace
     ]
+
+
+def _without_samples(content: bytes) -> MS3TraceList:
+    """Traces of all records, from their headers."""
+    traces = MS3TraceList()
+    # What cannot be read has been reported when it was decoded.
+    with suppress(MiniSEEDError, ValueError):
+        traces.add_buffer(content, skip_not_data=True, split_version=True)
+    return traces
+
+
+def _drifts(traces: _Traces, content: bytes, steady: float | None) -> bool:
+    """True if time stamps leave the nominal sampling rate by half a sample anywhere in a file.
+
+    They do not leave the rate `steady`, from `steady_rate`.
+    """
+    pieces = [piece for _, found in traces for piece in found]
+    if any(map(_Piece.needs_clock, pieces)):
+        return True
+    rates = {piece.rate for piece in pieces}
+    rate = rates.pop() if len(rates) == 1 else None
+    return (rate is None or rate != steady) and stamps_wander(content, rate)
 
 
 class _Stamps:
@@ -259,34 +291,28 @@ class _Stamps:
     Parameters
     ----------
     content : bytes
-    pieces : list of _Piece or None
-        All that is in it, or None where a part of it was decoded.
+    traces : list of (MS3TraceID, list of _Piece)
+        All that is in it.
     names : dict
         From `with_placeholders`.
+    drifts : bool
+        Whether stamps leave the nominal rate.
     """
 
     def __init__(
-        self, content: bytes, pieces: list[_Piece] | None, names: dict[Code, Code]
+        self, content: bytes, traces: _Traces, names: dict[Code, Code], *, drifts: bool
     ) -> None:
         self._spans: dict[tuple[Code, int], _Spans] = {}
         self._runs: dict[tuple[Code, int], _Runs] = {}
-        if cut := pieces is None:
-            traces = MS3TraceList()
-            # What cannot be read has been reported when it was decoded.
-            with suppress(MiniSEEDError, ValueError):
-                traces.add_buffer(content, skip_not_data=True, split_version=True)
-            pieces = _pieces_of(traces)
-        rates = {piece.rate for piece in pieces}
-        rate = rates.pop() if len(rates) == 1 else None
-        if any(piece.needs_clock for piece in pieces) or stamps_wander(content, rate):
+        if drifts:
             runs = record_runs(content, names)
             self._runs = {key: _Runs(found) for key, found in runs.items()}
-        elif cut:
+        else:
             spans: dict[tuple[Code, int], list[_Piece]] = {}
-            for piece in pieces:
+            for trace, found in traces:
                 with suppress(ValueError):  # reported when it was decoded
-                    key = trace_code(piece.trace, names), piece.trace.pubversion
-                    spans.setdefault(key, []).append(piece)
+                    key = trace_code(trace, names), trace.pubversion
+                    spans.setdefault(key, []).extend(found)
             self._spans = {key: _Spans(found) for key, found in spans.items()}
 
     def spans(self) -> dict[ChannelCode, list[tuple[int, int]]]:
@@ -370,23 +396,24 @@ class _Spans:
 
 
 def _collect(
-    pieces: list[_Piece],
+    traces: _Traces,
     names: dict[Code, Code],
     path: str | Path,
     warnings: list[str],
-    stamps: _Stamps,
+    stamps: _Stamps | None,
 ) -> list[Segment]:
     segments: list[Segment] = []
-    for trace, group in groupby(pieces, key=lambda piece: piece.trace):
+    for trace, pieces in traces:
         try:
             code = ChannelCode(*trace_code(trace, names))
         except ValueError as error:
             warnings.append(f"{path}: records left out: {error}")
             continue
         version = trace.pubversion
-        for piece in group:
-            n, rate = piece.samples.numsamples, float(piece.rate)
-            if rate <= 0 or n <= 0 or piece.samples.sampletype == "t":
+        for piece in pieces:
+            samples, rate = piece.samples.take_np_datasamples(), float(piece.rate)
+            n = len(samples)
+            if rate <= 0 or n == 0 or samples.dtype.kind == "S":
                 warnings.append(f"{path}: {code} holds no time series (log or event records)")
                 continue
             if rate < LOWEST_RATE_HZ:
@@ -396,8 +423,9 @@ def _collect(
                 )
                 continue
             start = piece.start_ns
-            origin, behind, clock = stamps.of((code, version), start, n)
-            samples = piece.samples.take_np_datasamples()
+            origin, behind, clock = (
+                (None, 0, None) if stamps is None else stamps.of((code, version), start, n)
+            )
             segments.append(Segment(code, start, rate, samples, origin, version, clock, behind))
     return segments
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.codes import component_of, instrument_of
+from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.clock import (
     Clock,
@@ -325,12 +326,11 @@ def join_at_leap_seconds(segments: Sequence[Segment]) -> list[Segment]:
     The records of the leap second have the times of the second after it, or none has them where
     clocks were set back.
     """
+    earliest = min((piece.start_ns for piece in segments), default=FOREVER_NS)
+    if leap_second_within(earliest - NS_PER_S, FOREVER_NS) is None:
+        return list(segments)  # as of all recent data
     spans = [(piece.start_ns - NS_PER_S, piece.end_ns + NS_PER_S) for piece in segments]
-    if not spans:
-        return []
-    # Nearly always one look at the whole time is enough.
-    around = min(start for start, _ in spans), max(end for _, end in spans)
-    if leap_second_within(*around) is None or not any(leap_second_within(*s) for s in spans):
+    if not any(leap_second_within(*span) for span in spans):
         return list(segments)
     groups: dict[tuple[ChannelCode, float], list[Segment]] = {}
     for segment in segments:

@@ -340,6 +340,7 @@ def test_the_fast_check_of_few_records_misses_nothing(drift_ppm: float, rate: fl
     from field_records import noise
     from field_records import records_of as records
 
+    from eqcctpro.miniseed.headers import steady_rate
     from eqcctpro.waveform import clock
 
     whole = records("XX.AAA.00.HHZ", noise(200, rate=rate), rate=rate)
@@ -355,7 +356,7 @@ def test_the_fast_check_of_few_records_misses_nothing(drift_ppm: float, rate: fl
         for number in range(20)
     ]
     for content in (b"".join(whole[:60]), b"".join(late)):
-        steady = clock._is_steady(content, 512, rate, little=False)
+        steady = steady_rate(content) == rate
         headers = np.frombuffer(content, dtype=clock._header_dtype(512, little=False))
         assert not (steady and clock._wanders(headers, rate))
         assert steady or drift_ppm
