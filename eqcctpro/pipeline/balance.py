@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from operator import is_
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +49,16 @@ class SampleBalance:
     def __init__(self, own: Span) -> None:
         self._start_ns, self._end_ns = own
         self.held = self.picked = 0
+        # First and last sample of the segments, if all of their samples are counted.
+        self._whole: tuple[int, int] | None = None
         self.left_out: Counter[str] = Counter()
         self._data_ns = 0
         self._excluded: dict[tuple[ChannelCode, int], Spans] = {}
 
     def count(self, segments: Iterable[Segment]) -> int:
         """Samples of segments in the time that is counted."""
+        if self._whole is not None:
+            return sum([len(segment.samples) for segment in segments])
         total = 0
         for segment in segments:
             first, last = self._range(segment)
@@ -84,9 +89,16 @@ class SampleBalance:
             Without contradictions, and joined.
         found : sequence of Contradiction
         """
+        spans = [(piece.start_ns, piece.end_ns) for piece in pieces]
+        if spans and all([piece.clock is None for piece in pieces]):
+            first_ns, last_ns = _extent(spans)
+            if self._start_ns <= first_ns and last_ns < self._end_ns:  # as of nearly all tasks
+                self._whole = first_ns, last_ns
         samples = self.count(pieces)
         self.held += samples
-        self._data_ns = self._covered(kept)
+        if not (len(kept) == len(pieces) and all(map(is_, kept, pieces))):
+            spans = [(piece.start_ns, piece.end_ns) for piece in kept]
+        self._data_ns = self._covered(kept, spans)
         if len(kept) == len(pieces) and not found:
             return
         dropped = samples - self.count(kept)
@@ -166,9 +178,11 @@ class SampleBalance:
             if not len(offsets):
                 end_ns = _time_of(block, block.data.shape[1] - 1)
                 short.append((block.start_ns - margin, end_ns + margin))
-        if len(seen) == 1 and not short and not self._excluded:  # as of nearly all tasks
+        if segments and len(seen) == 1 and not short and not self._excluded:
+            # As of nearly all tasks.
             ((first, last),) = seen
-            if all(first <= one.start_ns and one.end_ns <= last for one in segments):
+            begin, end = self._whole or _extent([(one.start_ns, one.end_ns) for one in segments])
+            if first <= begin and end <= last:
                 self.picked += self.count(segments)
                 return
         seen, short = joined_spans(sorted(seen), 0), joined_spans(sorted(short), 0)
@@ -228,17 +242,22 @@ class SampleBalance:
             at += 1
         return total
 
-    def _covered(self, segments: Sequence[Segment]) -> int:
+    def _covered(self, segments: Sequence[Segment], spans: Spans) -> int:
         """Nanoseconds of the time that is counted of which some channel has samples."""
-        spans = [
-            (max(segment.start_ns, self._start_ns), min(segment.end_ns, self._end_ns))
-            for segment in segments
-        ]
         if not spans:
             return 0
-        spans = sorted({span for span in spans if span[0] <= span[1]})
+        if self._whole is None:
+            clipped = [(max(one, self._start_ns), min(end, self._end_ns)) for one, end in spans]
+            spans = [span for span in clipped if span[0] <= span[1]]
+        spans = sorted(set(spans))
         longest = max(segment.interval_ns for segment in segments)
         return sum(last - first for first, last in joined_spans(spans, round(longest)))
+
+
+def _extent(spans: Spans) -> tuple[int, int]:
+    """Earliest start and latest end of spans."""
+    starts, ends = zip(*spans, strict=True)
+    return min(starts), max(ends)
 
 
 def _spans_of(found: Iterable[Contradiction]) -> dict[ChannelCode, Spans]:
