@@ -27,7 +27,7 @@ from eqcctpro.errors import InputError
 from eqcctpro.evaluation.subject import Outcome, Workload
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weight_files import WeightFiles
-from eqcctpro.orchestration.model_choice import describe, find_run_weights
+from eqcctpro.orchestration.model_choice import describe_run, find_run_weights
 from eqcctpro.pipeline.prepare import prepare
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.runtimes.base import Runtime
@@ -277,7 +277,7 @@ def _read(workload: Workload) -> tuple[WeightFiles, Sequence[StationTask], Float
         stations=workload.stations,
     )
     weights = find_run_weights(config)
-    picker, settings = describe(config, weights)
+    picker, settings = describe_run(config, weights)
     tasks = make_plan(
         InputSettings(config.input, layout=config.layout, stations=config.stations)
     ).tasks

@@ -16,7 +16,7 @@ from benchmarks.simulation import RunCosts
 from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
 from eqcctpro.child import ChildProcess, Parent
 from eqcctpro.config import PickConfig
-from eqcctpro.orchestration.model_choice import describe, find_run_weights
+from eqcctpro.orchestration.model_choice import describe_run, find_run_weights
 from eqcctpro.orchestration.session import PickSession
 from eqcctpro.orchestration.worker import PickWorker, WorkerSpec
 from eqcctpro.synthetic.tiling import tile_network
@@ -75,7 +75,7 @@ def measure_costs(
             ignore_ram_cap=True,
         )
         weights = find_run_weights(config)
-        _, settings = describe(config, weights)
+        _, settings = describe_run(config, weights)
         dispatch = measure_dispatch(settings, weights)
         plan_task = measure_planning(archive)
         runs = []
@@ -172,7 +172,7 @@ def _pick_bundles(request: _Request) -> _Seconds:
         input=request.input, output=Path(tempfile.gettempdir()), model=request.model
     )
     weights = find_run_weights(config)
-    _, settings = describe(config, weights)
+    _, settings = describe_run(config, weights)
     tasks = list(make_plan(InputSettings(config.input, context_ns=settings.context_ns)).tasks)
     spec = WorkerSpec(
         weights, settings, runtime=request.runtime, batch_size=request.batch_size, threads=1

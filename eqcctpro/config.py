@@ -1,11 +1,11 @@
-"""The settings of a picking run: one validated object that is passed down."""
+"""The settings of a picking run in four parts, each a validated object that is passed down."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -28,10 +28,15 @@ from eqcctpro.waveform.gaps import LONGEST_GAP_S, MOST_GAP_S
 
 __all__ = [
     "ClusterAddress",
+    "ExecutionConfig",
+    "InputConfig",
+    "ModelConfig",
+    "OutputConfig",
     "OutputFormat",
     "PickConfig",
     "Settings",
     "UtcText",
+    "least_probability",
     "sentences",
     "split_names",
 ]
@@ -62,9 +67,12 @@ def _utc_text(value: Any, info: ValidationInfo) -> str:
 
 #: A time as text; objects of Python, ObsPy, NumPy and pandas are taken too.
 UtcText = Annotated[str, BeforeValidator(_utc_text)]
-Threshold = Field(
-    default=None, gt=0, lt=1, description="Least probability; None takes the weights' own"
-)
+
+
+def least_probability(of: str) -> Any:
+    """The field of a threshold, by default that of the weights."""
+    text = f"Least probability of {of}; by default that of the weights"
+    return Field(default=None, gt=0, lt=1, description=text)
 
 
 #: Settings of GPU memory, which say nothing to a run on the CPU.
@@ -103,24 +111,52 @@ def _kinds(annotation: Any) -> set[Any]:
     return {annotation}.union(*map(_kinds, parts)) if parts else {annotation}
 
 
-class PickConfig(Settings):
-    """Everything that a run of ``eqcctpro pick`` can be told.
-
-    The field names are those of the command line, with ``_`` for ``-``, but for ``formats``
-    (``--format``) and ``model_arguments`` (``--set``).
-    """
+class _Part(Settings):
+    """Base of a run's settings and of each part of them."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    @classmethod
+    def checked(cls, **values: Any) -> Self:
+        """Validate, and report everything that is wrong in one `SettingsError`.
+
+        Settings that have no effect are left out, and named by one `SettingsWarning`.
+        """
+        try:
+            with one_warning():
+                return cls(**values)
+        except ValidationError as error:
+            raise SettingsError("; ".join(sentences(error, cls))) from error
+
+    def without(self, name: str, reason: str) -> Self:
+        """The same settings less one that has no effect, which is said.
+
+        Parameters
+        ----------
+        name : str
+            A field.
+        reason : str
+            Why it has none.
+        """
+        copy = self.model_copy()
+        copy._leave_out(name, reason)
+        return copy
+
+    def _leave_out(self, name: str, reason: str) -> None:
+        value = getattr(self, name)
+        shown = f"{value:g}" if isinstance(value, float) else value
+        without_effect(f"{name}={shown}", reason)
+        self.__dict__[name] = type(self).model_fields[name].default
+        self.model_fields_set.discard(name)
+
+
+class InputConfig(_Part):
+    """Waveforms that are picked, and how they are prepared."""
 
     input: tuple[Annotated[Place, BeforeValidator(as_place)], ...] = Field(
         description="Folders, miniSEED files, patterns, tables of files, or addresses",
         min_length=1,
     )
-    output: Path = Field(description="Folder that results are written to")
-    model: str = Field("EQTransformer/original", description="Parent/child, or a path to weights")
-    p_model: Path | None = Field(None, description="Weight file of EQCCT's P network")
-    s_model: Path | None = Field(None, description="Weight file of EQCCT's S network")
-
     layout: Literal["auto", "chunks", "files", "sds", "list", "scedc", "ncedc", "earthscope"] = (
         Field("auto", description="Layout of the archive; auto recognises it")
     )
@@ -130,30 +166,31 @@ class PickConfig(Settings):
     input_roots: tuple[Annotated[Place, BeforeValidator(as_place)], ...] = Field(
         (),
         description="Folders and addresses that every file must lie in, links followed; "
-        "none allows all",
+        "by default anywhere",
     )
-    start: UtcText | None = Field(None, description="Picks before this time are dropped")
+    start: UtcText | None = Field(
+        None, description="Picks before this time are dropped: 2024-12-15T12:00 or 2024-350, UTC"
+    )
     end: UtcText | None = Field(None, description="Picks from this time on are dropped")
     timechunk: float | None = Field(None, gt=0, description="Length of a time chunk, minutes")
     overlap: float = Field(0.0, ge=0, description="Overlap of neighbouring chunks, minutes")
-    window_grid: Literal["trace", "absolute"] = Field(
-        "trace", description="Windows start with the record, or at multiples of the step"
+    stations: tuple[str, ...] = Field(
+        (),
+        description="Patterns of stations, such as NC.*,PB35,TX.*.*.HH, or @FILE with one a line; "
+        "by default all",
     )
-    stations: tuple[str, ...] = Field((), description="Patterns of stations; none takes all")
     stations_at_most: int | None = Field(
-        None, ge=1, description="A choice of so many stations, the same in every run"
+        None, ge=1, description="A random choice of so many stations, the same in every run"
     )
     exclude: tuple[str, ...] = Field((), description="Patterns of stations to leave out")
     channel_priority: tuple[str, ...] = Field(
-        (), description="Of each station the first of these, such as HH, EH; none picks all"
+        (), description="Of each station the first of these, such as HH, EH; by default all"
     )
-
     contradictions: Literal["cut", "drop"] = Field(
         "cut",
         description="Of records of a channel that contradict each other, leave out the stretch "
         "where they do, or (drop) all of them, as SeisBench does",
     )
-
     fill_gaps: Literal["none", "zero", "interpolate"] = Field(
         "none",
         description="Fill gaps between the pieces of a channel with zeros or straight lines, as "
@@ -167,108 +204,16 @@ class PickConfig(Settings):
         description="Filters and detrending in their order, with ObsPy's defaults: highpass:1, "
         "lowpass:20, bandpass:3,15,corners=4,causal, bandstop:49,51, detrend:linear",
     )
-
-    mode: Literal["local", "modelactor", "ripper"] = Field(
-        "local", description="This process, persistent Ray actors, or Ray tasks"
-    )
-    workers: int | None = Field(None, ge=1, description="Ray workers")
-    concurrent_timechunks: int | None = Field(
-        None, ge=1, description="Time chunks that Ray workers are busy with at once"
-    )
-    address: ClusterAddress | None = Field(None, description="Address of a running Ray cluster")
-    device: str = Field("cpu", description="cpu, cuda, cuda:0 or cuda:0,1")
-    runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = Field(
-        "auto",
-        description="Runtime of the network; auto takes the fastest installed one",
-    )
-    batch_size: int | None = Field(None, ge=1, description="Windows in a batch")
-    precision: Literal["f32", "bf16"] = Field(
-        "f32", description="Arithmetic of the network on a CPU; bf16 changes picks"
-    )
-    threads: int | None = Field(None, ge=1, description="Threads of each worker's runtime")
-    inter_threads: int | None = Field(None, ge=1, description="TensorFlow's operators at a time")
-    vram_mb: float | None = Field(None, gt=0, description="GPU memory of each worker, MB")
-    max_vram_mb: float | None = Field(None, gt=0, description="GPU memory of all workers, MB")
-    gpu_vram_safety_cap: float = Field(
-        0.95, gt=0, le=0.99, description="Share of each GPU's memory that may be full"
-    )
-    cudnn_headroom: float = Field(
-        0.25, ge=0, le=0.80, description="Share of the workers' GPU memory left for workspaces"
-    )
-    cpu_ids: tuple[int, ...] | None = Field(None, description="Cores to use; None takes all")
-    gpu_fraction: float | None = Field(
-        None, gt=0, le=1, description="Share of a GPU that Ray reserves for each worker"
-    )
-    ray_temp_dir: Path | None = Field(None, description="Ray's folder for sockets and logs")
-    ram_safety_cap: float = Field(0.90, gt=0, le=0.98, description="Share of memory to fill")
-    ignore_ram_cap: bool = Field(
-        False, description="Start all workers that are asked for, whatever the memory"
-    )
-
-    p_threshold: float | None = Threshold
-    s_threshold: float | None = Threshold
-    detection_threshold: float | None = Threshold
-    bandpass: tuple[float, float] | Literal["off"] | None = Field(
-        None, description="EQCCTPro's band-pass, Hz; off where a model has it by default"
-    )
-    model_arguments: dict[str, Any] = Field(
-        default_factory=dict, description="Arguments of the model, such as overlap and stacking"
-    )
-
-    formats: tuple[OutputFormat, ...] = Field(
-        ("csv", "parquet"), description="Files of picks that are written"
-    )
-    amplitudes: bool = Field(False, description="Measure the amplitude of each pick")
-    response: Path | None = Field(None, description="StationXML, for amplitudes of the ground")
-    annotations: bool = Field(False, description="Write the probability curves as miniSEED")
-    overview: bool = Field(True, description="Draw overview.png")
-    report: bool = Field(False, description="Write report.html at the end")
-    log_file: Path | None = Field(None, description="A second place for the log")
-    journal: bool = Field(True, description="Record what is done, so that a killed run goes on")
-    resume: Literal["auto", "require", "never"] = Field(
-        "auto", description="Whether an unfinished run in the output folder is resumed"
-    )
-    retry_failed: bool = Field(True, description="On resuming, pick again what failed")
     item_timeout: float | None = Field(
         600.0, gt=0, description="Seconds in which a station task must be read; None waits"
     )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _batch_size_once(cls, values: Any) -> Any:
-        """SeisBench counts the batch size among a model's arguments; here it is a setting."""
-        arguments = values.get("model_arguments") or {}
-        if "batch_size" not in arguments:
-            return values
-        if values.get("batch_size") is not None:
-            raise ValueError("batch_size is given twice: by itself and as a model argument")
-        rest = {name: value for name, value in arguments.items() if name != "batch_size"}
-        return {**values, "model_arguments": rest, "batch_size": arguments["batch_size"]}
-
-    @model_validator(mode="before")
-    @classmethod
-    def _arguments_that_matter(cls, values: Any) -> Any:
-        arguments = values.get("model_arguments") or {}
-        if not isinstance(arguments, Mapping) or not _NO_MATTER.keys() & arguments.keys():
-            return values
-        for name, reason in _NO_MATTER.items():
-            if name in arguments:
-                without_effect(f"{name}={arguments[name]}", reason)
-        rest = {name: value for name, value in arguments.items() if name not in _NO_MATTER}
-        return {**values, "model_arguments": rest}
 
     @field_validator("input", "input_roots", mode="before")
     @classmethod
     def _one_or_many(cls, value: Any) -> Any:
         return (value,) if isinstance(value, (str, Path)) else value
 
-    @model_validator(mode="before")
-    @classmethod
-    def _files_mean_eqcct(cls, values: Any) -> Any:
-        given = isinstance(values, Mapping) and (values.get("p_model") or values.get("s_model"))
-        return {"model": "EQCCT/original", **values} if given else values
-
-    @field_validator("stations", "exclude", "channel_priority", "formats", mode="before")
+    @field_validator("stations", "exclude", "channel_priority", mode="before")
     @classmethod
     def _comma_separated(cls, value: Any) -> Any:
         return split_names(value)
@@ -308,11 +253,82 @@ class PickConfig(Settings):
         """Filters with their defaults written out."""
         return tuple(str(parse_step(text)) for text in value)
 
-    @field_validator("device")
+    @model_validator(mode="after")
+    def _times_fit_together(self) -> Self:
+        if self.start and self.end and self.end_ns <= self.start_ns:  # type: ignore[operator]
+            raise ValueError(f"end {self.end} is not after start {self.start}")
+        if self.timechunk is None and self.overlap:
+            raise ValueError("overlap needs a timechunk length")
+        if self.timechunk is not None and self.overlap >= self.timechunk:
+            raise ValueError(
+                f"overlap ({self.overlap} min) must be shorter than timechunk "
+                f"({self.timechunk} min)"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _input_has_effect(self) -> Self:
+        if self.fill_gaps == "none" and self.longest_gap != LONGEST_GAP_S:
+            self._leave_out("longest_gap", "fill_gaps is none")
+        return self
+
+    @property
+    def start_ns(self) -> int | None:
+        """`start` in nanoseconds since 1970."""
+        return None if self.start is None else parse_utc(self.start, "start")
+
+    @property
+    def end_ns(self) -> int | None:
+        """`end` in nanoseconds since 1970."""
+        return None if self.end is None else parse_utc(self.end, "end")
+
+
+class ModelConfig(_Part):
+    """The model that picks, and its parameters."""
+
+    model: str = Field("EQTransformer/original", description="Parent/child, or a path to weights")
+    p_model: Path | None = Field(
+        None, description="Weight file of EQCCT's P network, Keras's .h5 or SeisBench's .pt"
+    )
+    s_model: Path | None = Field(None, description="Weight file of EQCCT's S network")
+    p_threshold: float | None = least_probability("a P")
+    s_threshold: float | None = least_probability("an S")
+    detection_threshold: float | None = least_probability("a detection")
+    window_grid: Literal["trace", "absolute"] = Field(
+        "trace",
+        description="Windows start with the record, as SeisBench has it, or at multiples of the "
+        "step",
+    )
+    bandpass: tuple[float, float] | Literal["off"] | None = Field(
+        None,
+        description="EQCCTPro's band-pass, such as 1,45 Hz; off where a model has it by default",
+    )
+    model_arguments: dict[str, Any] = Field(
+        default_factory=dict, description="Arguments of the model, such as overlap and stacking"
+    )
+
+    @model_validator(mode="before")
     @classmethod
-    def _is_device(cls, value: str) -> str:
-        _device_indices(value)
-        return value
+    def _arguments_that_matter(cls, values: Any) -> Any:
+        arguments = values.get("model_arguments") or {}
+        if not isinstance(arguments, Mapping) or not _NO_MATTER.keys() & arguments.keys():
+            return values
+        for name, reason in _NO_MATTER.items():
+            if name in arguments:
+                without_effect(f"{name}={arguments[name]}", reason)
+        rest = {name: value for name, value in arguments.items() if name not in _NO_MATTER}
+        return {**values, "model_arguments": rest}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _files_mean_eqcct(cls, values: Any) -> Any:
+        given = isinstance(values, Mapping) and (values.get("p_model") or values.get("s_model"))
+        return {"model": "EQCCT/original", **values} if given else values
+
+    @field_validator("bandpass", mode="before")
+    @classmethod
+    def _corners(cls, value: Any) -> Any:
+        return tuple(value.split(",")) if isinstance(value, str) and "," in value else value
 
     @field_validator("bandpass")
     @classmethod
@@ -324,18 +340,68 @@ class PickConfig(Settings):
         return value
 
     @model_validator(mode="after")
-    def _fits_together(self) -> PickConfig:
-        if self.start and self.end and self.end_ns <= self.start_ns:  # type: ignore[operator]
-            raise ValueError(f"end {self.end} is not after start {self.start}")
-        if self.timechunk is None and self.overlap:
-            raise ValueError("overlap needs a timechunk length")
-        if self.timechunk is not None and self.overlap >= self.timechunk:
-            raise ValueError(
-                f"overlap ({self.overlap} min) must be shorter than timechunk "
-                f"({self.timechunk} min)"
-            )
-        if self.response is not None and not self.amplitudes:
-            raise ValueError("response is for amplitudes, which are not asked for")
+    def _files_fit_model(self) -> Self:
+        if not self.model.lower().startswith("eqcct/"):
+            for name in ("p_model", "s_model"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} is for the model EQCCT, not for {self.model}")
+        return self
+
+
+class ExecutionConfig(_Part):
+    """Processes, devices and memory that a run uses."""
+
+    mode: Literal["local", "modelactor", "ripper"] = Field(
+        "local", description="This process, persistent Ray actors, or Ray tasks"
+    )
+    workers: int | None = Field(None, ge=1, description="Ray workers")
+    concurrent_timechunks: int | None = Field(
+        None, ge=1, description="Time chunks that Ray workers are busy with at once"
+    )
+    address: ClusterAddress | None = Field(None, description="Address of a running Ray cluster")
+    device: str = Field("cpu", description="cpu, cuda, cuda:0 or cuda:0,1")
+    runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = Field(
+        "auto",
+        description="Runtime of the network; auto takes the fastest installed one",
+    )
+    batch_size: int | None = Field(None, ge=1, description="Windows in a batch")
+    precision: Literal["f32", "bf16"] = Field(
+        "f32",
+        description="Arithmetic of the network on a CPU; bf16 is faster on some and changes picks",
+    )
+    threads: int | None = Field(None, ge=1, description="Threads of each worker's runtime")
+    inter_threads: int | None = Field(None, ge=1, description="TensorFlow's operators at a time")
+    vram_mb: float | None = Field(None, gt=0, description="GPU memory of each worker, MB")
+    max_vram_mb: float | None = Field(None, gt=0, description="GPU memory of all workers, MB")
+    gpu_vram_safety_cap: float = Field(
+        0.95, gt=0, le=0.99, description="Share of each GPU's memory that may be full"
+    )
+    cudnn_headroom: float = Field(
+        0.25, ge=0, le=0.80, description="Share of the workers' GPU memory left for workspaces"
+    )
+    cpu_ids: tuple[int, ...] | None = Field(None, description="Cores to use; by default all")
+    gpu_fraction: float | None = Field(
+        None, gt=0, le=1, description="Share of a GPU that Ray reserves for each worker"
+    )
+    ray_temp_dir: Path | None = Field(None, description="Ray's folder for sockets and logs")
+    ram_safety_cap: float = Field(0.90, gt=0, le=0.98, description="Share of memory to fill")
+    ignore_ram_cap: bool = Field(
+        False, description="Start all workers that are asked for, whatever the memory"
+    )
+
+    @field_validator("cpu_ids", mode="before")
+    @classmethod
+    def _many_cores(cls, value: Any) -> Any:
+        return split_names(value) if isinstance(value, str) else value
+
+    @field_validator("device")
+    @classmethod
+    def _is_device(cls, value: str) -> str:
+        _device_indices(value)
+        return value
+
+    @model_validator(mode="after")
+    def _fits_mode(self) -> Self:
         if self.address is not None:
             if self.cpu_ids is not None:
                 raise ValueError("cpu_ids are cores of this machine, and address means a cluster")
@@ -353,14 +419,6 @@ class PickConfig(Settings):
             for name in ("workers", "address", "concurrent_timechunks", "gpu_fraction"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} applies to the modes modelactor and ripper")
-        return self
-
-    @model_validator(mode="after")
-    def _fits_model_and_runtime(self) -> PickConfig:
-        if not self.model.lower().startswith("eqcct/"):
-            for name in ("p_model", "s_model"):
-                if getattr(self, name) is not None:
-                    raise ValueError(f"{name} is for the model EQCCT, not for {self.model}")
         if self.precision != "f32" and (
             self.runtime not in ("auto", "openvino") or self.device != "cpu"
         ):
@@ -368,7 +426,7 @@ class PickConfig(Settings):
         return self
 
     @model_validator(mode="after")
-    def _with_effect(self) -> PickConfig:
+    def _execution_has_effect(self) -> Self:
         """Put settings that cannot have an effect back to their defaults, and say so."""
         if self.runtime != "tensorflow" and self.inter_threads not in (None, 1):
             self._leave_out(
@@ -376,48 +434,69 @@ class PickConfig(Settings):
                 f"the runtime {self.runtime} executes one operator after the other; "
                 "tensorflow takes more",
             )
-        if self.fill_gaps == "none" and self.longest_gap != LONGEST_GAP_S:
-            self._leave_out("longest_gap", "fill_gaps is none")
         for name in () if self.gpu_ids else GPU_SETTINGS:
             if getattr(self, name) != type(self).model_fields[name].default:
                 self._leave_out(name, "this run uses no GPU")
         return self
 
-    def _leave_out(self, name: str, reason: str) -> None:
-        value = getattr(self, name)
-        shown = f"{value:g}" if isinstance(value, float) else value
-        without_effect(f"{name}={shown}", reason)
-        self.__dict__[name] = type(self).model_fields[name].default
-        self.model_fields_set.discard(name)
-
-    def without(self, name: str, reason: str) -> PickConfig:
-        """The same settings less one that has no effect, which is said.
-
-        Parameters
-        ----------
-        name : str
-            A field.
-        reason : str
-            Why it has none.
-        """
-        copy = self.model_copy()
-        copy._leave_out(name, reason)
-        return copy
-
-    @property
-    def start_ns(self) -> int | None:
-        """`start` in nanoseconds since 1970."""
-        return None if self.start is None else parse_utc(self.start, "start")
-
-    @property
-    def end_ns(self) -> int | None:
-        """`end` in nanoseconds since 1970."""
-        return None if self.end is None else parse_utc(self.end, "end")
-
     @property
     def gpu_ids(self) -> tuple[int, ...]:
         """CUDA devices that `device` names; empty on the CPU."""
         return _device_indices(self.device)
+
+
+class OutputConfig(_Part):
+    """Results of a run, and how it goes on after an interruption."""
+
+    output: Path = Field(description="Folder that results are written to")
+    formats: tuple[OutputFormat, ...] = Field(
+        ("csv", "parquet"), description="Files of picks that are written"
+    )
+    amplitudes: bool = Field(False, description="Measure the amplitude of each pick")
+    response: Path | None = Field(
+        None, description="StationXML, for amplitudes of the ground and of Wood-Anderson"
+    )
+    annotations: bool = Field(False, description="Write the probability curves as miniSEED")
+    overview: bool = Field(True, description="Draw overview.png")
+    report: bool = Field(False, description="Write report.html, a page on the run, at the end")
+    log_file: Path | None = Field(None, description="A second place for the log")
+    journal: bool = Field(True, description="Record what is done, so that a killed run goes on")
+    resume: Literal["auto", "require", "never"] = Field(
+        "auto", description="Whether an unfinished run in the output folder is resumed"
+    )
+    retry_failed: bool = Field(True, description="On resuming, pick again what failed")
+
+    @field_validator("formats", mode="before")
+    @classmethod
+    def _formats_with_commas(cls, value: Any) -> Any:
+        return split_names(value)
+
+    @model_validator(mode="after")
+    def _response_is_of_use(self) -> Self:
+        if self.response is not None and not self.amplitudes:
+            raise ValueError("response is for amplitudes, which are not asked for")
+        return self
+
+
+# Fields are in the order of the last base first.
+class PickConfig(OutputConfig, ExecutionConfig, ModelConfig, InputConfig):
+    """Everything that a run of ``eqcctpro pick`` can be told.
+
+    The field names are those of the command line, with ``_`` for ``-``, but for ``filters``
+    (``--filter``), ``formats`` (``--format``) and ``model_arguments`` (``--set``).
+    """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _batch_size_once(cls, values: Any) -> Any:
+        """SeisBench counts the batch size among a model's arguments; here it is a setting."""
+        arguments = values.get("model_arguments") or {}
+        if "batch_size" not in arguments:
+            return values
+        if values.get("batch_size") is not None:
+            raise ValueError("batch_size is given twice: by itself and as a model argument")
+        rest = {name: value for name, value in arguments.items() if name != "batch_size"}
+        return {**values, "model_arguments": rest, "batch_size": arguments["batch_size"]}
 
     def absolute(self) -> PickConfig:
         """The same settings with absolute paths, which mean the same in every folder."""
@@ -433,18 +512,6 @@ class PickConfig(Settings):
             )
         changes["model"] = _absolute_model(self.model)
         return self.model_copy(update=changes)
-
-    @classmethod
-    def checked(cls, **values: Any) -> PickConfig:
-        """Validate, and report everything that is wrong in one `SettingsError`.
-
-        Settings that have no effect are left out, and named by one `SettingsWarning`.
-        """
-        try:
-            with one_warning():
-                return cls(**values)
-        except ValidationError as error:
-            raise SettingsError("; ".join(sentences(error, cls))) from error
 
 
 def _absolute_model(model: str) -> str:

@@ -19,7 +19,7 @@ from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
 from eqcctpro.orchestration.bundles import make_bundles
 from eqcctpro.orchestration.dispatch import BundleQueue
-from eqcctpro.orchestration.model_choice import describe, find_run_weights
+from eqcctpro.orchestration.model_choice import describe_run, find_run_weights
 from eqcctpro.orchestration.session import PickSession
 from eqcctpro.orchestration.worker import PickWorker, WorkerSpec
 from eqcctpro.resources.sampler import tree_pss_mb
@@ -213,7 +213,7 @@ def test_what_a_worker_holds_back_comes_with_its_next_bundle(
 ) -> None:
     config = PickConfig.checked(input=archive, output=tmp_path, model=imported_model)
     weights = find_run_weights(config)
-    _, settings = describe(config, weights)
+    _, settings = describe_run(config, weights)
     tasks = make_plan(InputSettings((archive,), context_ns=settings.context_ns)).tasks
     spec = WorkerSpec(weights, settings, runtime="onnxruntime", batch_size=batch_size, threads=1)
     worker = PickWorker(spec)

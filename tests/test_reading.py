@@ -15,7 +15,7 @@ import pytest
 from eqcctpro.archive.plan import InputSettings, StationTask, make_plan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import InputError
-from eqcctpro.orchestration.model_choice import describe, find_run_weights
+from eqcctpro.orchestration.model_choice import describe_run, find_run_weights
 from eqcctpro.sources import feeder, files
 from eqcctpro.sources.feeder import Feeder
 from eqcctpro.sources.files import FileCache
@@ -26,7 +26,7 @@ def feed(generated_network: Any, imported_model: str, tmp_path: Path) -> Any:
     """Makes feeders of the made-up network, or of tasks."""
     archive = generated_network[0]
     config = PickConfig.checked(input=archive, output=tmp_path, model=imported_model)
-    picker, settings = describe(config, find_run_weights(config))
+    picker, settings = describe_run(config, find_run_weights(config))
     plan = make_plan(InputSettings((archive,)))
     return SimpleNamespace(
         tasks=plan.tasks, of=lambda tasks=plan.tasks: Feeder(tasks, picker, settings)

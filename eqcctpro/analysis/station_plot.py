@@ -155,28 +155,16 @@ def _tasks(folder: Path, station: str, instrument: str | None) -> tuple[list[Sta
     """Tasks of the station, and what computes the curves of one."""
     summary = load_summary(folder)
     # Settings of the place do not matter here, and may not hold on this machine.
-    elsewhere = {
-        "mode": "local",
-        "device": "cpu",
-        "runtime": "torch",
-        "workers": None,
-        "concurrent_timechunks": None,
-        "address": None,
-        "gpu_fraction": None,
-        "inter_threads": None,
-        "vram_mb": None,
-        "max_vram_mb": None,
-        "gpu_vram_safety_cap": 0.95,
-        "cudnn_headroom": 0.25,
-        "batch_size": None,
-        "stations_at_most": None,
-    }
-    from eqcctpro.orchestration.model_choice import describe, find_run_weights
+    from eqcctpro.config import ExecutionConfig
+
+    elsewhere = {name: field.default for name, field in ExecutionConfig.model_fields.items()}
+    elsewhere |= {"runtime": "torch", "stations_at_most": None}
+    from eqcctpro.orchestration.model_choice import describe_run, find_run_weights
     from eqcctpro.runtimes.select import open_picker
 
     config = run_config(summary, **elsewhere)
     weights = find_run_weights(config)
-    picker, settings = describe(config, weights)
+    picker, settings = describe_run(config, weights)
     # Curves around a border need what lies beyond it, as in the run.
     plan = run_plan(config, settings.context_ns, hydrophone=has_hydrophone(picker.components))
     tasks = [task for task in plan.tasks if _is(task, station)]

@@ -26,7 +26,7 @@ from eqcctpro.cli.errors import INTERRUPTED, Interrupted
 from eqcctpro.cli.evaluate import evaluate
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
-from eqcctpro.cli.pick import pick
+from eqcctpro.cli.pick import PickCommand, pick
 from eqcctpro.cli.plot import plot
 from eqcctpro.cli.report import report
 from eqcctpro.cli.score import score
@@ -50,7 +50,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(pick)
+app.command(cls=PickCommand)(pick)
 app.command()(status)
 app.command()(convert)
 app.command()(demo)

@@ -4,23 +4,39 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Iterator
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
+from typer.core import TyperCommand
 
 from eqcctpro.cli.errors import reporting
 from eqcctpro.cli.lists import device_of, joined
 from eqcctpro.errors import ReplaceError, SettingsError
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from eqcctpro.orchestration.result import RunResult
 
-__all__ = ["as_given", "pick"]
+__all__ = ["PickCommand", "as_given", "pick"]
 
-_INPUT, _MODEL, _WHERE, _PICKS = "Input", "Model", "Where it runs", "Results"
-
-Option = typer.Option
+# Options of the command line that have other names than the settings; all others have theirs.
+_SPELLED = {
+    "filters": ("--filter",),
+    "formats": ("--format",),
+    "model_arguments": ("--set",),
+    "retry_failed": ("--retry-failed/--keep-failed",),
+    "stations_at_most": ("--stations-at-most", "--stations2use"),
+}
+# What an option takes, where the kind of the setting does not say it.
+_TAKEN = {"filters": "FILTER", "storage": "NAME=VALUE", "model_arguments": "NAME=VALUE"}
+# Words of more letters are in the sentence, and not in a column beside it.
+_MOST_LETTERS = 30
+# Settings that have arguments and options of their own, below.
+_OWN = frozenset({"input", "output", "resume"})
 
 
 def pick(
@@ -31,292 +47,24 @@ def pick(
             help="Folder of an archive, miniSEED files, a table of files, or s3://bucket/folder.",
         ),
     ] = None,
-    output: Annotated[Path | None, Option("-o", "--output", help="Folder for the results.")] = None,
-    model: Annotated[
-        str | None,
-        Option(
-            help="Parent/child, or Parent/path of weights.",
-            show_default="EQTransformer/original",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    p_model: Annotated[
-        Path | None,
-        Option("--p-model", help="File of EQCCT's P network (.h5, .pt).", rich_help_panel=_MODEL),
-    ] = None,
-    s_model: Annotated[
-        Path | None,
-        Option("--s-model", help="File of EQCCT's S network (.h5, .pt).", rich_help_panel=_MODEL),
-    ] = None,
-    layout: Annotated[
-        str | None,
-        Option(
-            help="auto, chunks, files, sds, list, scedc, ncedc or earthscope.",
-            show_default="auto",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    storage: Annotated[
-        list[str] | None,
-        Option(
-            metavar="NAME=VALUE",
-            help="An option of an object store, such as anon=true.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    start: Annotated[
-        str | None,
-        Option(
-            help="Drop picks before this time, UTC: 2024-12-15T12:00 or 2024-350.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    end: Annotated[
-        str | None, Option(help="Drop picks from this time on.", rich_help_panel=_INPUT)
-    ] = None,
-    timechunk: Annotated[
-        float | None,
-        Option(help="Cut time into chunks of so many minutes.", rich_help_panel=_INPUT),
-    ] = None,
-    overlap: Annotated[
-        float | None,
-        Option(
-            help="Minutes that neighbouring chunks share.",
-            show_default="0",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    window_grid: Annotated[
-        str | None,
-        Option(
-            help="trace (SeisBench's placement) or absolute.",
-            show_default="trace",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    contradictions: Annotated[
-        str | None,
-        Option(
-            help="Records of a channel that contradict each other: cut out that stretch, or drop "
-            "them, as SeisBench does.",
-            show_default="cut",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    fill_gaps: Annotated[
-        str | None,
-        Option(
-            help="Fill gaps: none, zero or interpolate, as ObsPy's merge does.",
-            show_default="none",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    longest_gap: Annotated[
-        float | None,
-        Option(
-            help="Seconds; longer gaps are not filled.",
-            show_default="60",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    filter_: Annotated[
-        list[str] | None,
-        Option(
-            "--filter",
-            metavar="FILTER",
-            help="As ObsPy filters: highpass:1, bandpass:3,15,zerophase or detrend:linear; "
-            "several apply in their order.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    stations: Annotated[
-        list[str] | None,
-        Option(
-            help="Patterns such as 'NC.*,PB35,TX.*.*.HH', or @FILE with one a line.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        Option(help="What to leave out of these, in the same way.", rich_help_panel=_INPUT),
-    ] = None,
-    stations_at_most: Annotated[
-        int | None,
-        Option(
-            "--stations-at-most",
-            "--stations2use",
-            help="A random choice of so many stations, always the same.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    channel_priority: Annotated[
-        list[str] | None,
-        Option(
-            help="Of each station only the first of these: HH,EH,BH,HN. By default all.",
-            rich_help_panel=_INPUT,
-        ),
-    ] = None,
-    mode: Annotated[
-        str | None,
-        Option(help="local, modelactor or ripper.", show_default="local", rich_help_panel=_WHERE),
-    ] = None,
-    workers: Annotated[int | None, Option(help="Ray workers.", rich_help_panel=_WHERE)] = None,
-    address: Annotated[
-        str | None, Option(help="A running Ray cluster to join.", rich_help_panel=_WHERE)
-    ] = None,
-    device: Annotated[
-        list[str] | None,
-        Option(help="cpu, cuda or cuda:0,1.", show_default="cpu", rich_help_panel=_WHERE),
-    ] = None,
-    runtime: Annotated[
-        str | None,
-        Option(
-            help="auto, torch, onnxruntime, openvino or tensorflow.",
-            show_default="auto",
-            rich_help_panel=_WHERE,
-        ),
-    ] = None,
-    threads: Annotated[
-        int | None, Option(help="Threads of each worker.", rich_help_panel=_WHERE)
-    ] = None,
-    inter_threads: Annotated[
-        int | None, Option(help="Operators at a time, of TensorFlow only.", rich_help_panel=_WHERE)
-    ] = None,
-    vram_mb: Annotated[
-        float | None,
-        Option(help="GPU memory of each worker, MB.", rich_help_panel=_WHERE),
-    ] = None,
-    max_vram_mb: Annotated[
-        float | None,
-        Option(help="GPU memory of all workers, MB.", rich_help_panel=_WHERE),
-    ] = None,
-    gpu_vram_safety_cap: Annotated[
-        float | None,
-        Option(
-            help="Share of a GPU's memory that may be full.",
-            show_default="0.95",
-            rich_help_panel=_WHERE,
-        ),
-    ] = None,
-    cudnn_headroom: Annotated[
-        float | None,
-        Option(
-            help="Share of GPU memory left for workspaces.",
-            show_default="0.25",
-            rich_help_panel=_WHERE,
-        ),
-    ] = None,
-    ram_safety_cap: Annotated[
-        float | None,
-        Option(
-            help="Share of available memory to fill.",
-            show_default="0.9",
-            rich_help_panel=_WHERE,
-        ),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        Option(
-            help="f32, or bf16: faster on some CPUs, other picks.",
-            show_default="f32",
-            rich_help_panel=_WHERE,
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None, Option(help="Windows in a batch.", rich_help_panel=_WHERE)
-    ] = None,
-    p_threshold: Annotated[
-        float | None, Option(help="Least probability of a P.", rich_help_panel=_MODEL)
-    ] = None,
-    s_threshold: Annotated[
-        float | None, Option(help="Least probability of an S.", rich_help_panel=_MODEL)
-    ] = None,
-    detection_threshold: Annotated[
-        float | None, Option(help="Least probability of a detection.", rich_help_panel=_MODEL)
-    ] = None,
-    bandpass: Annotated[
-        str | None,
-        Option(help="EQCCTPro's filter, such as 1,45 (Hz), or off.", rich_help_panel=_MODEL),
-    ] = None,
-    set_: Annotated[
-        list[str] | None,
-        Option(
-            "--set",
-            metavar="NAME=VALUE",
-            help="An argument of the model, such as overlap=0.5.",
-            rich_help_panel=_MODEL,
-        ),
-    ] = None,
-    format_: Annotated[
-        list[str] | None,
-        Option(
-            "--format",
-            help="Any of csv,parquet,quakeml,scml,pyocto,gamma,phasenet,nonlinloc,eqcctpro.",
-            show_default="csv,parquet",
-            rich_help_panel=_PICKS,
-        ),
-    ] = None,
-    amplitudes: Annotated[
-        bool | None,
-        Option("--amplitudes", help="Measure the amplitude of each pick.", rich_help_panel=_PICKS),
-    ] = None,
-    response: Annotated[
-        Path | None,
-        Option(help="StationXML: also velocity and Wood-Anderson.", rich_help_panel=_PICKS),
-    ] = None,
-    annotations: Annotated[
-        bool | None,
-        Option(
-            "--annotations",
-            help="Write the probability curves as miniSEED.",
-            rich_help_panel=_PICKS,
-        ),
-    ] = None,
-    overview: Annotated[
-        bool | None,
-        Option("--overview/--no-overview", help="Draw overview.png.", show_default="overview"),
-    ] = None,
-    report: Annotated[
-        bool | None,
-        Option(
-            "--report/--no-report",
-            help="Write report.html, a page on the run.",
-            show_default="no-report",
-        ),
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder for the results.")
     ] = None,
     resume: Annotated[
-        bool, Option("--resume", help="Insist on going on with the unfinished run in OUT.")
+        bool, typer.Option("--resume", help="Insist on going on with the unfinished run in OUT.")
     ] = False,
     fresh: Annotated[
-        bool, Option("--fresh", help="Discard all that an earlier run left in OUT.")
+        bool, typer.Option("--fresh", help="Discard all that an earlier run left in OUT.")
     ] = False,
-    retry_failed: Annotated[
-        bool | None,
-        Option(
-            "--retry-failed/--keep-failed",
-            help="On going on, pick again what failed.",
-            show_default="retry-failed",
-        ),
-    ] = None,
-    journal: Annotated[
-        bool | None,
-        Option(
-            "--journal/--no-journal",
-            help="Record what is done, to go on later.",
-            show_default="journal",
-        ),
-    ] = None,
-    item_timeout: Annotated[
-        float | None, Option(help="Seconds in which a station must be read.", show_default="600")
-    ] = None,
     config: Annotated[
-        Path | None, Option(help="Settings from a TOML, YAML or JSON file; options win.")
+        Path | None, typer.Option(help="Settings from a TOML, YAML or JSON file; options win.")
     ] = None,
     keep_going: Annotated[
-        bool, Option("--keep-going/--fail-fast", help="Go on when a station fails.")
+        bool, typer.Option("--keep-going/--fail-fast", help="Go on when a station fails.")
     ] = True,
-    quiet: Annotated[bool, Option("-q", "--quiet", help="Only errors.")] = False,
-    verbose: Annotated[bool, Option("-v", "--verbose", help="Show the log.")] = False,
+    quiet: Annotated[bool, typer.Option("-q", "--quiet", help="Only errors.")] = False,
+    verbose: Annotated[bool, typer.Option("-v", "--verbose", help="Show the log.")] = False,
+    **given: Any,
 ) -> None:
     """Pick P and S arrivals on the waveforms of a network.
 
@@ -334,72 +82,151 @@ def pick(
     run is complete, but stations or files in it failed (they are listed in summary.json); 130
     interrupted (Ctrl-C once finishes what is under way, twice stops at once).
     """
-    options: dict[str, Any] = {
-        "input": tuple(inputs) if inputs else None,
-        "output": output,
-        "model": model,
-        "p_model": p_model,
-        "s_model": s_model,
-        "layout": layout,
-        "start": start,
-        "end": end,
-        "timechunk": timechunk,
-        "overlap": overlap,
-        "window_grid": window_grid,
-        "contradictions": contradictions,
-        "fill_gaps": fill_gaps,
-        "longest_gap": longest_gap,
-        "filters": tuple(filter_) if filter_ else None,
-        "stations": joined(stations),
-        "exclude": joined(exclude),
-        "stations_at_most": stations_at_most,
-        "channel_priority": joined(channel_priority),
-        "mode": mode,
-        "workers": workers,
-        "address": address,
-        "device": device_of(device),
-        "runtime": runtime,
-        "threads": threads,
-        "inter_threads": inter_threads,
-        "vram_mb": vram_mb,
-        "max_vram_mb": max_vram_mb,
-        "gpu_vram_safety_cap": gpu_vram_safety_cap,
-        "cudnn_headroom": cudnn_headroom,
-        "ram_safety_cap": ram_safety_cap,
-        "batch_size": batch_size,
-        "precision": precision,
-        "p_threshold": p_threshold,
-        "s_threshold": s_threshold,
-        "detection_threshold": detection_threshold,
-        "formats": joined(format_),
-        "amplitudes": amplitudes,
-        "response": response,
-        "annotations": annotations,
-        "overview": overview,
-        "report": report,
-        "resume": _resume(resume, fresh),
-        "retry_failed": retry_failed,
-        "journal": journal,
-        "item_timeout": item_timeout,
-    }
     with reporting(warn=not quiet):
         if resume and fresh:
             raise SettingsError("--resume and --fresh exclude each other")
-        options["storage"] = _storage(storage)
-        result, folder = _run(options, bandpass, set_ or [], config, keep_going, quiet, verbose)
+        options = {name: _value(name, value) for name, value in given.items() if value is not None}
+        options |= {"input": tuple(inputs)} if inputs else {}
+        options |= {"output": output} if output is not None else {}
+        options |= {"resume": "require" if resume else "never"} if resume or fresh else {}
+        result, folder = _run(options, config, keep_going, quiet, verbose)
         if not quiet:
             _report(result, folder)
         raise typer.Exit(result.exit_code)
 
 
+class PickCommand(TyperCommand):
+    """The command `pick` with an option for each setting of `eqcctpro.PickConfig`.
+
+    The options are made when they are asked for: settings take longer to import than many other
+    commands take to run.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self._made: list[Any] | None = None
+        super().__init__(*args, **kwargs)
+
+    @property
+    def params(self) -> list[Any]:
+        """Arguments and options."""
+        if self._made is None:
+            command = typer.main.get_command_from_info(
+                typer.models.CommandInfo(callback=_with_settings(), name="pick"),
+                pretty_exceptions_short=False,
+                rich_markup_mode=self.rich_markup_mode,
+            )
+            self._made, self.callback = command.params, command.callback
+        return self._made
+
+    @params.setter
+    def params(self, given: list[Any]) -> None:
+        """Those that Typer finds in the signature of `pick`, and finds again with the others."""
+
+
+def _with_settings() -> Callable[..., None]:
+    """`pick` with a parameter for each setting in its signature, which Typer reads."""
+    own = [
+        one.replace(kind=Parameter.KEYWORD_ONLY)
+        for one in signature(pick, eval_str=True).parameters.values()
+        if one.name != "given"
+    ]
+
+    def command(**values: Any) -> None:
+        pick(**values)
+
+    parameters = [own[0], own[1], *_settings(), *own[2:]]
+    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    command.__doc__ = pick.__doc__
+    return command
+
+
+def _settings() -> Iterator[Parameter]:
+    """An optional parameter for each setting; the part that a setting is in is its panel."""
+    from eqcctpro.config import (
+        ExecutionConfig,
+        InputConfig,
+        ModelConfig,
+        OutputConfig,
+        PickConfig,
+    )
+
+    panels: dict[str, type[BaseModel]] = {
+        "Input": InputConfig,
+        "Model": ModelConfig,
+        "Where it runs": ExecutionConfig,
+        "Results": OutputConfig,
+    }
+    for name, field in PickConfig.model_fields.items():
+        if name in _OWN:
+            continue
+        kind = _kind(name, field.annotation)
+        words = _choices(field.annotation)
+        few = sum(map(len, words)) < _MOST_LETTERS
+        usual = name.replace("_", "-")
+        spelled = _SPELLED.get(name, (f"--{usual}/--no-{usual}" if kind is bool else f"--{usual}",))
+        option = typer.Option(
+            *spelled,
+            help=f"{field.description}." if few else f"{field.description}: {', '.join(words)}.",
+            metavar=_TAKEN.get(name, "|".join(words) if few and words else None),
+            show_default=_default_in_words(spelled[0], field.default),
+            rich_help_panel=next(
+                title for title, part in panels.items() if name in part.model_fields
+            ),
+        )
+        yield Parameter(
+            name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
+        )
+
+
+def _kind(name: str, annotation: Any) -> Any:
+    """What the command line takes for a setting; its values are checked with all others."""
+    if name == "device":  # may be given several times
+        return list[str]
+    inside = set(get_args(annotation)) or {annotation}
+    for plain in (bool, int, float, Path):
+        if plain in inside:
+            return plain
+    lists = {get_origin(one) or one for one in (annotation, *inside)} & {tuple, dict}
+    return list[str] if lists and name != "bandpass" else str
+
+
+def _choices(annotation: Any) -> tuple[str, ...]:
+    """All that a setting may be, where that is one of few words."""
+    inside = [one for one in (annotation, *get_args(annotation)) if get_origin(one) is Literal]
+    words = tuple(str(word) for one in inside for word in get_args(one))
+    return words if len(words) > 1 else ()
+
+
+def _default_in_words(spelled: str, default: Any) -> str | bool:
+    from pydantic_core import PydanticUndefined
+
+    if default is PydanticUndefined:  # made anew for each run
+        return False
+    if isinstance(default, bool):
+        return spelled.split("/")[not default].removeprefix("--")
+    if isinstance(default, tuple):
+        return ",".join(map(str, default)) or False
+    return f"{default:g}" if isinstance(default, float) else str(default or "") or False
+
+
+def _value(name: str, given: Any) -> Any:
+    """A setting from what options say."""
+    if name == "storage":
+        words = {"true": True, "false": False}
+        pairs = (_name_and_value(text, "--storage", "anon=true") for text in given)
+        return {key: words.get(value.lower(), value) for key, value in pairs}
+    if name == "model_arguments":
+        return dict(_name_and_value(text) for text in given)
+    if name == "device":
+        return device_of(given)
+    if name in ("filters", "input_roots"):
+        return tuple(given)
+    return joined(given) if isinstance(given, list) else given
+
+
 def _run(
-    options: dict[str, Any],
-    bandpass: str | None,
-    arguments: list[str],
-    config_file: Path | None,
-    keep_going: bool,
-    quiet: bool,
-    verbose: bool,
+    options: dict[str, Any], config_file: Path | None, keep_going: bool, quiet: bool, verbose: bool
 ) -> tuple[RunResult, Path]:
     """The result, and the output folder as it was given."""
     from eqcctpro.config import PickConfig
@@ -407,14 +234,10 @@ def _run(
     from eqcctpro.orchestration.run import run_picking
 
     settings = load_config_file(config_file) if config_file is not None else {}
-    settings.update({name: value for name, value in options.items() if value is not None})
-    if bandpass is not None:
-        settings["bandpass"] = bandpass if bandpass == "off" else tuple(bandpass.split(","))
-    if arguments:
-        settings["model_arguments"] = {
-            **settings.get("model_arguments", {}),
-            **dict(_name_and_value(text) for text in arguments),
-        }
+    if "model_arguments" in options:
+        before = settings.get("model_arguments", {})
+        options["model_arguments"] = {**before, **options["model_arguments"]}
+    settings.update(options)
     for name, how in (("input", "INPUT"), ("output", "-o OUT")):
         if name not in settings:
             raise SettingsError(f"{name} is missing", hint=f"eqcctpro pick INPUT -o OUT; add {how}")
@@ -436,18 +259,6 @@ def _run(
         asked = asked.model_copy(update={"resume": "never"})
         result = run_picking(asked, quiet=quiet, keep_going=keep_going)
     return result, asked.output
-
-
-def _resume(resume: bool, fresh: bool) -> str | None:
-    return "require" if resume else "never" if fresh else None
-
-
-def _storage(options: list[str] | None) -> dict[str, Any] | None:
-    if options is None:
-        return None
-    words = {"true": True, "false": False}
-    pairs = (_name_and_value(text, "--storage", "anon=true") for text in options)
-    return {name: words.get(value.lower(), value) for name, value in pairs}
 
 
 def _name_and_value(

@@ -18,7 +18,7 @@ from eqcctpro.evaluation.subject import Workload
 from eqcctpro.models.locations import COMPOSED_CLASSES
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weight_files import WeightFiles, split_name
-from eqcctpro.orchestration.model_choice import describe, find_run_weights
+from eqcctpro.orchestration.model_choice import describe_run, find_run_weights
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.places import local_paths
 
@@ -131,7 +131,7 @@ def resolve_job(workload: Workload) -> BaselineJob:
                 f"{name}: a baseline cannot compute this", hint="leave it out, or leave them out"
             )
     weights = find_run_weights(config)
-    picker, settings = describe(config, weights)
+    picker, settings = describe_run(config, weights)
     return BaselineJob(workload, config, weights, picker, settings)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from eqcctpro.archive.plan import Plan
-from eqcctpro.config import PickConfig
+from eqcctpro.config import ModelConfig, PickConfig
 from eqcctpro.errors import WeightsNotFoundError
 from eqcctpro.models.description import described_weights, without_description
 from eqcctpro.models.known_curves import known_curves
@@ -24,6 +24,7 @@ __all__ = [
     "check_model",
     "check_runtimes",
     "describe",
+    "describe_run",
     "expected_windows",
     "find_run_weights",
     "fit_to_model",
@@ -31,12 +32,12 @@ __all__ = [
 ]
 
 
-def find_run_weights(config: PickConfig, *, fetch: bool = True) -> WeightFiles:
+def find_run_weights(config: ModelConfig, *, fetch: bool = True) -> WeightFiles:
     """Find the weight files that a configuration names.
 
     Parameters
     ----------
-    config : PickConfig
+    config : ModelConfig
     fetch : bool
         Whether they may be downloaded.
 
@@ -144,7 +145,7 @@ def prepare_model(config: PickConfig) -> PickConfig:
     weights = find_run_weights(config)
     picker = load_picker(weights)
     config = fit_to_model(config, picker)
-    describe(config, weights, picker)
+    describe_run(config, weights, picker)
     return config
 
 
@@ -167,13 +168,13 @@ def _without_thresholds(
 
 
 def describe(
-    config: PickConfig, weights: WeightFiles, picker: Picker | None = None
+    config: ModelConfig, weights: WeightFiles, picker: Picker | None = None
 ) -> tuple[Picker, PipelineSettings]:
     """Description of the model that a configuration names, and settings of its pipeline.
 
     Parameters
     ----------
-    config : PickConfig
+    config : ModelConfig
     weights : WeightFiles
     picker : Picker, optional
         The model, where it was described before.
@@ -195,9 +196,28 @@ def describe(
         detection_threshold=config.detection_threshold,
         bandpass=config.bandpass,
         arguments=arguments,
-        start_ns=config.start_ns,
-        end_ns=config.end_ns,
     )
+    return picker, settings
+
+
+def describe_run(
+    config: PickConfig, weights: WeightFiles, picker: Picker | None = None
+) -> tuple[Picker, PipelineSettings]:
+    """As `describe`, with what a run's settings say of its input and output.
+
+    Parameters
+    ----------
+    config : PickConfig
+    weights : WeightFiles
+    picker : Picker, optional
+        The model, where it was described before.
+
+    Raises
+    ------
+    SettingsError
+        A threshold or argument does not fit the model.
+    """
+    picker, settings = describe(config, weights, picker)
     filled = config.fill_gaps != "none"
     settings = settings.prepared_by(
         Preparation(config.fill_gaps, config.longest_gap if filled else None, config.filters)
@@ -205,6 +225,8 @@ def describe(
     annotations = config.output.absolute() / CURVE_FOLDER
     return picker, replace(
         settings,
+        start_ns=config.start_ns,
+        end_ns=config.end_ns,
         item_timeout_s=config.item_timeout,
         annotations=str(annotations) if config.annotations else None,
         storage=config.storage,

@@ -123,14 +123,14 @@ class _Stages:
 
 def _measure(request: dict[str, Any]) -> Footprint:
     from eqcctpro.archive.plan import InputSettings, make_plan
-    from eqcctpro.config import PickConfig
+    from eqcctpro.config import ModelConfig
     from eqcctpro.orchestration.model_choice import describe, find_run_weights
     from eqcctpro.orchestration.worker import TaskPicker, WorkerSpec, open_pipeline
     from eqcctpro.synthetic.network import synthetic_network
 
     device: str = request["device"]
     asked = {name: request[name] for name in ("model", "model_arguments")}
-    config = PickConfig.checked(input=".", output=".", **asked)
+    config = ModelConfig.checked(**asked)
     weights = find_run_weights(config)
     _, settings = describe(config, weights)
     spec = WorkerSpec(
@@ -183,12 +183,12 @@ def _reserved_mb(device: str) -> float:
 
 
 def _export(request: dict[str, Any]) -> dict[str, Any]:
-    from eqcctpro.config import PickConfig
+    from eqcctpro.config import ModelConfig
     from eqcctpro.orchestration.model_choice import find_run_weights
     from eqcctpro.runtimes.select import open_picker
 
     asked = {name: request[name] for name in ("model", "model_arguments")}
-    weights = find_run_weights(PickConfig.checked(input=".", output=".", **asked))
+    weights = find_run_weights(ModelConfig.checked(**asked))
     open_picker(weights, runtime=request["runtime"], batch_size=1, threads=1)[1].close()
     return {}
 

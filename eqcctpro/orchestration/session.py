@@ -31,7 +31,7 @@ from eqcctpro.orchestration.interrupt import (
 )
 from eqcctpro.orchestration.keeping import NoJournal, open_journal
 from eqcctpro.orchestration.model_choice import (
-    describe,
+    describe_run,
     expected_windows,
     find_run_weights,
     fit_to_model,
@@ -339,7 +339,7 @@ class PickSession:
         picker = load_picker(weights)
         with one_warning():
             self.config = fit_to_model(self.config, picker)
-        return describe(self.config, weights, picker)
+        return describe_run(self.config, weights, picker)
 
     def _find_weights(self) -> WeightFiles:
         if self._weights is None:

@@ -9,12 +9,11 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from eqcctpro.config import PickConfig
+from eqcctpro.config import ExecutionConfig, ModelConfig
 from eqcctpro.errors import RuntimeUnavailableError
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weight_files import WeightFiles
@@ -161,19 +160,16 @@ def find_model(
     SettingsError
         A threshold or argument does not fit the model.
     """
-    config = PickConfig.checked(
-        # Nothing is read from here: a run's settings are how a model's are checked.
-        input=Path(),
-        output=Path(),
+    config = ModelConfig.checked(
         model=choice.weights or choice.name,
         p_threshold=choice.p_threshold,
         s_threshold=choice.s_threshold,
         detection_threshold=choice.detection_threshold,
         bandpass=choice.bandpass,
         model_arguments=choice.arguments,
-        runtime=choice.runtime,
-        device=choice.device,
-        precision=choice.precision,
+    )
+    ExecutionConfig.checked(
+        runtime=choice.runtime, device=choice.device, precision=choice.precision
     )
     weights = find_run_weights(config, fetch=fetch)
     found(weights)

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from eqcctpro.config import ClusterAddress, Threshold, sentences
+from eqcctpro.config import ClusterAddress, least_probability, sentences
 from eqcctpro.errors import SettingsError
 from eqcctpro.models.locations import COMPOSED_CLASSES, PICKER_CLASSES, canonical_class
 from eqcctpro.places import Place, as_place
@@ -59,9 +59,9 @@ class ModelSettings(Section):
     weights: str | None = Field(
         None, description="The same, where the name is only what clients call it."
     )
-    p_threshold: float | None = Threshold
-    s_threshold: float | None = Threshold
-    detection_threshold: float | None = Threshold
+    p_threshold: float | None = least_probability("a P")
+    s_threshold: float | None = least_probability("an S")
+    detection_threshold: float | None = least_probability("a detection")
     bandpass: tuple[float, float] | Literal["off"] | None = Field(
         None, description="Corners of a band-pass in Hz, or off; none takes the model's own."
     )

@@ -17,7 +17,7 @@ from eqcctpro.archive.plan import InputSettings, make_plan
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import ResourceError
 from eqcctpro.orchestration import placement
-from eqcctpro.orchestration.model_choice import describe, find_run_weights
+from eqcctpro.orchestration.model_choice import describe_run, find_run_weights
 from eqcctpro.orchestration.run import run_picking
 from eqcctpro.orchestration.waveform_memory import FOURIER_BYTES, waveform_memory
 from eqcctpro.resources.hardware import read_hardware
@@ -38,7 +38,7 @@ def write(path: Path, rate: float, starts_s: Any, seconds: float, station: str =
 def needed_mb(archive: Path, model: str, **more: Any) -> float:
     """What the one station task of an archive needs."""
     settings_of = config(archive, archive, model, **more)
-    picker, settings = describe(settings_of, find_run_weights(settings_of))
+    picker, settings = describe_run(settings_of, find_run_weights(settings_of))
     inputs = InputSettings.of(settings_of, context_ns=settings.context_ns)
     memory = waveform_memory(make_plan(inputs), settings, picker)
     return float(memory.needed.max()) + 5

@@ -13,7 +13,7 @@ import pytest
 from stamped import by_clock, real_rows, records_of, write
 
 from eqcctpro import PickConfig
-from eqcctpro.orchestration.model_choice import describe, find_run_weights
+from eqcctpro.orchestration.model_choice import describe_run, find_run_weights
 from eqcctpro.times import NS_PER_S, parse_utc
 from eqcctpro.waveform.blocks import assemble_blocks, component_rows
 from eqcctpro.waveform.resampling import resample
@@ -152,7 +152,7 @@ def test_a_piece_of_a_few_samples_is_no_error() -> None:
 def test_windows_between_samples_are_on_one_grid(rate: float, imported_model: str) -> None:
     """Records that begin half a sample beside the grid, read from any of their samples on."""
     config = PickConfig.checked(input=".", output="out", model=imported_model)
-    picker, settings = describe(config, find_run_weights(config))
+    picker, settings = describe_run(config, find_run_weights(config))
     step = window_step(picker, settings.windows)
     start = parse_utc("2024-12-15T12:00:00") + round(NS_PER_S / rate / 2)
     phases = set()

@@ -68,14 +68,15 @@ class Channel:
 
     def samples(self) -> NDArray[np.int32]:
         """Noise, and signals that begin at the same times on all components of a station."""
-        length = max(last for _, last in self.pieces)
+        recorded = max(last for _, last in self.pieces)
+        length = max(recorded, 50)  # no shorter than the mean that is taken off
         samples = np.random.default_rng(self.seed).normal(0, 40, length).cumsum()
         samples -= np.convolve(samples, np.ones(50) / 50, "same")
         times = np.arange(length) / self.rate
         for arrival, hertz, size in _arrivals(self.code.split(".")[1]):
             behind = np.maximum(times - arrival, 0)
             samples += size * behind * np.exp(-behind) * np.sin(2 * np.pi * hertz * behind)
-        return np.rint(samples).astype(np.int32)
+        return np.rint(samples[:recorded]).astype(np.int32)
 
     def _records(self, samples: NDArray[np.int32], first: int) -> list[bytes]:
         start_ns = self.start_ns + round(first / self.rate * NS_PER_S)
