@@ -284,11 +284,9 @@ class PickWorker:
         pipeline = picker.pipeline
         before = dict(pipeline.stages.seconds)
         results = list(picker.pick(tasks, settings or pipeline.settings, more=more))
-        seconds = {
-            stage: value - before.get(stage, 0.0)
-            for stage, value in pipeline.stages.seconds.items()
-        }
-        return BundleResult.gather(results, seconds, pipeline.runtime.take_notes())
+        return BundleResult.gather(
+            results, pipeline.stages.since(before), pipeline.runtime.take_notes()
+        )
 
 
 def bind_to_cores(cpu_ids: Sequence[int] | None) -> tuple[int, ...] | None:

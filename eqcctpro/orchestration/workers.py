@@ -204,11 +204,7 @@ class _Local(Workers):
                 yield BundleResult.gather([result])
         finally:
             bind_to_cores(earlier)
-        seconds = {
-            stage: value - before.get(stage, 0.0)
-            for stage, value in pipeline.stages.seconds.items()
-        }
-        yield BundleResult.gather([], seconds, pipeline.runtime.take_notes())
+        yield BundleResult.gather([], pipeline.stages.since(before), pipeline.runtime.take_notes())
 
     def pick_singly(
         self,

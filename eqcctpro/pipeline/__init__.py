@@ -1,1 +1,1 @@
-"""Decoding, windows, network and picking joined in one process."""
+"""Picking engine: waveforms with a ticket in, picks with that ticket out."""

@@ -1,4 +1,4 @@
-"""The pipeline: waveforms with a ticket in, picks with that ticket out, many in one batch."""
+"""Pipeline object: packs windows into batches, predicts, stacks and picks; never looks at tickets."""
 
 from __future__ import annotations
 

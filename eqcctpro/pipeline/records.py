@@ -145,6 +145,10 @@ class StageSeconds:
         default_factory=lambda: dict.fromkeys(("decode", "prepare", "infer", "pick"), 0.0)
     )
 
+    def since(self, earlier: Mapping[str, float]) -> dict[str, float]:
+        """Seconds that were spent after an earlier copy of `seconds` was made."""
+        return {stage: value - earlier.get(stage, 0.0) for stage, value in self.seconds.items()}
+
     def add(self, other: Mapping[str, float]) -> None:
         """Add the seconds of another worker."""
         for stage, value in other.items():
