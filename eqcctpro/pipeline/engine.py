@@ -1,4 +1,4 @@
-"""Pipeline object: packs windows into batches, predicts, stacks and picks; never looks at tickets."""
+"""Pipeline object: packs windows into batches, predicts, stacks and picks, for any ticket."""
 
 from __future__ import annotations
 
