@@ -175,6 +175,7 @@ def header_of_code(code: Code) -> bytes | None:
     return b"".join(field.ljust(width) for field, width in zip(fields, widths, strict=True))
 
 
+@lru_cache(maxsize=4096)
 def instrument_of(channel: str) -> str:
     """Band and instrument code: the channel code without its component.
 
@@ -185,6 +186,7 @@ def instrument_of(channel: str) -> str:
     return channel[: len(channel) - len(component_of(channel))].rstrip(" _")
 
 
+@lru_cache(maxsize=4096)
 def component_of(channel: str) -> str:
     """The last letter of a channel code, or an empty text."""
     if channel.isalnum():

@@ -167,7 +167,7 @@ class SampleBalance:
         strict : bool
             Whether blocks lack what not all components have.
         """
-        slowest = min((segment.sampling_rate for segment in segments), default=1.0)
+        slowest = min([segment.sampling_rate for segment in segments], default=1.0)
         seen: Spans = []
         short: Spans = []
         for block, offsets in laid_out:
@@ -249,9 +249,12 @@ class SampleBalance:
         if self._whole is None:
             clipped = [(max(one, self._start_ns), min(end, self._end_ns)) for one, end in spans]
             spans = [span for span in clipped if span[0] <= span[1]]
-        spans = sorted(set(spans))
-        longest = max(segment.interval_ns for segment in segments)
-        return sum(last - first for first, last in joined_spans(spans, round(longest)))
+        different = set(spans)
+        if len(different) == 1:
+            ((first, last),) = different
+            return last - first
+        longest = max([segment.interval_ns for segment in segments])
+        return sum(last - first for first, last in joined_spans(sorted(different), round(longest)))
 
 
 def _extent(spans: Spans) -> tuple[int, int]:
@@ -295,8 +298,10 @@ def _stretches(offsets: NDArray[np.intp], length: int) -> Spans:
     if not len(offsets):
         return []
     first, last = int(offsets[0]), int(offsets[-1]) + length - 1
+    if last - first < 2 * length:  # as of a minute, of which no steps have to be looked at
+        return [(first, last)]
     steps = offsets[1:] - offsets[:-1]
-    if not len(steps) or steps.max() <= length:
+    if steps.max() <= length:
         return [(first, last)]
     holes = np.flatnonzero(steps > length)
     firsts = [first, *offsets[holes + 1].tolist()]

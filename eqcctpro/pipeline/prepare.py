@@ -334,12 +334,13 @@ def _usable(
     for first, second in (("1", "N"), ("2", "E")):
         if first in usable and second in usable and rows[first] == rows[second]:
             notes.append(f"components {first} and {second} are both there and share a row")
-    if not any(segment.samples.any() for segment in used):
+    constant = _constant_components(segments, usable)
+    if len(constant) == len(usable) and not any(segment.samples.any() for segment in used):
         balance.unusable("all_zero", used)
         return [], "all samples are zero"
     if len(usable) > len({rows[letter] for letter in usable}):
         balance.shared_rows(used, rows)
-    if constant := _constant_components(segments, usable):
+    if constant:
         notes.append(f"components {', '.join(constant)} hold a constant only: zero in every window")
     return used, None
 

@@ -9,6 +9,7 @@ probabilities by more than the parity that we promise.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -116,13 +117,15 @@ def assemble_blocks(
     """
     segments, clock = _on_one_clock(segments)
     aligned = [
-        _align(segment, rows[segment.code.component])
+        _align(segment, row)
         for segment in segments
         # SeisBench loses pieces of one sample when it slices; so do we.
-        if segment.code.component in rows and len(segment.samples) > 1
+        if (row := rows.get(segment.code.component)) is not None and len(segment.samples) > 1
     ]
     blocks = []
     spans = _covered(aligned, n_rows, strict)
+    if len(spans) == 1 and not strict and clock is None:  # as of nearly all
+        return [_fill(aligned, n_rows, strict=strict, truncated=truncated)]
     for (start_ns, end_ns), touching in zip(spans, _touching(aligned, spans), strict=True):
         inside = [clip for piece in touching if (clip := _clip(piece, start_ns, end_ns))]
         if inside:
@@ -133,7 +136,7 @@ def assemble_blocks(
 
 def _on_one_clock(segments: Sequence[Segment]) -> tuple[Sequence[Segment], Clock | None]:
     """Segments with nominal starts, and the clock from these to true times, if they have any."""
-    if all(segment.clock is None for segment in segments):
+    if all([segment.clock is None for segment in segments]):
         return segments, None
     starts, clock = one_clock(
         [segment.start_ns for segment in segments],
@@ -255,13 +258,13 @@ def _fill(pieces: Sequence[_Aligned], n_rows: int, *, strict: bool, truncated: b
     of_record = truncated and not strict
     before_ns = [piece.segment.start_ns - piece.segment.origin_ns for piece in pieces]
     counted_ns = before_ns if of_record else [0] * len(pieces)
-    anchor_ns = min(p.start_ns - before for p, before in zip(pieces, counted_ns, strict=True))
+    anchor_ns = min([p.start_ns - before for p, before in zip(pieces, counted_ns, strict=True)])
     firsts = [
         count(piece.start_ns - before - anchor_ns, rate) + samples_in(before, rate)
         for piece, before in zip(pieces, counted_ns, strict=True)
     ]
     column = min(firsts)
-    end_ns = max(piece.end_ns for piece in pieces)
+    end_ns = max([piece.end_ns for piece in pieces])
     n_samples = max(count(end_ns - anchor_ns, rate) + 1 - column, 1)
     # One more column takes the sample that truncation may push past the end.
     data = np.zeros((n_rows, n_samples + 1), dtype=np.float32)
@@ -271,7 +274,7 @@ def _fill(pieces: Sequence[_Aligned], n_rows: int, *, strict: bool, truncated: b
         last = min(first + len(samples), n_samples + 1)
         data[piece.row, first:last] = samples[: last - first]
     shifts_s = [piece.shift_s for piece in pieces]
-    shift_s = float(np.mean(shifts_s)) if any(shifts_s) else 0.0
+    shift_s = math.fsum(shifts_s) / len(shifts_s)
     cut_off_ns = round(column * NS_PER_S / rate)
     start_ns = anchor_ns + cut_off_ns + round(shift_s * NS_PER_S)
     if not of_record:

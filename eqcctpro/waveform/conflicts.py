@@ -108,6 +108,8 @@ def drop_conflicts(segments: Sequence[Segment]) -> tuple[list[Segment], list[Con
 def in_words(found: Iterable[Contradiction]) -> list[str]:
     """Notes on contradictions: on those that are gaps now, and on those that were decided."""
     found = list(found)
+    if not found:
+        return []
     notes = []
     for decided, start, why in (
         (False, NOT_PICKED, "where records contradict each other"),
