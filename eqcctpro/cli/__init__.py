@@ -24,6 +24,7 @@ from eqcctpro.cli.doctor import doctor
 from eqcctpro.cli.ending import end_at_signals, end_now, ignore_signals
 from eqcctpro.cli.errors import INTERRUPTED, Interrupted
 from eqcctpro.cli.evaluate import evaluate
+from eqcctpro.cli.live import live_app
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
 from eqcctpro.cli.pick import PickCommand, pick
@@ -71,6 +72,7 @@ app.command("serve-check")(serve_check)
 app.add_typer(models_app)
 app.add_typer(dataset_app)
 app.add_typer(serve_app)
+app.add_typer(live_app)
 
 
 def _version(wanted: bool) -> None:
