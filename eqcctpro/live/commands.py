@@ -63,7 +63,8 @@ def read_stations(version: int, content: bytes, decimal: bool) -> dict[str, Stat
     try:
         if version == 4:
             for one in json.loads(content).get("station", ()):
-                found[str(one["id"])] = StationRange(int(one["start_seq"]), int(one["end_seq"]))
+                # The end is the number that comes next.
+                found[str(one["id"])] = StationRange(int(one["start_seq"]), int(one["end_seq"]) - 1)
             return found
         text = content.rstrip(b"\0 ")
         if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
@@ -72,7 +73,7 @@ def read_stations(version: int, content: bytes, decimal: bool) -> dict[str, Stat
             base = 10 if decimal else 16
             first, last = (int(node.get(name, "0"), base) for name in ("begin_seq", "end_seq"))
             found[f"{node.get('network', '')}_{node.get('name', '')}"] = StationRange(
-                first & 0xFFFFFF, last & 0xFFFFFF
+                first & 0xFFFFFF, (last - 1) & 0xFFFFFF
             )
     except (ElementTree.ParseError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{type(error).__name__}: {error}") from error
@@ -223,9 +224,7 @@ def _together(
     whole = StationRange(first, last)
     if oldest.sequence < 0 or not held or not _holds(version, whole, oldest.sequence):
         return _since(version, min(place.time_ns for place in waiting or known.values()))
-    if version == 4:
-        return f"DATA {oldest.sequence}"
-    return f"DATA {oldest.sequence:06X} {_time(3, oldest.time_ns)}"
+    return f"DATA {oldest.sequence}" if version == 4 else f"DATA {oldest.sequence:06X}"
 
 
 def _time(version: int, time_ns: int) -> str:

@@ -128,7 +128,7 @@ class SeedLinkServer:
         self.versions = versions
         offered = " ".join(f"SLPROTO:{version}.{0 if version == 4 else 1}" for version in versions)
         name = software or f"SeedLink v{max(versions)}.0 (eqcctpro/{__version__})"
-        self.hello = f"{name} :: {offered} CAP EXTREPLY NSWILDCARD BATCH WS:13"
+        self.hello = f"{name} :: {offered} CAP EXTREPLY NSWILDCARD BATCH TIME"
         self.faults = faults or Faults()
         self._history_bytes = history_bytes
         self._tls = tls
@@ -530,7 +530,7 @@ class _Client:
                     "id": name,
                     "description": "",
                     "start_seq": min(first.sequence for first, _ in channels.values()),
-                    "end_seq": max(last.sequence for _, last in channels.values()),
+                    "end_seq": max(last.sequence for _, last in channels.values()) + 1,
                     **({"stream": _streams(channels)} if level == "STREAMS" else {}),
                 }
                 for name, channels in sorted(self._server.stations().items())
@@ -564,7 +564,7 @@ class _Client:
         for name, channels in sorted(self._server.stations().items()):
             network, _, station = name.partition("_")
             first = min(first.sequence for first, _ in channels.values()) & 0xFFFFFF
-            last = max(last.sequence for _, last in channels.values()) & 0xFFFFFF
+            following = max(last.sequence for _, last in channels.values()) + 1 & 0xFFFFFF
             streams = ""
             if level == "STREAMS":
                 streams = "".join(
@@ -575,7 +575,7 @@ class _Client:
                 )
             body += (
                 f"<station name={quoteattr(station)} network={quoteattr(network)} "
-                f'description="" begin_seq="{first:06X}" end_seq="{last:06X}" '
+                f'description="" begin_seq="{first:06X}" end_seq="{following:06X}" '
                 f'stream_check="enabled">{streams}</station>'
             )
         return f"{head}>{body}</seedlink>"
