@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from inspect import signature
+from functools import cache
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import SettingsError
 from eqcctpro.notices import one_warning, without_effect
-from eqcctpro.parameters import check_times, device_of, model_fields, model_name, require
+from eqcctpro.parameters import (
+    check_times,
+    device_of,
+    known_parameters,
+    model_fields,
+    model_name,
+    require,
+)
 from eqcctpro.resources.hardware import require_cores
 
 if TYPE_CHECKING:
@@ -140,6 +148,9 @@ class RunEQCCTPro:
         GPU memory of all workers together, MB; an even part of it on each GPU.
     configuration : BestConfiguration, optional
         The answer of a finder; taken as with `best_usecase_config`.
+    **settings
+        Any other field of `eqcctpro.PickConfig`, such as ``exclude``, ``layout`` or
+        ``amplitudes``.
 
     Attributes
     ----------
@@ -233,14 +244,15 @@ class RunEQCCTPro:
         item_timeout: float | None = 600.0,
         address: str | None = None,
         configuration: BestConfiguration | None = None,
+        **settings: Any,
     ) -> None:
-        given = {name: value for name, value in locals().items() if name != "self"}
+        given = {name: value for name, value in locals().items() if name in _parameters()}
         self.configuration: BestConfiguration | None = None
         self.overridden: dict[str, Any] = {}
         with one_warning():
-            self.config = self._configured(given)
+            self.config = self._configured(given, settings)
 
-    def _configured(self, given: Mapping[str, Any]) -> PickConfig:
+    def _configured(self, given: Mapping[str, Any], more: Mapping[str, Any]) -> PickConfig:
         """The settings of a run from the parameters, checked with all that can be checked now."""
         from eqcctpro.orchestration.model_choice import check_model
 
@@ -248,6 +260,7 @@ class RunEQCCTPro:
         self.configuration = _find_configuration(given)
         _refuse_impossible(given)
         values = _settings(given)
+        values |= known_parameters(RunEQCCTPro, more, PickConfig.model_fields.keys() - values)
         if self.configuration is not None:
             from eqcctpro.evaluation.applying import take_configuration
 
@@ -363,10 +376,14 @@ def _refuse_impossible(given: Mapping[str, Any]) -> None:
 
 def _stated(given: Mapping[str, Any]) -> dict[str, Any]:
     """The parameters that differ from their defaults."""
-    defaults = {
-        name: parameter.default for name, parameter in signature(RunEQCCTPro).parameters.items()
-    }
-    return {name: value for name, value in given.items() if value != defaults[name]}
+    return {name: value for name, value in given.items() if value != _parameters()[name].default}
+
+
+@cache
+def _parameters() -> dict[str, Parameter]:
+    """The parameters that have a name."""
+    found = signature(RunEQCCTPro).parameters
+    return {name: one for name, one in found.items() if one.kind is not Parameter.VAR_KEYWORD}
 
 
 def _find_configuration(given: Mapping[str, Any]) -> BestConfiguration | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from inspect import signature
+from inspect import Parameter, signature
 from typing import Any
 
 from eqcctpro.errors import SettingsError
@@ -126,7 +126,7 @@ def require(given: Mapping[str, Any], *names: str) -> None:
 
 
 def known_parameters(
-    kind: Callable[..., Any], others: dict[str, Any], historical: Collection[str] = ()
+    kind: Callable[..., Any], others: Mapping[str, Any], further: Collection[str] = ()
 ) -> dict[str, Any]:
     """Further keyword arguments, if they are parameters.
 
@@ -134,9 +134,9 @@ def known_parameters(
     ----------
     kind : callable
         What takes them.
-    others : dict
-    historical : collection of str
-        Names of earlier releases, which are parameters too.
+    others : mapping
+    further : collection of str
+        Further names, as of earlier releases, which are parameters too.
 
     Raises
     ------
@@ -145,12 +145,14 @@ def known_parameters(
     """
     from difflib import get_close_matches
 
-    known = [name for name in signature(kind).parameters if name != "self"]
+    found = signature(kind).parameters.values()
+    known = [one.name for one in found if one.kind is not Parameter.VAR_KEYWORD]
+    known += sorted(further)
     for name in others:
-        if name not in known and name not in historical:
+        if name not in known:
             close = get_close_matches(name, known, n=1)
             raise SettingsError(
                 f"there is no parameter {name}",
                 hint=f"did you mean {close[0]}?" if close else f"see {kind.__name__}",
             )
-    return others
+    return dict(others)

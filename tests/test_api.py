@@ -166,6 +166,7 @@ def test_every_parameter_of_eqcctpro_is_there() -> None:
         ({"mode": "local", "runtime": "openvino"}, {"mode": "local", "runtime": "openvino"}),
         ({"model_arguments": {"overlap": 0.5}}, {"model_arguments": {"overlap": 0.5}}),
         ({"bandpass": (1, 45)}, {"bandpass": (1.0, 45.0)}),
+        ({"exclude": "B*", "layout": "sds"}, {"exclude": ("B*",), "layout": "sds"}),
     ],
 )
 def test_parameter_reaches_the_settings(given: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -216,6 +217,9 @@ def test_parameter_reaches_the_settings(given: dict[str, Any], expected: dict[st
         ({"mode": "local", "tmp_dir": "/tmp"}, "tmp_dir"),
         ({"mode": "local", "number_of_concurrent_timechunk_predictions": 2}, "timechunk_pred"),
         ({"mode": "local", "ripper": True}, "ripper is set and the mode is local"),
+        ({"exclud": "B*"}, "there is no parameter exclud"),
+        ({"start": "2024-12-15"}, "there is no parameter start"),
+        ({"layout": "folders"}, "layout"),
     ],
 )
 def test_wrong_parameter_is_named_before_any_work(given: dict[str, Any], names: str) -> None:

@@ -18,7 +18,8 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from eqcctpro.config import PickConfig
+from eqcctpro.config import ExecutionConfig, ModelConfig, PickConfig
+from eqcctpro.errors import SettingsError
 from eqcctpro.picks.eqcctpro_folders import EQCCTPRO_COLUMNS
 from eqcctpro.picks.table import DETECTION_SCHEMA, PICK_SCHEMA
 from eqcctpro.synthetic.network import START_NS
@@ -398,6 +399,24 @@ def test_help_tells_the_defaults_of_the_settings() -> None:
                 assert said == (default if isinstance(default, str) else text(option, default))
                 told.add(option.name)
     assert {"model", "mode", "device", "formats", "overview", "report", "item_timeout"} <= told
+
+
+def test_every_setting_is_an_option() -> None:
+    from typer.main import get_command
+
+    from eqcctpro.cli import app
+
+    options = {option.name for option in get_command(app).commands["pick"].params}
+    assert PickConfig.model_fields.keys() - options == {"input"}  # the argument INPUT
+
+
+def test_a_part_of_the_settings_stands_alone() -> None:
+    model = ModelConfig.checked(model="PhaseNet/original", p_threshold=0.4)
+    assert model.p_threshold == 0.4
+    with pytest.raises(SettingsError, match="output: no such setting"):
+        ModelConfig.checked(output="out")
+    with pytest.raises(SettingsError, match="threads"):
+        ExecutionConfig.checked(threads=0)
 
 
 def test_progress_lines() -> None:
