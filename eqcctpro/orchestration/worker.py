@@ -153,7 +153,7 @@ class TaskPicker:
         more: bool = False,
         held: dict[str, bytes] | None = None,
         stop: Callable[[], bool] = lambda: False,
-    ) -> Iterator[PickResult]:
+    ) -> Iterator[list[PickResult]]:
         """Pick station tasks; results come as tasks finish, which may be out of order.
 
         Parameters
@@ -171,9 +171,10 @@ class TaskPicker:
 
         Yields
         ------
-        PickResult
-            With the task as its ticket: one for every task that is not left, and for every one
-            held back earlier; those that are held back now come with the next tasks.
+        list of PickResult
+            Of tasks that finish together, with the task as the ticket: one for every task that is
+            not left, and for every one held back earlier; those that are held back now come with
+            the next tasks.
         """
         pipeline = self.pipeline
         pipeline.settings = settings
@@ -185,10 +186,12 @@ class TaskPicker:
         feeder = Feeder(tasks, pipeline.picker, settings, held, stop)
         for ticket, prepared in feeder:
             pipeline.feed(ticket, prepared)
-            yield from self._finished()
+            if finished := list(self._finished()):
+                yield finished
         if not more:
             pipeline.drain()
-        yield from self._finished()
+        if finished := list(self._finished()):
+            yield finished
         pipeline.stages.add(feeder.seconds)
         self._holds = more
 
@@ -283,9 +286,11 @@ class PickWorker:
         picker = self._loaded()
         pipeline = picker.pipeline
         before = dict(pipeline.stages.seconds)
-        results = list(picker.pick(tasks, settings or pipeline.settings, more=more))
+        results = picker.pick(tasks, settings or pipeline.settings, more=more)
         return BundleResult.gather(
-            results, pipeline.stages.since(before), pipeline.runtime.take_notes()
+            [result for some in results for result in some],
+            pipeline.stages.since(before),
+            pipeline.runtime.take_notes(),
         )
 
 

@@ -200,8 +200,8 @@ class _Local(Workers):
         before = dict(pipeline.stages.seconds)
         earlier = bind_to_cores(self._cpu_ids)
         try:
-            for result in self._picker.pick(tasks, settings, held=held, stop=stop):
-                yield BundleResult.gather([result])
+            for results in self._picker.pick(tasks, settings, held=held, stop=stop):
+                yield BundleResult.gather(results)
         finally:
             bind_to_cores(earlier)
         yield BundleResult.gather([], pipeline.stages.since(before), pipeline.runtime.take_notes())

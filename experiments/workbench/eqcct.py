@@ -187,7 +187,8 @@ def job(runtime: str, network: Path, output: Path, p_model: Path, s_model: Path)
     for _ in range(5):
         started, used = time.perf_counter(), time.process_time()
         plan = make_plan(InputSettings((network,)))
-        results = list(TaskPicker(pipeline).pick(plan.tasks, settings))
+        picked = TaskPicker(pipeline).pick(plan.tasks, settings)
+        results = [result for some in picked for result in some]
         raw = BundleResult.gather(results).picks
         write_csv(pick_table(raw, plan.tasks, pipeline.picker, "job"), output / "picks.csv")
         wall.append(time.perf_counter() - started)
