@@ -288,7 +288,7 @@ def hostile(version: int, records: list[CompletedRecord], rounds: int, seed: int
     """Damage streams in many ways: what was not touched arrives, and memory is bounded."""
     drawn = random.Random(seed)
     for _ in range(rounds):
-        chosen = drawn.sample(records, 40)
+        chosen = drawn.sample(records, 60)
         frames = [
             frame_v4(n, f"{r.code[0]}_{r.code[1]}".encode(), r.record)
             if version == 4
@@ -315,7 +315,8 @@ def hostile(version: int, records: list[CompletedRecord], rounds: int, seed: int
                 frame = frame[: drawn.randrange(len(frame))]
             frames[number] = bytes(frame)
             touched |= {number, number + 1, number + 2}
-        content = b"".join(frames) * 1
+        # More follows: a length that may be right is waited for, up to 8 kB.
+        content = b"".join(frames)
         counts = Counts()
         reader = FrameReader(version, counts)
         packets: list[Packet] = []
