@@ -180,7 +180,7 @@ def _settings() -> Iterator[Parameter]:
 
 
 def _kind(name: str, annotation: Any) -> Any:
-    """What the command line takes for a setting; its values are checked with all others."""
+    """Type that the command line takes for a setting; values are checked with all others."""
     if name == "device":  # may be given several times
         return list[str]
     inside = set(get_args(annotation)) or {annotation}

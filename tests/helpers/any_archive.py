@@ -326,17 +326,12 @@ STATIONS = ("AAA", "B1", "STA05")
 
 
 @st.composite
-def _pieces(
-    draw: st.DrawFn, length: int, rate: float, drift_ppm: float
-) -> tuple[tuple[int, int], ...]:
+def _pieces(draw: st.DrawFn, length: int, rate: float) -> tuple[tuple[int, int], ...]:
     """Up to three gaps, of a sample to a minute."""
     spans = [(0, length)]
-    # A missing sample less the drift of a long record is less than half a sample: within a file
-    # that is joined, and between two files it is not, as with SeisBench (docs/archives.md).
-    least = 2 if drift_ppm < 0 else 1
     for _ in range(draw(st.integers(0, 3))):
         begin = draw(st.integers(1, length - 2))
-        gap = draw(st.sampled_from((least, 2, 7, round(rate), round(20 * rate), round(60 * rate))))
+        gap = draw(st.sampled_from((1, 2, 7, round(rate), round(20 * rate), round(60 * rate))))
         spans = _without(spans, [(begin, begin + gap)])
     return tuple(sorted(spans))
 
@@ -367,11 +362,11 @@ def _instrument(
     late_ns = draw(st.sampled_from((0, 0, 3_700_000, 41 * NS_PER_S)))
     length = round(draw(st.integers(70, 330)) * rate)
     drift = draw(st.sampled_from((0.0, 0.0, 0.0, 80.0, -237.0)))
-    shared = draw(_pieces(length, rate, drift))
+    shared = draw(_pieces(length, rate))
     alike = draw(st.booleans())
     channels = []
     for seed, component in enumerate(components):
-        pieces = shared if alike else draw(_pieces(length, rate, drift))
+        pieces = shared if alike else draw(_pieces(length, rate))
         copies = contradictions = ()
         if not drift:
             what = draw(st.sampled_from(("nothing", "copies", "contradictions")))
