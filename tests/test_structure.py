@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import tomllib
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
@@ -98,3 +99,56 @@ def test_the_pipeline_knows_no_archive_and_no_source_of_waveforms() -> None:
     upstream = {"archive", "sources", "download", "journal", "orchestration", "serving"}
     assert upstream <= set(map(room_of, MODULES))
     assert not {name: user for name, user in reached.items() if room_of(name) in upstream}
+
+
+def rooms() -> dict[str, set[str]]:
+    """Folders of the package, and the ones that each imports."""
+    graph: dict[str, set[str]] = {}
+    for name, path in MODULES.items():
+        room = room_of(name)
+        if (ROOT / room).is_dir():
+            found = {room_of(module) for module in imported_by(path)} - {room}
+            graph.setdefault(room, set()).update(one for one in found if (ROOT / one).is_dir())
+    return graph
+
+
+def test_the_map_shows_the_imports() -> None:
+    text = (ROOT.parent / "docs" / "architecture.md").read_text()
+    arrows: dict[str, set[str]] = {}
+    for line in re.findall(r"^    (\w.*-->.*)$", text, flags=re.MULTILINE):
+        users, used = (part.replace(" ", "").split("&") for part in line.split("-->"))
+        for user in users:
+            arrows.setdefault(user, set()).update(used)
+
+    def reached(room: str) -> set[str]:
+        return arrows.get(room, set()).union(*(reached(one) for one in arrows.get(room, ())))
+
+    for room, found in rooms().items():
+        assert found <= reached(room), f"{room} imports against the arrows"
+        assert arrows.get(room, set()) <= found, f"{room} does not import what the map says"
+        assert f"`{room}`" in text, f"the map does not say what {room} holds"
+    assert arrows.keys() <= rooms().keys()
+
+
+def test_what_the_map_names_is_there() -> None:
+    text = (ROOT.parent / "docs" / "architecture.md").read_text()
+    named = re.findall(r"`(\w+(?:/\w+)*\.py)(?:: (\w+)(?:\.(\w+))?)?`", text)
+    assert len(named) > 40
+    for file, top, inner in named:
+        source = ast.parse(
+            (ROOT / file if "tests/" not in file else ROOT.parent / file).read_text()
+        )
+        names = {}
+        for node in source.body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                names[node.name] = node
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                names |= {one.id: node for one in targets if isinstance(one, ast.Name)}
+        assert not top or top in names, f"{file} has no {top}"
+        if inner:
+            held = {
+                getattr(one, "name", getattr(getattr(one, "target", None), "id", ""))
+                for one in ast.walk(names[top])
+            }
+            assert inner in held, f"{file}: {top} has no {inner}"

@@ -17,7 +17,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 
 SHELL, PYTHON = "sh", "python"
-SHOWN = frozenset({"text", "toml", "yaml", "json", "csv", "xml", "dockerfile", "ini", "proto"})
+SHOWN = frozenset(
+    {"text", "toml", "yaml", "json", "csv", "xml", "dockerfile", "ini", "proto", "mermaid"}
+)
 MARKS = frozenset({"not run", "slow", "needs", "exit code", "file", "output"})
 SECONDS, SECONDS_IF_SLOW = 180, 1800
 
