@@ -15,6 +15,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pymseed import MiniSEEDError, MS3Record
+from pymseed.clib import clibmseed
 
 from eqcctpro.codes import Code
 from eqcctpro.errors import SettingsError
@@ -24,6 +25,13 @@ from eqcctpro.times import NS_PER_S
 
 __all__ = ["BufferCounts", "BufferSettings", "ChannelBuffer", "ChannelBuffers", "Piece"]
 
+# As in `eqcctpro.waveform.decode`: a megabyte for each record takes four times as long to get.
+clibmseed.libmseed_prealloc_block_size = 64 * 1024
+_KINDS: dict[str, np.dtype[Any]] = {
+    "i": np.dtype(np.int32),
+    "f": np.dtype(np.float32),
+    "d": np.dtype(np.float64),
+}
 # libmseed joins records within half a sample, and rates within this share of them.
 _TOLERANCE = 0.5
 _SAME_RATE = 1e-4
@@ -448,10 +456,13 @@ class ChannelBuffers:
         try:
             record = MS3Record.parse(packet.record, unpack_data=True)
             rate, start_ns = float(record.samprate), record.starttime
-            if rate < LOWEST_RATE_HZ or record.sampletype not in ("i", "f", "d"):
+            kind = _KINDS.get(record.sampletype or "")
+            if rate < LOWEST_RATE_HZ or kind is None:
                 counts.not_picked += 1
                 return None
-            samples = record.np_datasamples.copy()
+            # A copy: the view is of memory that libmseed took for the record.
+            content: Any = record.datasamples
+            samples = np.array(np.frombuffer(content, kind))
         except (MiniSEEDError, ValueError, BufferError):
             counts.undecodable += 1
             return None

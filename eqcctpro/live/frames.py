@@ -40,6 +40,7 @@ _FIXED_2, _FIXED_3 = 48, 40
 _MOST_CODES = 2**18
 # Longer records are not waited for where it is doubtful that there is one.
 _LONG_RECORD = 8192
+_LOOKED_THROUGH = 2**16
 # Bytes of a record that tell its length.
 _ENOUGH = 64
 _LEAST_EXPONENT, _MOST_EXPONENT = 7, 18
@@ -163,7 +164,11 @@ class FrameReader:
                 length = record_length(view[start : min(stop, start + _ENOUGH)])
                 if length == declared and length:
                     if stop > end:
-                        break
+                        if (inner := self._frame_behind(start)) == 0:
+                            break
+                        self._counts.damaged += 1
+                        at = inner
+                        continue
                     if not starts(b"SE", stop) and (inner := self._frame_within(start, stop)):
                         self._counts.damaged += 1
                         at = inner
@@ -179,7 +184,11 @@ class FrameReader:
                     break
             elif mark == b"SE" and kind in (b"J", b"X") and declared <= MOST_INFO_BYTES:
                 if start + declared > end:
-                    break
+                    if (inner := self._frame_behind(start)) == 0:
+                        break
+                    self._counts.damaged += 1
+                    at = inner
+                    continue
                 content = bytes(view[start : start + declared])
                 if sub == b"E":
                     self.error = content.decode("utf-8", "replace")[:500]
@@ -206,6 +215,16 @@ class FrameReader:
                 self._codes.clear()
             self._codes[record[8:20]] = code
         return code
+
+    def _frame_behind(self, start: int) -> int:
+        """Where a frame begins in the part that has come of a long one; 0 if none does.
+
+        A damaged length would have everything behind it waited for.
+        """
+        come = len(self._buffer) - start
+        if not _LONG_RECORD < come < _LOOKED_THROUGH:
+            return 0
+        return self._frame_within(start, len(self._buffer))
 
     def _frame_within(self, start: int, stop: int) -> int:
         """Where a frame begins within a record of which bytes are missing; 0 if none does."""
@@ -270,7 +289,11 @@ class FrameReader:
                 if length:
                     stop = start + length
                     if stop > end:
-                        break
+                        if (inner := self._frame_behind(start)) == 0:
+                            break
+                        self._counts.damaged += 1
+                        at = inner
+                        continue
                     if not starts(b"SL", stop) and (inner := self._frame_within(start, stop)):
                         self._counts.damaged += 1
                         at = inner

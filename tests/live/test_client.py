@@ -195,7 +195,7 @@ def test_a_server_that_sends_nothing_is_noticed(
 def test_what_is_not_read_stays_with_the_server(
     archive: Archive, serve: Serve, connect: Connect
 ) -> None:
-    records = [one for _ in range(30) for one in archive]
+    records = [one for _ in range(12) for one in archive]
     server = serve(history_bytes=2**30)
     source = connect(server, start_ns=0, queue_bytes=100_000)
     for at in range(0, len(records), 1000):
@@ -275,7 +275,7 @@ def self_signed(folder: Path) -> Path:
 
 @pytest.mark.parametrize("version", [3, 4])
 def test_damage_never_spreads(version: int, archive: Archive) -> None:
-    hostile(version, list(archive), rounds=60, seed=version)
+    hostile(version, list(archive), rounds=25, seed=version)
 
 
 @pytest.mark.exhaustive
