@@ -24,6 +24,7 @@ from eqcctpro.live.packets import StationChoice
 from eqcctpro.live.rehearse import Rehearsal, rehearse
 from eqcctpro.live.replay import Archive, ReplaySource, shifted
 from eqcctpro.live.server import SeedLinkServer
+from eqcctpro.live.sources import open_source
 from eqcctpro.times import NS_PER_S
 
 
@@ -144,6 +145,25 @@ def test_a_replay_resumes(archive: Archive) -> None:
     while not again.ended:
         rest += again.read(0)
     assert [packet.record for packet in [*first, *rest]] == [one.record for one in records]
+
+
+def test_an_address_is_a_source(live_archive: Path, serve: Callable[..., SeedLinkServer]) -> None:
+    choice = StationChoice(("TX.PB00",))
+    records = list(Archive([live_archive], choice))
+    server = serve()
+    server.publish(records)
+    for url in (f"replay:{live_archive}?speed=0", f"seedlink://127.0.0.1:{server.port}"):
+        source, packets = open_source(url, choice, start_ns=0), []
+        ends_at = time.monotonic() + 10
+        while len(packets) < len(records) and time.monotonic() < ends_at:
+            packets += source.read(0.2)
+        assert [packet.record for packet in packets] == [one.record for one in records]
+        assert set(source.checkpoint().positions) == {"TX_PB00"}
+        source.close()
+    with pytest.raises(SettingsError, match="speed=fast is no speed"):
+        open_source(f"replay:{live_archive}?speed=fast")
+    with pytest.raises(SettingsError, match="is no address of a SeedLink server"):
+        open_source("ftp://here")
 
 
 def test_stations_are_chosen_by_patterns(live_archive: Path) -> None:
