@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from eqcctpro.models.weight_files import WeightFiles
     from eqcctpro.orchestration.result import RunResult
 
-__all__ = ["DemoResult", "PhaseScore", "make_demo", "score"]
+__all__ = ["DemoResult", "DemoScore", "make_demo", "score"]
 
 TOLERANCE_S = 0.5
 """A pick this close to a true arrival has found it."""
@@ -38,7 +38,7 @@ _MARKER = "demo.json"
 
 
 @dataclass(frozen=True, slots=True)
-class PhaseScore:
+class DemoScore:
     """Comparison of the picks of one phase with the true arrivals.
 
     Attributes
@@ -70,7 +70,7 @@ class DemoResult:
     passed_over : list of str
         Models that were preferred but could not be used, and why.
     stations : int
-    scores : list of PhaseScore
+    scores : list of DemoScore
         P and S.
     run : RunResult
     """
@@ -78,7 +78,7 @@ class DemoResult:
     weights: WeightFiles
     passed_over: list[str]
     stations: int
-    scores: list[PhaseScore]
+    scores: list[DemoScore]
     run: RunResult = field(repr=False)
 
 
@@ -146,7 +146,7 @@ def make_demo(
     return result
 
 
-def score(picks: pa.Table, truth: Sequence[TrueArrival]) -> list[PhaseScore]:
+def score(picks: pa.Table, truth: Sequence[TrueArrival]) -> list[DemoScore]:
     """Compare picks with true arrivals.
 
     Parameters
@@ -157,7 +157,7 @@ def score(picks: pa.Table, truth: Sequence[TrueArrival]) -> list[PhaseScore]:
 
     Returns
     -------
-    list of PhaseScore
+    list of DemoScore
         One for each phase in `truth`, in alphabetical order.
     """
     import pyarrow as pa
@@ -180,7 +180,7 @@ def score(picks: pa.Table, truth: Sequence[TrueArrival]) -> list[PhaseScore]:
         residuals = (times[mine][found] - true[partner[found]]) / NS_PER_S
         middle = float(np.median(residuals)) if found.any() else None
         hits = int(found.sum())
-        scores.append(PhaseScore(phase, hits, len(wanted), int(mine.sum()) - hits, middle))
+        scores.append(DemoScore(phase, hits, len(wanted), int(mine.sum()) - hits, middle))
     return scores
 
 

@@ -18,7 +18,7 @@ import obspy
 import pytest
 
 from eqcctpro.download import DownloadSettings, download
-from eqcctpro.download import service as service_module
+from eqcctpro.download import data_centre as service_module
 from eqcctpro.download.settings import service_root
 from eqcctpro.errors import OutputError, SettingsError, WeightsNotFoundError
 from eqcctpro.times import format_utc

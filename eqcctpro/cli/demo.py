@@ -12,7 +12,7 @@ from eqcctpro.cli.errors import reporting
 from eqcctpro.cli.pick import as_given
 
 if TYPE_CHECKING:
-    from eqcctpro.demo import DemoResult, PhaseScore
+    from eqcctpro.demo import DemoResult, DemoScore
 
 __all__ = ["demo"]
 
@@ -72,7 +72,7 @@ def _report(result: DemoResult, folder: Path) -> None:
             typer.echo(f"{label + ':':<9}{as_given(result.run.paths[kind], folder)}")
 
 
-def _row(phase: PhaseScore) -> tuple[str, ...]:
+def _row(phase: DemoScore) -> tuple[str, ...]:
     residual = "-" if phase.residual_s is None else f"{phase.residual_s * 1000:+.1f} ms"
     return (phase.phase, f"{phase.found} of {phase.true}", str(phase.extra), residual)
 

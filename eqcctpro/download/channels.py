@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from eqcctpro.download.service import NotThereError, Service, TooLargeError
+from eqcctpro.download.data_centre import DataCentre, NotThereError, TooLargeError
 from eqcctpro.download.settings import DownloadSettings, Pattern
 from eqcctpro.errors import SettingsError
 from eqcctpro.picks.writers import atomic_file
@@ -41,7 +41,7 @@ class Channel:
         return ".".join(self.code)
 
 
-def find_channels(service: Service, settings: DownloadSettings) -> list[Channel]:
+def find_channels(service: DataCentre, settings: DownloadSettings) -> list[Channel]:
     """The channels that match, by the station service.
 
     A data centre without one can be asked for streams that are named exactly.
@@ -50,7 +50,7 @@ def find_channels(service: Service, settings: DownloadSettings) -> list[Channel]
     ------
     SettingsError
         No channel matches.
-    ServiceError
+    DataCentreError
         The service does not answer.
     """
     body = "level=channel\nformat=text\nnodata=204\n" + stream_lines(
@@ -84,13 +84,13 @@ def stream_lines(patterns: Sequence[Pattern], start_ns: int, end_ns: int) -> str
 
 
 def write_station_xml(
-    service: Service, channels: Sequence[Channel], settings: DownloadSettings
+    service: DataCentre, channels: Sequence[Channel], settings: DownloadSettings
 ) -> bool:
     """Write ``stations.xml`` with the responses of some channels; False if there is none.
 
     Raises
     ------
-    ServiceError
+    DataCentreError
         The service does not answer.
     OutputError
         It cannot be written.
@@ -110,7 +110,7 @@ def write_station_xml(
 
 
 def _station_xml(
-    service: Service, patterns: Sequence[Pattern], settings: DownloadSettings
+    service: DataCentre, patterns: Sequence[Pattern], settings: DownloadSettings
 ) -> Iterator[bytes]:
     """StationXML of some channels, in pieces where a centre does not send it at once."""
     head = "level=response\nformat=xml\nnodata=204\n"

@@ -9,7 +9,7 @@ from typing import Any
 
 from pymseed import DataEncoding, MS3TraceList, nslc2sourceid
 
-from eqcctpro.download.arrived import Record, read_records
+from eqcctpro.download.received import ReceivedRecord, read_records
 from eqcctpro.errors import WeightsNotFoundError
 
 __all__ = ["Denoiser"]
@@ -45,7 +45,7 @@ class Denoiser:
         self._model.eval()
         self._lock = threading.Lock()
 
-    def __call__(self, records: Sequence[Record]) -> list[Record]:
+    def __call__(self, records: Sequence[ReceivedRecord]) -> list[ReceivedRecord]:
         """Denoised records, of 32-bit floating-point samples at the model's rate.
 
         Stretches shorter than a window of the model (30 s) are lost.

@@ -8,15 +8,17 @@ from pathlib import Path
 
 from eqcctpro.archive.timechunks import DAY_NS
 from eqcctpro.codes import file_name, safe_name
-from eqcctpro.download.arrived import Record, read_records
 from eqcctpro.download.asking import Request
+from eqcctpro.download.received import ReceivedRecord, read_records
 from eqcctpro.picks.writers import atomic_file
 from eqcctpro.times import NS_PER_S
 
 __all__ = ["write_chunk", "write_days"]
 
 
-def write_chunk(output: Path, request: Request, records: Iterable[Record]) -> dict[str, int]:
+def write_chunk(
+    output: Path, request: Request, records: Iterable[ReceivedRecord]
+) -> dict[str, int]:
     """Write a file for each channel into the station's folder of the time chunk.
 
     Returns
@@ -36,7 +38,7 @@ def write_chunk(output: Path, request: Request, records: Iterable[Record]) -> di
     return written
 
 
-def write_days(output: Path, request: Request, records: Iterable[Record]) -> dict[str, int]:
+def write_days(output: Path, request: Request, records: Iterable[ReceivedRecord]) -> dict[str, int]:
     """Write the records to the day files of SDS in which they begin.
 
     What a file already holds stays in it: a day may be asked for in several pieces.
@@ -47,7 +49,7 @@ def write_days(output: Path, request: Request, records: Iterable[Record]) -> dic
     """
     written = {}
     for code, own in _by_channel(records).items():
-        days: dict[int, list[Record]] = {}
+        days: dict[int, list[ReceivedRecord]] = {}
         for record in own:
             day = record.start_ns // DAY_NS
             first = request.start_ns // DAY_NS
@@ -64,8 +66,10 @@ def write_days(output: Path, request: Request, records: Iterable[Record]) -> dic
     return written
 
 
-def _by_channel(records: Iterable[Record]) -> dict[tuple[str, str, str, str], list[Record]]:
-    channels: dict[tuple[str, str, str, str], list[Record]] = {}
+def _by_channel(
+    records: Iterable[ReceivedRecord],
+) -> dict[tuple[str, str, str, str], list[ReceivedRecord]]:
+    channels: dict[tuple[str, str, str, str], list[ReceivedRecord]] = {}
     for record in records:
         channels.setdefault(record.code, []).append(record)
     return channels
@@ -79,7 +83,7 @@ def _sds_name(code: Sequence[str], day: int) -> str:
     return f"{year}/{network}/{station}/{channel}.D/{name}"
 
 
-def _write(path: Path, records: Sequence[Record]) -> int:
+def _write(path: Path, records: Sequence[ReceivedRecord]) -> int:
     content = b"".join(
         record.content for record in sorted(records, key=lambda record: record.start_ns)
     )

@@ -12,13 +12,13 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from eqcctpro.download.arrived import find_gaps, read_records, what_is_wrong
 from eqcctpro.download.asking import Request, plan_requests
 from eqcctpro.download.channels import find_channels, stream_lines, write_station_xml
+from eqcctpro.download.data_centre import DataCentre, DataCentreError, TooLargeError
 from eqcctpro.download.denoising import Denoiser
 from eqcctpro.download.folders import write_chunk, write_days
 from eqcctpro.download.ledger import Entry, Ledger
-from eqcctpro.download.service import Service, ServiceError, TooLargeError
+from eqcctpro.download.received import find_gaps, read_records, what_is_wrong
 from eqcctpro.download.settings import DownloadSettings, service_root
 from eqcctpro.errors import OutputError, SettingsError
 from eqcctpro.orchestration.interrupt import RunInterrupted
@@ -58,7 +58,7 @@ def download(settings: DownloadSettings, *, quiet: bool = True) -> Downloaded:
     ------
     SettingsError
         No channel matches, or another setting is wrong.
-    ServiceError
+    DataCentreError
         The station service does not answer; failures of single waveform requests are recorded.
     WeightsNotFoundError
         The denoiser's weights cannot be had.
@@ -68,7 +68,7 @@ def download(settings: DownloadSettings, *, quiet: bool = True) -> Downloaded:
     started = time.perf_counter()
     check_writable(settings.output)
     root = service_root(settings.host)
-    service = Service(
+    service = DataCentre(
         root, rate=settings.rate, retries=settings.retries, timeout_s=settings.timeout
     )
     lock = FileLock(settings.output / ".download.lock")
@@ -87,7 +87,7 @@ def download(settings: DownloadSettings, *, quiet: bool = True) -> Downloaded:
         if settings.metadata:
             try:
                 metadata = write_station_xml(service, channels, settings)
-            except ServiceError as error:
+            except DataCentreError as error:
                 problem = str(error)
         summary = {
             **_counts(entries),
@@ -117,7 +117,7 @@ def _counts(entries: Sequence[Entry]) -> dict[str, Any]:
 
 def _fetch_all(
     requests: Sequence[Request],
-    service: Service,
+    service: DataCentre,
     settings: DownloadSettings,
     denoiser: Denoiser | None,
     *,
@@ -165,7 +165,7 @@ def _key(request: Request, settings: DownloadSettings) -> str:
 
 def _results(
     requests: Sequence[Request],
-    service: Service,
+    service: DataCentre,
     settings: DownloadSettings,
     denoiser: Denoiser | None,
 ) -> Iterator[Entry]:
@@ -191,14 +191,14 @@ def _results(
 
 def _fetch(
     request: Request,
-    service: Service,
+    service: DataCentre,
     settings: DownloadSettings,
     denoiser: Denoiser | None,
 ) -> Entry:
     key = _key(request, settings)
     try:
         content = _waveforms(service, request)
-    except ServiceError as error:
+    except DataCentreError as error:
         return Entry(key, request.name, "failed", error=str(error))
     arrived = read_records(content)
     if denoiser is not None and arrived:
@@ -215,7 +215,7 @@ def _fetch(
     return Entry(key, request.name, "done", files, len(content), gaps)
 
 
-def _waveforms(service: Service, request: Request) -> bytes:
+def _waveforms(service: DataCentre, request: Request) -> bytes:
     """The records of a request; one that is too large is sent in pieces."""
     codes = sorted({channel.code for channel in request.channels})
     patterns = [(net, sta, loc or "--", cha) for net, sta, loc, cha in codes]

@@ -14,7 +14,7 @@ import requests
 
 from eqcctpro.errors import InputError
 
-__all__ = ["NotThereError", "Service", "ServiceError", "TooLargeError"]
+__all__ = ["DataCentre", "DataCentreError", "NotThereError", "TooLargeError"]
 
 # Statuses that another try may mend: too many requests, and trouble of the server.
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -27,15 +27,15 @@ LONGEST_WAIT_S = 600.0
 CONNECT_TIMEOUT_S = 15.0
 
 
-class ServiceError(InputError):
+class DataCentreError(InputError):
     """A web service refuses a request, or does not answer it in spite of retries."""
 
 
-class NotThereError(ServiceError):
+class NotThereError(DataCentreError):
     """A data centre has no such service."""
 
 
-class TooLargeError(ServiceError):
+class TooLargeError(DataCentreError):
     """A request asks for more than the server sends at once."""
 
 
@@ -46,7 +46,7 @@ class _Answer:
     retry_after_s: float | None = None
 
 
-class Service:
+class DataCentre:
     """A data centre's web services, asked no faster than is polite, by several threads.
 
     Parameters
@@ -89,7 +89,7 @@ class Service:
 
         Raises
         ------
-        ServiceError
+        DataCentreError
             The service refuses, or every try failed.
         """
         address = f"{self._root}/{service}/1/query"
@@ -117,7 +117,7 @@ class Service:
                 raise _refusal(answer.status, address, problem)
             self._hold(answer.retry_after_s)
             self._pause(attempt)
-        raise ServiceError(
+        raise DataCentreError(
             f"{address}: {problem} (tried {self._retries + 1} times)",
             hint="the same command goes on from here later",
         )
@@ -149,7 +149,7 @@ class Service:
             turn = max(self._next, now)
             self._next = turn + self._interval_s
         if self._stopped.wait(max(turn - now, 0.0)):
-            raise ServiceError(f"{address}: not asked, for the download ends")
+            raise DataCentreError(f"{address}: not asked, for the download ends")
 
     def _hold(self, seconds: float | None) -> None:
         """Let all threads wait as long as the server asks."""
@@ -165,13 +165,13 @@ class Service:
             self._stopped.wait(longest * random.uniform(0.5, 1.0))
 
 
-def _refusal(status: int, address: str, problem: str) -> ServiceError:
+def _refusal(status: int, address: str, problem: str) -> DataCentreError:
     if status == 404:
         return NotThereError(f"{address}: {problem}", hint="check the host")
     if status == 413:
         return TooLargeError(f"{address}: {problem}", hint="use shorter chunks")
     hint = "the data are restricted" if status in (401, 403) else "check the host and the codes"
-    return ServiceError(f"{address}: {problem}", hint=hint)
+    return DataCentreError(f"{address}: {problem}", hint=hint)
 
 
 def _retry_after(text: str | None) -> float | None:

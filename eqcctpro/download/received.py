@@ -11,11 +11,11 @@ from eqcctpro.codes import Code, record_code
 from eqcctpro.miniseed.salvage import incomplete_bytes
 from eqcctpro.times import NS_PER_S, format_utc
 
-__all__ = ["Gap", "Record", "find_gaps", "read_records", "what_is_wrong"]
+__all__ = ["Gap", "ReceivedRecord", "find_gaps", "read_records", "what_is_wrong"]
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ReceivedRecord:
     """One record of miniSEED.
 
     Attributes
@@ -67,10 +67,10 @@ def what_is_wrong(content: bytes) -> str:
     return f"the answer is cut off ({lost} bytes are no whole record)" if lost else ""
 
 
-def read_records(content: bytes) -> list[Record]:
+def read_records(content: bytes) -> list[ReceivedRecord]:
     """The records of an answer that hold time series, those that come twice once."""
     view = memoryview(content)
-    records: dict[bytes, Record] = {}
+    records: dict[bytes, ReceivedRecord] = {}
     position = 0
     while position < len(content):
         head = MS3Record.parse(view[position:])
@@ -81,16 +81,18 @@ def read_records(content: bytes) -> list[Record]:
             continue
         interval = NS_PER_S / rate
         last = head.starttime + round((head.samplecnt - 1) * interval)
-        records[body] = Record(body, record_code(body), head.starttime, last, interval)
+        records[body] = ReceivedRecord(body, record_code(body), head.starttime, last, interval)
     return list(records.values())
 
 
-def find_gaps(expected: dict[Code, list[tuple[int, int]]], records: Iterable[Record]) -> list[Gap]:
+def find_gaps(
+    expected: dict[Code, list[tuple[int, int]]], records: Iterable[ReceivedRecord]
+) -> list[Gap]:
     """Find the gaps of each channel.
 
     Up to one and a half intervals between samples are none.
     """
-    held: dict[Code, list[Record]] = {}
+    held: dict[Code, list[ReceivedRecord]] = {}
     for record in records:
         held.setdefault(record.code, []).append(record)
     gaps = []
@@ -101,7 +103,7 @@ def find_gaps(expected: dict[Code, list[tuple[int, int]]], records: Iterable[Rec
     return gaps
 
 
-def _uncovered(records: Sequence[Record], start: int, end: int) -> list[tuple[int, int]]:
+def _uncovered(records: Sequence[ReceivedRecord], start: int, end: int) -> list[tuple[int, int]]:
     gaps = []
     reached = float(start)
     interval = records[0].interval_ns if records else 0.0
