@@ -25,7 +25,7 @@ from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import BundleResult, WorkerSpec
 from eqcctpro.picks.raw import TaskPicks
 from eqcctpro.pipeline.records import PickOutcome
-from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.sources.task_settings import TaskSettings
 
 __all__ = ["DispatchCosts", "measure_dispatch", "measure_planning"]
 
@@ -115,12 +115,12 @@ def made_up_tasks(number: int) -> list[StationTask]:
     return tasks
 
 
-def measure_dispatch(settings: PipelineSettings, weights: Any, *, actors: int = 2) -> DispatchCosts:
+def measure_dispatch(settings: TaskSettings, weights: Any, *, actors: int = 2) -> DispatchCosts:
     """Send bundles to idle actors through Ray, take and record their results.
 
     Parameters
     ----------
-    settings : PipelineSettings
+    settings : TaskSettings
         Sent with every bundle.
     weights : WeightFiles
         Sent to every actor.
@@ -180,7 +180,7 @@ def _start_more(
 
 
 def _send_and_take(
-    ray: Any, pool: Actors, bundles: Sequence[list[StationTask]], settings: PipelineSettings
+    ray: Any, pool: Actors, bundles: Sequence[list[StationTask]], settings: TaskSettings
 ) -> tuple[float, float]:
     """Processor seconds of this process for a bundle: to send it, and to take its result."""
     slots = list(pool.ready)
@@ -200,7 +200,7 @@ def _send_and_take(
 
 
 def _latency(
-    ray: Any, pool: Actors, bundle: list[StationTask], settings: PipelineSettings, times: int = 50
+    ray: Any, pool: Actors, bundle: list[StationTask], settings: TaskSettings, times: int = 50
 ) -> float:
     slot = next(iter(pool.ready))
     began = time.perf_counter()

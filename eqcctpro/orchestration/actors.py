@@ -17,7 +17,7 @@ from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.ray_server import answer_of, require_server
 from eqcctpro.orchestration.worker import PickWorker, WorkerSpec
-from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.sources.task_settings import TaskSettings
 
 __all__ = ["Actors", "Died"]
 
@@ -220,7 +220,7 @@ class Actors:
         self,
         slot: int,
         bundle: Sequence[StationTask],
-        settings: PipelineSettings,
+        settings: TaskSettings,
         *,
         more: bool = False,
     ) -> Any:

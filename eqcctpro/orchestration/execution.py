@@ -16,8 +16,8 @@ from eqcctpro.orchestration.workers import Workers
 from eqcctpro.picks.borders import settle
 from eqcctpro.picks.raw import TaskPicks
 from eqcctpro.pipeline.records import StageSeconds
-from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.resources.sampler import ResourceSampler, ResourceUse
+from eqcctpro.sources.task_settings import TaskSettings
 
 __all__ = ["Execution"]
 
@@ -32,7 +32,7 @@ class Execution:
     ----------
     plan : Plan
     workers : Workers
-    settings : PipelineSettings
+    settings : TaskSettings
         What is picked with, no default left open.
     journal : NoJournal, optional
         What is known from before, and where results are kept.
@@ -59,7 +59,7 @@ class Execution:
         self,
         plan: Plan,
         workers: Workers,
-        settings: PipelineSettings,
+        settings: TaskSettings,
         *,
         journal: NoJournal | None = None,
         open_chunks: int | None = None,

@@ -12,7 +12,7 @@ from eqcctpro.errors import ReplaceError
 from eqcctpro.journal.earlier import changed_values
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weight_files import WeightFiles
-from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.sources.task_settings import TaskSettings
 from eqcctpro.times import format_utc, parse_utc
 
 __all__ = ["HINT", "keep_finished"]
@@ -33,7 +33,7 @@ def keep_finished(
     config: PickConfig,
     weights: WeightFiles,
     picker: Picker,
-    settings: PipelineSettings,
+    settings: TaskSettings,
 ) -> None:
     """Refuse to replace the results of a finished run with other settings.
 
@@ -62,7 +62,7 @@ def _require_same_settings(
     config: PickConfig,
     weights: WeightFiles,
     picker: Picker,
-    settings: PipelineSettings,
+    settings: TaskSettings,
 ) -> None:
     """Refuse to replace results by those of other settings.
 

@@ -32,7 +32,7 @@ from eqcctpro.orchestration.outputs import package_versions
 from eqcctpro.orchestration.worker import BundleResult
 from eqcctpro.orchestration.workers import Workers
 from eqcctpro.pipeline.records import PickOutcome
-from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.sources.task_settings import TaskSettings
 
 __all__ = ["NoJournal", "RunJournal", "open_journal"]
 
@@ -292,7 +292,7 @@ def open_journal(
     plan: Plan,
     picker: Picker,
     weights: WeightFiles,
-    settings: PipelineSettings,
+    settings: TaskSettings,
 ) -> NoJournal:
     """Find an earlier run in the output folder, and decide whether to resume it.
 

@@ -17,6 +17,7 @@ from eqcctpro.models.weights import find_weights, may_be_fetched
 from eqcctpro.picks.annotations import CURVE_FOLDER
 from eqcctpro.pipeline.settings import PipelineSettings, resolve_settings
 from eqcctpro.runtimes.select import check_runtime, load_picker
+from eqcctpro.sources.task_settings import TaskSettings
 from eqcctpro.waveform.preparation import Preparation
 from eqcctpro.windows.placement import window_step
 
@@ -202,7 +203,7 @@ def describe(
 
 def describe_run(
     config: PickConfig, weights: WeightFiles, picker: Picker | None = None
-) -> tuple[Picker, PipelineSettings]:
+) -> tuple[Picker, TaskSettings]:
     """As `describe`, with what a run's settings say of its input and output.
 
     Parameters
@@ -223,14 +224,17 @@ def describe_run(
         Preparation(config.fill_gaps, config.longest_gap if filled else None, config.filters)
     )
     annotations = config.output.absolute() / CURVE_FOLDER
-    return picker, replace(
+    settings = replace(
         settings,
         start_ns=config.start_ns,
         end_ns=config.end_ns,
+        contradictions=config.contradictions,
+    )
+    return picker, TaskSettings.of(
+        settings,
         item_timeout_s=config.item_timeout,
         annotations=str(annotations) if config.annotations else None,
         storage=config.storage,
-        contradictions=config.contradictions,
         input_roots=config.absolute().input_roots,
     )
 

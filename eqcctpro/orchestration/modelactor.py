@@ -27,7 +27,7 @@ from eqcctpro.orchestration.dispatch import (
 from eqcctpro.orchestration.nodes import Homes
 from eqcctpro.orchestration.placement import Placement
 from eqcctpro.orchestration.worker import BundleResult, WorkerSpec
-from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.sources.task_settings import TaskSettings
 
 __all__ = ["ActorPool"]
 
@@ -81,7 +81,7 @@ class ActorPool:
     def pick(
         self,
         tasks: Sequence[StationTask],
-        settings: PipelineSettings,
+        settings: TaskSettings,
         *,
         open_chunks: int | None = None,
         stop: Callable[[], bool] = never,

@@ -126,6 +126,7 @@ def _measure(request: dict[str, Any]) -> Footprint:
     from eqcctpro.config import ModelConfig
     from eqcctpro.orchestration.model_choice import describe, find_run_weights
     from eqcctpro.orchestration.worker import TaskPicker, WorkerSpec, open_pipeline
+    from eqcctpro.sources.task_settings import TaskSettings
     from eqcctpro.synthetic.network import synthetic_network
 
     device: str = request["device"]
@@ -135,7 +136,7 @@ def _measure(request: dict[str, Any]) -> Footprint:
     _, settings = describe(config, weights)
     spec = WorkerSpec(
         weights,
-        settings,
+        TaskSettings.of(settings),
         runtime=request["runtime"],
         device=device,
         batch_size=request["batch_size"],
@@ -155,9 +156,7 @@ def _measure(request: dict[str, Any]) -> Footprint:
     with tempfile.TemporaryDirectory(prefix="eqcctpro-calibrate-") as folder:
         synthetic_network(Path(folder) / "in", stations=_STATIONS, duration_s=_SECONDS)
         tasks = make_plan(InputSettings((Path(folder) / "in",))).tasks
-        _, pick_mb = stages.during(
-            lambda: list(TaskPicker(pipeline).pick(tasks, pipeline.settings))
-        )
+        _, pick_mb = stages.during(lambda: list(TaskPicker(pipeline, spec.settings).pick(tasks)))
     more = max(runtime.batch_size - 1, 1)
     kind: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"
     return Footprint(

@@ -55,10 +55,10 @@ from eqcctpro.orchestration.workers import Workers, open_workers
 from eqcctpro.picks.annotations import curve_channels
 from eqcctpro.picks.table import DETECTION_SCHEMA, PickRows
 from eqcctpro.picks.writers import check_writable
-from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.resources.allocator import return_free_memory
 from eqcctpro.resources.sampler import ResourceSampler
 from eqcctpro.runtimes.select import load_picker, windows_of_session
+from eqcctpro.sources.task_settings import TaskSettings
 from eqcctpro.waveform.decode import NOT_PICKED
 
 __all__ = ["CHANGEABLE", "PickSession"]
@@ -334,7 +334,7 @@ class PickSession:
             plan = make_plan(inputs)
             return self._ready(plan, picker, settings, NoJournal(plan.tasks), stay=True)
 
-    def _described(self, weights: WeightFiles) -> tuple[Picker, PipelineSettings]:
+    def _described(self, weights: WeightFiles) -> tuple[Picker, TaskSettings]:
         """Model and settings, without thresholds of labels that the model does not yield."""
         picker = load_picker(weights)
         with one_warning():
@@ -350,7 +350,7 @@ class PickSession:
         self,
         plan: Plan,
         picker: Picker,
-        settings: PipelineSettings,
+        settings: TaskSettings,
         journal: NoJournal,
         *,
         stay: bool,

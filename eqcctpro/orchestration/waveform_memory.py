@@ -15,8 +15,8 @@ from eqcctpro.errors import ResourceError
 from eqcctpro.models.picker import Picker
 from eqcctpro.orchestration import placement
 from eqcctpro.pipeline.records import PickOutcome
-from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.sources.files import LARGEST_KEPT
+from eqcctpro.sources.task_settings import TaskSettings
 from eqcctpro.sources.task_waveforms import why_whole
 from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import NS_PER_S
@@ -63,7 +63,7 @@ class WaveformMemory:
     in_pieces: Float64
 
 
-def waveform_memory(plan: Plan, settings: PipelineSettings, picker: Picker) -> WaveformMemory:
+def waveform_memory(plan: Plan, settings: TaskSettings, picker: Picker) -> WaveformMemory:
     """Estimate the waveform memory of each station task from the headers of records."""
     table = plan.tasks.table
     parts = [np.empty((2, 0))]
@@ -76,7 +76,7 @@ def waveform_memory(plan: Plan, settings: PipelineSettings, picker: Picker) -> W
 
 
 def _of_some(
-    plan: Plan, read: ReadExtents, n_tasks: int, settings: PipelineSettings, picker: Picker
+    plan: Plan, read: ReadExtents, n_tasks: int, settings: TaskSettings, picker: Picker
 ) -> Float64:
     files = plan.files
     rates = files.rates()[read.extent]
@@ -139,7 +139,7 @@ def _of_some(
 
 
 def fit_into_memory(
-    config: PickConfig, plan: Plan, settings: PipelineSettings, picker: Picker
+    config: PickConfig, plan: Plan, settings: TaskSettings, picker: Picker
 ) -> tuple[Float64, dict[int, PickOutcome]]:
     """Cut station tasks that exceed a worker's memory into pieces of time.
 
@@ -198,7 +198,7 @@ def fit_into_memory(
     return needed, failed
 
 
-def _why_not_cut(plan: Plan, row: int, settings: PipelineSettings, picker: Picker) -> str:
+def _why_not_cut(plan: Plan, row: int, settings: TaskSettings, picker: Picker) -> str:
     """Reason why a station task cannot be picked in pieces, as the end of a sentence."""
     if picker.features is not None:
         return f", and {picker.model} looks at a record as a whole"
@@ -207,7 +207,7 @@ def _why_not_cut(plan: Plan, row: int, settings: PipelineSettings, picker: Picke
     return "" if why is None else f", and {why}"
 
 
-def _advice(settings: PipelineSettings, picker: Picker) -> str:
+def _advice(settings: TaskSettings, picker: Picker) -> str:
     """Advice to users about station tasks that cannot be picked in pieces."""
     cut = "cut time into chunks (timechunk)"
     if picker.features is None and settings.grid == "trace" and why_whole(settings, []) is None:

@@ -16,8 +16,8 @@ from eqcctpro.picks.annotations import curve_file, write_curves
 from eqcctpro.picks.raw import TaskPicks
 from eqcctpro.pipeline.engine import Pipeline
 from eqcctpro.pipeline.records import PickOutcome, PickResult
-from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.sources.feeder import Feeder
+from eqcctpro.sources.task_settings import TaskSettings
 from eqcctpro.sources.task_waveforms import JoinedPieces, TaskPiece
 
 __all__ = ["BundleResult", "PickWorker", "TaskPicker", "WorkerSpec", "open_pipeline"]
@@ -30,7 +30,7 @@ class WorkerSpec:
     Attributes
     ----------
     weights : WeightFiles
-    settings : PipelineSettings
+    settings : TaskSettings
     runtime : str
     device : str
         ``"cpu"`` or one device, such as ``"cuda:0"``.
@@ -52,7 +52,7 @@ class WorkerSpec:
     """
 
     weights: WeightFiles
-    settings: PipelineSettings
+    settings: TaskSettings
     runtime: str = "auto"
     device: str = "cpu"
     batch_size: int | None = None
@@ -138,17 +138,20 @@ class TaskPicker:
     Parameters
     ----------
     pipeline : Pipeline
+    settings : TaskSettings
+        Until others are given.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, settings: TaskSettings) -> None:
         self.pipeline = pipeline
+        self._settings = settings
         self._pieces = JoinedPieces()
         self._holds = False
 
     def pick(
         self,
         tasks: Sequence[StationTask],
-        settings: PipelineSettings,
+        settings: TaskSettings | None = None,
         *,
         more: bool = False,
         held: dict[str, bytes] | None = None,
@@ -159,7 +162,8 @@ class TaskPicker:
         Parameters
         ----------
         tasks : sequence of StationTask
-        settings : PipelineSettings
+        settings : TaskSettings, optional
+            Other ones than before.
         more : bool
             More tasks follow with the same settings, or none if need be: windows that
             do not fill a batch wait for their windows, and batches under way stay so.
@@ -177,7 +181,7 @@ class TaskPicker:
             the next tasks.
         """
         pipeline = self.pipeline
-        pipeline.settings = settings
+        self._settings = pipeline.settings = settings = settings or self._settings
         if not self._holds:
             use_storage_options(settings.storage)
             self._pieces.clear()
@@ -206,7 +210,7 @@ class TaskPicker:
                 if joined is None:
                     continue
                 result = joined
-            folder, outcome = self.pipeline.settings.annotations, result.outcome
+            folder, outcome = self._settings.annotations, result.outcome
             if folder is not None and outcome.status == "done":
                 task: StationTask = result.ticket
                 codes = (task.network, task.station, task.location, task.instrument)
@@ -255,7 +259,7 @@ class PickWorker:
         if self._picker is None:
             self._settle()
             bind_to_cores(self._spec.cpu_ids)
-            self._picker = TaskPicker(open_pipeline(self._spec))
+            self._picker = TaskPicker(open_pipeline(self._spec), self._spec.settings)
         return self._picker
 
     def _settle(self) -> None:
@@ -273,7 +277,7 @@ class PickWorker:
     def pick(
         self,
         tasks: Sequence[StationTask],
-        settings: PipelineSettings | None = None,
+        settings: TaskSettings | None = None,
         *,
         more: bool = False,
     ) -> BundleResult:
@@ -286,7 +290,7 @@ class PickWorker:
         picker = self._loaded()
         pipeline = picker.pipeline
         before = dict(pipeline.stages.seconds)
-        results = picker.pick(tasks, settings or pipeline.settings, more=more)
+        results = picker.pick(tasks, settings, more=more)
         return BundleResult.gather(
             [result for some in results for result in some],
             pipeline.stages.since(before),

@@ -27,7 +27,7 @@ from eqcctpro.orchestration.worker import (
     bind_to_cores,
     open_pipeline,
 )
-from eqcctpro.pipeline.settings import PipelineSettings
+from eqcctpro.sources.task_settings import TaskSettings
 
 if TYPE_CHECKING:
     from eqcctpro.orchestration.clusterplan import NodeShare
@@ -65,7 +65,7 @@ class Workers(ABC):
     def pick(
         self,
         tasks: Sequence[StationTask],
-        settings: PipelineSettings,
+        settings: TaskSettings,
         *,
         open_chunks: int | None = None,
         stop: Callable[[], bool] = never,
@@ -81,7 +81,7 @@ class Workers(ABC):
     def pick_singly(
         self,
         tasks: Sequence[StationTask],
-        settings: PipelineSettings,
+        settings: TaskSettings,
         *,
         stop: Callable[[], bool] = never,
     ) -> Iterator[BundleResult]:
@@ -110,7 +110,7 @@ class Workers(ABC):
 def open_workers(
     config: PickConfig,
     weights: WeightFiles,
-    settings: PipelineSettings,
+    settings: TaskSettings,
     *,
     windows: int,
     waveforms_mb: float,
@@ -122,7 +122,7 @@ def open_workers(
     ----------
     config : PickConfig
     weights : WeightFiles
-    settings : PipelineSettings
+    settings : TaskSettings
     windows : int
         Roughly how many windows will be picked, for choosing a runtime.
     waveforms_mb : float
@@ -180,7 +180,7 @@ class _Local(Workers):
         earlier = bind_to_cores(spec.cpu_ids)
         started = time.perf_counter()
         try:
-            self._picker = TaskPicker(open_pipeline(spec))
+            self._picker = TaskPicker(open_pipeline(spec), spec.settings)
         finally:
             bind_to_cores(earlier)
         self.model_load_s = time.perf_counter() - started
@@ -190,7 +190,7 @@ class _Local(Workers):
     def pick(
         self,
         tasks: Sequence[StationTask],
-        settings: PipelineSettings,
+        settings: TaskSettings,
         *,
         open_chunks: int | None = None,  # noqa: ARG002 (one process works on one at a time)
         stop: Callable[[], bool] = never,
@@ -209,7 +209,7 @@ class _Local(Workers):
     def pick_singly(
         self,
         tasks: Sequence[StationTask],
-        settings: PipelineSettings,
+        settings: TaskSettings,
         *,
         stop: Callable[[], bool] = never,
     ) -> Iterator[BundleResult]:
@@ -324,7 +324,7 @@ class _OnRay(Workers):
     def pick(
         self,
         tasks: Sequence[StationTask],
-        settings: PipelineSettings,
+        settings: TaskSettings,
         *,
         open_chunks: int | None = None,
         stop: Callable[[], bool] = never,

@@ -6,11 +6,10 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.models.picker import Picker, WindowSettings
-from eqcctpro.places import Place
 from eqcctpro.spans import FOREVER_NS, Span
 from eqcctpro.waveform.conditioning import Bandpass, Conditioning
 from eqcctpro.waveform.preparation import Preparation
@@ -39,17 +38,9 @@ class PipelineSettings:
         Data wanted around what a chunk owns, with what `preparation` needs.
     start_ns, end_ns : int or None
         Picks outside are dropped by rule, and counted.
-    item_timeout_s : float or None
-        Seconds in which a station task must be read and prepared.
-    annotations : str or None
-        Folder that probability curves are written to.
-    storage : mapping or None
-        Options of an object store's file system; None leaves those of this process.
     contradictions : {"cut", "drop"}
         Of records of a channel that contradict each other, leave out the stretch where they do,
         or all of them, as SeisBench does.
-    input_roots : tuple of Path or str
-        Folders and addresses that every file must lie in; none allows all.
     preparation : Preparation
         Gaps that are filled, and filters that the user asks for.
     """
@@ -63,14 +54,10 @@ class PipelineSettings:
     context_ns: int
     start_ns: int | None = None
     end_ns: int | None = None
-    item_timeout_s: float | None = None
-    annotations: str | None = None
-    storage: Mapping[str, Any] | None = None
     contradictions: Contradictions = "cut"
-    input_roots: tuple[Place, ...] = ()
     preparation: Preparation = field(default_factory=Preparation)
 
-    def prepared_by(self, preparation: Preparation) -> PipelineSettings:
+    def prepared_by(self, preparation: Preparation) -> Self:
         """The same settings with a preparation, and the data around a chunk that it needs."""
         before, margin_ns = self.picked_context_ns, preparation.margin_ns
         return replace(self, preparation=preparation, context_ns=before + margin_ns)

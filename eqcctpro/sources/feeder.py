@@ -14,9 +14,9 @@ from eqcctpro.errors import EQCCTProError, InputTimeoutError
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.prepare import Prepared, RunningRecords, prepare
 from eqcctpro.pipeline.records import PickOutcome
-from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.roots import Roots
 from eqcctpro.sources.files import FileCache, require_unchanged
+from eqcctpro.sources.task_settings import TaskSettings
 from eqcctpro.sources.task_waveforms import TaskPiece, has_gaps, pieces_of, task_waveforms
 
 __all__ = ["Feeder"]
@@ -54,7 +54,7 @@ class Feeder:
     ----------
     tasks : sequence of StationTask
     picker : Picker
-    settings : PipelineSettings
+    settings : TaskSettings
     held : dict of str to bytes, optional
         Contents of files by their paths; they are taken out.
     stop : callable
@@ -65,7 +65,7 @@ class Feeder:
         self,
         tasks: Sequence[StationTask],
         picker: Picker,
-        settings: PipelineSettings,
+        settings: TaskSettings,
         held: dict[str, bytes] | None = None,
         stop: Callable[[], bool] = lambda: False,
     ) -> None:

@@ -32,6 +32,7 @@ from eqcctpro.pipeline.settings import resolve_settings
 from eqcctpro.resources.sampler import ResourceSampler
 from eqcctpro.runtimes.select import load_picker, open_picker
 from eqcctpro.sources.files import FileCache
+from eqcctpro.sources.task_settings import TaskSettings
 from eqcctpro.sources.task_waveforms import task_waveforms
 from eqcctpro.synthetic.tiling import tile_network
 
@@ -180,14 +181,14 @@ def job(runtime: str, network: Path, output: Path, p_model: Path, s_model: Path)
     from eqcctpro.picks.writers import write_csv
 
     weights = find_eqcct("original", find_weights, p_model=p_model, s_model=s_model)
-    settings = resolve_settings(load_picker(weights))
+    settings = TaskSettings.of(resolve_settings(load_picker(weights)))
     pipeline = open_pipeline(WorkerSpec(weights, settings, runtime=runtime))
     output.mkdir(parents=True, exist_ok=True)
     wall, cpu = [], []
     for _ in range(5):
         started, used = time.perf_counter(), time.process_time()
         plan = make_plan(InputSettings((network,)))
-        picked = TaskPicker(pipeline).pick(plan.tasks, settings)
+        picked = TaskPicker(pipeline, settings).pick(plan.tasks)
         results = [result for some in picked for result in some]
         raw = BundleResult.gather(results).picks
         write_csv(pick_table(raw, plan.tasks, pipeline.picker, "job"), output / "picks.csv")
