@@ -23,7 +23,7 @@ from eqcctpro.live.packets import Packet
 from eqcctpro.miniseed.index import LOWEST_RATE_HZ
 from eqcctpro.times import NS_PER_S
 
-__all__ = ["BufferCounts", "BufferSettings", "ChannelBuffer", "ChannelBuffers", "Piece"]
+__all__ = ["BufferCounts", "BufferSettings", "ChannelBuffer", "ChannelBuffers", "LivePiece"]
 
 # As in `eqcctpro.waveform.decode`: a megabyte for each record takes four times as long to get.
 clibmseed.libmseed_prealloc_block_size = 64 * 1024
@@ -64,7 +64,7 @@ class BufferSettings:
                 raise SettingsError(f"{one.name} {value}: not between 0 and 86,400 seconds")
 
 
-class Piece(NamedTuple):
+class LivePiece(NamedTuple):
     """Samples of a channel that are complete up to their end.
 
     Attributes
@@ -75,7 +75,7 @@ class Piece(NamedTuple):
     rate : float
         Hz.
     samples : ndarray, shape (n,)
-        Counts, in the type that the record holds.
+        PacketCounts, in the type that the record holds.
     begins : bool
         True if it does not follow the piece before it.
     late : bool
@@ -169,7 +169,7 @@ class ChannelBuffer:
         Time of the sample that is expected next, by the last record.
     received : float
         When the last record arrived, seconds since 1970 UTC.
-    recent : deque of Piece
+    recent : deque of LivePiece
         The last pieces, in the order of time, up to the length of the ring.
     """
 
@@ -193,12 +193,12 @@ class ChannelBuffer:
         self.rate = 0.0
         self.next_ns = 0
         self.received = 0.0
-        self.recent: deque[Piece] = deque()
+        self.recent: deque[LivePiece] = deque()
         self._patience_s = settings.patience_s
         self._ring_ns = round(settings.ring_s * NS_PER_S)
         self._counts = counts
         # Pieces behind a gap by their start, and when the oldest of them arrived.
-        self._waiting: list[tuple[int, int, Piece]] = []
+        self._waiting: list[tuple[int, int, LivePiece]] = []
         self._latest_ns = 0
         self._trimmed = False  # older samples were there and are kept no more
         self._usual_s = 0.0
@@ -217,12 +217,12 @@ class ChannelBuffer:
             return "dead" if silent_s * NS_PER_S > self._ring_ns else "stale"
         return "hole" if self._waiting else "live"
 
-    def push(self, piece: Piece) -> list[Piece]:
+    def push(self, piece: LivePiece) -> list[LivePiece]:
         """Put a record in; return what is complete by it.
 
         Parameters
         ----------
-        piece : Piece
+        piece : LivePiece
             The whole record.
         """
         if self.rate and abs(piece.rate - self.rate) > _SAME_RATE * self.rate:
@@ -248,9 +248,9 @@ class ChannelBuffer:
         self._counts.filled += bool(waited) and not self._waiting
         return done
 
-    def expire(self, now: float) -> list[Piece]:
-        """What is handed on because a gap is no longer waited for at a time."""
-        done: list[Piece] = []
+    def expire(self, now: float) -> list[LivePiece]:
+        """Hand on samples behind a gap for which the patience has ended."""
+        done: list[LivePiece] = []
         while self._waiting and now >= self._oldest() + self._patience_s:
             done += self._skip_gap()
         return done
@@ -281,7 +281,7 @@ class ChannelBuffer:
                 return parts[0] if len(parts) == 1 else np.concatenate(parts)
         return None
 
-    def _append(self, piece: Piece) -> Piece:
+    def _append(self, piece: LivePiece) -> LivePiece:
         self.recent.append(piece)
         self.next_ns = piece.next_ns
         self._trim()
@@ -294,7 +294,7 @@ class ChannelBuffer:
             self.recent.popleft()
             self._trimmed = True
 
-    def _place(self, piece: Piece, beside: float) -> list[Piece]:
+    def _place(self, piece: LivePiece, beside: float) -> list[LivePiece]:
         """A record that follows, or lies before what is expected by some samples."""
         known = round(-beside)
         if known <= 0:
@@ -313,8 +313,8 @@ class ChannelBuffer:
         return [*late, self._append(rest)]
 
     def _late(
-        self, piece: Piece, missing: NDArray[np.bool_], same: bool, part: bool = False
-    ) -> list[Piece]:
+        self, piece: LivePiece, missing: NDArray[np.bool_], same: bool, part: bool = False
+    ) -> list[LivePiece]:
         """The samples of a record that lie in gaps that were passed over."""
         if not missing.any():
             self._counts.duplicates += same and not part
@@ -336,7 +336,7 @@ class ChannelBuffer:
         self._trim()
         return found
 
-    def _compare(self, piece: Piece, n: int) -> tuple[bool, NDArray[np.bool_]]:
+    def _compare(self, piece: LivePiece, n: int) -> tuple[bool, NDArray[np.bool_]]:
         """Compare the first samples of a record with those that are kept.
 
         Returns
@@ -363,11 +363,11 @@ class ChannelBuffer:
             same = same and bool(np.array_equal(known, piece.samples[begin:end]))
         return same, missing
 
-    def _wait(self, piece: Piece) -> list[Piece]:
+    def _wait(self, piece: LivePiece) -> list[LivePiece]:
         self._counts.waited += 1
         insort(self._waiting, (piece.start_ns, piece.sequence, piece), key=lambda one: one[:2])
         self._latest_ns = max(self._latest_ns, piece.next_ns)
-        done: list[Piece] = []
+        done: list[LivePiece] = []
         # No more waits than the ring holds, whatever is sent.
         while self._waiting and self._latest_ns - self.next_ns > self._ring_ns:
             done += self._skip_gap()
@@ -376,15 +376,15 @@ class ChannelBuffer:
     def _oldest(self) -> float:
         return min(piece.received for _, _, piece in self._waiting)
 
-    def _skip_gap(self) -> list[Piece]:
+    def _skip_gap(self) -> list[LivePiece]:
         """Go on behind a gap that stays."""
         _, _, piece = self._waiting.pop(0)
         self._counts.gaps += 1
         return [self._append(piece._replace(begins=True)), *self._drain()]
 
-    def _drain(self) -> list[Piece]:
-        """What waited and follows now."""
-        done: list[Piece] = []
+    def _drain(self) -> list[LivePiece]:
+        """Hand on samples that waited and follow now."""
+        done: list[LivePiece] = []
         while self._waiting:
             piece = self._waiting[0][2]
             beside = (piece.start_ns - self.next_ns) * self.rate / NS_PER_S
@@ -394,8 +394,8 @@ class ChannelBuffer:
             done += self._place(piece, beside)
         return done
 
-    def _give_up(self) -> list[Piece]:
-        done: list[Piece] = []
+    def _give_up(self) -> list[LivePiece]:
+        done: list[LivePiece] = []
         while self._waiting:
             done += self._skip_gap()
         return done
@@ -420,9 +420,9 @@ class ChannelBuffers:
         self.counts = BufferCounts()
         self._waiting: set[Code] = set()
 
-    def ingest(self, packets: Iterable[Packet]) -> list[Piece]:
+    def ingest(self, packets: Iterable[Packet]) -> list[LivePiece]:
         """Put the records of packets in; return what is complete by them, in order per channel."""
-        done: list[Piece] = []
+        done: list[LivePiece] = []
         for packet in packets:
             piece = self._decoded(packet)
             if piece is None:
@@ -436,9 +436,9 @@ class ChannelBuffers:
                 self._waiting.add(packet.code)
         return done
 
-    def expire(self, now: float) -> list[Piece]:
-        """What is handed on because gaps are no longer waited for at a time; see `ingest`."""
-        done: list[Piece] = []
+    def expire(self, now: float) -> list[LivePiece]:
+        """Hand on samples behind gaps for which the patience has ended; see `ingest`."""
+        done: list[LivePiece] = []
         for code in list(self._waiting):
             channel = self.channels[code]
             done += channel.expire(now)
@@ -446,11 +446,11 @@ class ChannelBuffers:
                 self._waiting.discard(code)
         return done
 
-    def flush(self) -> list[Piece]:
-        """What still waits, at the end of a stream."""
+    def flush(self) -> list[LivePiece]:
+        """Hand on all that still waits, at the end of a stream."""
         return self.expire(float("inf"))
 
-    def _decoded(self, packet: Packet) -> Piece | None:
+    def _decoded(self, packet: Packet) -> LivePiece | None:
         counts = self.counts
         counts.records += 1
         try:
@@ -472,6 +472,6 @@ class ChannelBuffers:
         if start_ns / NS_PER_S > packet.received + self.settings.future_s:
             counts.future += 1
             return None
-        return Piece(
+        return LivePiece(
             packet.code, start_ns, rate, samples, False, False, packet.received, packet.sequence
         )

@@ -19,7 +19,7 @@ from pymseed import MiniSEEDError, MS3Record
 from eqcctpro.errors import SettingsError
 from eqcctpro.live.commands import Hello, StationRange, read_stations, requests
 from eqcctpro.live.frames import MOST_INFO_BYTES, FrameReader, NoSeedLinkError
-from eqcctpro.live.packets import Checkpoint, Counts, Packet, Position, StationChoice
+from eqcctpro.live.packets import Checkpoint, Packet, PacketCounts, Position, StationChoice
 from eqcctpro.live.queue import PacketQueue
 
 __all__ = ["SeedLinkSource", "ServerAddress", "Timing"]
@@ -136,7 +136,7 @@ class SeedLinkSource:
 
     Attributes
     ----------
-    counts : Counts
+    counts : PacketCounts
     state : str
         ``connecting``, ``streaming``, ``waiting`` after a failure, or ``ended``.
     last_error : str
@@ -159,7 +159,7 @@ class SeedLinkSource:
         if version not in (None, 3, 4):
             raise SettingsError(f"there is no version {version} of SeedLink", hint="3 or 4")
         self.address = ServerAddress.parse(url)
-        self.counts = Counts()
+        self.counts = PacketCounts()
         self.state = "connecting"
         self.last_error = ""
         self._choice = choice or StationChoice()
@@ -492,9 +492,9 @@ class _Connection:
             raise _RefusedError(f"{' '.join(command.split()[:2])}: {answer}")
 
     def stations(self, version: int, hello: Hello) -> dict[str, StationRange]:
-        """What the server holds, or nothing if it does not say."""
+        """Contents of the server by station, or nothing if it does not say."""
         self.send("INFO STATIONS")
-        reader = FrameReader(version, Counts())
+        reader = FrameReader(version, PacketCounts())
         reader.feed(self.rest(), 0.0)
         content = bytearray()
         ends_at = time.monotonic() + 3 * self._timing.connect_s

@@ -13,7 +13,7 @@ import struct
 from typing import NamedTuple
 
 from eqcctpro.codes import Code, record_code
-from eqcctpro.live.packets import Counts, Packet
+from eqcctpro.live.packets import Packet, PacketCounts
 
 __all__ = [
     "MOST_INFO_BYTES",
@@ -103,7 +103,7 @@ class FrameReader:
     ----------
     version : int
         3 or 4.
-    counts : Counts
+    counts : PacketCounts
         Damage is counted here.
 
     Attributes
@@ -116,7 +116,7 @@ class FrameReader:
         What the server said behind ERROR.
     """
 
-    def __init__(self, version: int, counts: Counts) -> None:
+    def __init__(self, version: int, counts: PacketCounts) -> None:
         self.infos: list[Info] = []
         self.ended = False
         self.error = ""
@@ -217,7 +217,7 @@ class FrameReader:
         return code
 
     def _frame_behind(self, start: int) -> int:
-        """Where a frame begins in the part that has come of a long one; 0 if none does.
+        """Offset of a frame in the part that has come of a long one; 0 if there is none.
 
         A damaged length would have everything behind it waited for.
         """
@@ -227,7 +227,7 @@ class FrameReader:
         return self._frame_within(start, len(self._buffer))
 
     def _frame_within(self, start: int, stop: int) -> int:
-        """Where a frame begins within a record of which bytes are missing; 0 if none does."""
+        """Offset of a frame within a record of which bytes are missing; 0 if there is none."""
         buffer, v4 = self._buffer, self._version == 4
         for found in (_FRAME_V4 if v4 else _FRAME_V3).finditer(buffer, start, stop):
             at = found.start()
@@ -249,7 +249,7 @@ class FrameReader:
         packets: list[Packet],
         received: float,
     ) -> tuple[int, bool]:
-        """Where to go on behind a frame whose record has another length, or is none.
+        """Offset to go on at behind a frame whose record has another length, or is none.
 
         Returns
         -------

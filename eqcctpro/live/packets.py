@@ -13,7 +13,7 @@ from pymseed import MS3Record
 from eqcctpro.codes import Code
 from eqcctpro.errors import SettingsError
 
-__all__ = ["Checkpoint", "Counts", "Packet", "Position", "Source", "StationChoice"]
+__all__ = ["Checkpoint", "Packet", "PacketCounts", "Position", "Source", "StationChoice"]
 
 
 class Packet(NamedTuple):
@@ -104,7 +104,7 @@ class Checkpoint:
 
 
 @dataclass(slots=True)
-class Counts:
+class PacketCounts:
     """Numbers of things that happened to a source since it was opened.
 
     Attributes
@@ -200,7 +200,7 @@ def _matches(code: Code, pattern: Code) -> bool:
 class Source(Protocol):
     """Stream of packets of records, read in batches."""
 
-    counts: Counts
+    counts: PacketCounts
 
     @property
     def ended(self) -> bool:

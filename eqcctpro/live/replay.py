@@ -16,7 +16,7 @@ from eqcctpro.archive.indexing import FILES_AT_ONCE, index_files
 from eqcctpro.codes import Code, record_code
 from eqcctpro.errors import DecodeError, InputError
 from eqcctpro.live.frames import MOST_RECORD_BYTES, record_length
-from eqcctpro.live.packets import Checkpoint, Counts, Packet, Position, StationChoice
+from eqcctpro.live.packets import Checkpoint, Packet, PacketCounts, Position, StationChoice
 from eqcctpro.miniseed.compressed import decompress, is_compressed
 from eqcctpro.miniseed.salvage import whole_records
 from eqcctpro.roots import Roots
@@ -234,13 +234,13 @@ class ReplaySource:
 
     Attributes
     ----------
-    counts : Counts
+    counts : PacketCounts
     """
 
     def __init__(
         self, archive: Archive, speed: float = 1.0, checkpoint: Checkpoint | None = None
     ) -> None:
-        self.counts = Counts()
+        self.counts = PacketCounts()
         self._records = enumerate(archive, 1)
         self._speed = speed
         self._done = dict(checkpoint.positions) if checkpoint is not None else {}

@@ -11,7 +11,7 @@ from pymseed import DataEncoding
 
 from eqcctpro.codes import Code
 from eqcctpro.errors import SettingsError
-from eqcctpro.live.buffers import BufferSettings, ChannelBuffers, Piece
+from eqcctpro.live.buffers import BufferSettings, ChannelBuffers, LivePiece
 from eqcctpro.live.packets import Packet
 from eqcctpro.times import NS_PER_S, parse_utc
 from eqcctpro.waveform.decode import decode_records
@@ -52,7 +52,7 @@ def at(sample: float) -> int:
     return START_NS + round(sample * 10_000_000)
 
 
-def joined(pieces: list[Piece]) -> list[tuple[Code, int, list[int]]]:
+def joined(pieces: list[LivePiece]) -> list[tuple[Code, int, list[int]]]:
     """Pieces that follow each other as one: codes, start and samples."""
     found: list[tuple[Code, int, list[int]]] = []
     next_ns = 0
@@ -98,7 +98,7 @@ def test_any_order_gives_what_a_file_gives(seed: int) -> None:
     arriving.sort(key=lambda one: one[0])
     base = START_NS / NS_PER_S + 10_000
     buffers = ChannelBuffers(BufferSettings(patience_s=10, ring_s=3600))
-    pieces: list[Piece] = []
+    pieces: list[LivePiece] = []
     for number, (time, code, made) in enumerate(arriving):
         pieces += buffers.expire(base + time)
         pieces += buffers.ingest([Packet(code, number, made, base + time)])

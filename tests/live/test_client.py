@@ -21,7 +21,7 @@ from eqcctpro.live.client import SeedLinkSource, ServerAddress, Timing
 from eqcctpro.live.commands import Hello, StationRange, requests
 from eqcctpro.live.faults import FAULTS, Faults
 from eqcctpro.live.frames import FrameReader, NoSeedLinkError, frame_v3, frame_v4
-from eqcctpro.live.packets import Checkpoint, Counts, Packet, Position, StationChoice
+from eqcctpro.live.packets import Checkpoint, Packet, PacketCounts, Position, StationChoice
 from eqcctpro.live.rehearse import Rehearsal, rehearse
 from eqcctpro.live.replay import Archive, CompletedRecord
 from eqcctpro.live.server import SeedLinkServer
@@ -317,7 +317,7 @@ def hostile(version: int, records: list[CompletedRecord], rounds: int, seed: int
             touched |= {number, number + 1, number + 2}
         # More follows: a length that may be right is waited for, up to 8 kB.
         content = b"".join(frames)
-        counts = Counts()
+        counts = PacketCounts()
         reader = FrameReader(version, counts)
         packets: list[Packet] = []
         at = 0
@@ -336,7 +336,7 @@ def hostile(version: int, records: list[CompletedRecord], rounds: int, seed: int
 
 def test_noise_ends_a_connection() -> None:
     for version in (3, 4):
-        counts = Counts()
+        counts = PacketCounts()
         reader = FrameReader(version, counts)
         drawn = random.Random(1)
         with pytest.raises(NoSeedLinkError, match="bytes in which there is no record"):
