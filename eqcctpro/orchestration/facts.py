@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from eqcctpro.archive.plan import Tasks
-from eqcctpro.config import PickConfig
-from eqcctpro.errors import SettingsError
+from eqcctpro.config import ExecutionConfig, OutputConfig, PickConfig
 from eqcctpro.models.description import assumed_text, origin_of_description
 from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.orchestration.execution import Execution
@@ -64,20 +64,13 @@ def run_facts(
 
 def run_id(config: PickConfig, weights: WeightFiles, tasks: Tasks) -> str:
     """Identifier of the computation: the same plan, weights and settings give the same id."""
-    where_only = {
-        *("output", "log_file", "formats", "overview", "report", "amplitudes", "response"),
-        *("annotations", "storage"),
-        *("journal", "resume", "retry_failed", "item_timeout"),
-        *("mode", "workers", "concurrent_timechunks", "address", "ray_temp_dir"),
-        *("device", "gpu_fraction", "threads", "cpu_ids", "ram_safety_cap", "ignore_ram_cap"),
-        # The weights' hash stands for the files.
-        *("inter_threads", "p_model", "s_model"),
-        *("vram_mb", "max_vram_mb", "gpu_vram_safety_cap", "cudnn_headroom"),
-    }
-    if unknown := where_only - set(PickConfig.model_fields):
-        raise SettingsError(f"settings {sorted(unknown)} no longer exist")
+    execution = ExecutionConfig.model_fields.keys() - {"runtime", "batch_size", "precision"}
+    # The weights' hash stands for the files.
+    where_only = {"storage", "item_timeout", "p_model", "s_model"}
+    without = where_only | execution | OutputConfig.model_fields.keys()
+    settings = config.model_dump(mode="json", exclude=without)
     digest = hashlib.sha256(weights.sha256.encode())
-    digest.update(config.model_dump_json(exclude=where_only).encode())
+    digest.update(json.dumps(settings, sort_keys=True).encode())
     for task, n_bytes in tasks.outlines():
         digest.update(f"{task.name}|{task.chunk.name}|{n_bytes}\n".encode())
     return digest.hexdigest()[:16]
