@@ -275,12 +275,15 @@ def _drifts(traces: _Traces, content: bytes, steady: float | None) -> bool:
 
     They do not leave the rate `steady`, from `steady_rate`.
     """
-    pieces = [piece for _, found in traces for piece in found]
-    if any(map(_Piece.needs_clock, pieces)):
-        return True
-    rates = {piece.rate for piece in pieces}
-    rate = rates.pop() if len(rates) == 1 else None
-    return (rate is None or rate != steady) and stamps_wander(content, rate)
+    rates = set()
+    for _, pieces in traces:
+        for piece in pieces:
+            if piece.needs_clock():
+                return True
+            rates.add(piece.rate)
+    if rates == {steady}:  # as of most small files
+        return False
+    return stamps_wander(content, rates.pop() if len(rates) == 1 else None)
 
 
 class _Stamps:
