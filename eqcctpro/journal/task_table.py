@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -115,13 +114,8 @@ def _or_nan(value: float | None) -> float:
 
 def _numbers(values: Sequence[float], kind: pa.DataType) -> pa.Array:
     """A column in which NaN is null."""
-    types: dict[pa.DataType, Any] = {
-        pa.int32(): np.int32,
-        pa.int64(): np.int64,
-        pa.float32(): np.float32,
-    }
-    column = np.array(values, dtype=types[kind])
-    if not np.isnan(column).any():
+    column = np.array(values, dtype=kind.to_pandas_dtype())
+    if not pa.types.is_floating(kind) or not np.isnan(column).any():
         return number_column(column, kind)
     valid = pa.py_buffer(np.packbits(~np.isnan(column), bitorder="little"))
     return pa.Array.from_buffers(kind, len(column), [valid, pa.py_buffer(column)])
