@@ -373,26 +373,30 @@ class _Client:
         if not values:
             self._refuse("ARGUMENTS", "no selector")
             return
-        if self._station is None:
-            if self._version == 4:
-                self._refuse("UNEXPECTED", "STATION comes first")
-                return
-            self._station = _Subscription("*", "*")
-            self._subscriptions.append(self._station)
+        station = self._chosen_station()
+        if station is None:
+            return
         for value in values:
             plain = value.partition(".")[0].partition(":")[0]
-            self._station.selectors.append(selector_v4(plain))
+            station.selectors.append(selector_v4(plain))
         self._accept()
 
-    def _do_data(self, values: list[str], *, dialup: bool = False) -> None:
+    def _chosen_station(self) -> _Subscription | None:
+        """The station that commands are about: all in version 3, none in 4, if none is named."""
         if self._station is None:
             if self._version == 4:
                 self._refuse("UNEXPECTED", "STATION comes first")
-                return
+                return None
             self._station = _Subscription("*", "*")
             self._subscriptions.append(self._station)
+        return self._station
+
+    def _do_data(self, values: list[str], *, dialup: bool = False) -> None:
+        station = self._chosen_station()
+        if station is None:
+            return
         try:
-            self._set_start(self._station, values)
+            self._set_start(station, values)
         except ValueError as error:
             self._refuse("ARGUMENTS", str(error))
             return
