@@ -328,7 +328,14 @@ class ModelConfig(_Part):
     @field_validator("bandpass", mode="before")
     @classmethod
     def _corners(cls, value: Any) -> Any:
-        return tuple(value.split(",")) if isinstance(value, str) and "," in value else value
+        if not isinstance(value, str) or value == "off":
+            return value
+        corners = value.split(",")
+        try:
+            first, second = map(float, corners)
+        except ValueError:
+            raise ValueError(f"{value!r} is not two corners in Hz, such as 1,45, or off") from None
+        return first, second
 
     @field_validator("bandpass")
     @classmethod

@@ -213,6 +213,7 @@ def test_parameter_reaches_the_settings(given: dict[str, Any], expected: dict[st
         ({"runtime": "jax"}, "runtime"),
         ({"formats": ("xml",)}, "formats"),
         ({"bandpass": (45, 1)}, "bandpass"),
+        ({"bandpass": "45"}, "bandpass: '45' is not two corners in Hz"),
         ({"mode": "local", "number_of_concurrent_station_predictions": 2}, "number_of_concurrent"),
         ({"mode": "local", "tmp_dir": "/tmp"}, "tmp_dir"),
         ({"mode": "local", "number_of_concurrent_timechunk_predictions": 2}, "timechunk_pred"),
