@@ -147,8 +147,10 @@ def imported_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         for variable in ("EQCCTPRO_MODELS", "SEISBENCH_CACHE_ROOT"):
             patch.setenv(variable, str(folder))
-        # Other tests may have left the weights in the session's own cache.
+        # Other tests may have left the weights in the session's own cache, and `make demo` in the
+        # user's.
         patch.setenv("EQCCTPRO_CACHE", str(folder / "cache"))
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
         found = find_weights(*split_name(IMPORTED_MODEL))
     assert found.source == "package"
     return folder

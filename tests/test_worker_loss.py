@@ -37,7 +37,7 @@ def _wait_for_picking(run: subprocess.Popen[bytes], log: Path) -> None:
 def test_a_killed_actor_loses_nothing(
     generated_network: tuple[Path, object], tmp_path: Path, imported_model: str
 ) -> None:
-    tile_network(generated_network[0], tmp_path / "archive", stations=12, seconds=100.0)
+    tile_network(generated_network[0], tmp_path / "archive", stations=24, seconds=100.0)
     common = [
         *("--model", imported_model, "--runtime", "torch", "--batch-size", "1"),
         *("--format", "csv", "--no-overview", "-q"),
@@ -55,7 +55,7 @@ def test_a_killed_actor_loses_nothing(
         run.kill()
     assert "died, a new one takes its place" in (tmp_path / "killed" / "run.log").read_text()
     summary = json.loads((tmp_path / "killed" / "summary.json").read_text())
-    assert summary["tasks"] == {"done": 12, "empty": 0, "failed": 0}
+    assert summary["tasks"] == {"done": 24, "empty": 0, "failed": 0}
     killed = (tmp_path / "killed" / "picks.csv").read_bytes()
     assert killed == (tmp_path / "calm" / "picks.csv").read_bytes()
     assert len(killed.splitlines()) > 24

@@ -14,7 +14,7 @@ pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
 from served import served
 
-pytestmark = pytest.mark.exhaustive  # a service with proxies of Ray is started
+pytestmark = pytest.mark.slow  # a service is started
 
 
 def test_headers_have_an_end_at_the_proxy(tmp_path: Path, imported_model: str) -> None:
