@@ -18,7 +18,6 @@ import pytest
 import yaml
 from doc_blocks import (
     PYTHON,
-    ROOT,
     SHELL,
     SHOWN,
     Block,
@@ -30,6 +29,7 @@ from doc_blocks import (
 )
 from doc_folder import make_network, write_sds, write_trials
 from reference_data import DATA
+from repository import ROOT
 from warm_command import serving
 
 from eqcctpro.journal.task_table import TASK_SCHEMA

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
-from disturbed_runs import FAULTY, Calm
+from disturbed_runs import FAULTY, SLOW_WORKERS, Calm
 from warm_runs import WarmRun, start_warm
 
 MARK = "EQCCTPRO_TEST_RUN"
@@ -147,7 +147,7 @@ class Place:
         given = {**os.environ, "TMPDIR": str(self.temporary), MARK: str(self.output)}
         if mode != "local":
             given["EQCCTPRO_TEST_PAUSE_S"] = "0.05"
-            folders = [str(FAULTY.parent / "slow_workers"), given.get("PYTHONPATH", "")]
+            folders = [str(SLOW_WORKERS), given.get("PYTHONPATH", "")]
             given["PYTHONPATH"] = os.pathsep.join(filter(None, folders))
         given |= environment or {}
         words = self.output.with_name(f"words-{mode}-{time.monotonic_ns()}")

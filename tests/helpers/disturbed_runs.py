@@ -8,7 +8,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-FAULTY = Path(__file__).parent.parent / "chaos" / "faulty.py"
+FAULTY = Path(__file__).with_name("faulty.py")
+SLOW_WORKERS = Path(__file__).with_name("slow_workers")
 
 
 @dataclass
@@ -39,7 +40,7 @@ def start(
     environment = dict(os.environ)
     if worker_pause_s:
         environment["EQCCTPRO_TEST_PAUSE_S"] = str(worker_pause_s)
-        folders = [str(FAULTY.parent / "slow_workers"), environment.get("PYTHONPATH", "")]
+        folders = [str(SLOW_WORKERS), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(folders)
     command = [sys.executable, str(FAULTY), fault, str(count), "pick", str(archive)]
     return subprocess.Popen(

@@ -5,6 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-DATA = Path(
-    os.environ.get("EQCCTPRO_TEST_DATA", Path(__file__).parents[3] / "shared" / "data")
-).resolve()
+from repository import ROOT
+
+DATA = Path(os.environ.get("EQCCTPRO_TEST_DATA", ROOT.parent / "shared" / "data")).resolve()

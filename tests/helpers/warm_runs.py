@@ -97,7 +97,6 @@ def serving_runs(folder: Path) -> Iterator[Path]:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).parent.parent / "chaos"))
     from faulty import slow_down
 
     for name in (*IMPORTED, *TORCH, *MORE):

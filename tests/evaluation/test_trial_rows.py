@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repository import ROOT
 
 from eqcctpro import PickConfig
 from eqcctpro.evaluation.canonical import OUR_COLUMNS, PUBLISHED_COLUMNS, trial_row
@@ -180,7 +181,7 @@ def test_rows_before_there_were_columns_of_our_own(tmp_path: Path) -> None:
 
 
 def test_the_documentation_has_a_line_on_every_column_of_ours_and_on_differences() -> None:
-    page = Path(__file__).parents[1].joinpath("docs", "evaluation.md").read_text(encoding="utf-8")
+    page = ROOT.joinpath("docs", "evaluation.md").read_text(encoding="utf-8")
     published, ours = page.partition("## Columns")[2].partition("Our own columns:")[::2]
 
     def first_cells(text: str) -> list[str]:

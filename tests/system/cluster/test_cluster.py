@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from disturbed_runs import SLOW_WORKERS
 
 import eqcctpro
 from eqcctpro.config import PickConfig
@@ -33,7 +34,6 @@ from eqcctpro.synthetic.network import synthetic_network
 ray = pytest.importorskip("ray")
 
 HERE = Path(__file__).parent
-SLOW_WORKERS = HERE.parent / "chaos" / "slow_workers"
 STATIONS = 24
 PAUSE_S = 0.15
 NAMES = ("picks.csv", "picks.parquet", "detections.csv", "detections.parquet")

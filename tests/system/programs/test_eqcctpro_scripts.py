@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 from finder_tables import Write, ours
+from repository import ROOT
 from user_program import as_script
 
 SLOW = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 CORES = sorted(os.sched_getaffinity(0))
 
 # "Running SeisBench PhaseNet on GPU"; here with input, output, and a CPU.

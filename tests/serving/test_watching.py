@@ -21,6 +21,7 @@ from typing import Any
 
 import psutil
 import pytest
+from repository import ROOT
 from served import Served, free_port, served
 
 httpx = pytest.importorskip("httpx", reason="the extra `serve` is not installed")
@@ -41,7 +42,7 @@ from eqcctpro.serving.service import Service
 from eqcctpro.serving.settings import JobSettings, ServeSettings
 from eqcctpro.serving.stream import Event, missed
 
-BOARD = Path(__file__).parents[2] / "deploy/grafana/dashboards/eqcctpro.json"
+BOARD = ROOT / "deploy/grafana/dashboards/eqcctpro.json"
 SECONDS = 120.0
 
 CONFIGURATIONS = {

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import obspy
 import pytest
-from disturbed_runs import results
+from disturbed_runs import SLOW_WORKERS, results
 
 from eqcctpro.archive.pieces import equal_pieces
 from eqcctpro.archive.plan import InputSettings, make_plan
@@ -211,7 +211,7 @@ def test_an_interruption_leaves_ray_workers_with_pieces(
     small(monkeypatch, pieces_mb=0.6, room_mb=6.0)
     # Each piece takes five seconds in a worker.
     monkeypatch.setenv("EQCCTPRO_TEST_PAUSE_S", "5")
-    folders = [str(Path(__file__).parent / "slow_workers"), os.environ.get("PYTHONPATH", "")]
+    folders = [str(SLOW_WORKERS), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, folders)))
     config = PickConfig.checked(
         **{"input": tmp_path / "archive", "output": tmp_path / "out", "layout": "files"},

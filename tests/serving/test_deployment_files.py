@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import yaml
+from repository import ROOT
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
@@ -18,7 +19,6 @@ from eqcctpro.serving.metrics import Metrics
 from eqcctpro.serving.settings import MetricsSettings, ServeSettings
 from eqcctpro.serving.sources import PREFIX, gather_settings
 
-ROOT = Path(__file__).parent.parent
 DEPLOY = ROOT / "deploy"
 
 

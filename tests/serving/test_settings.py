@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repository import ROOT
 
 pytest.importorskip("fastapi", reason="the extra `serve` is not installed")
 
@@ -24,7 +25,6 @@ from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.sources import PREFIX, gather_settings
 from eqcctpro.serving.start import check_files, check_start
 
-ROOT = Path(__file__).parent.parent
 MOST_USED = 30
 FILE = __file__
 

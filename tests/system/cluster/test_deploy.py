@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from disturbed_runs import SLOW_WORKERS
+from repository import ROOT
 
 from eqcctpro.synthetic.network import synthetic_network
 
-DEPLOY = Path(__file__).parents[2] / "deploy"
+DEPLOY = ROOT / "deploy"
 SBATCH = DEPLOY / "slurm" / "eqcctpro.sbatch"
 RAYJOB = DEPLOY / "kuberay" / "rayjob.yaml"
 
@@ -239,7 +241,7 @@ def test_the_slurm_script_picks_on_two_nodes(
     command += ["--model", imported_model, "--runtime", "openvino", "--no-overview"]
     environment = slurm(tmp_path)
     if interrupted:
-        slow = Path(__file__).parents[1] / "chaos" / "slow_workers"
+        slow = SLOW_WORKERS
         path = [str(slow), environment.get("PYTHONPATH", "")]
         environment |= {"PYTHONPATH": os.pathsep.join(path), "EQCCTPRO_TEST_PAUSE_S": "0.5"}
     job = subprocess.Popen(

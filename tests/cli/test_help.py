@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repository import ROOT
 
-ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(
     path.relative_to(ROOT)
     for folder in ("data/scripts", "experiments", "scripts")

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from repository import ROOT
 
 from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER
 from eqcctpro.resources.sampler import ResourceUse
 
-ROOT = Path(__file__).parents[1]
 SCRIPT = ROOT / "experiments" / "workbench" / "scaling" / "run_requested_benchmarks.py"
 
 
