@@ -17,6 +17,9 @@
     +-- RuntimeUnavailableError  the asked-for runtime or device is not there
     +-- ExportError              a model could not be exported to a runtime
     +-- OutputError              results cannot be written
+    |   +-- OutboxError          the outbox of a live run cannot be used
+    |   |   +-- OutboxFullError  no space is left for it
+    |   +-- SinkError            picks cannot be sent to a sink
     +-- WorkerError              a Ray worker or the cluster failed
     |   +-- QuarantinedError     a station killed the workers that picked it
     +-- ResourceError            there is not enough memory, on the machine or on a GPU
@@ -38,6 +41,8 @@ __all__ = [
     "InputError",
     "InputTimeoutError",
     "ModelError",
+    "OutboxError",
+    "OutboxFullError",
     "OutputError",
     "QuarantinedError",
     "ReplaceError",
@@ -45,6 +50,7 @@ __all__ = [
     "ResumeError",
     "RuntimeUnavailableError",
     "SettingsError",
+    "SinkError",
     "UnknownModelError",
     "WeightsError",
     "WeightsNotFoundError",
@@ -146,6 +152,18 @@ class OutputError(EQCCTProError):
     """Results cannot be written."""
 
     exit_code = 5
+
+
+class OutboxError(OutputError):
+    """The outbox of a live run cannot be used."""
+
+
+class OutboxFullError(OutboxError):
+    """No space is left on the disk for the outbox of a live run."""
+
+
+class SinkError(OutputError):
+    """Picks of a live run cannot be sent to a sink."""
 
 
 class WorkerError(EQCCTProError):
