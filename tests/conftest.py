@@ -243,12 +243,16 @@ def pick(tmp_path_factory: pytest.TempPathFactory) -> Pick:
 @pytest.fixture(scope="session")
 def cli() -> Callable[..., Result]:
     """Run the command line in this process: ``cli("pick", ...)``."""
-    from typer.testing import CliRunner
+    from click.testing import CliRunner
+    from typer.main import get_command
 
     from eqcctpro.cli import app
 
+    # Typer would make all commands and their options again for each call.
+    command = get_command(app)
+
     def run(*arguments: object) -> Result:
-        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+        return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
     return run
 

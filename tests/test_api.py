@@ -494,6 +494,7 @@ def small_run(
     return run
 
 
+@pytest.mark.slow
 def test_run_returns_picks_counts_seconds_and_paths(small_run: Callable[..., Any]) -> None:
     result = small_run(specific_stations="DEM01")
     assert result.counts["done"] == 1 and result.counts["failed"] == 0
@@ -504,6 +505,7 @@ def test_run_returns_picks_counts_seconds_and_paths(small_run: Callable[..., Any
         assert Path(result.paths[kind]).stat().st_size > 0, kind
 
 
+@pytest.mark.slow
 def test_thresholds_have_an_effect(small_run: Callable[..., Any]) -> None:
     usual = small_run(specific_stations="DEM01,DEM06").picks
     strict = small_run(specific_stations="DEM01,DEM06", P_threshold=0.88, S_threshold=0.86).picks
@@ -514,18 +516,21 @@ def test_thresholds_have_an_effect(small_run: Callable[..., Any]) -> None:
         assert list(found["time"]) == list(expected["time"])
 
 
+@pytest.mark.slow
 def test_detection_threshold_has_an_effect(small_run: Callable[..., Any]) -> None:
     usual = small_run(specific_stations="DEM01").detections
     strict = small_run(specific_stations="DEM01", Detection_threshold=0.999999).detections
     assert usual.num_rows == 2 and strict.num_rows < 2
 
 
+@pytest.mark.slow
 def test_stations2use_takes_the_same_stations_every_time(small_run: Callable[..., Any]) -> None:
     first, second = (small_run(stations2use=2) for _ in range(2))
     assert first.counts["done"] == 2
     assert set(first.picks["station"]) == set(second.picks["station"])
 
 
+@pytest.mark.slow
 def test_log_filepath_gets_the_log(small_run: Callable[..., Any], tmp_path: Path) -> None:
     log = tmp_path / "logs" / "run.log"
     result = small_run(specific_stations="DEM01", log_filepath=log)

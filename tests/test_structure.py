@@ -6,6 +6,7 @@ import ast
 import re
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -20,12 +21,19 @@ MODULES = {
 }
 
 
+@cache
+def imports(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """The import statements of a file, in functions too."""
+    nodes = ast.walk(ast.parse(path.read_text()))
+    return [node for node in nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
 def imported_by(path: Path) -> Iterator[str]:
-    """Modules of the package that a file imports, in functions too."""
-    for node in ast.walk(ast.parse(path.read_text())):
+    """Modules of the package that a file imports."""
+    for node in imports(path):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name in MODULES)
-        elif isinstance(node, ast.ImportFrom) and node.module in MODULES:
+        elif node.module in MODULES:
             for name in node.names:
                 longer = f"{node.module}.{name.name}"
                 yield longer if longer in MODULES else node.module
@@ -59,9 +67,10 @@ def test_the_wheel_is_the_package_alone() -> None:
     assert all(target.startswith("eqcctpro/") for target in wheel["force-include"].values())
     outside = {"benchmarks", "experiments", "scripts", "tests"}
     for name, path in MODULES.items():
-        for node in ast.walk(ast.parse(path.read_text())):
-            modules = [one.name for one in node.names] if isinstance(node, ast.Import) else []
-            modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        for node in imports(path):
+            modules = [one.name for one in node.names]
+            if isinstance(node, ast.ImportFrom):
+                modules = [node.module or ""]
             assert not outside & {module.partition(".")[0] for module in modules}, name
 
 

@@ -123,6 +123,7 @@ def test_dates_of_settings_files(tmp_path: Path, name: str, text: str) -> None:
     assert config.end_ns == parse_utc("2024-12-16")
 
 
+@pytest.mark.slow
 def test_on_the_command_line(cli: Any, network: Path, imported_model: str, tmp_path: Path) -> None:
     options = ["--model", imported_model, "--runtime", "torch", "--stations", "DEM01,DEM02"]
     span = ["--start", "2024-350T12:00:00", "--end", "2024-350T12:01:00"]

@@ -84,6 +84,7 @@ def test_a_window_ends_at_the_next_pick(network: Path, write_mseed: Any, tmp_pat
         measure_amplitudes(elsewhere, tmp_path / "in")
 
 
+@pytest.mark.slow
 def test_command(network: Path, tmp_path: Path, cli: Any) -> None:
     path = tmp_path / "amplitudes.csv"
     run = cli(
@@ -133,6 +134,7 @@ def test_with_a_run(network: Path, imported_model: str, tmp_path: Path, cli: Any
     assert alone.exit_code == 2
 
 
+@pytest.mark.slow
 def test_large_stations_are_read_in_pieces(
     network: Path, write_mseed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def arrivals(tmp_path: Path) -> pa.Table:
     return read_picks(path)
 
 
+@pytest.mark.slow
 def test_stations_of_the_time(moved: Path, arrivals: pa.Table, pyocto_python: Path) -> None:
     found = associate(arrivals, read_stations(moved))
     assert found.assignments.num_rows == 16
@@ -97,6 +98,7 @@ def test_stations_of_the_time(moved: Path, arrivals: pa.Table, pyocto_python: Pa
     assert associate(arrivals, read_stations(table)).events.equals(found.events)
 
 
+@pytest.mark.slow
 def test_a_station_that_is_moved_between_two_picks(
     arrivals: pa.Table, pyocto_python: Path, tmp_path: Path
 ) -> None:
@@ -121,6 +123,7 @@ def test_a_station_that_is_moved_between_two_picks(
     assert 14 not in by_day or by_day[14]["picks"] < 16
 
 
+@pytest.mark.slow
 def test_picks_outside_of_all_epochs_are_named(
     moved: Path, arrivals: pa.Table, pyocto_python: Path, cli: Any, tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def test_what_follows_from_the_rows(
     assert found == [None if value is None else pytest.approx(value) for value in wanted]
 
 
+@pytest.mark.slow
 def test_ripper_rows_of_one_cpu_are_in_the_table_of_workers(tmp_path: Path) -> None:
     """Tasks of our rows that wait for each other's cores are still so many tasks."""
     found = [
@@ -108,6 +109,7 @@ def test_time_in_the_model_of_our_files_and_of_rapid(tmp_path: Path) -> None:
         assert found["Share of Time in Model (%)"].tolist() == [share]
 
 
+@pytest.mark.slow
 def test_files_have_the_published_names(
     eqcctpro_file: Path, tmp_path: Path, cli: Callable[..., Any]
 ) -> None:
@@ -168,6 +170,7 @@ def test_batches_have_a_summary(eqcctpro_file: Path, tmp_path: Path) -> None:
     assert any("eval_cpu_gpd_ripper" in note for note in done.notes)
 
 
+@pytest.mark.slow
 def test_methods_are_compared_at_the_same_stations(eqcctpro_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = compare_methods(eqcctpro_file.parents[1], out, model="eqcct", trial_type_="cpu")

@@ -72,6 +72,7 @@ def shown(figure: Any) -> list[Any]:
     return [axes for axes in figure.axes if axes.get_visible() and axes.get_title(loc="left")]
 
 
+@pytest.mark.slow
 def test_efficiency_has_a_panel_for_each_number_of_cpus(
     tmp_path: Path, trials: tuple[Trial, ...], table: pd.DataFrame, drawn: dict[str, Any]
 ) -> None:
@@ -91,6 +92,7 @@ def test_efficiency_has_a_panel_for_each_number_of_cpus(
     assert lines_of(axes[0])[0][1][1] == pytest.approx(0.42, abs=0.001)
 
 
+@pytest.mark.slow
 def test_runtimes_of_different_cpus_are_in_different_panels(
     tmp_path: Path, trials: tuple[Trial, ...], table: pd.DataFrame, drawn: dict[str, Any]
 ) -> None:
@@ -108,6 +110,7 @@ def test_runtimes_of_different_cpus_are_in_different_panels(
     assert [line.get_ydata()[0] for line in shown(near)[0].get_lines()][-1] == 5.0
 
 
+@pytest.mark.slow
 def test_local_trials_have_a_line_for_each_number_of_cpus(
     tmp_path: Path, drawn: dict[str, Any]
 ) -> None:
@@ -184,6 +187,7 @@ def test_reach_of_a_desired_runtime() -> None:
     assert reach([1.0, 10.0], 100.0) is None
 
 
+@pytest.mark.slow
 def test_pages_share_one_copy_of_plotly(tmp_path: Path) -> None:
     folder = write_rows(tmp_path, rows())
     pages = visualize(folder, tmp_path / "pages").files

@@ -43,12 +43,14 @@ def same_but_for_rounding(found: Any, expected: Any) -> bool:
     )
 
 
+@pytest.mark.slow
 def test_names_mean_nothing(made_up: Any, network: Path, expected: Any) -> None:
     for number, path in enumerate(reversed(files_of(network))):
         path.rename(path.with_name(f"file {number}.mseed"))
     assert same_but_for_rounding(made_up(network).table, expected)
 
 
+@pytest.mark.slow
 def test_folders_only_group(made_up: Any, network: Path, expected: Any) -> None:
     (chunk,) = network.iterdir()
     (chunk / "DEM01").rename(chunk / "north hill")
@@ -69,10 +71,12 @@ def test_one_flat_folder(made_up: Any, network: Path, tmp_path: Path, expected: 
     assert same_but_for_rounding(result.table, expected)
 
 
+@pytest.mark.slow
 def test_a_list_of_files(made_up: Any, network: Path, expected: Any) -> None:
     assert same_but_for_rounding(made_up(tuple(files_of(network))).table, expected)
 
 
+@pytest.mark.slow
 def test_one_file_with_all_stations(
     made_up: Any, network: Path, tmp_path: Path, expected: Any
 ) -> None:
@@ -83,6 +87,7 @@ def test_one_file_with_all_stations(
     assert same_but_for_rounding(result.table, expected)
 
 
+@pytest.mark.slow
 def test_records_in_any_order(made_up: Any, network: Path, expected: Any) -> None:
     for path in files_of(network):
         content = path.read_bytes()
@@ -92,6 +97,7 @@ def test_records_in_any_order(made_up: Any, network: Path, expected: Any) -> Non
     assert same_but_for_rounding(made_up(network).table, expected)
 
 
+@pytest.mark.slow
 def test_a_component_in_many_files(made_up: Any, network: Path, expected: Any) -> None:
     for path in files_of(network):
         content = path.read_bytes()
@@ -101,6 +107,7 @@ def test_a_component_in_many_files(made_up: Any, network: Path, expected: Any) -
     assert same_but_for_rounding(made_up(network).table, expected)
 
 
+@pytest.mark.slow
 def test_sds_names_and_hidden_files(
     made_up: Any, network: Path, tmp_path: Path, expected: Any
 ) -> None:
@@ -116,6 +123,7 @@ def test_sds_names_and_hidden_files(
     assert same_but_for_rounding(result.table, expected)
 
 
+@pytest.mark.slow
 def test_miniseed_3(made_up: Any, network: Path, expected: Any) -> None:
     from pymseed import MS3TraceList
 
@@ -127,6 +135,7 @@ def test_miniseed_3(made_up: Any, network: Path, expected: Any) -> None:
     assert same_but_for_rounding(made_up(network).table, expected)
 
 
+@pytest.mark.slow
 def test_instruments_and_locations_are_tasks_of_their_own(
     made_up: Any, network: Path, write_mseed: Any, expected: Any
 ) -> None:
@@ -152,6 +161,7 @@ def test_instruments_and_locations_are_tasks_of_their_own(
         assert list(mine["time"]) == times
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("patterns", "stations"),
     [
@@ -171,6 +181,7 @@ def test_patterns_of_stations(
     assert result.counts["done"] == len(stations)
 
 
+@pytest.mark.slow
 def test_a_record_that_ends_within_the_chunk(made_up: Any, network: Path, write_mseed: Any) -> None:
     (chunk,) = network.iterdir()
     noise = np.random.default_rng(0).integers(-100, 100, 7000).astype("i4")

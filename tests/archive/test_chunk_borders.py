@@ -60,6 +60,7 @@ def test_a_chunk_whose_neighbour_holds_its_time_owns_nothing() -> None:
     assert second.own_end_ns == third.own_start_ns == START_NS + 1020 * NS_PER_S
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timechunk", [None, 5.0])
 def test_gaps_of_one_folder_are_filled_from_its_neighbour(
     generated_network: Any, imported_model: str, pick: Any, tmp_path: Path, timechunk: float | None
@@ -93,6 +94,7 @@ def test_gaps_of_one_folder_are_filled_from_its_neighbour(
     assert set(result.summary["balance"]["not_picked"]) == {"doubled"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", ["trace", "absolute"])
 def test_files_that_end_early(
     generated_network: Any, imported_model: str, pick: Any, tmp_path: Path, grid: str

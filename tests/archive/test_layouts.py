@@ -77,6 +77,7 @@ def names_in(plan: Plan) -> list[str]:
     return sorted(task.name for task in plan.tasks)
 
 
+@pytest.mark.slow
 def test_sds_is_recognised_and_picked(
     pick: Any, imported_model: str, laid_out: Any, expected: Any
 ) -> None:
@@ -232,6 +233,7 @@ def test_near_names_of_stations_that_were_not_opened(laid_out: Any) -> None:
         plan_of(laid_out("sds"), stations="XX.DEM0A")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timechunk", [None, 4])
 def test_no_seam_at_midnight(
     pick: Any, imported_model: str, around_midnight: tuple[Path, Path], timechunk: int | None
@@ -248,6 +250,7 @@ def test_no_seam_at_midnight(
     assert np.allclose(*probabilities, rtol=0, atol=5e-6)
 
 
+@pytest.mark.slow
 def test_start_and_end_across_midnight(
     pick: Any, imported_model: str, around_midnight: tuple[Path, Path]
 ) -> None:

@@ -244,6 +244,7 @@ def test_only_what_is_wanted_is_looked_at(store: Store) -> None:
         plan_of(store, "s3://earthscope-geophysical-data", stations="XX.DEM0A")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("address", ["s3://network/chunks", "s3://scedc-pds"])
 def test_picks_are_those_of_the_files(
     pick: Any, imported_model: str, store: Store, expected: Any, address: str
@@ -271,6 +272,7 @@ def test_workers_read_the_store(
     assert result.table.select(COLUMNS) == expected
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_only_with_the_same_objects(
     pick: Any, imported_model: str, store: Store, tmp_path: Path, generated_network: Any
 ) -> None:

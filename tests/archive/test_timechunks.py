@@ -56,6 +56,7 @@ def owners(chunks: Sequence[Timechunk], time_ns: int) -> list[str]:
 
 
 class TestOwners:
+    @pytest.mark.slow
     @given(
         span_s=st.integers(1, 20_000),
         length_min=st.floats(0.1, 120),
@@ -171,6 +172,7 @@ GRID = {"start": "2024-02-03T05:14:28", "end": "2024-02-03T07:14:28.01", "overla
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 class TestContinuousRecord:
     @pytest.mark.parametrize(
         ("model", "minutes"),
@@ -296,6 +298,7 @@ def replace_folder(target: Path, source: Path) -> None:
     shutil.copytree(source, target)
 
 
+@pytest.mark.slow
 class TestFolders:
     def test_every_chunk_has_its_own_output(
         self, made_up: Any, two_folders: tuple[Path, Path], tmp_path: Path

@@ -144,6 +144,7 @@ class TestCompressed:
         (task,) = found.tasks
         assert len(task.files) == 3
 
+    @pytest.mark.slow
     def test_picks_are_those_of_the_files(
         self, network: Path, imported_model: str, pick: Any, tmp_path: Path
     ) -> None:
@@ -173,6 +174,7 @@ class TestCompressed:
             decompress(gzip.compress(bytes(2_000_000)), "bomb", most=1_000_000)
 
 
+@pytest.mark.slow
 def test_what_is_not_read_is_said(
     tmp_path: Path, network: Path, imported_model: str, cli: Any
 ) -> None:

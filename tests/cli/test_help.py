@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,21 +29,81 @@ def commands(command: Any, words: tuple[str, ...] = ()) -> Iterator[tuple[str, .
         yield from commands(below, (*words, name))
 
 
-def test_every_command_has_it(cli: Callable[..., Any]) -> None:
+def test_every_command_has_it() -> None:
+    from click.testing import CliRunner
     from typer.main import get_command
 
     from eqcctpro.cli import app
 
-    found = list(commands(get_command(app)))
+    program = get_command(app)
+    found = list(commands(program))
     assert len(found) > 25
     for words in found:
-        short, long = cli(*words, "-h"), cli(*words, "--help")
+        short, long = (CliRunner().invoke(program, [*words, option]) for option in ("-h", "--help"))
         assert short.exit_code == 0 and "Usage" in short.stdout, words
         assert short.stdout == long.stdout, words
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=str)
-def test_every_script_has_it(script: Path) -> None:
+# Each script is the main program of a fork of one process that has imported what scripts import.
+FORKS = """
+import os, runpy, sys
+import pandas, scipy.signal, eqcctpro.cli, eqcctpro.synthetic.tiling
+folder = sys.argv[1]
+for number, script in enumerate(sys.argv[2:]):
+    if (child := os.fork()) == 0:
+        for stream, name in ((1, "out"), (2, "err")):
+            file = os.open(f"{folder}/{number}.{name}", os.O_WRONLY | os.O_CREAT)
+            os.dup2(file, stream)
+        sys.argv, sys.path[0] = [script, "-h"], os.path.dirname(script)
+        code = None
+        try:
+            runpy.run_path(script, run_name="__main__")
+        except SystemExit as end:
+            code = end.code
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code if isinstance(code, int) else code is not None)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    print(status)
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory: pytest.TempPathFactory) -> dict[Path, tuple[int, str, str]]:
+    """Exit code, output and messages of every Python script with ``-h``."""
+    folder = tmp_path_factory.mktemp("said")
+    scripts = [script for script in SCRIPTS if script.suffix == ".py"]
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS, folder, *(ROOT / script for script in scripts)],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    )
+    return {
+        script: (
+            int(code),
+            (folder / f"{number}.out").read_text(),
+            (folder / f"{number}.err").read_text(),
+        )
+        for number, (script, code) in enumerate(zip(scripts, done.stdout.split(), strict=True))
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", [one for one in SCRIPTS if one.suffix == ".py"], ids=str)
+def test_every_script_has_it(script: Path, said: dict[Path, tuple[int, str, str]]) -> None:
+    code, output, messages = said[script]
+    assert code == 0, messages
+    assert output.strip() and not messages.strip()
+
+
+@pytest.mark.parametrize(
+    "script",
+    [one for one in SCRIPTS if one.suffix == ".sh"] + [Path("experiments/main/run.py")],
+    ids=str,
+)
+def test_a_script_of_its_own(script: Path) -> None:
     program = "bash" if script.suffix == ".sh" else sys.executable
     done = subprocess.run(
         [program, ROOT / script, "-h"], capture_output=True, text=True, timeout=60, check=False

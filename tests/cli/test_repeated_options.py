@@ -40,6 +40,7 @@ class TestEveryCommand:
 
 
 class TestPick:
+    @pytest.mark.slow
     def test_stations_and_formats_add_up(
         self, cli: Any, network: Path, imported_model: str, tmp_path: Path
     ) -> None:

@@ -40,6 +40,7 @@ def homeless(tmp_path: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_lines_name_what_was_looked_at(homeless: dict[str, str]) -> None:
     done = doctor("--no-models", **homeless)
     assert done.returncode == 0, done.stderr
@@ -51,6 +52,7 @@ def test_lines_name_what_was_looked_at(homeless: dict[str, str]) -> None:
     assert homeless["EQCCTPRO_CACHE"] in done.stdout
 
 
+@pytest.mark.slow
 def test_json_has_the_same_lines(homeless: dict[str, str]) -> None:
     done = doctor("--no-models", "--json", **homeless)
     report = json.loads(done.stdout)

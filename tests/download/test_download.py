@@ -308,6 +308,7 @@ def test_chunks_are_those_that_a_run_expects(
     assert not stations.select(channel="EHZ").networks
 
 
+@pytest.mark.slow
 def test_sds_from_the_server_is_picked_without_a_seam(
     centre: Centre,
     tmp_path: Path,
@@ -386,6 +387,7 @@ def test_passing_trouble_is_overcome(
     )
 
 
+@pytest.mark.slow
 def test_a_server_that_asks_to_wait_is_left_alone(centre: Centre, tmp_path: Path) -> None:
     centre.faults["dataselect"] = [status(429, Retry_After="1")]
     download(settings(centre, tmp_path, chunk=5, workers=1, metadata=False))
@@ -393,6 +395,7 @@ def test_a_server_that_asks_to_wait_is_left_alone(centre: Centre, tmp_path: Path
     assert second - first >= 0.95
 
 
+@pytest.mark.slow
 def test_no_faster_than_is_polite(centre: Centre, tmp_path: Path) -> None:
     download(settings(centre, tmp_path, chunk=2, rate=20.0, workers=8, metadata=False))
     times = centre.times
@@ -400,6 +403,7 @@ def test_no_faster_than_is_polite(centre: Centre, tmp_path: Path) -> None:
     assert times[-1] - times[0] >= 13 / 20
 
 
+@pytest.mark.slow
 def test_what_fails_is_told_and_asked_for_again(centre: Centre, tmp_path: Path, cli: Any) -> None:
     options = (
         *("dataset", "download", "-o", tmp_path, "--host", centre.host, "--start", START),
@@ -520,6 +524,7 @@ def test_one_download_at_a_time(centre: Centre, tmp_path: Path) -> None:
         download(settings(centre, tmp_path))
 
 
+@pytest.mark.slow
 def test_denoising(centre: Centre, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import seisbench
     import seisbench.models

@@ -74,6 +74,7 @@ def assert_same(ours: Rows, theirs: Rows) -> None:
     assert all(abs(a[2] - b[2]) <= SAMPLE_NS for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SEISBENCH)
 def test_seisbench_gives_the_picks_of_the_pipeline(
     name: str, few: Path, seisbench_cache: Path, pick: Any, tmp_path: Path
@@ -92,6 +93,7 @@ def test_seisbench_gives_the_picks_of_the_pipeline(
     assert (facts["threads"], facts["batch_size"], facts["runtime"]) == (1, 64, "torch")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "settings"),
     [

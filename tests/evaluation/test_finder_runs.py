@@ -115,6 +115,7 @@ def test_a_configuration_that_cannot_be_found(given: dict[str, Any], says: str) 
         RunEQCCTPro(**BASE, **given)
 
 
+@pytest.mark.slow
 def test_a_run_with_the_best_configuration_really_uses_it(
     write_trials: Write, imported_model: str, labelled: Path, tmp_path: Path
 ) -> None:
@@ -141,6 +142,7 @@ def test_a_run_with_the_best_configuration_really_uses_it(
 # ------------------------------------------------------------------------------- the command line
 
 
+@pytest.mark.slow
 def test_command_line(write_trials: Write, cli: Callable[..., Any]) -> None:
     folder = write_trials(LADDER)
     done = cli("optimal", folder)

@@ -131,6 +131,7 @@ def test_without_a_model_the_error_says_what_to_name(
         assert "Model Used is missing" in done.output and "--model" in done.output
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "version",
     [UNNAMED[0], *(pytest.param(one, marks=pytest.mark.exhaustive) for one in UNNAMED[1:])],
@@ -151,6 +152,7 @@ def test_the_command_line_reads_them_with_a_model(
     assert list((tmp_path / "pages").glob("dashboard_*.html"))
 
 
+@pytest.mark.slow
 def test_among_others_they_are_of_eqcct_alone(tmp_path: Path, cli: Callable[..., Any]) -> None:
     write(tmp_path / "old" / "a", HEADERS["0.6"])
     new = write(tmp_path / "old" / "b", HEADERS["0.8.2"])
@@ -167,6 +169,7 @@ def test_among_others_they_are_of_eqcct_alone(tmp_path: Path, cli: Callable[...,
         assert ("EQCCT/original" in table) == (model == "eqcct")
 
 
+@pytest.mark.slow
 def test_in_python_too(tmp_path: Path) -> None:
     folder = write(tmp_path / "results", HEADERS["0.6"])
     done = analyze(folder, tmp_path / "out", model="EQCCT/original")

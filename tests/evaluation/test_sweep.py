@@ -368,6 +368,7 @@ class TestRealTrials:
         # What is planned covers the driver and Ray too.
         assert 20 < float(row["PSS Utilization (%)"]) < 110
 
+    @pytest.mark.slow
     def test_a_file_that_cannot_be_read_is_named_and_left_out(
         self, settings: dict[str, Any], capfd: pytest.CaptureFixture[str]
     ) -> None:
@@ -381,6 +382,7 @@ class TestRealTrials:
         assert "broken.mseed" in (settings["output_dir"] / "evaluation.log").read_text()
         assert rows_of(settings)[0]["Number of Stations Used"] == "6"
 
+    @pytest.mark.slow
     def test_a_damaged_station_among_good_ones(self, settings: dict[str, Any]) -> None:
         chunk = next(settings["input_dir"].iterdir())
         for file in (chunk / "DEM02").iterdir():
@@ -411,6 +413,7 @@ class TestRealTrials:
             EvaluateSystem(**settings).evaluate()
         assert not (settings["csv_dir"] / "cpu_test_results.csv").exists()
 
+    @pytest.mark.slow
     def test_nothing_is_written_elsewhere_or_deleted(
         self, settings: dict[str, Any], tmp_path: Path
     ) -> None:
@@ -437,6 +440,7 @@ class TestTrialProcess:
         assert not result.success
         assert "the trial's process died: " in result.error and "killed" in result.error
 
+    @pytest.mark.slow
     def test_that_takes_too_long(self, settings: dict[str, Any], tmp_path: Path) -> None:
         spec, others = self.spec(settings), _children()
         result = run_trial(spec, tmp_path / "t", repeats=100, timeout_s=1)
@@ -497,6 +501,7 @@ class TestResume:
         assert len(retry.specs) == 1 and len(rows_of(settings)) == 7
         assert Sweep(EvaluateSystem(**settings).config).run(runner=retry).finished_before == 2
 
+    @pytest.mark.slow
     def test_the_log_holds_all_sweeps(self, settings: dict[str, Any], tmp_path: Path) -> None:
         settings |= {"log_filepath": tmp_path / "sweep.log", "repeats": 1}
         EvaluateSystem(**settings).evaluate(quiet=True)
@@ -556,6 +561,7 @@ class TestResume:
 
 
 class TestStore:
+    @pytest.mark.slow
     def test_two_writers(self, tmp_path: Path) -> None:
         code = (
             "import sys; from pathlib import Path\n"

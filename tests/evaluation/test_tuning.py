@@ -153,6 +153,7 @@ def test_what_is_close_is_measured_again_in_turns(
     assert failed.best.mode == "modelactor"
 
 
+@pytest.mark.slow
 def test_deadlines(config: Callable[..., EvaluationConfig]) -> None:
     times = {"station_counts": (2, 4)}
     seconds = (

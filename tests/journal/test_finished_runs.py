@@ -53,12 +53,14 @@ def pick_again(finished: Path, out: Path, model: str, **changes: Any) -> Any:
 
 
 class TestPaths:
+    @pytest.mark.slow
     def test_what_is_stored_is_absolute(self, finished: Path) -> None:
         summary = json.loads((finished / "out" / "summary.json").read_text())
         assert summary["settings"]["input"] == [str(finished / "in")]
         assert summary["settings"]["output"] == str(finished / "out")
         assert summary["paths"]["picks_csv"] == str(finished / "out" / "picks.csv")
 
+    @pytest.mark.slow
     def test_other_commands_work_in_another_folder(
         self, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
     ) -> None:
@@ -76,6 +78,7 @@ class TestPaths:
         assert config.absolute().model == "GPD/original"
         assert config.absolute().input == ("s3://bucket/in",)
 
+    @pytest.mark.slow
     def test_what_is_printed_is_as_it_was_given(
         self, finished: Path, imported_model: str, tmp_path: Path, monkeypatch: Any, cli: Any
     ) -> None:
@@ -85,6 +88,7 @@ class TestPaths:
         ended = cli("pick", finished / "in", *given, *options)
         assert "mine/out/picks.csv" in ended.output.splitlines()
 
+    @pytest.mark.slow
     def test_status_names_the_folder_of_a_command_with_relative_paths(
         self, finished: Path, imported_model: str, tmp_path: Path, monkeypatch: Any
     ) -> None:
@@ -150,6 +154,7 @@ class TestReplacing:
         with pytest.raises(ReplaceError, match="input was"):
             pick_again(finished, there, imported_model, input=other)
 
+    @pytest.mark.slow
     def test_resume_never_replaces_it_with_all_that_belongs_to_it(
         self, finished: Path, there: Path, imported_model: str, cli: Any
     ) -> None:
@@ -181,6 +186,7 @@ class TestReplacing:
         for name in ("events.csv", "stations.csv", "curve.csv"):
             assert (there / name).read_text() == "mine"
 
+    @pytest.mark.slow
     def test_folders_of_eqcctpros_format_go_too(
         self, finished: Path, imported_model: str, tmp_path: Path
     ) -> None:
@@ -194,6 +200,7 @@ class TestReplacing:
         assert not list(out.glob("*/*_outputs/X_prediction_results.csv"))
         assert (mine / "notes.csv").exists()
 
+    @pytest.mark.slow
     def test_results_that_nobody_can_read_are_not_in_the_way(
         self, finished: Path, there: Path, imported_model: str
     ) -> None:
@@ -247,6 +254,7 @@ class TestStartThatFails:
         assert after.startswith(log)
         assert str(caught.value).splitlines()[0] in after[len(log) :]
 
+    @pytest.mark.slow
     def test_fresh_keeps_an_unfinished_run(
         self, finished: Path, tmp_path: Path, imported_model: str, monkeypatch: Any
     ) -> None:
@@ -268,6 +276,7 @@ class TestStartThatFails:
         pick_again(finished, out, imported_model)
         assert "going on with an earlier run" in (out / "run.log").read_text()
 
+    @pytest.mark.slow
     def test_workers_that_do_not_start(
         self, finished: Path, there: Path, imported_model: str, monkeypatch: Any
     ) -> None:
@@ -318,6 +327,7 @@ class TestStartThatFails:
         assert contents(there) == before
 
 
+@pytest.mark.slow
 class TestCommandLine:
     def test_refused_without_a_terminal(
         self, finished: Path, there: Path, imported_model: str, cli: Any

@@ -124,6 +124,7 @@ def stopped(session: Session, output: Path, after: Any, count: int = 2) -> None:
 
 
 class TestGoingOn:
+    @pytest.mark.slow
     def test_an_interrupted_run_goes_on(
         self, session: Session, calm: Any, tmp_path: Path, after: Any
     ) -> None:
@@ -142,6 +143,7 @@ class TestGoingOn:
         log = (tmp_path / "run.log").read_text()
         assert "interrupted: " in log and "going on with an earlier run: " in log
 
+    @pytest.mark.slow
     def test_interrupted_twice_stops_at_once(
         self, session: Session, calm: Any, tmp_path: Path, after: Any
     ) -> None:
@@ -172,6 +174,7 @@ class TestGoingOn:
         assert len(prepared) == 2 and results(tmp_path) == calm
         assert result.summary["balanced"] and sum(result.summary["tasks"].values()) == 6
 
+    @pytest.mark.slow
     def test_a_damaged_part_is_picked_again(
         self, session: Session, calm: Any, tmp_path: Path, after: Any
     ) -> None:
@@ -184,6 +187,7 @@ class TestGoingOn:
         assert "is damaged" in (tmp_path / "run.log").read_text()
         assert results(tmp_path) == calm
 
+    @pytest.mark.slow
     def test_a_full_disk(
         self, session: Session, calm: Any, tmp_path: Path, monkeypatch: Any
     ) -> None:
@@ -200,6 +204,7 @@ class TestGoingOn:
         run(session, tmp_path)
         assert results(tmp_path) == calm
 
+    @pytest.mark.slow
     def test_a_run_without_a_journal_leaves_none_and_spares_an_unfinished_one(
         self, session: Session, calm: Any, tmp_path: Path, after: Any
     ) -> None:
@@ -223,6 +228,7 @@ class TestGoingOn:
 
 
 class TestDifferences:
+    @pytest.mark.slow
     def test_a_changed_setting_is_named(
         self, session: Session, calm: Any, tmp_path: Path, after: Any
     ) -> None:
@@ -242,6 +248,7 @@ class TestDifferences:
         with pytest.raises(ResumeError, match="runtime was openvino, is torch"):
             run_picking(PickConfig.checked(**common, runtime="torch"))
 
+    @pytest.mark.slow
     def test_fresh_discards_what_the_run_wrote_and_nothing_else(
         self, session: Session, tmp_path: Path, after: Any
     ) -> None:
@@ -263,6 +270,7 @@ class TestDifferences:
         assert result.summary["settings"]["p_threshold"] == 0.07
         assert mine.read_text() == "not the run's"
 
+    @pytest.mark.slow
     def test_a_changed_file_is_named_and_the_rest_kept_when_asked(
         self, session: Session, mended: Path, calm: Any, tmp_path: Path, after: Any
     ) -> None:
@@ -297,6 +305,7 @@ class TestInput:
         monkeypatch.setattr(session_module, "open_journal", open_journal)
         return deeds
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("kind", "error", "words"),
         [
@@ -403,6 +412,7 @@ class TestIdentity:
 
 
 class TestStatus:
+    @pytest.mark.slow
     def test_command(
         self, session: Session, tmp_path: Path, after: Any, cli: Callable[..., Any]
     ) -> None:
@@ -419,6 +429,7 @@ class TestStatus:
         finished = cli("status", tmp_path).stdout
         assert finished.startswith("finished\n6 station tasks: 6 done, 0 empty, 0 failed")
 
+    @pytest.mark.slow
     def test_of_a_station(
         self, session: Session, tmp_path: Path, after: Any, cli: Callable[..., Any]
     ) -> None:
@@ -439,6 +450,7 @@ class TestStatus:
         wrong = cli("status", tmp_path, "NOPE")
         assert wrong.exit_code == 2 and "XX.DEM01" in wrong.output
 
+    @pytest.mark.slow
     def test_why_a_station_has_no_picks(
         self, pick: Any, archive: Path, tmp_path: Path, imported_model: str, cli: Callable[..., Any]
     ) -> None:

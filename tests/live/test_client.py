@@ -130,6 +130,7 @@ def test_a_checkpoint_resumes_exactly(
     assert len(rest) - len(new) <= (6 if not software else 250)
 
 
+@pytest.mark.slow
 def test_kills_of_the_client_lose_and_repeat_nothing(
     archive: Archive, serve: Serve, connect: Connect
 ) -> None:
@@ -173,6 +174,7 @@ def test_a_server_that_lost_its_numbers_is_asked_by_time(
     assert source.counts.failures > 0
 
 
+@pytest.mark.slow
 def test_a_server_that_sends_nothing_is_noticed(
     archive: Archive, serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,6 +443,7 @@ def test_a_damaged_checkpoint_is_named() -> None:
             Checkpoint.from_json(text)
 
 
+@pytest.mark.slow
 def test_delays_grow_and_are_bounded() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

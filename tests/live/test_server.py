@@ -190,6 +190,7 @@ def test_times_are_shifted(version: int, archive: Archive) -> None:
     np.testing.assert_array_equal(after.np_datasamples, before.np_datasamples)
 
 
+@pytest.mark.slow
 def test_a_loop_goes_on_behind_its_end(
     archive: Archive, serve: Callable[..., SeedLinkServer]
 ) -> None:
@@ -225,6 +226,7 @@ def test_a_port_that_is_taken_is_named(serve: Callable[..., SeedLinkServer]) -> 
         SeedLinkServer(port=server.port)
 
 
+@pytest.mark.slow
 def test_the_command_serves_an_archive(live_archive: Path) -> None:
     command = [sys.executable, "-m", "eqcctpro", "live", "rehearse", str(live_archive)]
     options = ["--port", "0", "--speed", "0", "--fault", "gap:0.1", "--stations", "PB0[01]"]

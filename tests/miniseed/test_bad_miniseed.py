@@ -177,6 +177,7 @@ def test_test_files_of_obspy(obspy_files: list[Path]) -> None:
         assert name not in failed, readings[name]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "seeds", [range(1_000), pytest.param(range(1_000, 40_000), marks=pytest.mark.exhaustive)]
 )
@@ -193,6 +194,7 @@ def test_mutations(seeds: range, sound: bytes, obspy_files: list[Path], tmp_path
     assert min(answers.values()) > 20, answers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timechunk", [None, 10.0])
 def test_a_folder_of_damaged_files_is_picked(
     sound: bytes, imported_model: str, pick: Any, tmp_path: Path, timechunk: float | None

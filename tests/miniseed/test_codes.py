@@ -122,6 +122,7 @@ def test_instrument_and_component(channel: str, instrument: str, component: str)
     assert (instrument_of(channel), component_of(channel)) == (instrument, component)
 
 
+@pytest.mark.slow
 @given(st.text() | st.lists(st.sampled_from([*"./\\~a\0", "..", "2F"])).map("".join))
 def test_no_name_leads_out_of_its_folder(name: str) -> None:
     folder = Path("/output/folder")

@@ -84,6 +84,7 @@ def test_tidy_files_are_not_scanned(
     assert version == 3 or not scanned
 
 
+@pytest.mark.slow
 def test_what_the_ends_of_a_file_hide_is_said(
     tmp_path: Path, imported_model: str, pick: Any
 ) -> None:
@@ -99,6 +100,7 @@ def test_what_the_ends_of_a_file_hide_is_said(
     assert line.startswith("not picked: XX.BBB.00.HH in ")
 
 
+@pytest.mark.slow
 def test_a_dead_channel_with_an_offset_is_noted(
     tmp_path: Path, imported_model: str, pick: Any
 ) -> None:

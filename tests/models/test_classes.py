@@ -121,6 +121,7 @@ def cases() -> list[Any]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "runtime"), cases())
 def test_curves_equal_those_of_annotate(
     name: str, runtime: str, saved: Any, archives: Any, pick: Any, tmp_path: Path

@@ -335,6 +335,7 @@ def test_bandpass_is_obspys() -> None:
         np.testing.assert_allclose(ours.samples, trace.data, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_normalisation_is_eqcctpros(files: dict[str, Path]) -> None:
     import torch
 

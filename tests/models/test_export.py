@@ -219,6 +219,7 @@ def test_untrained_models_export(parent: str, arguments: dict[str, object], tmp_
     assert {"onnxruntime", "openvino"} == set(differences)
 
 
+@pytest.mark.slow
 def test_exporting_leaves_the_model_as_it_was(weights: WeightFiles, tmp_path: Path) -> None:
     import torch
 
@@ -243,6 +244,7 @@ def test_recurrences_stay_loops(seisbench_cache: Path, tmp_path: Path) -> None:
     assert len(nodes) < 1200
 
 
+@pytest.mark.slow
 def test_a_wrong_export_is_refused(
     weights: WeightFiles, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,11 +300,13 @@ def test_key_follows_what_the_export_is_made_of(weights: WeightFiles, tmp_path: 
     assert export_key(replace(weights, child="my_copy")) == export_key(weights)
 
 
+@pytest.mark.slow
 def test_export_under_another_name(weights: WeightFiles, own_cache: Path) -> None:
     cached_export(weights)
     assert cached_export(replace(weights, child="my_copy")).picker.weights == "my_copy"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", ["model.onnx", "export.json", "picker.json"])
 def test_damaged_export_is_made_again(weights: WeightFiles, own_cache: Path, damage: str) -> None:
     made = cached_export(weights)
@@ -315,6 +319,7 @@ def test_damaged_export_is_made_again(weights: WeightFiles, own_cache: Path, dam
     assert len(list((own_cache / "exports").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_export_is_made_again_for_a_runtime_that_came_later(
     weights: WeightFiles, own_cache: Path
 ) -> None:
@@ -362,6 +367,7 @@ def test_cache_that_cannot_be_written(
     assert [("cannot be written" in message) for message in caplog.messages] == [True]
 
 
+@pytest.mark.slow
 def test_a_cached_export_needs_neither_torch_nor_seisbench(
     weights: WeightFiles, own_cache: Path
 ) -> None:

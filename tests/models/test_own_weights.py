@@ -33,6 +33,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_described_state_dict_picks_as_the_saved_model(
     saved: Path, pick: Any, generated_network: Any, tmp_path: Path, caplog: Any
 ) -> None:
@@ -63,6 +64,7 @@ def test_a_described_state_dict_picks_as_the_saved_model(
     assert other.summary["run_id"] != found.summary["run_id"]
 
 
+@pytest.mark.slow
 def test_exports_of_two_descriptions_are_two(saved: Path) -> None:
     from eqcctpro.models.export import trial_windows
     from eqcctpro.runtimes.select import open_picker
@@ -78,6 +80,7 @@ def test_exports_of_two_descriptions_are_two(saved: Path) -> None:
     assert np.abs(curves[0] - curves[1]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_the_command_refuses_a_bare_state_dict_and_says_what_is_missing(
     saved: Path, cli: Any, generated_network: Any, tmp_path: Path
 ) -> None:

@@ -130,6 +130,7 @@ class TestPickTable:
         assert result.table.schema.equals(PICK_SCHEMA)
         assert list(result.picks.columns) == PICK_SCHEMA.names
 
+    @pytest.mark.slow
     def test_no_picks_give_a_table_without_rows(
         self, pick: Any, archive: Path, imported_model: str
     ) -> None:
@@ -147,6 +148,7 @@ class TestPickTable:
         assert pa.parquet.read_table(none.paths["picks_parquet"]).schema.equals(PICK_SCHEMA)
         assert Path(none.paths["overview"]).stat().st_size > 5000
 
+    @pytest.mark.slow
     def test_only_the_asked_for_formats(
         self, pick: Any, archive: Path, imported_model: str, tmp_path: Path
     ) -> None:
@@ -157,6 +159,7 @@ class TestPickTable:
             *("tasks.parquet", "summary.json", "run.log"),
         }
 
+    @pytest.mark.slow
     def test_the_same_run_gives_the_same_bytes_and_leaves_nothing_else(
         self, pick: Any, archive: Path, imported_model: str, tmp_path: Path
     ) -> None:
@@ -273,6 +276,7 @@ class TestSummary:
         assert applied["window_samples"] == 6000 and applied["window_step"] == 3000
         assert (applied["sampling_rate"], applied["component_order"]) == (100.0, "ZNE")
 
+    @pytest.mark.slow
     def test_what_was_set_is_what_applied(
         self, pick: Any, archive: Path, imported_model: str, cli: Any
     ) -> None:
@@ -306,6 +310,7 @@ class TestSummary:
         assert all(Path(path).exists() for path in summary["paths"].values())
 
 
+@pytest.mark.slow
 def test_overview_is_a_picture_with_something_on_it(result: Any) -> None:
     from matplotlib.image import imread
 
@@ -329,6 +334,7 @@ def test_log(result: Any) -> None:
 class TestTerminal:
     FAST = ("--runtime", "torch", "--threads", "1", "--no-overview")
 
+    @pytest.mark.slow
     def test_quiet_says_nothing(
         self, cli: Any, generated_network: Any, imported_model: str, tmp_path: Path
     ) -> None:
@@ -340,6 +346,7 @@ class TestTerminal:
         assert done.stdout == done.stderr == ""
         assert (tmp_path / "picks.csv").exists()
 
+    @pytest.mark.slow
     def test_counts_and_paths_on_stdout(
         self, cli: Any, archive: Path, imported_model: str, tmp_path: Path
     ) -> None:

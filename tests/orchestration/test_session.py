@@ -34,6 +34,7 @@ def csv(folder: Path) -> bytes:
     return (folder / "picks.csv").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_runs_of_a_session_are_those_of_separate_runs(
     network: Path, imported_model: str, tmp_path: Path, mode: str
@@ -52,6 +53,7 @@ def test_runs_of_a_session_are_those_of_separate_runs(
     assert alone.summary["tasks"] == first.summary["tasks"]
 
 
+@pytest.mark.slow
 def test_runs_share_the_thread_that_reads(
     network: Path, imported_model: str, tmp_path: Path
 ) -> None:
@@ -71,6 +73,7 @@ def test_what_needs_other_workers_is_refused(network: Path, tmp_path: Path) -> N
         session.run(station="A")
 
 
+@pytest.mark.slow
 def test_a_session_outlives_a_run_that_failed(
     network: Path, imported_model: str, tmp_path: Path
 ) -> None:
@@ -80,6 +83,7 @@ def test_a_session_outlives_a_run_that_failed(
         assert session.run(input=network).counts["failed"] == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_failed_leaves_the_settings_as_they_were(
     network: Path, imported_model: str, tmp_path: Path
 ) -> None:
@@ -96,6 +100,7 @@ def test_a_run_that_failed_leaves_the_settings_as_they_were(
     assert csv(tmp_path / "c") == csv(tmp_path / "d")
 
 
+@pytest.mark.slow
 def test_opening_ahead_leaves_nothing_to_start(
     network: Path, imported_model: str, tmp_path: Path
 ) -> None:
@@ -106,6 +111,7 @@ def test_opening_ahead_leaves_nothing_to_start(
         assert session.run().seconds["workers"] < 0.01
 
 
+@pytest.mark.slow
 def test_workers_that_stay_take_what_is_fast_once_loaded(
     network: Path, imported_model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def test_highest_probabilities_are_those_of_the_curves(
     assert any("gaps" in note for row in rows for note in row["notes"])
 
 
+@pytest.mark.slow
 def test_chunks_are_told_apart(
     pick: Any, imported_model: str, around_midnight: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -79,6 +80,7 @@ def many_empty(folder: Path, write_mseed: Any, count: int) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_summaries_of_many_empty_tasks_stay_small(
     pick: Any, imported_model: str, write_mseed: Any, tmp_path: Path
 ) -> None:
@@ -101,6 +103,7 @@ def test_summaries_of_many_empty_tasks_stay_small(
     assert "XX.S0129" not in (out / "summary.json").read_text()
 
 
+@pytest.mark.slow
 def test_failures_beyond_the_summary_are_in_the_status(
     pick: Any, imported_model: str, write_mseed: Any, tmp_path: Path, monkeypatch: Any
 ) -> None:

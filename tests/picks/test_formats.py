@@ -353,6 +353,7 @@ class TestOtherTables:
             read_picks(path)
 
 
+@pytest.mark.slow
 def test_a_run_writes_all_formats_and_convert_the_same(
     pick: Any, generated_network: Any, imported_model: str, tmp_path: Path, cli: Any
 ) -> None:

@@ -82,6 +82,7 @@ def test_ratios(value: int, divisor: int) -> None:
     assert -Fraction(1, 2) < rounded_ratio(value, divisor) - Fraction(value, divisor) <= 0.5
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(times, min_size=1, max_size=30))
 def test_tables_come_back(tmp_path: Path, times_us: list[int]) -> None:
@@ -128,6 +129,7 @@ def test_samples_of_phasenet_before_1970(tmp_path: Path) -> None:
     assert row["phase_time"] == "1962-08-30T13:30:12.345"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("year", [1700, 1823, 2117, 2200, 2261])
 def test_no_hidden_span(
     year: int, pick: Any, labelled: Path, seisbench_cache: Path, tmp_path: Path

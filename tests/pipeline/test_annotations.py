@@ -29,6 +29,7 @@ def reference(imported_weights: Path, imported_model: str) -> Any:
     return load_module(files.parent, files.weight_path, files.metadata_path)
 
 
+@pytest.mark.slow
 def test_curves_are_those_of_seisbench(
     pick: Any, imported_model: str, reference: Any, generated_network: Any, tmp_path: Path
 ) -> None:
@@ -62,6 +63,7 @@ def test_curves_are_those_of_seisbench(
     assert compared >= 9
 
 
+@pytest.mark.slow
 def test_chunks_join_without_overlapping(
     pick: Any, imported_model: str, around_midnight: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -109,6 +111,7 @@ def test_letters() -> None:
     }
 
 
+@pytest.mark.slow
 def test_single_windows_show_the_highest_of_all(
     pick: Any, test_data: Path, labelled: Path, tmp_path: Path
 ) -> None:

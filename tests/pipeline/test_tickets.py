@@ -123,6 +123,7 @@ def test_spans_of_a_stream_give_the_picks_of_the_whole(
         assert np.abs(ours - theirs).max() <= (SAME_TIME_NS if ours.dtype == np.int64 else 0)
 
 
+@pytest.mark.slow
 def test_tickets_keep_apart_what_shares_batches(stream: obspy.Stream, pipeline: Pipeline) -> None:
     """The same waveforms under several tickets, and some too short under another."""
 

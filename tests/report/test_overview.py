@@ -139,6 +139,7 @@ def test_picks_of_stations_that_are_not_shown_do_not_matter(tmp_path: Path) -> N
     assert not coloured(image, "P").any()
 
 
+@pytest.mark.slow
 def test_a_day_draws_fast(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).standard_normal(8_640_000).astype(np.float32)
     traces = [trace(f"S{n}", samples=samples) for n in range(10)]
@@ -192,6 +193,7 @@ def test_what_is_no_number_stays_alone_and_slow_channels_as_they_are() -> None:
     assert highpassed(slow) is slow
 
 
+@pytest.mark.slow
 def test_a_run_says_what_its_picture_leaves_out(
     labelled: Path, imported_model: str, pick: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +210,7 @@ def test_a_run_says_what_its_picture_leaves_out(
     )
 
 
+@pytest.mark.slow
 def test_a_run_says_how_many_of_its_stations_the_picture_shows(
     generated_network: tuple[Path, list[Any]],
     imported_model: str,

@@ -59,6 +59,7 @@ def embedded(page: Path, name: str) -> Any:
     return json.loads(found[1])
 
 
+@pytest.mark.slow
 def test_a_report_tells_what_the_run_did(run_folder: Path) -> None:
     page = run_folder / "report.html"
     summary = json.loads((run_folder / "summary.json").read_text())
@@ -136,6 +137,7 @@ def test_two_thousand_stations_make_a_page_that_is_no_larger_than_it_must(
     assert page.stat().st_size < 9e6
 
 
+@pytest.mark.slow
 def test_a_report_that_cannot_be_drawn_costs_no_picks(
     network: Path, imported_model: str, tmp_path: Path
 ) -> None:
@@ -271,6 +273,7 @@ class TestStationPlot:
         low, high = figure.axes[-1].get_xlim()
         assert (high - low) * 86_400 == pytest.approx(10)
 
+    @pytest.mark.slow
     def test_a_station_without_picks_is_shown_where_a_pick_was_closest(
         self, pick: Any, generated_network: Any, imported_model: str, tmp_path: Path
     ) -> None:
@@ -288,6 +291,7 @@ class TestStationPlot:
         assert (low + high) / 2 == pytest.approx(best["time"].timestamp(), abs=0.02)
         assert f"{best['phase']} {best['probability']:.2f}" in figure.axes[0].get_title(loc="right")
 
+    @pytest.mark.slow
     def test_a_station_that_could_not_be_picked_is_shown_with_the_reason(
         self, pick: Any, write_mseed: Any, imported_model: str, tmp_path: Path
     ) -> None:
@@ -316,6 +320,7 @@ class TestStationPlot:
         with pytest.raises(error, match=re.escape(words)):
             plot_station(run_folder, **arguments)
 
+    @pytest.mark.slow
     def test_the_command_writes_a_picture(self, run_folder: Path, tmp_path: Path, cli: Any) -> None:
         done = cli("show", run_folder, "XX.DEM02", "-o", tmp_path / "station.png")
         assert done.exit_code == 0, done.output

@@ -228,6 +228,7 @@ class TestGpus:
 
 
 class TestSampler:
+    @pytest.mark.slow
     def test_a_peak_of_a_child_that_is_over_is_seen(self) -> None:
         # A tree of its own: other tests' children come and go in the tree of this process.
         child = "import time; x = bytearray(200 * 2**20); time.sleep(1.5); del x; time.sleep(0.5)"

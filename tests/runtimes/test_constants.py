@@ -39,6 +39,7 @@ def dead_windows(samples: int, component: slice) -> tuple[NDArray[np.float32], .
     return constants, zeros
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", MODELS, ids="/".join)
 def test_constant_components_are_zeros(
@@ -127,6 +128,7 @@ def oracle(seisbench_cache: Path) -> Any:
     return model
 
 
+@pytest.mark.slow
 def test_runs_equal_seisbench_without_constants(
     archive: Path, oracle: Any, pick: Any, tmp_path: Path
 ) -> None:

@@ -75,6 +75,7 @@ def small(request: pytest.FixtureRequest, light: WeightFiles) -> Iterator[Runtim
     runtime.close()
 
 
+@pytest.mark.slow
 def test_runtimes_equal_torch_on_real_windows(files: WeightFiles, labelled: Path) -> None:
     picker, reference = open_picker(files, runtime="torch", threads=1)
     windows = real_windows(labelled, picker, 20)
@@ -188,6 +189,7 @@ def test_auto_when_the_export_fails(
         open_picker(light, runtime="openvino")
 
 
+@pytest.mark.slow
 def test_auto_measures_once(
     light: WeightFiles, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -343,6 +345,7 @@ def _hide(monkeypatch: pytest.MonkeyPatch, *packages: str) -> None:
     )
 
 
+@pytest.mark.slow
 def test_batches_under_way_do_not_mix(files: WeightFiles, labelled: Path) -> None:
     """Results are those of the batch that was submitted, whoever's memory it lies in."""
     export = cached_export(files)

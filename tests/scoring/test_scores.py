@@ -42,6 +42,7 @@ def table(*rows: tuple[Any, ...]) -> pa.Table:
 class TestMatching:
     times = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 40)), max_size=12)
 
+    @pytest.mark.slow
     @settings(max_examples=300, deadline=None)
     @given(picks=times, labels=times, tolerance=st.integers(0, 12))
     def test_no_matching_is_better(self, picks: Any, labels: Any, tolerance: int) -> None:
@@ -259,6 +260,7 @@ class TestComparison:
         assert parity.stations == []
 
 
+@pytest.mark.slow
 def test_command(
     pick: Any, generated_network: Any, imported_model: str, tmp_path: Path, cli: Any
 ) -> None:
@@ -298,6 +300,7 @@ def test_command(
     assert cli("score", "--compare", tmp_path / "out", labels, "--phases", "P").exit_code == 2
 
 
+@pytest.mark.slow
 def test_analysts_on_real_records(pick: Any, test_data: Path, labelled: Path) -> None:
     """As many analysts' picks as SeisBench's classify finds with these weights."""
     result = pick(labelled, model="PhaseNet/original")

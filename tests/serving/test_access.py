@@ -131,6 +131,7 @@ class Heard:
             time.sleep(0.05)
 
 
+@pytest.mark.slow
 def test_picks_are_in_the_stream_of_whoever_asked_for_them(url: str) -> None:
     alice, bob, anybody = (Heard(url, key) for key in (ALICE, BOB, None))
     example = example_miniseed()
@@ -150,6 +151,7 @@ def test_picks_are_in_the_stream_of_whoever_asked_for_them(url: str) -> None:
     assert anybody.picks == []
 
 
+@pytest.mark.slow
 def test_a_check_says_what_it_could_not_try(
     cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -310,6 +312,7 @@ def test_jobs_are_json(url: str, kind: str) -> None:
     assert "application/json" in found.json()["hint"]
 
 
+@pytest.mark.slow
 def test_forwarded_addresses_are_not_believed(url: str) -> None:
     """Else everybody has as many tries as they can think of addresses."""
     codes, names = [], set()

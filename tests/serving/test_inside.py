@@ -176,6 +176,7 @@ def release_later(held: Inside, seconds: float) -> None:
     threading.Timer(seconds, held.runtime.go.set).start()
 
 
+@pytest.mark.slow
 def test_more_than_the_capacity_is_refused_at_once(inside: Callable[..., Inside]) -> None:
     one = inside(limits={"capacity": 2})
     release_later(one, 0.5)
@@ -187,6 +188,7 @@ def test_more_than_the_capacity_is_refused_at_once(inside: Callable[..., Inside]
     assert one.ask(*pick()[:2], content=EXAMPLE).status_code == 200
 
 
+@pytest.mark.slow
 def test_bodies_have_room_together(inside: Callable[..., Inside]) -> None:
     one = inside(limits={"bodies_mb": 0.6})
     release_later(one, 0.5)
@@ -304,6 +306,7 @@ def test_a_client_that_leaves_before_its_batch_costs_no_window(
     assert len(one.runtime.batches) == 1
 
 
+@pytest.mark.slow
 def test_a_long_station_takes_several_batches(
     inside: Callable[..., Inside], model: ServedModel
 ) -> None:
@@ -494,6 +497,7 @@ def basic(name: str, password: str) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(f"{name}:{password}".encode()).decode()}
 
 
+@pytest.mark.slow
 def test_a_name_and_a_password_give_a_token(
     inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -588,6 +592,7 @@ def test_links_do_not_lead_jobs_out_of_their_folders(tmp_path: Path) -> None:
         nobody.submit(JobRequest(input="."), Identity("me", "key"))
 
 
+@pytest.mark.slow
 def test_slow_headers_and_bodies_are_cut_off(
     inside: Callable[..., Inside], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -637,6 +642,7 @@ def certificate_of(folder: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
+@pytest.mark.slow
 def test_tls(
     inside: Callable[..., Inside], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -99,6 +99,7 @@ def stubborn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., A
     return start
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_is_killed_with_its_children(stubborn: Callable[..., Any]) -> None:
     process, family = stubborn("time.sleep(120)")
     assert len(family) == 2
@@ -107,6 +108,7 @@ def test_a_cancelled_job_is_killed_with_its_children(stubborn: Callable[..., Any
     assert gone(family)
 
 
+@pytest.mark.slow
 def test_a_job_that_takes_too_long_is_ended(stubborn: Callable[..., Any]) -> None:
     process, family = stubborn("time.sleep(120)", time_s=0.5)
     code, limit = process.wait()
@@ -115,6 +117,7 @@ def test_a_job_that_takes_too_long_is_ended(stubborn: Callable[..., Any]) -> Non
     assert gone(family)
 
 
+@pytest.mark.slow
 def test_a_job_that_fills_the_memory_is_killed(stubborn: Callable[..., Any]) -> None:
     grow = "held = []\nwhile True: held.append(bytearray(8 * 2**20)); time.sleep(0.02)"
     process, family = stubborn(grow, memory_mb=300.0)
@@ -124,6 +127,7 @@ def test_a_job_that_fills_the_memory_is_killed(stubborn: Callable[..., Any]) -> 
     assert gone(family)
 
 
+@pytest.mark.slow
 def test_a_job_ends_with_the_service(tmp_path: Path) -> None:
     """Also where that is killed: another one would run the job a second time."""
     started = tmp_path / "started"
@@ -206,6 +210,7 @@ def test_jobs_belong_to_whoever_made_them(board: Callable[..., JobBoard], tmp_pa
     assert again.jobs(BOB) == again.jobs(USER_ALICE) == []
 
 
+@pytest.mark.slow
 def test_roots_of_now_hold_for_jobs_of_before(
     board: Callable[..., JobBoard], network: Path, tmp_path: Path, imported_model: str
 ) -> None:
@@ -268,6 +273,7 @@ def test_a_job_that_cannot_be_run_fails_and_the_next_has_its_turn(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cancelled", [False, True])
 def test_files_of_a_job_are_shown_when_they_name_no_folder_any_more(
     board: Callable[..., JobBoard], monkeypatch: pytest.MonkeyPatch, cancelled: bool

@@ -37,6 +37,7 @@ def claim(port: int, together: Any, tried: Any, results: Any) -> None:
         tried.wait()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="ports are only tried elsewhere")
 def test_of_processes_that_claim_a_port_at_once_one_gets_it() -> None:
     context, claimants = multiprocessing.get_context("spawn"), 4

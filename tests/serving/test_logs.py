@@ -45,6 +45,7 @@ def counted(lines: list[str]) -> tuple[int, int]:
     return sum(" line " in line for line in lines), sum(missing)
 
 
+@pytest.mark.slow
 def test_lines_that_nobody_takes_are_counted_and_hold_nobody_up(
     log: logging.Logger, place: Path
 ) -> None:
@@ -81,6 +82,7 @@ def test_lines_that_nobody_takes_are_counted_and_hold_nobody_up(
     assert missing == handler.dropped
 
 
+@pytest.mark.slow
 def test_no_line_is_lost_to_a_reader(
     log: logging.Logger, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

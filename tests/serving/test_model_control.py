@@ -198,6 +198,7 @@ def test_a_model_comes_and_goes(running: Running, client: PickClient, weights: P
     until(lambda: len(running.keeper._held) == 1)
 
 
+@pytest.mark.slow
 def test_a_new_version_takes_over_without_a_refused_request(
     running: Running, client: PickClient, weights: Path
 ) -> None:
@@ -255,6 +256,7 @@ def test_a_new_version_takes_over_without_a_refused_request(
     assert running.hub.board._models[MODEL].endswith("/inside/two")
 
 
+@pytest.mark.slow
 def test_requests_under_way_are_answered_when_their_model_goes(
     running: Running, client: PickClient
 ) -> None:
@@ -295,6 +297,7 @@ def test_requests_under_way_are_answered_when_their_model_goes(
     assert not engine.enter()
 
 
+@pytest.mark.slow
 def test_the_command_shows_loads_and_unloads(running: Running, cli: Callable[..., Any]) -> None:
     def run(*arguments: str, key: str = ADMIN) -> Any:
         return cli("serve", "models", running.url, "--key", key, *arguments)
@@ -371,6 +374,7 @@ def test_what_is_asked_for_elsewhere_than_in_the_body_is_refused(running: Runnin
         ServeSettings.checked({"models": [{"name": "phasenet/original", "weights": "GPD/scedc"}]})
 
 
+@pytest.mark.slow
 def test_only_administrators_load_and_unload(
     running: Running, weights: Path, tmp_path: Path
 ) -> None:
@@ -451,6 +455,7 @@ def load(board: ModelBoard, name: str, weights: str) -> int:
     )
 
 
+@pytest.mark.slow
 def test_no_replica_serves_what_another_cannot_load() -> None:
     board = board_of()
     one, two = Process(board), Process(board)
@@ -557,6 +562,7 @@ def test_a_hub_that_is_replaced_learns_what_is_served() -> None:
     assert load(again, "A/a", "A/3") > max(one.keeper._held)
 
 
+@pytest.mark.slow
 def test_networks_load_before_those_that_ask_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eqcctpro.serving.model_keeper._RELEASE_S", 0.0)
     board = board_of("staged")
@@ -593,6 +599,7 @@ def test_networks_load_before_those_that_ask_them(monkeypatch: pytest.MonkeyPatc
     assert Process(board, "A/a").serves == {"A/a": "A/1", "C/c": "C/1"}
 
 
+@pytest.mark.slow
 def test_a_network_is_traced_elsewhere_than_where_requests_are_answered(
     running: Running, client: PickClient, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -610,6 +617,7 @@ def test_a_network_is_traced_elsewhere_than_where_requests_are_answered(
     client.unload_model(name)
 
 
+@pytest.mark.slow
 def test_large_libraries_are_loaded_while_other_threads_run() -> None:
     program = """
 import sys, threading, time

@@ -135,6 +135,7 @@ def test_a_service_that_drains_answers_and_sends_clients_elsewhere(tmp_path: Pat
         assert answer.headers["connection"] == "close"
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:coroutine 'PickReplica.__del__'")
 def test_a_replica_takes_requests_while_it_drains(tmp_path: Path, imported_model: str) -> None:
     from eqcctpro.serving.deployment import PickReplica

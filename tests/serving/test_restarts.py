@@ -74,6 +74,7 @@ def test_a_replica_that_ends_counts_if_it_broke(state: StateFolder, end: str, br
         assert isinstance(failure, ModelError) and failure.hint == "fetch them"
 
 
+@pytest.mark.slow
 def test_many_cycles_of_load_are_no_restarts(state: StateFolder) -> None:
     for _ in range(3):
         for replica in [begin(state) for _ in range(2)]:

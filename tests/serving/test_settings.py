@@ -480,6 +480,7 @@ def test_an_alias_in_a_file_is_no_key_given_twice(tmp_path: Path) -> None:
     assert (first.p_threshold, second.p_threshold) == (0.3, 0.4)
 
 
+@pytest.mark.slow
 def test_what_needs_no_start_is_checked_before_settings_are_shown(cli: Any, tmp_path: Path) -> None:
     for assignment in (
         f"security.people_file={tmp_path / 'none.yaml'}",

@@ -234,6 +234,7 @@ def test_a_collector_gets_the_spans(engine: Engine, tmp_path: Path) -> None:
     assert ("service.name", "eqcctpro") in names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("away", [True, False])
 def test_nobody_waits_for_a_collector(away: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eqcctpro.serving.tracing._END_S", 0.3)

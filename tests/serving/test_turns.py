@@ -80,6 +80,7 @@ def alone(model: ServedModel, runtime: Runtime, prepared: list[Any]) -> list[Any
     return [pipeline.pick_one(one) for one in prepared]
 
 
+@pytest.mark.slow
 def test_slices_of_tasks_in_any_order_yield_the_same(model: ServedModel, runtime: Runtime) -> None:
     names, source = ("A", "B", "C"), np.random.default_rng(3)
     expected = alone(model, runtime, stations(model, *names, seconds=300.0))
@@ -98,6 +99,7 @@ def test_slices_of_tasks_in_any_order_yield_the_same(model: ServedModel, runtime
     same(found, expected)
 
 
+@pytest.mark.slow
 def test_small_requests_do_not_wait_for_large_ones(model: ServedModel, runtime: Runtime) -> None:
     large_alone = alone(model, runtime, stations(model, "L", "M", seconds=1500.0))
     small_alone = alone(model, runtime, stations(model, "S", seconds=150.0))
@@ -133,6 +135,7 @@ def test_small_requests_do_not_wait_for_large_ones(model: ServedModel, runtime: 
     assert max(batches[2:]) <= BATCH // 8 + small_alone[0].outcome.n_windows
 
 
+@pytest.mark.slow
 def test_a_large_request_that_is_given_up_leaves_nothing_behind(
     model: ServedModel, runtime: Runtime
 ) -> None:
@@ -160,6 +163,7 @@ def test_a_large_request_that_is_given_up_leaves_nothing_behind(
     assert not online._thread.is_alive()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("aging_s", [1e9, 1e-9])
 def test_batch_requests_go_behind_others_until_they_have_waited(
     aging_s: float, model: ServedModel, runtime: Runtime
@@ -386,6 +390,7 @@ def test_batch_requests_are_bounded_together_and_not_by_others(
     assert (service.in_progress, service.batch_in_progress) == (0, 0)
 
 
+@pytest.mark.slow
 def test_many_stations_without_windows_are_answered(model: ServedModel, runtime: Runtime) -> None:
     segments = [
         Segment(ChannelCode("XX", f"S{at}", "", "HHZ"), 0, 100.0, np.ones(3, np.int32))

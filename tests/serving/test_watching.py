@@ -227,6 +227,7 @@ def numbers_of(metrics: Metrics) -> dict[tuple[str, ...], float]:
     }
 
 
+@pytest.mark.slow
 def test_jobs_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fails = [sys.executable, "-S", "-c", "import time; time.sleep(0.5); raise SystemExit(3)"]
     monkeypatch.setattr("eqcctpro.serving.job_process.module_command", lambda *_: fails)

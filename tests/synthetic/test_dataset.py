@@ -120,6 +120,7 @@ def test_stations_and_events_are_read_by_obspy(made: Path) -> None:
         assert abs(UTCDateTime(arrival["time"]) - expected) < 0.002
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_files(made: Path, tmp_path: Path, cli: Any) -> None:
     options = ["--stations", 4, "--duration", 180, "--timechunk", 1, "--overlap", 0.5]
     options += ["--gaps", 1, "--glitches", 1, "--dead", 1]
@@ -138,6 +139,7 @@ def test_the_same_seed_gives_the_same_files(made: Path, tmp_path: Path, cli: Any
     assert "there already" in again.output
 
 
+@pytest.mark.slow
 def test_layers_delay_and_bend() -> None:
     """TauP's arrivals against an own call of TauP, at stations off the grid of distances."""
     from obspy.geodetics import kilometers2degrees
@@ -190,6 +192,7 @@ def test_wrong_places(tmp_path: Path, cli: Any) -> None:
     assert not (tmp_path / "a").exists()
 
 
+@pytest.mark.slow
 def test_a_network_of_labelled_records(
     labelled: Path, test_data: Path, pick: Any, tmp_path: Path, cli: Any
 ) -> None:

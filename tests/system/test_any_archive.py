@@ -124,6 +124,7 @@ def law(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Law]:
 FOUND = (Phase.explicit, Phase.reuse, Phase.generate)
 
 
+@pytest.mark.slow
 @settings(
     phases=FOUND,
     max_examples=12,
@@ -163,6 +164,7 @@ def test_there_are_picks_to_compare(law: Law) -> None:
 # What the law has found, each as small as it gets.
 
 
+@pytest.mark.slow
 def test_samples_behind_a_gap_are_where_they_are_in_any_chunk(law: Law) -> None:
     """Positions that are truncated depend on where a block begins."""
     vertical, *others = station(pieces=((0, 32_500),))
@@ -180,6 +182,7 @@ def test_a_folder_with_the_end_of_the_data_only(law: Law, seconds: int, chunk_mi
     law.holds(of(channels, LaidOut("chunks", chunk_min=chunk_min)))
 
 
+@pytest.mark.slow
 def test_a_folder_that_ends_late_in_one_component(law: Law) -> None:
     first, second, third = station(pieces=((0, 36_000),))
     channels = (first, replace(second, record_bytes=256), replace(third, record_bytes=4096))

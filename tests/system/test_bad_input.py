@@ -98,6 +98,7 @@ class TestInput:
         code, _, err = run(tmp_path / "in")
         assert code == INPUT and "nothing to pick" in err
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("content", "says"),
         [
@@ -119,6 +120,7 @@ class TestInput:
         (failed,) = summary()["files_failed"]
         assert failed["file"] == str(bad)
 
+    @pytest.mark.slow
     def test_only_file_of_a_station_is_bad(self, run: Any, network: Path, summary: Any) -> None:
         folder = station_folder(network, "DEM01")
         for path in folder.iterdir():
@@ -134,6 +136,7 @@ class TestInput:
         code, _, err = run(bad)
         assert code == INPUT and str(bad) in err
 
+    @pytest.mark.slow
     def test_truncated_file_gives_what_is_whole(
         self, run: Any, network: Path, summary: Any
     ) -> None:
@@ -146,6 +149,7 @@ class TestInput:
         (noted,) = summary()["notes"]
         assert len([note for note in noted["notes"] if "partly readable" in note]) == 3
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("damaged", [slice(0, 512), slice(64, 512)], ids=["header", "samples"])
     def test_what_follows_damage_is_read(
         self, run: Any, network: Path, summary: Any, damaged: slice
@@ -162,6 +166,7 @@ class TestInput:
         assert str(path) in notes and f"512 of {len(content)} bytes of " in notes
         assert "gaps: 4 pieces" in notes
 
+    @pytest.mark.slow
     def test_other_files_are_listed_and_ignored(
         self, run: Any, network: Path, summary: Any
     ) -> None:
@@ -179,6 +184,7 @@ class TestInput:
         code, out, err = run(network)
         assert code == SOME_FAILED and str(path) in err and "6 done" in out
 
+    @pytest.mark.slow
     def test_broken_link(self, run: Any, network: Path) -> None:
         link = station_folder(network, "DEM01") / "gone.mseed"
         link.symlink_to(network / "nowhere.mseed")
@@ -221,14 +227,17 @@ class TestWaveforms:
 
         return call
 
+    @pytest.mark.slow
     def test_zeros(self, reason: Any) -> None:
         why, _ = reason([(START_NS, np.zeros(12000, "i4"))])
         assert why == "all samples are zero"
 
+    @pytest.mark.slow
     def test_all_nan(self, reason: Any) -> None:
         why, notes = reason([(START_NS, np.full(12000, np.nan, "f4"))])
         assert why and "36000 samples that are not numbers" in " ".join(notes)
 
+    @pytest.mark.slow
     def test_some_nan_are_a_gap(self, reason: Any) -> None:
         samples = noise(12000)
         samples[9000:9100] = np.nan
@@ -237,10 +246,12 @@ class TestWaveforms:
         assert why == ""
         assert "303 samples that are not numbers were treated as a gap" in notes
 
+    @pytest.mark.slow
     def test_single_sample(self, reason: Any) -> None:
         why, _ = reason([(START_NS, noise(1, "i4") + np.int32(7))])
         assert "no stretch of usable samples" in why
 
+    @pytest.mark.slow
     def test_shorter_than_a_window(self, reason: Any) -> None:
         why, _ = reason([(START_NS, noise(5999))])
         assert why == "too short: 5999 samples, and a window has 6000"
@@ -353,6 +364,7 @@ class TestSettings:
         code, _, err = run(network, "--config", path)
         assert code == SETTINGS and says in err
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "text"),
         [

@@ -83,6 +83,7 @@ def test_a_tidy_archive_is_picked_whole(balance: Any, tmp_path: Path) -> None:
     assert found["not_picked"] == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("timechunk", "overlap"), [(1, 0), (2, 1), (3, 0.5)])
 def test_samples_of_overlapping_chunks_count_once(
     balance: Any, tmp_path: Path, timechunk: float, overlap: float
@@ -92,6 +93,7 @@ def test_samples_of_overlapping_chunks_count_once(
     assert found["input"] == found["picked"] == samples_in(files)
 
 
+@pytest.mark.slow
 def test_only_what_is_asked_for_counts(balance: Any, tmp_path: Path) -> None:
     files = station(tmp_path, "AAA")
     start, end = (format_utc(START_NS + round(s * NS_PER_S)) for s in (50.005, 250))
@@ -100,6 +102,7 @@ def test_only_what_is_asked_for_counts(balance: Any, tmp_path: Path) -> None:
         assert found["input"] == found["picked"] == samples_in(files, 50.005, 250)
 
 
+@pytest.mark.slow
 def test_samples_that_are_not_picked(balance: Any, write_mseed: Any, tmp_path: Path) -> None:
     """A stretch too short, one of no numbers, doubled and contradicting records, a component."""
     files = station(tmp_path, "AAA", letters="ZNE")
@@ -129,6 +132,7 @@ def test_samples_that_are_not_picked(balance: Any, write_mseed: Any, tmp_path: P
     }
 
 
+@pytest.mark.slow
 def test_stations_of_which_nothing_is_picked(balance: Any, tmp_path: Path) -> None:
     short = station(tmp_path, "SHRT", 30)
     files = station(tmp_path, "GOOD")
@@ -143,6 +147,7 @@ def test_stations_of_which_nothing_is_picked(balance: Any, tmp_path: Path) -> No
     }
 
 
+@pytest.mark.slow
 def test_strict(balance: Any, tmp_path: Path) -> None:
     files = station(tmp_path, "AAA", 200, letters="ZN") + station(tmp_path, "BBB", 300, letters="Z")
     files += station(tmp_path, "AAA", 300, letters="E", start_s=100)
@@ -151,6 +156,7 @@ def test_strict(balance: Any, tmp_path: Path) -> None:
     assert found["not_picked"] == {"components_missing": (2 * 100 + 200 + 300) * RATE}
 
 
+@pytest.mark.slow
 def test_horizontal_components_of_both_names(balance: Any, tmp_path: Path) -> None:
     station(tmp_path, "AAA", letters="ZNE")
     station(tmp_path, "AAA", 100, letters="12", start_s=100)
@@ -158,6 +164,7 @@ def test_horizontal_components_of_both_names(balance: Any, tmp_path: Path) -> No
     assert found["not_picked"] == {"component_not_used": 2 * 100 * RATE}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rates", [(50,), (200,), (40,), (100, 200), (125, 100)])
 def test_other_rates(
     balance: Any, write_mseed: Any, tmp_path: Path, rates: tuple[int, ...]
@@ -175,6 +182,7 @@ def test_other_rates(
         assert found["input"] == found["picked"] == expected
 
 
+@pytest.mark.slow
 def test_a_station_that_fails(
     balance: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +215,7 @@ def test_a_station_that_fails(
     assert found["not_picked"] == {"failed": 2 * half}
 
 
+@pytest.mark.slow
 def test_hours_are_those_of_data(pick: Any, imported_model: str, tmp_path: Path) -> None:
     """A record that comes late makes no day of data."""
     for letter in "ZNE":
@@ -218,6 +227,7 @@ def test_hours_are_those_of_data(pick: Any, imported_model: str, tmp_path: Path)
     assert result.summary["station_hours"] == pytest.approx((89.99 + 0.49) / 3600, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_notes_are_told_once(pick: Any, imported_model: str, tmp_path: Path) -> None:
     """However many files say the same, and however many stations read a file."""
     from eqcctpro.pipeline.prepare import told_once

@@ -207,6 +207,7 @@ def test_bundles_of_a_dead_worker_come_back_one_by_one(archive: Path) -> None:
     assert again == [[task] for task in first]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_size", [1, 7, 64])
 def test_what_a_worker_holds_back_comes_with_its_next_bundle(
     archive: Path, imported_model: str, batch_size: int, tmp_path: Path
@@ -234,6 +235,7 @@ def test_what_a_worker_holds_back_comes_with_its_next_bundle(
 
 
 class TestCores:
+    @pytest.mark.slow
     def test_local_mode_is_bound_to_the_cores_and_let_free_again(
         self, picked: Any, local: Any
     ) -> None:

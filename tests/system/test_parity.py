@@ -153,6 +153,7 @@ def compare(pick: Any, seisbench_cache: Path) -> Compare:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PICKERS)
 def test_some_labelled_stations(compare: Compare, labelled: Path, name: str) -> None:
     stations = QUICK_STATIONS[:2] if name.startswith("GPD") else QUICK_STATIONS
@@ -202,6 +203,7 @@ def test_two_continuous_hours(compare: Compare, continuous: Path, name: str, cou
     comparison.check()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [

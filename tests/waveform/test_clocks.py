@@ -286,6 +286,7 @@ def test_a_drift_in_a_run_and_in_its_chunks(
     same(picked(cut), sorted(right))
 
 
+@pytest.mark.slow
 def test_a_leap_second_in_a_run_and_in_day_files(
     pick: Any, rows: np.ndarray, expected: list[tuple[str, int, float]], tmp_path: Path
 ) -> None:
@@ -306,6 +307,7 @@ def test_a_leap_second_in_a_run_and_in_day_files(
         same(picked(result), right)
 
 
+@pytest.mark.slow
 def test_curves_across_a_leap_second(
     pick: Any, rows: np.ndarray, seisbench_cache: Path, tmp_path: Path
 ) -> None:

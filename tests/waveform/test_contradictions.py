@@ -152,6 +152,7 @@ def test_many_short_overlapping_files() -> None:
     assert sum(len(one.samples) for one in kept) == 400_000
 
 
+@pytest.mark.slow
 @given(
     pieces=st.lists(
         st.tuples(
@@ -222,6 +223,7 @@ def picks_of(table: Any) -> list[tuple[str, int, float]]:
     )
 
 
+@pytest.mark.slow
 def test_day_files_that_touch(
     pick: Any, two_days: tuple[Path, Path], seisbench_cache: Path
 ) -> None:
@@ -266,6 +268,7 @@ def test_seisbenchs_way(pick: Any, two_days: tuple[Path, Path], seisbench_cache:
     assert all("contradict" in task["reason"] for task in result.summary["empty"])
 
 
+@pytest.mark.slow
 def test_nothing_is_left(
     pick: Any, continuous: Path, seisbench_cache: Path, tmp_path: Path
 ) -> None:

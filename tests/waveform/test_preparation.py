@@ -198,6 +198,7 @@ def broken(draw: Any) -> list[Segment]:
     return draw(st.permutations(pieces))
 
 
+@pytest.mark.slow
 @given(pieces=broken(), how=st.sampled_from(["zero", "interpolate"]))
 @settings(max_examples=150, deadline=None)
 def test_filled_gaps_are_obspys(pieces: list[Segment], how: Any) -> None:
@@ -350,6 +351,7 @@ def gappy(labelled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("how", "value"), [("zero", 0), ("interpolate", "interpolate")])
 def test_filled_gaps_draw_the_same_picks(
@@ -403,6 +405,7 @@ ASKED: list[tuple[tuple[str, ...], Prepare]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(("filters", "by_obspy"), ASKED, ids=[one[0][-1] for one in ASKED])
 def test_filters_draw_the_same_picks(
@@ -424,6 +427,7 @@ def test_filters_draw_the_same_picks(
     assert result.summary["applied"]["filters"] == [str(parse_step(text)) for text in filters]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", MODELS)
 def test_the_mean_is_taken_off_in_double_precision(
     pick: Any, labelled: Path, seisbench_cache: Path, tmp_path: Path, model: str
@@ -507,6 +511,7 @@ def half_an_hour(continuous: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", ["trace", "absolute"])
 @pytest.mark.parametrize(
     ("record", "preparation"),
@@ -548,6 +553,7 @@ def test_a_station_whose_rate_is_too_low_fails(
     assert "this channel has 20 Hz" in json.dumps(failed)
 
 
+@pytest.mark.slow
 def test_the_command_line(
     cli: Any, pick: Any, gappy: Path, seisbench_cache: Path, tmp_path: Path
 ) -> None:
@@ -609,6 +615,7 @@ def test_a_wrong_option_ends_before_any_work(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_other_settings_do_not_go_on(
     pick: Any,
     gappy: Path,

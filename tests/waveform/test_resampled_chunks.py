@@ -274,6 +274,7 @@ def check_chunks(
     same(pieces, whole, within_ns=1000, probability=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", few_of(RATES))
 def test_chunks_have_the_picks_of_the_whole(
     pick: Any, seisbench_cache: Path, real: np.ndarray, tmp_path: Path, rate: float
@@ -281,6 +282,7 @@ def test_chunks_have_the_picks_of_the_whole(
     check_chunks(pick, real, rate, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("grid", ["trace", "absolute"])
 @pytest.mark.parametrize("rate", [40.0, 200.0])
 def test_a_drift_together_with_resampling(

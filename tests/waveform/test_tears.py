@@ -113,6 +113,7 @@ def test_equal_tears(seisbench_model: Any, rate: float) -> None:
 tears_in_samples = st.just(0.0) | st.integers(-100, 99).map(lambda part: part / 100 + 0.003)
 
 
+@pytest.mark.slow
 @given(
     rate=st.sampled_from([40.0, 50.0, 62.5, 80.0, 100.0, 125.0, 200.0]),
     tears=st.lists(st.lists(tears_in_samples, min_size=5, max_size=5), min_size=3, max_size=3),

@@ -32,6 +32,7 @@ def test_triggers_equal_obspy_on_random_curves() -> None:
     assert found > 4000
 
 
+@pytest.mark.slow
 def test_triggers_of_many_curves_are_those_of_each() -> None:
     rng = np.random.default_rng(3)
     found = 0

@@ -44,6 +44,7 @@ def calls(function: Any, *arguments: Any, **more: Any) -> int:
     return count
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_work_grows_with_the_records(kind: str, cut: bool) -> None:

@@ -54,6 +54,7 @@ def begin() -> Iterator[Begin]:
         yield begin
 
 
+@pytest.mark.slow
 class TestRuns:
     @pytest.mark.parametrize("first", [[], ["--no-journal"]])
     def test_a_second_run_is_refused_and_touches_nothing(
@@ -116,6 +117,7 @@ class TestFileSystemsWithoutLocks:
         with OutputLock(tmp_path) as again:
             again.check()
 
+    @pytest.mark.slow
     def test_the_lock_of_a_dead_process_is_free(self, tmp_path: Path) -> None:
         child = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
         dead = replace(

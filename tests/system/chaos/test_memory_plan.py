@@ -94,6 +94,7 @@ def config(archive: Path, output: Path, model: str, **more: Any) -> PickConfig:
     return PickConfig.checked(input=archive, output=output, **common, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("little_memory")
 def test_a_station_without_room_fails_alone(
     generated_network: Any, imported_model: str, tmp_path: Path

@@ -38,6 +38,7 @@ def arguments(name: str, output: Path, session: PickSession) -> list[str]:
     return [name, *(str(session.config.input[0]) if part == "IN" else part for part in given)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_commands_wait_for_no_run(
     name: str, finished: Path, session: PickSession, cli: Any
@@ -51,6 +52,7 @@ def test_commands_wait_for_no_run(
     assert contents(finished) == before
 
 
+@pytest.mark.slow
 def test_runs_wait_for_no_command(
     finished: Path, session: PickSession, cli: Any, tmp_path: Path
 ) -> None:

@@ -84,6 +84,7 @@ def small(monkeypatch: pytest.MonkeyPatch, *, pieces_mb: float, room_mb: float) 
     monkeypatch.setattr(waveform_memory, "_room", lambda *_: (room_mb, None))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("archive", "more"),
     [
@@ -136,6 +137,7 @@ def test_pieces_have_the_picks_of_the_whole(
         assert curves[0] == curves[1]
 
 
+@pytest.mark.slow
 def test_an_interruption_ends_between_pieces(
     record: obspy.Stream, session: PickSession, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

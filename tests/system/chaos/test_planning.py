@@ -28,6 +28,7 @@ def archive(generated_network: Any, tmp_path: Path) -> Path:
     return Path(shutil.copytree(generated_network[0], tmp_path / "archive"))
 
 
+@pytest.mark.slow
 def test_bad_names(session: PickSession, archive: Path, tmp_path: Path) -> None:
     session.run(input=archive, output=tmp_path / "calm", layout="files")
     files = sorted(archive.rglob("*.mseed"))
@@ -87,6 +88,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
 
 
+@pytest.mark.slow
 def test_a_sparse_file_takes_no_more_memory_than_it_holds(sparse: Path) -> None:
     told = subprocess.run(
         [sys.executable, "-c", MEMORY, str(sparse)], capture_output=True, text=True, check=True
@@ -96,6 +98,7 @@ def test_a_sparse_file_takes_no_more_memory_than_it_holds(sparse: Path) -> None:
     assert int(megabytes) < 400, told.stdout
 
 
+@pytest.mark.slow
 def test_too_little_memory_is_told(archive: Path, tmp_path: Path) -> None:
     path = tmp_path / "large.mseed"
     content = sorted(archive.rglob("*.mseed"))[0].read_bytes()
@@ -142,6 +145,7 @@ def test_blocks_hold_what_the_whole_file_holds(
         index_file(path)
 
 
+@pytest.mark.slow
 def test_a_file_system_that_hangs_costs_its_file(
     session: PickSession, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +165,7 @@ def test_a_file_system_that_hangs_costs_its_file(
     assert result.summary["plan"]["files"] == len(files) - 1
 
 
+@pytest.mark.slow
 def test_a_folder_that_hangs_costs_itself(
     session: PickSession, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -199,6 +204,7 @@ def test_a_folder_that_hangs_costs_itself(
     assert len(calm.picks)
 
 
+@pytest.mark.slow
 def test_a_file_that_breaks_the_reader_fails_alone(
     session: PickSession, archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -47,6 +47,7 @@ def config(archive: Path, output: Path, weights: Path, **more: Any) -> PickConfi
     return PickConfig.checked(input=archive, output=output, **common, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [exchange, damage])
 def test_changed_between_two_attempts(
     change: Any,

@@ -443,6 +443,7 @@ def machine_elsewhere() -> Iterator[str]:
         subprocess.run(["ip", "netns", "del", name], check=False, capture_output=True)
 
 
+@pytest.mark.slow
 @pytest.mark.exhaustive
 def test_a_machine_whose_cable_is_pulled(
     machine_elsewhere: str, run: Run, calm: dict[str, bytes]

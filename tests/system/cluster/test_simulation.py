@@ -68,6 +68,7 @@ def test_latency_is_hidden_by_the_bundle_that_waits() -> None:
     assert slow.pick_s < simulate_run(NOTHING, 6400, 16).pick_s + 0.2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tasks", "workers"), [(20, 2), (1000, 7), (20_000, 1000), (50, 80)])
 def test_bundles_are_cut_as_real_ones(tasks: int, workers: int) -> None:
     chunk = Timechunk(0, "chunk", None, None, 0, 1)

@@ -119,6 +119,7 @@ def warnings_in(text: str) -> list[str]:
     return re.findall(r"^(.*)SettingsWarning: (.*)$", text, re.MULTILINE)
 
 
+@pytest.mark.slow
 class TestRuns:
     def test_the_example_without_paths_says_what_is_missing(self, folder: Path) -> None:
         ended = as_script(phasenet(gpu=True), folder)
@@ -151,6 +152,7 @@ class TestRuns:
         assert (folder / "log" / "a.log").stat().st_size > 0
 
 
+@pytest.mark.slow
 class TestSeedRunner:
     def text(self, folder: Path, cores: list[int], p: object = "", s: object = "") -> str:
         (chunk,) = (folder / "archive").iterdir()
@@ -211,6 +213,7 @@ class TestSeedRunner:
 
 
 class TestBenchmarks:
+    @pytest.mark.slow
     def test_without_the_gpus_it_asks_for_nothing_is_measured(
         self, folder: Path, seisbench_cache: Path
     ) -> None:

@@ -342,6 +342,7 @@ def test_files_have_the_users_usual_permissions(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.slow
 def test_torch_keeps_the_threads_of_whoever_calls(tmp_path: Path) -> None:
     # In a process of its own: other tests may have left a runtime open.
     ended = as_script(
@@ -371,6 +372,7 @@ def test_torch_keeps_the_threads_of_whoever_calls(tmp_path: Path) -> None:
     assert ended.result == {"inside": [1, 1], "outside": [2, 2], "later": [2]}
 
 
+@pytest.mark.slow
 def test_a_session_runs_for_one_thread_at_a_time(
     network: Path, imported_model: str, tmp_path: Path
 ) -> None:
@@ -392,6 +394,7 @@ def test_a_session_runs_for_one_thread_at_a_time(
     assert len({(tmp_path / str(n) / "picks.csv").read_bytes() for n in range(3)}) == 1
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_a_session_that_is_still_written_to(tmp_path: Path) -> None:
     """As by a process of Ray that was only being started when the others were killed."""
     logs = tmp_path / f"session_2026-01-01_{os.getpid()}" / "logs"

@@ -120,6 +120,7 @@ def test_termination_while_ray_ends(
     assert run.returncode in (0, 130) and "Traceback" not in said, said
 
 
+@pytest.mark.slow
 def test_ctrl_c_in_a_program_of_ones_own_is_a_keyboard_interrupt(
     generated_network: tuple[Path, object],
     imported_model: str,
@@ -152,6 +153,7 @@ def test_ctrl_c_in_a_program_of_ones_own_is_a_keyboard_interrupt(
     assert any(caught)
 
 
+@pytest.mark.slow
 def test_handlers_of_a_program_stay_its_own(
     generated_network: tuple[Path, object], imported_model: str, tmp_path: Path
 ) -> None:
@@ -326,11 +328,13 @@ def said_by(program: str, model: Path) -> str:
     return ended.stdout
 
 
+@pytest.mark.slow
 def test_openvino_may_be_dropped_while_it_executes(onnx_model: Path) -> None:
     """Ctrl-C drops it so; its threads read and write arrays for some time yet."""
     assert said_by(DROPPED, onnx_model) == "went on\n"
 
 
+@pytest.mark.slow
 def test_openvino_released_by_another_thread_leaves_signals_to_python(onnx_model: Path) -> None:
     """It frees the signal stack that it had given to the thread that loaded it."""
     assert said_by(STACKS, onnx_model) == "interrupted\n"
@@ -361,6 +365,7 @@ errors._shown_warnings = lambda warn: interrupt()
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", EARLY)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_early_signal_ends_the_command_with_one_line(

@@ -55,6 +55,7 @@ def trial(folder: Path) -> dict[str, str]:
 _MARKS: dict[str, Any] = {"script": (), "notebook": pytest.mark.slow, "thread": pytest.mark.slow}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "way",
     [pytest.param(way, marks=_MARKS.get(way, pytest.mark.exhaustive)) for way in WAYS],
@@ -140,6 +141,7 @@ def _family_at_work(pid: int, folder: Path, *, on_ray: bool) -> list[psutil.Proc
     raise AssertionError("no trial has begun")
 
 
+@pytest.mark.slow
 def test_what_is_not_picked_is_said(folder: Path) -> None:
     (chunk,) = (folder / "archive").iterdir()
     (chunk / "DEM01" / "broken.mseed").write_bytes(b"no waveform" * 100)
