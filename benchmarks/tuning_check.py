@@ -9,12 +9,11 @@ from pathlib import Path
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import InputError
 from eqcctpro.evaluation.configuration import BestConfiguration
+from eqcctpro.evaluation.ranking import measured_at, rank
 from eqcctpro.evaluation.results import Trial, read_results
-from eqcctpro.evaluation.runoff import in_turns
-from eqcctpro.evaluation.selection import measured_at, rank
 from eqcctpro.evaluation.settings import EvaluationConfig
 from eqcctpro.evaluation.sweep import Sweep
-from eqcctpro.evaluation.tuning import Tuner
+from eqcctpro.evaluation.tuning import Tuner, in_turns
 
 __all__ = ["TuningCheck", "check_tuning"]
 

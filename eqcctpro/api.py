@@ -262,7 +262,7 @@ class RunEQCCTPro:
         values = _settings(given)
         values |= known_parameters(RunEQCCTPro, more, PickConfig.model_fields.keys() - values)
         if self.configuration is not None:
-            from eqcctpro.evaluation.applying import take_configuration
+            from eqcctpro.evaluation.machine import take_configuration
 
             values, self.overridden = take_configuration(self.configuration, values, _stated(given))
         config = PickConfig.checked(**values)

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from eqcctpro.analysis.efficiency_figures import draw_comparison, draw_figures
+from eqcctpro.analysis.efficiency_metrics import efficiency_table
 from eqcctpro.analysis.efficiency_text import comparison_text, summary_text
-from eqcctpro.analysis.metrics import efficiency_table
 from eqcctpro.analysis.trials import (
     TrialFile,
     find_trial_files,
@@ -36,7 +36,7 @@ class Analysis:
     Attributes
     ----------
     table : pandas.DataFrame
-        See `eqcctpro.analysis.metrics.efficiency_table`.
+        See `eqcctpro.analysis.efficiency_metrics.efficiency_table`.
     text : str
         The summary, of all models and modes one after the other.
     files : tuple of Path

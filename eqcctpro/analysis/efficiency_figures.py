@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from eqcctpro.analysis.efficiency_metrics import chunks_title, requested_name
 from eqcctpro.analysis.facets import Panel, hardware, one_panel, panels, reach, shades
-from eqcctpro.analysis.metrics import chunks_title, requested_name
 from eqcctpro.analysis.trials import METHODS, concurrency_name
 from eqcctpro.evaluation.results import Trial
 from eqcctpro.report.style import colours, new_figure, save_png, tidy

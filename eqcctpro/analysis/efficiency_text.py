@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from eqcctpro.analysis.metrics import GPU_COST, chunks_text
+from eqcctpro.analysis.efficiency_metrics import GPU_COST, chunks_text
 from eqcctpro.analysis.trials import METHODS, concurrency_name
 from eqcctpro.evaluation.results import Trial
 
@@ -41,7 +41,7 @@ def summary_text(
     Parameters
     ----------
     table : pandas.DataFrame
-        Of `eqcctpro.analysis.metrics.efficiency_table`.
+        Of `eqcctpro.analysis.efficiency_metrics.efficiency_table`.
     trials : sequence of Trial
         With those that failed.
     mode : str

@@ -56,7 +56,7 @@ def panels(table: pd.DataFrame, x: str, colour: str) -> tuple[list[Panel], str]:
     Parameters
     ----------
     table : pandas.DataFrame
-        Of `eqcctpro.analysis.metrics.efficiency_table`.
+        Of `eqcctpro.analysis.efficiency_metrics.efficiency_table`.
     x, colour : str
         Columns: of the horizontal axis, and what a line's colour says.
     """

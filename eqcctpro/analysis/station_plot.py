@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eqcctpro.analysis.curves import station_curves
 from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import StationTask
 from eqcctpro.errors import InputError, SettingsError
@@ -19,9 +18,15 @@ from eqcctpro.journal.task_table import read_tasks
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.annotations import BlockCurves
 from eqcctpro.picks.reading import read_picks
+from eqcctpro.pipeline.engine import Pipeline
+from eqcctpro.pipeline.prepare import prepare
+from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.report.run_data import Picks, load_summary, run_config, run_plan
 from eqcctpro.report.style import PALETTE, new_figure, tidy
 from eqcctpro.report.traces import PHASE_COLOURS, OverviewTrace, envelope
+from eqcctpro.runtimes.base import Runtime
+from eqcctpro.sources.files import FileCache
+from eqcctpro.sources.task_waveforms import load_segments, task_waveforms
 from eqcctpro.times import NS_PER_S, Time, format_utc, parse_utc
 from eqcctpro.waveform.segments import Segment
 
@@ -30,7 +35,7 @@ if TYPE_CHECKING:
 
     from eqcctpro.orchestration.result import RunResult
 
-__all__ = ["plot_station"]
+__all__ = ["plot_station", "station_curves"]
 
 #: Shown when nothing else is asked for, seconds.
 _LENGTH_S = 60.0
@@ -366,3 +371,35 @@ def _finish(axes: Any, name: str, found: str, start: int, end: int, *, any_picks
     )
     axes[0].set_title(name, loc="left", fontsize=11)
     axes[0].set_title(found, loc="right", fontsize=9)
+
+
+def station_curves(
+    task: StationTask, picker: Picker, runtime: Runtime, settings: PipelineSettings
+) -> tuple[list[Segment], list[BlockCurves], str]:
+    """Waveforms and curves of one station task.
+
+    The pipeline is that of a run.
+
+    Returns
+    -------
+    list of Segment
+        As recorded, of every component.
+    list of BlockCurves
+    str
+        Why there are no curves, such as that the record is too short; else empty.
+
+    Raises
+    ------
+    InputError
+        There are no waveforms; the message says why.
+    """
+    decoded = FileCache(needs_record=settings.needs_record).read(task, None, settings.context_ns)
+    segments = load_segments(task, decoded, settings.context_ns)
+    prepared = prepare(task_waveforms(task, decoded, settings), picker, settings)
+    if prepared.ended is not None:
+        reason = prepared.ended.reason
+        if not segments:
+            raise InputError(f"{task.name} in {task.chunk.name}: {reason}")
+        return segments, [], reason
+    prepared.keep_curves = True
+    return segments, Pipeline(picker, runtime, settings).pick_one(prepared).curves, ""

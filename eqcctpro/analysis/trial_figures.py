@@ -8,8 +8,8 @@ from typing import Final
 
 import pandas as pd
 
+from eqcctpro.analysis.efficiency_metrics import requested_name
 from eqcctpro.analysis.facets import Panel, one_panel, panels, shades
-from eqcctpro.analysis.metrics import requested_name
 from eqcctpro.analysis.trial_points import (
     SYMBOLS,
     colour_bar,
@@ -35,7 +35,7 @@ def trial_figures(table: pd.DataFrame, concurrency: str, desired: float | None) 
     Parameters
     ----------
     table : pandas.DataFrame
-        Of `eqcctpro.analysis.metrics.efficiency_table`, with a plain index.
+        Of `eqcctpro.analysis.efficiency_metrics.efficiency_table`, with a plain index.
     concurrency : str
         What workers are called.
     desired : float or None

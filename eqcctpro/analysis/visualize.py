@@ -10,7 +10,7 @@ from typing import Any, Final
 import pandas as pd
 
 from eqcctpro.analysis.comparison_figures import comparison_figures, optimal_figure
-from eqcctpro.analysis.metrics import chunks_title, efficiency_table
+from eqcctpro.analysis.efficiency_metrics import chunks_title, efficiency_table
 from eqcctpro.analysis.trial_figures import trial_figures
 from eqcctpro.analysis.trial_points import FILTERS, page_rows
 from eqcctpro.analysis.trials import (

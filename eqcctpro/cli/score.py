@@ -61,7 +61,7 @@ def score(
             if phases or station_hours or start or end:
                 raise SettingsError("--compare takes only --tolerance, --per and -o")
             from eqcctpro.scoring.compare import compare_picks
-            from eqcctpro.scoring.report import parity_rows, write_parity
+            from eqcctpro.scoring.score_files import parity_rows, write_parity
 
             parity = compare_picks(
                 read_picks(picks),
@@ -73,8 +73,8 @@ def score(
             written = write_parity(parity, output) if output is not None else []
         else:
             from eqcctpro.scoring.labels import read_labels
-            from eqcctpro.scoring.report import score_rows, write_scores
             from eqcctpro.scoring.score import score_picks
+            from eqcctpro.scoring.score_files import score_rows, write_scores
 
             hours = station_hours
             if hours is None and start is None and end is None:

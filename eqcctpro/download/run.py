@@ -16,9 +16,14 @@ from eqcctpro.download.asking import Request, plan_requests
 from eqcctpro.download.channels import find_channels, stream_lines, write_station_xml
 from eqcctpro.download.data_centre import DataCentre, DataCentreError, TooLargeError
 from eqcctpro.download.denoising import Denoiser
-from eqcctpro.download.folders import write_chunk, write_days
 from eqcctpro.download.ledger import Entry, Ledger
-from eqcctpro.download.received import find_gaps, read_records, what_is_wrong
+from eqcctpro.download.received import (
+    find_gaps,
+    read_records,
+    what_is_wrong,
+    write_chunk,
+    write_days,
+)
 from eqcctpro.download.settings import DownloadSettings, service_root
 from eqcctpro.errors import OutputError, SettingsError
 from eqcctpro.orchestration.interrupt import RunInterrupted

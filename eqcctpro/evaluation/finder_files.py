@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER, CONCURRENCY
 from eqcctpro.evaluation.configuration import BestConfiguration
+from eqcctpro.evaluation.ranking import best_overall, usable
 from eqcctpro.evaluation.results import EvalMode, Trial, read_results
-from eqcctpro.evaluation.selection import best_overall, usable
 from eqcctpro.picks.writers import atomic_file
 
 __all__ = ["BEST_COLUMNS", "write_finder_files"]

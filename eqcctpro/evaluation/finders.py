@@ -11,8 +11,7 @@ from typing import ClassVar
 from eqcctpro.errors import InputError, OutputError, SettingsError
 from eqcctpro.evaluation.canonical import model_name
 from eqcctpro.evaluation.configuration import BestConfiguration
-from eqcctpro.evaluation.results import EvalMode, Trial, named, no_model, read_results
-from eqcctpro.evaluation.selection import (
+from eqcctpro.evaluation.ranking import (
     best_overall,
     choose_workload,
     measured_at,
@@ -21,6 +20,7 @@ from eqcctpro.evaluation.selection import (
     rank,
     usable,
 )
+from eqcctpro.evaluation.results import EvalMode, Trial, named, no_model, read_results
 
 __all__ = ["OptimalCPUConfigurationFinder", "OptimalGPUConfigurationFinder"]
 

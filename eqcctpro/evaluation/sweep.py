@@ -20,8 +20,8 @@ from eqcctpro.evaluation.machine import describe_machine
 from eqcctpro.evaluation.results import Trial
 from eqcctpro.evaluation.settings import EvaluationConfig
 from eqcctpro.evaluation.station_sets import StationSets
-from eqcctpro.evaluation.store import TrialStore
 from eqcctpro.evaluation.trial import TrialResult, run_trial
+from eqcctpro.evaluation.trial_store import TrialStore
 from eqcctpro.notices import one_warning
 from eqcctpro.orchestration.model_choice import prepare_model
 from eqcctpro.orchestration.outputs import package_versions

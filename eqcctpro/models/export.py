@@ -249,7 +249,7 @@ def _trace(module: WaveformModel | EqcctCurves, picker: Picker, path: Path) -> N
     import torch
 
     from eqcctpro.models.exportable import exportable
-    from eqcctpro.models.recurrence import write_out_recurrences
+    from eqcctpro.models.lstm import write_out_recurrences
 
     example = torch.randn(2, len(picker.components), picker.in_samples)
     try:

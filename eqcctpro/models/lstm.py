@@ -1,19 +1,25 @@
-"""SeisBench's hand-written LSTMs as operators that can be exported.  Imports torch."""
+"""SeisBench's hand-written LSTMs in exports.  Imports torch and onnx.
+
+Tracing makes one operator of each; that of hard sigmoids is then written out as an ONNX ``Scan``.
+ONNX's ``LSTM`` takes a hard sigmoid, but OpenVINO refuses it; unrolled over its 47 steps the
+recurrence takes a second to load.  A ``Scan`` over time runs on both.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from eqcctpro.errors import ExportError
 
-__all__ = ["RECURRENCE_OPERATOR", "exportable_lstm"]
+__all__ = ["exportable_lstm", "write_out_recurrences"]
 
-#: Name of the operator that stands for a hard-sigmoid recurrence in the traced graph,
-#: until :mod:`eqcctpro.models.recurrence` writes it out.
-RECURRENCE_OPERATOR = "eqcctpro::HardSigmoidLSTM"
+# Stands for a hard-sigmoid recurrence in the traced graph until that is written out.
+_DOMAIN, _OPERATOR = "eqcctpro", "HardSigmoidLSTM"
 
 #: ``hard_sigmoid(x) = clip(0.2 x + 0.5, 0, 1)``, as in Keras, EQTransformer's framework.
 _HARD_SLOPE, _HARD_OFFSET = 0.2, 0.5
@@ -114,7 +120,114 @@ class _Recurrence(torch.autograd.Function):
     @staticmethod
     def symbolic(g: Any, projected: Any, recurrence: Any, steps: int) -> Any:
         width = recurrence.type().sizes()
-        states = g.op(RECURRENCE_OPERATOR, projected, recurrence)
+        states = g.op(f"{_DOMAIN}::{_OPERATOR}", projected, recurrence)
         # Without a type the exporter warns on every operator that it does not know.
         states.setType(projected.type().with_sizes([steps, None, width[0] if width else None]))
         return states
+
+
+def write_out_recurrences(model: Any) -> int:
+    """Replace every recurrence of ``model`` by a ``Scan``.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Changed in place.
+
+    Returns
+    -------
+    int
+        Number of recurrences replaced.
+    """
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            constants[node.output[0]] = node.attribute[0].t
+    nodes, count = [], 0
+    for node in model.graph.node:
+        if node.op_type != _OPERATOR or node.domain != _DOMAIN:
+            nodes.append(node)
+            continue
+        weights = numpy_helper.to_array(constants[node.input[1]])
+        written, initialisers = _scan(node, weights, f"recurrence_{count}")
+        nodes.extend(written)
+        model.graph.initializer.extend(initialisers)
+        count += 1
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    domains = [entry for entry in model.opset_import if entry.domain != _DOMAIN]
+    del model.opset_import[:]
+    model.opset_import.extend(domains)
+    return count
+
+
+def _scan(node: Any, weights: Any, prefix: str) -> tuple[list[Any], list[Any]]:
+    """Nodes and constants that compute ``node`` from zero states."""
+    width = weights.shape[0]
+
+    def name(part: str) -> str:
+        return f"{prefix}/{part}"
+
+    def constant(part: str, values: Any) -> Any:
+        return numpy_helper.from_array(np.ascontiguousarray(values), name(part))
+
+    initialisers = [
+        constant("batch_axis", np.array([1], np.int64)),
+        constant("width", np.array([width], np.int64)),
+        constant("weights", weights),
+        constant("gates", np.array([3 * width, width], np.int64)),
+        constant("thirds", np.array([width] * 3, np.int64)),
+        constant("zero", np.float32(0)),
+        constant("one", np.float32(1)),
+    ]
+    body = _step(name, width)
+    nodes = [
+        helper.make_node("Shape", [node.input[0]], [name("shape")]),
+        helper.make_node("Gather", [name("shape"), name("batch_axis")], [name("batch")]),
+        helper.make_node("Concat", [name("batch"), name("width")], [name("state_shape")], axis=0),
+        helper.make_node("ConstantOfShape", [name("state_shape")], [name("state")]),
+        helper.make_node(
+            "Scan",
+            [name("state"), name("state"), node.input[0]],
+            [name("last_h"), name("last_c"), node.output[0]],
+            num_scan_inputs=1,
+            body=body,
+        ),
+    ]
+    return nodes, initialisers
+
+
+def _step(name: Any, width: int) -> Any:
+    """One time step as a graph: (h, c, projected input) to (h, c, output)."""
+
+    def value(label: str, columns: int) -> Any:
+        return helper.make_tensor_value_info(name(label), TensorProto.FLOAT, [None, columns])
+
+    def node(operator: str, inputs: str, outputs: str, **attributes: Any) -> Any:
+        return helper.make_node(
+            operator,
+            [name(part) for part in inputs.split()],
+            [name(part) for part in outputs.split()],
+            **attributes,
+        )
+
+    nodes = [
+        node("MatMul", "h weights", "recurrent"),
+        node("Add", "recurrent projected", "sum"),
+        node("Split", "sum gates", "gate_sum cell_sum", axis=1),
+        node("Clip", "gate_sum zero one", "gate"),
+        node("Split", "gate thirds", "input_gate forget_gate output_gate", axis=1),
+        node("Tanh", "cell_sum", "cell_input"),
+        node("Mul", "forget_gate c", "kept"),
+        node("Mul", "input_gate cell_input", "added"),
+        node("Add", "kept added", "next_c"),
+        node("Tanh", "next_c", "squashed"),
+        node("Mul", "output_gate squashed", "next_h"),
+        node("Identity", "next_h", "output"),
+    ]
+    return helper.make_graph(
+        nodes,
+        name("step"),
+        [value("h", width), value("c", width), value("projected", 4 * width)],
+        [value("next_h", width), value("next_c", width), value("output", width)],
+    )

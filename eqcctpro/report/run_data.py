@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,18 +15,32 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from pymseed import MiniSEEDError, MS3TraceList
 
 from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
+from eqcctpro.codes import Code
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, InputError
 from eqcctpro.journal.task_table import read_tasks
+from eqcctpro.miniseed.index import IndexedFile
+from eqcctpro.miniseed.unusual_codes import trace_code, with_placeholders
 from eqcctpro.picks.reading import read_picks
 from eqcctpro.picks.table import PICK_SCHEMA
-from eqcctpro.report.coverage import Coverage, measure_coverage
+from eqcctpro.places import is_address
 from eqcctpro.station_coordinates import Coordinates, find_station_file, read_stations
 
-__all__ = ["Picks", "RunData", "StationFiles", "load_run", "load_summary", "run_config", "run_plan"]
+__all__ = [
+    "Coverage",
+    "Picks",
+    "RunData",
+    "StationFiles",
+    "load_run",
+    "load_summary",
+    "measure_coverage",
+    "run_config",
+    "run_plan",
+]
 
 #: One file of coordinates, or several.
 StationFiles = Path | str | Sequence[Path | str] | None
@@ -267,3 +282,95 @@ def _read_table(out: Path, summary: Mapping[str, Any]) -> tuple[pa.Table, list[s
         return read_picks(out), []
     except InputError as error:
         return PICK_SCHEMA.empty_table(), [f"Picks: {error.message}."]
+
+
+#: Headers of archives up to this size are all read; of larger ones the first and last.
+MOST_BYTES = 8 * 2**30
+
+Span = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Data coverage of one station.
+
+    Attributes
+    ----------
+    spans : tuple of (int, int)
+        Beginning and end of each stretch in which some component has data, in nanoseconds
+        since 1970, ascending.
+    """
+
+    spans: tuple[Span, ...]
+
+    @property
+    def seconds(self) -> float:
+        """Length of all stretches."""
+        return sum(end - start for start, end in self.spans) / 1e9
+
+    @property
+    def gaps(self) -> int:
+        """Interruptions between the first and the last sample."""
+        return max(len(self.spans) - 1, 0)
+
+    @property
+    def gap_seconds(self) -> float:
+        """Length of all interruptions."""
+        if not self.spans:
+            return 0.0
+        return (self.spans[-1][1] - self.spans[0][0]) / 1e9 - self.seconds
+
+
+def measure_coverage(files: Sequence[IndexedFile]) -> tuple[dict[str, Coverage], bool]:
+    """Data of every station in some files.
+
+    Returns
+    -------
+    dict of str to Coverage
+        By ``NET.STA``.
+    bool
+        Whether gaps within files are known; in a large archive only those between them are.
+    """
+    whole = sum(file.size for file in files) <= MOST_BYTES
+    # Nor is every object of a store fetched for this.
+    whole = whole and not any(is_address(file.path) for file in files)
+    spans: dict[str, list[Span]] = defaultdict(list)
+    for file in files:
+        for station, span in _scanned(Path(file.path)) if whole else _indexed(file):
+            spans[station].append(span)
+    return {name: Coverage(_joined(found)) for name, found in sorted(spans.items())}, whole
+
+
+def _indexed(file: IndexedFile) -> Iterable[tuple[str, Span]]:
+    for extent in file.channels:
+        yield f"{extent.code[0]}.{extent.code[1]}", (extent.start_ns, extent.end_ns)
+
+
+def _scanned(path: Path) -> Iterable[tuple[str, Span]]:
+    traces = MS3TraceList()
+    names: dict[Code, Code] = {}
+    # What is damaged is among the files that failed.
+    with suppress(MiniSEEDError, ValueError, OSError):
+        content, names = with_placeholders(path.read_bytes())
+        traces.add_buffer(content, skip_not_data=True)
+    for trace in traces:
+        try:
+            network, station, *_ = trace_code(trace, names)
+        except ValueError:
+            continue
+        for piece in trace:
+            if piece.samprate > 0:
+                # A sample stands for the time until the next one.
+                end = piece.endtime + round(1e9 / piece.samprate)
+                yield f"{network}.{station}", (piece.starttime, end)
+
+
+def _joined(spans: Iterable[Span]) -> tuple[Span, ...]:
+    joined: list[Span] = []
+    for start, end in sorted(spans):
+        # Channels that begin a little apart, and rounded times, are no gap.
+        if joined and start <= joined[-1][1] + 50_000_000:
+            joined[-1] = (joined[-1][0], max(joined[-1][1], end))
+        else:
+            joined.append((start, end))
+    return tuple(joined)

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.scoring.arrays import Level, PickArrays, as_arrays, phase_of, place_names
-from eqcctpro.scoring.matching import match
-from eqcctpro.scoring.residuals import Residuals, residuals_of
+from eqcctpro.scoring.matching import Residuals, match, residuals_of
 
 __all__ = ["Parity", "PhaseParity", "compare_picks"]
 

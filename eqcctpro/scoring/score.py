@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.scoring.arrays import Level, PickArrays, as_arrays, phase_of, place_names
-from eqcctpro.scoring.matching import match
-from eqcctpro.scoring.residuals import Residuals, residuals_of
+from eqcctpro.scoring.matching import Residuals, match, residuals_of
 from eqcctpro.times import Time, parse_utc
 
 __all__ = ["Counts", "PhaseScore", "Scores", "score_picks"]

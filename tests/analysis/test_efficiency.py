@@ -13,7 +13,7 @@ from PIL import Image
 from trial_tables import ripper, row, write
 
 from eqcctpro.analysis.efficiency import analyze, analyze_batch, compare_methods
-from eqcctpro.analysis.metrics import efficiency_table
+from eqcctpro.analysis.efficiency_metrics import efficiency_table
 from eqcctpro.analysis.trials import load_trials
 from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER, PUBLISHED_COLUMNS

@@ -12,8 +12,8 @@ from finder_tables import CPUS, STATIONS, TIME, ours, write_rows
 
 from eqcctpro.analysis import efficiency_figures
 from eqcctpro.analysis.comparison_figures import comparison_figures
+from eqcctpro.analysis.efficiency_metrics import efficiency_table
 from eqcctpro.analysis.facets import cpu_panels, panels, reach
-from eqcctpro.analysis.metrics import efficiency_table
 from eqcctpro.analysis.trial_figures import trial_figures
 from eqcctpro.analysis.trials import load_trials
 from eqcctpro.analysis.visualize import optimal, visualize

@@ -15,7 +15,7 @@ from eqcctpro.analysis.efficiency import analyze
 from eqcctpro.errors import InputError
 from eqcctpro.evaluation.canonical import PUBLISHED_COLUMNS
 from eqcctpro.evaluation.results import read_results
-from eqcctpro.evaluation.store import TrialStore
+from eqcctpro.evaluation.trial_store import TrialStore
 
 _FIRST = ("Trial Number", "Stations Used", "Number of Stations Used")
 _CPUS = "Number of CPUs Allocated for Ray to Use"

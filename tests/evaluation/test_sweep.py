@@ -32,9 +32,9 @@ from eqcctpro.errors import (
 )
 from eqcctpro.evaluation.canonical import CANONICAL_CSV_HEADER, PUBLISHED_COLUMNS
 from eqcctpro.evaluation.grid import TrialSpec, concurrency_steps, published_station_counts
-from eqcctpro.evaluation.store import TrialStore
 from eqcctpro.evaluation.sweep import Sweep
 from eqcctpro.evaluation.trial import TrialResult, run_trial
+from eqcctpro.evaluation.trial_store import TrialStore
 
 SLOW = pytest.mark.slow
 
@@ -565,7 +565,7 @@ class TestStore:
     def test_two_writers(self, tmp_path: Path) -> None:
         code = (
             "import sys; from pathlib import Path\n"
-            "from eqcctpro.evaluation.store import TrialStore\n"
+            "from eqcctpro.evaluation.trial_store import TrialStore\n"
             f"store = TrialStore(Path({str(tmp_path)!r}), 'cpu')\n"
             "for i in range(25): store.append({'Mode': sys.argv[1], 'Comments': 'x' * 5000}, [])\n"
         )

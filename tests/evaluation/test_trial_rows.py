@@ -15,9 +15,9 @@ from eqcctpro.evaluation.canonical import OUR_COLUMNS, PUBLISHED_COLUMNS, trial_
 from eqcctpro.evaluation.grid import TrialSpec
 from eqcctpro.evaluation.results import read_results
 from eqcctpro.evaluation.station_sets import StationSet
-from eqcctpro.evaluation.store import TrialStore
 from eqcctpro.evaluation.subject import Outcome
 from eqcctpro.evaluation.trial import TrialResult
+from eqcctpro.evaluation.trial_store import TrialStore
 from eqcctpro.resources.calculators import WorkerPlan
 from eqcctpro.resources.sampler import ResourceUse
 

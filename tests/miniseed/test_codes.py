@@ -30,8 +30,7 @@ from eqcctpro.codes import (
     source_of_code,
 )
 from eqcctpro.download.asking import Request
-from eqcctpro.download.folders import write_chunk, write_days
-from eqcctpro.download.received import read_records
+from eqcctpro.download.received import read_records, write_chunk, write_days
 from eqcctpro.errors import SettingsError
 from eqcctpro.miniseed.index import index_file, scan
 from eqcctpro.picks.formats import write_picks

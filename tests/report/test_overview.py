@@ -16,8 +16,7 @@ import pytest
 
 from eqcctpro.errors import OutputError
 from eqcctpro.report import traces
-from eqcctpro.report.overview import draw_overview
-from eqcctpro.report.time_axis import time_ticks
+from eqcctpro.report.overview import draw_overview, time_ticks
 from eqcctpro.report.traces import PHASE_COLOURS, OverviewTrace, columns_of, highpassed
 from eqcctpro.times import parse_utc
 

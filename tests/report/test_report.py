@@ -19,9 +19,8 @@ from eqcctpro import PickConfig, plot_station, run_picking
 from eqcctpro.errors import InputError, SettingsError
 from eqcctpro.journal.task_table import TASK_SCHEMA
 from eqcctpro.miniseed.index import index_file
-from eqcctpro.report.coverage import measure_coverage
 from eqcctpro.report.monitor import monitor_figures
-from eqcctpro.report.run_data import Picks
+from eqcctpro.report.run_data import Picks, measure_coverage
 from eqcctpro.report.run_figures import _s_minus_p
 from eqcctpro.report.run_report import write_report
 from eqcctpro.station_coordinates import read_stations

@@ -29,9 +29,9 @@ from eqcctpro.evaluation.grid import TrialSpec
 from eqcctpro.evaluation.machine import describe_machine
 from eqcctpro.evaluation.sidebyside import Contender, Measurement, compare
 from eqcctpro.evaluation.station_sets import StationSet, StationSets
-from eqcctpro.evaluation.store import TrialStore
 from eqcctpro.evaluation.subject import Workload
 from eqcctpro.evaluation.trial import TrialResult
+from eqcctpro.evaluation.trial_store import TrialStore
 from eqcctpro.orchestration.outputs import package_versions
 from eqcctpro.resources.hardware import available_cores
 from eqcctpro.synthetic.tiling import tile_network
