@@ -41,7 +41,8 @@ CREATE TABLE picks (
 CREATE INDEX picks_by_number ON picks (number);
 CREATE TABLE sinks (
     name TEXT PRIMARY KEY, kinds INTEGER NOT NULL, number INTEGER NOT NULL,
-    skipped INTEGER NOT NULL DEFAULT 0, active INTEGER NOT NULL DEFAULT 1) WITHOUT ROWID
+    skipped INTEGER NOT NULL DEFAULT 0, note TEXT NOT NULL DEFAULT '',
+    active INTEGER NOT NULL DEFAULT 1) WITHOUT ROWID
 """
 #: What SQLite says of a file that is damaged, or no database at all.
 _DAMAGE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_FORMAT})
@@ -77,10 +78,13 @@ class Held(NamedTuple):
         Messages that were removed before it took them, since the outbox was made.  Of those that
         were removed while a run had no such sink, each one counts, also of kinds that it is not
         sent.
+    note : str
+        What the sink has put there with its last `Outbox.advance`.
     """
 
     number: int
     skipped: int
+    note: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,15 +317,26 @@ class Outbox:
 
     def cursor(self, name: str) -> Held:
         """Cursor of a sink."""
-        rows = self._rows("SELECT number, skipped FROM sinks WHERE name = ?", (name,))
+        rows = self._rows("SELECT number, skipped, note FROM sinks WHERE name = ?", (name,))
         if not rows:
             raise OutboxError(f"{self.path} has no sink {name!r}", hint="open its cursor first")
         return Held(*rows[0])
 
-    def advance(self, name: str, number: int) -> None:
-        """Move the cursor of a sink to a message that it has taken; never back."""
+    def advance(self, name: str, number: int, note: str | None = None) -> None:
+        """Move the cursor of a sink to a message that it has taken; never back.
+
+        Parameters
+        ----------
+        name : str
+        number : int
+        note : str, optional
+            Text that is kept with the cursor; without it, the one before stays.
+        """
         with self._errors(), self._writing, self._transaction(self._cursors) as db:
-            db.execute("UPDATE sinks SET number = max(number, ?) WHERE name = ?", (number, name))
+            db.execute(
+                "UPDATE sinks SET number = max(number, ?), note = ifnull(?, note) WHERE name = ?",
+                (number, note, name),
+            )
 
     def oldest_ns(self, after: int, sends: Sends) -> int | None:
         """When the first message behind a cursor was made; None if none waits."""

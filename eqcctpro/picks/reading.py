@@ -23,7 +23,8 @@ _XML = {".xml", ".quakeml", ".qml", ".scml"}
 def find_picks(path: str | Path) -> list[Path]:
     """The files that hold the picks: `path`, or what is in a run's output folder.
 
-    That is its Parquet or CSV file, the newer one, or else all of EQCCTPro's result files.
+    That is its Parquet or CSV file, the newer one, or all Parquet files of a live run, or else all
+    of EQCCTPro's result files.
 
     Raises
     ------
@@ -32,6 +33,10 @@ def find_picks(path: str | Path) -> list[Path]:
     """
     found = Path(path)
     if found.is_dir():
+        # A live run has a file for each day.
+        days = found if found.suffix == ".parquet" else found / "picks.parquet"
+        if days.is_dir():
+            return sorted(path for path in days.glob("*.parquet") if not path.name.startswith("."))
         inside = [found / "picks.parquet", found / "picks.csv"]
         inside = [file for file in inside if file.is_file()]
         if inside:

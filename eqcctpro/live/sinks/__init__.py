@@ -1,0 +1,1 @@
+"""Sinks of a live run: where its messages about picks go."""
