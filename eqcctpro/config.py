@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 from pydantic import (
     AfterValidator,
@@ -73,6 +73,42 @@ def least_probability(of: str) -> Any:
     """The field of a threshold, by default that of the weights."""
     text = f"Least probability of {of}; by default that of the weights"
     return Field(default=None, gt=0, lt=1, description=text)
+
+
+#: Arithmetic of a network.
+Precision = Literal["f32", "tf32", "fp16", "bf16"]
+
+
+def check_arithmetic(runtime: str, device: str, precision: str) -> None:
+    """Refuse a runtime or a precision that a device does not have.
+
+    Parameters
+    ----------
+    runtime, device, precision : str
+        As in `ExecutionConfig`.
+
+    Raises
+    ------
+    ValueError
+    """
+    kind = parse_device(device)[0]
+    if kind == "cpu":
+        if precision in ("tf32", "fp16"):
+            raise ValueError(f"precision: {precision} needs a GPU; on a CPU there is bf16")
+        if precision == "bf16" and runtime not in ("auto", "openvino"):
+            raise ValueError("precision: bf16 on a CPU needs the runtime openvino")
+        return
+    if runtime in ("onnxruntime", "openvino"):
+        raise ValueError(
+            f"runtime {runtime} on device {device}: it is used on the CPU only; "
+            "GPUs are used by torch, which auto takes"
+        )
+    if runtime == "tensorflow" and kind == "mps":
+        raise ValueError(f"runtime tensorflow on device {device}: use torch, or the device cpu")
+    if precision != "f32" and runtime == "tensorflow":
+        raise ValueError(f"precision: {precision} needs the runtime torch")
+    if precision == "tf32" and kind == "mps":
+        raise ValueError("precision: tf32 is of NVIDIA's GPUs; mps has fp16")
 
 
 #: Settings of GPU memory, which say nothing to a run on the CPU.
@@ -366,15 +402,16 @@ class ExecutionConfig(_Part):
         None, ge=1, description="Time chunks that Ray workers are busy with at once"
     )
     address: ClusterAddress | None = Field(None, description="Address of a running Ray cluster")
-    device: str = Field("cpu", description="cpu, cuda, cuda:0 or cuda:0,1")
+    device: str = Field("cpu", description="cpu, cuda, cuda:0, cuda:0,1, or mps on a Mac")
     runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = Field(
         "auto",
         description="Runtime of the network; auto takes the fastest installed one",
     )
     batch_size: int | None = Field(None, ge=1, description="Windows in a batch")
-    precision: Literal["f32", "bf16"] = Field(
+    precision: Precision = Field(
         "f32",
-        description="Arithmetic of the network on a CPU; bf16 is faster on some and changes picks",
+        description="Arithmetic of the network: f32; on a GPU also tf32, fp16 and bf16, on a CPU "
+        "bf16; these are faster on some and change picks",
     )
     threads: int | None = Field(None, ge=1, description="Threads of each worker's runtime")
     inter_threads: int | None = Field(None, ge=1, description="TensorFlow's operators at a time")
@@ -404,7 +441,7 @@ class ExecutionConfig(_Part):
     @field_validator("device")
     @classmethod
     def _is_device(cls, value: str) -> str:
-        _device_indices(value)
+        parse_device(value)
         return value
 
     @model_validator(mode="after")
@@ -426,10 +463,9 @@ class ExecutionConfig(_Part):
             for name in ("workers", "address", "concurrent_timechunks", "gpu_fraction"):
                 if getattr(self, name) is not None:
                     raise ValueError(f"{name} applies to the modes modelactor and ripper")
-        if self.precision != "f32" and (
-            self.runtime not in ("auto", "openvino") or self.device != "cpu"
-        ):
-            raise ValueError(f"precision: {self.precision} needs the runtime openvino and a CPU")
+        if self.device == "mps" and self.mode != "local":
+            raise ValueError("device mps: the GPU of a Mac is for one process; use the mode local")
+        check_arithmetic(self.runtime, self.device, self.precision)
         return self
 
     @model_validator(mode="after")
@@ -448,8 +484,8 @@ class ExecutionConfig(_Part):
 
     @property
     def gpu_ids(self) -> tuple[int, ...]:
-        """CUDA devices that `device` names; empty on the CPU."""
-        return _device_indices(self.device)
+        """GPUs that `device` names, by torch's numbers; empty on the CPU and on a Mac."""
+        return parse_device(self.device)[1]
 
 
 class OutputConfig(_Part):
@@ -560,13 +596,27 @@ def _listed(entry: str, parameter: str) -> Iterable[str]:
     return found
 
 
-def _device_indices(device: str) -> tuple[int, ...]:
-    if device == "cpu":
-        return ()
-    name, _, numbers = device.partition(":")
-    if name != "cuda" or not all(part.strip().isdigit() for part in numbers.split(",") if numbers):
-        raise ValueError(f"{device!r} is not a device; use cpu, cuda, cuda:0 or cuda:0,1")
-    return tuple(int(part) for part in numbers.split(",")) if numbers else (0,)
+def parse_device(text: str) -> tuple[Literal["cpu", "cuda", "mps"], tuple[int, ...]]:
+    """Kind of a device, and the numbers of its GPUs: ``cuda:0,1`` are two.
+
+    Raises
+    ------
+    ValueError
+        It names no device, or one twice.
+    """
+    kind, colon, numbers = text.partition(":")
+    if text in ("cpu", "mps"):
+        return cast("Literal['cpu', 'mps']", text), ()
+    parts = [part.strip() for part in numbers.split(",")] if colon else ["0"]
+    if kind != "cuda" or not all(part.isascii() and part.isdigit() for part in parts):
+        hint = "use cpu, cuda, cuda:0, cuda:0,1 or mps"
+        if kind in ("gpu", "hip", "rocm"):
+            hint = "GPUs are cuda, also those of AMD"
+        raise ValueError(f"{text!r} is not a device; {hint}")
+    found = tuple(map(int, parts))
+    if len(set(found)) < len(found):
+        raise ValueError(f"device {text}: a GPU is named twice")
+    return "cuda", found
 
 
 def sentences(error: ValidationError, model: type[BaseModel]) -> Iterable[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from eqcctpro.config import PickConfig
+from eqcctpro.config import PickConfig, parse_device
 from eqcctpro.errors import RuntimeUnavailableError, SettingsError
 from eqcctpro.evaluation.canonical import model_name
 from eqcctpro.evaluation.configuration import PARALLELISM, BestConfiguration
@@ -90,10 +90,9 @@ def settings_for_this_machine(
 
 
 def _check_gpus(device: str) -> None:
-    name, _, numbers = device.partition(":")
-    if name != "cuda":
+    wanted = set(parse_device(device)[1])
+    if not wanted:
         return
-    wanted = {int(number) for number in numbers.split(",") if number} or {0}
     gpus, note = read_gpus()
     missing = sorted(wanted - {gpu.index for gpu in gpus})
     if missing:

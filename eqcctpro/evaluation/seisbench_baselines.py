@@ -91,9 +91,9 @@ class SeisbenchSubject:
         """
         import torch
 
-        from eqcctpro.runtimes.torch_runtime import check_device
+        from eqcctpro.resources.devices import resolve
 
-        check_device(self._device)
+        resolve(self._device)
         self._job = resolve_job(self._workload)
         self._threads_before = torch.get_num_threads()
         torch.set_num_threads(self._threads)

@@ -59,11 +59,11 @@ def exportable(module: WaveformModel | EqcctCurves) -> nn.Module:
         _widen_last_convolutions(copied)
         copied.annotate_batch_post = _stack_curves
     if isinstance(copied, sbm.EQTransformer | sbm.EQCCTP | sbm.EQCCTS):
-        copied.annotate_batch_pre = _TaperedNormalisation(copied)
+        _replace_method(copied, "annotate_batch_pre", _TaperedNormalisation(copied))
     if isinstance(copied, sbm.DKPN):
         copied.annotate_batch_pre = _scaled_features
     if isinstance(copied, sbm.CRED):
-        copied.waveforms_to_spectrogram = _Spectrogram()
+        _replace_method(copied, "waveforms_to_spectrogram", _Spectrogram())
     return _TwiceCentred(copied)
 
 
@@ -98,6 +98,12 @@ def _replace_layers(module: nn.Module) -> None:
                 setattr(parent, name, replacement)
 
 
+def _replace_method(module: nn.Module, name: str, replacement: nn.Module) -> None:
+    """Put a module in the place of a method, so that it follows to other devices."""
+    module.add_module(f"our_{name}", replacement)
+    module.__dict__[name] = replacement  # before the method, which the class has
+
+
 def _widen_last_convolutions(module: Any) -> None:
     """Spread the convolutions that end EQTransformer's branches over phases."""
     for branches in ("pick_convs", "pol_convs"):
@@ -112,21 +118,25 @@ def _stack_curves(curves: tuple[torch.Tensor, ...], **_: Any) -> torch.Tensor:
     return torch.stack(curves, dim=1).transpose(1, 2)
 
 
-class _TaperedNormalisation:
+class _TaperedNormalisation(nn.Module):
     """``annotate_batch_pre`` of EQTransformer and EQCCT without writing in place.
 
     The taper of six samples at both ends is one multiplication.
     """
 
     def __init__(self, module: Any) -> None:
+        super().__init__()
         ramp = 0.5 * (1 + torch.cos(torch.linspace(math.pi, 2 * math.pi, 6)))
-        self.taper = torch.ones(int(module.in_samples))
-        self.taper[:6] *= ramp
-        self.taper[-6:] *= ramp.flip(0)
+        taper = torch.ones(int(module.in_samples))
+        taper[:6] *= ramp
+        taper[-6:] *= ramp.flip(0)
+        self.taper: torch.Tensor
+        self.register_buffer("taper", taper)
         self.detrend = bool(module.norm_detrend)
         self.norm = "component" if module.norm_amp_per_comp else module.norm
 
-    def __call__(self, batch: torch.Tensor, **_: Any) -> torch.Tensor:
+    def forward(self, batch: torch.Tensor, **_: Any) -> torch.Tensor:
+        """Normalise windows of shape (n, components, samples)."""
         import seisbench.util as sbu
 
         batch = batch - batch.mean(dim=-1, keepdim=True)
@@ -136,7 +146,7 @@ class _TaperedNormalisation:
             batch = batch / (batch.abs().amax(dim=-1, keepdim=True) + 1e-10)
         elif self.norm == "std":
             batch = batch / (batch.std(dim=(-1, -2), keepdim=True) + 1e-10)
-        return batch * self.taper.to(batch.device)
+        return batch * self.taper
 
 
 def _scaled_features(batch: torch.Tensor, **_: Any) -> torch.Tensor:
@@ -146,20 +156,23 @@ def _scaled_features(batch: torch.Tensor, **_: Any) -> torch.Tensor:
     return torch.cat([functions, batch[:, 3:4], modulus], dim=1)
 
 
-class _Spectrogram:
+class _Spectrogram(nn.Module):
     """CRED's short-time Fourier transform as one convolution with the basis."""
 
     length, hop = 80, 40
 
     def __init__(self) -> None:
+        super().__init__()
         n = torch.arange(self.length, dtype=torch.float64)
         k = torch.arange(self.length // 2 + 1, dtype=torch.float64)[:, None]
         window = torch.hann_window(self.length, dtype=torch.float64)
         angle = 2 * math.pi * torch.remainder(k * n, self.length) / self.length
         basis = torch.cat([torch.cos(angle), -torch.sin(angle)]) * window * 0.025
-        self.basis = basis.unsqueeze(1).float()
+        self.basis: torch.Tensor
+        self.register_buffer("basis", basis.unsqueeze(1).float())
 
-    def __call__(self, batch: torch.Tensor) -> torch.Tensor:
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Spectrograms of windows of shape (n, components, samples)."""
         components = batch.shape[1]
         flat = batch.reshape(-1, 1, batch.shape[2])
         z = nn.functional.conv1d(flat, self.basis, stride=self.hop, padding=self.length // 2)

@@ -28,6 +28,7 @@ from eqcctpro.orchestration.ray_folders import (
 )
 from eqcctpro.orchestration.ray_server import servers_required
 from eqcctpro.orchestration.ray_signals import shut_down, sigterm_kept
+from eqcctpro.resources.devices import only_visible
 from eqcctpro.signals_after import signals_after
 
 __all__ = ["is_own_ray", "ray_session", "shares_ray"]
@@ -313,10 +314,9 @@ def _connect(ray: Any, wanted: _Wanted, stack: ExitStack) -> None:
             if address is not None:
                 ray.init(address=address, **common)
                 return
-            if gpu_ids:
-                os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(map(str, gpu_ids))
             stack.enter_context(writable_token())
-            with private_ray(), servers_required(ray):
+            # Ray's processes inherit which GPUs they see; this one keeps what it sees.
+            with private_ray(), servers_required(ray), only_visible(gpu_ids):
                 # By default Ray would join whatever cluster was last started on this machine.
                 ray.init(
                     address="local",

@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import product
 from typing import Any, Literal
 
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import OutputError, RuntimeUnavailableError, SettingsError
 from eqcctpro.orchestration.model_choice import check_runtimes
 from eqcctpro.resources.calculators import MemorySettings, WorkerPlan, plan_workers
+from eqcctpro.resources.devices import resolve
 from eqcctpro.resources.footprints import (
     Footprint,
     find_footprint,
@@ -185,10 +187,13 @@ def check_machine(config: PickConfig, *, waveforms_mb: float) -> None:
 def _memory_plan(
     config: PickConfig, requested: int, waveforms_mb: float, hardware: Hardware | None
 ) -> WorkerPlan | None:
+    if config.gpu_ids and hardware is None and config.runtime != "tensorflow":
+        for index in config.gpu_ids:  # torch opens them, so that their order and memory are known
+            resolve(f"cuda:{index}")
     machine = hardware or this_machine()
     if config.gpu_ids:
         check_gpus(config, machine)
-    footprint = find_run_footprint(config)
+    footprint = find_run_footprint(config, machine)
     if footprint is None:
         return None
     on_ray = config.mode != "local"
@@ -244,9 +249,7 @@ def check_gpus(config: PickConfig, machine: Hardware) -> None:
     if not missing:
         return
     if config.runtime != "tensorflow" and find_spec("torch") is not None:
-        from eqcctpro.runtimes.torch_runtime import check_device
-
-        check_device(f"cuda:{missing[-1]}")
+        resolve(f"cuda:{missing[-1]}")
     reason = f" ({machine.gpu_note})" if machine.gpu_note else ""
     raise RuntimeUnavailableError(
         f"GPU {', '.join(map(str, missing))} cannot be asked for its memory; "
@@ -255,18 +258,19 @@ def check_gpus(config: PickConfig, machine: Hardware) -> None:
     )
 
 
-def find_run_footprint(config: PickConfig) -> Footprint | None:
+def find_run_footprint(config: PickConfig, machine: Hardware | None = None) -> Footprint | None:
     """Memory footprint of a worker of this run; measured now if the model's is unknown.
 
     None where that cannot be found out here: in mode local on the CPU, which needs no plan,
-    and for the GPUs of a cluster.
+    and for the GPUs of a cluster.  What was measured on a GPU counts for cards of its name.
     """
+    cards = _cards(config, machine)
     device: Literal["cpu", "cuda"] = "cuda" if config.gpu_ids else "cpu"
     runtimes: tuple[str, ...] = (config.runtime,)
     if config.runtime == "auto":
         installed = tuple(kind for kind in _EXPORTED if find_spec(kind) is not None)
         runtimes = ("torch",) if config.gpu_ids else installed or ("torch",)
-    known = worst_footprint(config.model, runtimes, device)
+    known = worst_footprint(config.model, runtimes, device, tuple(cards) or (None,))
     if known is not None or (config.mode == "local" and not config.gpu_ids):
         return known
     if config.address is not None and config.gpu_ids:
@@ -275,9 +279,9 @@ def find_run_footprint(config: PickConfig) -> Footprint | None:
 
     _log.info("measuring the memory of a worker with %s, once", config.model)
     measured = []
-    for runtime in runtimes:
-        if find_footprint(config.model, runtime, device) is None:
-            where = f"cuda:{config.gpu_ids[0]}" if config.gpu_ids else "cpu"
+    places = cards or {None: f"cuda:{config.gpu_ids[0]}" if config.gpu_ids else "cpu"}
+    for runtime, (card, where) in product(runtimes, places.items()):
+        if find_footprint(config.model, runtime, device, card) is None:
             measured.append(
                 measure_footprint(
                     config.model, runtime=runtime, device=where, arguments=config.model_arguments
@@ -288,6 +292,16 @@ def find_run_footprint(config: PickConfig) -> Footprint | None:
     except OutputError as error:
         _log.warning("%s: it will be measured again", error)
     return max(measured, key=lambda footprint: footprint.ram_mb)
+
+
+def _cards(config: PickConfig, machine: Hardware | None) -> dict[str | None, str]:
+    """A device of each kind of card that a run uses on this machine, by the name of the card."""
+    names = {gpu.index: gpu.name for gpu in machine.gpus} if machine is not None else {}
+    cards: dict[str | None, str] = {}
+    for index in config.gpu_ids:
+        if index in names:
+            cards.setdefault(names[index], f"cuda:{index}")
+    return cards
 
 
 def _slots(plan: WorkerPlan | None, config: PickConfig) -> tuple[int, ...]:

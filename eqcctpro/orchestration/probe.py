@@ -19,6 +19,7 @@ import numpy as np
 from eqcctpro.child import ChildDiedError, ChildProcess, Parent
 from eqcctpro.errors import EQCCTProError, WorkerError
 from eqcctpro.resources.allocator import return_free_memory
+from eqcctpro.resources.devices import resolve
 from eqcctpro.resources.footprints import Footprint
 from eqcctpro.resources.nvml import process_vram_mb, read_gpus
 from eqcctpro.resources.sampler import ResourceSampler, tree_pss_mb
@@ -98,7 +99,7 @@ class _Stages:
     """Highest memory of stages of work in this process."""
 
     def __init__(self, device: str) -> None:
-        self._gpu = device != "cpu"
+        self._gpu = device.startswith("cuda")
         self._before = {gpu.index: gpu.used_mb for gpu in read_gpus()[0]} if self._gpu else {}
 
     def during(self, work: Callable[[], Any]) -> tuple[Any, float]:
@@ -158,7 +159,7 @@ def _measure(request: dict[str, Any]) -> Footprint:
         tasks = make_plan(InputSettings((Path(folder) / "in",))).tasks
         _, pick_mb = stages.during(lambda: list(TaskPicker(pipeline, spec.settings).pick(tasks)))
     more = max(runtime.batch_size - 1, 1)
-    kind: Literal["cpu", "cuda"] = "cpu" if device == "cpu" else "cuda"
+    kind: Literal["cpu", "cuda"] = "cuda" if device.startswith("cuda") else "cpu"
     return Footprint(
         model=request["model"],
         runtime=runtime.kind,
@@ -170,13 +171,14 @@ def _measure(request: dict[str, Any]) -> Footprint:
         vram_context_mb=round(max(context_mb, 0.0), 1),
         vram_per_window_mb=round(max(full_vram - one_vram, 0.0) / more, 3),
         batch_size=runtime.batch_size,
+        card=resolve(device).card if kind == "cuda" and runtime.kind == "torch" else "",
     )
 
 
 def _reserved_mb(device: str) -> float:
     """GPU memory reserved by torch's allocator, MB."""
     torch = sys.modules.get("torch")
-    if device == "cpu" or torch is None:
+    if not device.startswith("cuda") or torch is None:
         return 0.0
     return float(torch.cuda.memory_reserved(device)) / 2**20
 

@@ -362,10 +362,6 @@ def _with_one_runtime(config: PickConfig, spec: WorkerSpec) -> WorkerSpec:
         # Asked for by name, so there is nothing to choose, and it takes long to start.
         return spec
     if spec.device != "cpu":
-        if config.address is None:
-            from eqcctpro.runtimes.torch_runtime import check_device
-
-            check_device(f"cuda:{config.gpu_ids[-1]}")
         return replace(spec, runtime="torch")
     # Chosen as mode local chooses, so that the modes give the same picks to the last bit.
     runtime = open_pipeline(replace(spec, threads=config.threads)).runtime

@@ -37,6 +37,8 @@ class Footprint:
         ``Parent/child``.
     runtime : str
     device : {"cpu", "cuda"}
+    card : str
+        Name of the GPU that it was measured on; empty on the CPU and where that is not known.
     ram_mb : float
         Highest memory of the worker's process while it picks with full batches.
     load_mb : float
@@ -66,6 +68,7 @@ class Footprint:
     vram_per_window_mb: float = 0.0
     batch_size: int | None = None
     source: Source = "calibrated"
+    card: str = ""
 
     @property
     def parent(self) -> str:
@@ -87,7 +90,9 @@ class Footprint:
         return max(0, batch_size - self.batch_size)
 
 
-def find_footprint(model: str, runtime: str, device: Device) -> Footprint | None:
+def find_footprint(
+    model: str, runtime: str, device: Device, card: str | None = None
+) -> Footprint | None:
     """Footprint of a worker: measured here, else shipped or published, else None.
 
     Parameters
@@ -97,15 +102,22 @@ def find_footprint(model: str, runtime: str, device: Device) -> Footprint | None
     runtime : str
         Not ``"auto"``; see :func:`worst_footprint`.
     device : {"cpu", "cuda"}
+    card : str, optional
+        Name of the GPU; without it, the largest of what was measured on any.
 
     Raises
     ------
     SettingsError
         The user's file of footprints is damaged.
     """
-    own = _calibrated().get((model.lower(), runtime, device))
-    if own is not None:
-        return own
+    wanted = (model.lower(), runtime, device)
+    own = [
+        item
+        for key, item in _calibrated().items()
+        if key[:3] == wanted and (card is None or item.card in ("", card))
+    ]
+    if own:
+        return max(own, key=lambda item: (bool(card) and item.card == card, item.vram_mb))
     values: Mapping[str, Any] | None
     source: Source = "shipped"
     if runtime in ("torch", "tensorflow"):
@@ -118,11 +130,18 @@ def find_footprint(model: str, runtime: str, device: Device) -> Footprint | None
     return Footprint(model, runtime, device, source=source, **values)
 
 
-def worst_footprint(model: str, runtimes: tuple[str, ...], device: Device) -> Footprint | None:
-    """The largest of what several runtimes need; None if one of them is unknown."""
-    found = [find_footprint(model, runtime, device) for runtime in runtimes]
+def worst_footprint(
+    model: str,
+    runtimes: tuple[str, ...],
+    device: Device,
+    cards: tuple[str | None, ...] = (None,),
+) -> Footprint | None:
+    """The largest of what several runtimes need on several cards; None if one is unknown."""
+    found = [find_footprint(model, runtime, device, card) for runtime in runtimes for card in cards]
     known = [footprint for footprint in found if footprint is not None]
-    return max(known, key=lambda item: item.ram_mb) if len(known) == len(found) != 0 else None
+    if len(known) < len(found) or not found:
+        return None
+    return max(known, key=lambda item: (item.vram_mb, item.ram_mb))
 
 
 def footprints_path() -> Path:
@@ -144,11 +163,11 @@ def save_footprints(measured: list[Footprint]) -> Path:
     return write_user_file(FILE_NAME, {"unit": "MB of 2**20 bytes", "footprints": rows})
 
 
-def _key(item: Footprint) -> tuple[str, str, str]:
-    return item.model.lower(), item.runtime, item.device
+def _key(item: Footprint) -> tuple[str, str, str, str]:
+    return item.model.lower(), item.runtime, item.device, item.card
 
 
-def _calibrated() -> dict[tuple[str, str, str], Footprint]:
+def _calibrated() -> dict[tuple[str, str, str, str], Footprint]:
     rows = read_user_file(FILE_NAME).get("footprints", [])
     try:
         found = [_checked(row) for row in rows]

@@ -12,10 +12,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from eqcctpro.config import parse_device
 from eqcctpro.errors import ExportError, RuntimeUnavailableError, SettingsError
 from eqcctpro.models.cache import cache_folder
 from eqcctpro.models.export import Export, cached_export, complete_export, find_export
 from eqcctpro.models.picker import Picker
+from eqcctpro.resources.devices import resolve
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.runtimes.calibration import calibrated, fastest
 from eqcctpro.runtimes.onnx_runtime import OnnxRuntime
@@ -281,8 +283,10 @@ def _check(runtime: str, device: str, batch_size: int | None, threads: int | Non
             f"runtime {runtime!r} is not known",
             hint=f"choose one of {', '.join(RUNTIMES)}",
         )
-    if device != "cpu" and not device.startswith("cuda"):
-        raise SettingsError(f"device {device!r} is unknown", hint="use cpu, cuda or cuda:N")
+    try:
+        parse_device(device)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
     for name, value in (("batch_size", batch_size), ("threads", threads)):
         if value is not None and value < 1:
             raise SettingsError(f"{name} must be at least 1, not {value}")
@@ -363,9 +367,9 @@ def _open_torch(
 ) -> tuple[Picker, Runtime]:
     _require_installed("torch")
     from eqcctpro.models.loading import curve_module, load_model
-    from eqcctpro.runtimes.torch_runtime import TorchRuntime, check_device
+    from eqcctpro.runtimes.torch_runtime import TorchRuntime
 
-    check_device(device)
+    device = resolve(device).text
     picker, module = load_model(files)
     size = batch_size or default_batch_size(picker, device, threads)
     chosen = TorchRuntime(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +10,14 @@ import numpy as np
 from eqcctpro.errors import ResourceError
 from eqcctpro.runtimes.base import Float32
 
-__all__ = ["ShrinkingBatch"]
+__all__ = ["ShrinkingBatch", "is_exhaustion"]
+
+# CUDA, cuDNN, cuBLAS, HIP, Metal and torch each have words of their own for it.
+_EXHAUSTED = re.compile(
+    r"out ?of ?memory|alloc(ation)?_failed|(memory|device)_?allocation|failed to allocate|"
+    r"can('t|not) allocate memory|insufficient (device )?memory|not enough memory",
+    re.IGNORECASE,
+)
 
 
 class ShrinkingBatch:
@@ -87,3 +95,8 @@ class ShrinkingBatch:
         self._release()
         self.size = max(1, count // 2)
         self.notes.append(f"memory was exhausted by {count} windows at once, now {self.size}")
+
+
+def is_exhaustion(error: BaseException) -> bool:
+    """True if an error of torch means that memory ran out, whichever library says so."""
+    return bool(_EXHAUSTED.search(f"{type(error).__name__} {error}"))

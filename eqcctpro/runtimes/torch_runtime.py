@@ -9,12 +9,13 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from eqcctpro.errors import ResourceError, RuntimeUnavailableError
+from eqcctpro.errors import ResourceError
+from eqcctpro.resources.devices import resolve
 from eqcctpro.runtimes.base import Float32, Runtime
-from eqcctpro.runtimes.shrinking import ShrinkingBatch
+from eqcctpro.runtimes.shrinking import ShrinkingBatch, is_exhaustion
 from eqcctpro.runtimes.slices import available_cores, slice_bounds
 
-__all__ = ["TorchRuntime", "check_device"]
+__all__ = ["TorchRuntime"]
 
 #: Windows that a thread takes at once.  With more, activations leave the cache; with
 #: fewer, the steps of hand-written recurrences in Python weigh more.
@@ -98,7 +99,7 @@ class TorchRuntime(Runtime):
         threads: int | None = None,
         vram_mb: float | None = None,
     ) -> None:
-        self.device = check_device(device)
+        self.device = resolve(device).text
         self.batch_size = batch_size
         self.reason = ""
         self._target = torch.device(self.device)
@@ -109,7 +110,7 @@ class TorchRuntime(Runtime):
         self._pinned: dict[str, torch.Tensor] = {}
         self._pool: ThreadPoolExecutor | None = None
         self._batch = ShrinkingBatch(
-            self._run_on_gpu, batch_size, _is_exhaustion, torch.cuda.empty_cache
+            self._run_on_gpu, batch_size, is_exhaustion, torch.cuda.empty_cache
         )
         if self._target.type == "cuda":
             # TF32 convolutions differ from a CPU's by 1e-3, more than picks can bear.
@@ -185,45 +186,10 @@ def _limit_memory(device: torch.device, vram_mb: float | None) -> None:
 def _moved(module: torch.nn.Module, device: torch.device) -> torch.nn.Module:
     try:
         return module.to(device)
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        if not is_exhaustion(error):
+            raise
         raise ResourceError(
             f"the network does not fit the memory of {device}: {error}",
             hint="raise vram_mb, free GPU memory, or use fewer workers for each GPU",
         ) from error
-
-
-def _is_exhaustion(error: RuntimeError) -> bool:
-    """True if an error means that GPU memory ran out; cuDNN and cuBLAS say so in the text."""
-    return isinstance(error, torch.OutOfMemoryError) or "ALLOC_FAILED" in str(error)
-
-
-def check_device(device: str) -> str:
-    """Return ``device`` if torch can use it.
-
-    Raises
-    ------
-    RuntimeUnavailableError
-        If it cannot, naming what torch has.
-    """
-    try:
-        asked = torch.device(device)
-    except RuntimeError as error:
-        raise RuntimeUnavailableError(
-            f"there is no device {device!r}", hint="devices are cpu, cuda and cuda:N"
-        ) from error
-    if asked.type not in ("cpu", "cuda"):
-        raise RuntimeUnavailableError(
-            f"device {device!r} is not supported", hint="devices are cpu, cuda and cuda:N"
-        )
-    if asked.type == "cuda":
-        if not torch.cuda.is_available():
-            raise RuntimeUnavailableError(
-                f"torch {torch.__version__} finds no CUDA device for {device!r}",
-                hint="use the device cpu, or install a CUDA build of torch and its driver",
-            )
-        count = torch.cuda.device_count()
-        if asked.index is not None and asked.index >= count:
-            raise RuntimeUnavailableError(
-                f"there is no {device!r}: torch finds {count} CUDA device(s), numbered from 0"
-            )
-    return device

@@ -17,6 +17,7 @@ from ray.serve.handle import DeploymentHandle
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.serving.app import create_app
 from eqcctpro.serving.engines import Engine
+from eqcctpro.serving.gpus import gpu_share
 from eqcctpro.serving.hub import Hub, HubReplica, LocalHub, RemoteHub
 from eqcctpro.serving.listener import Listener
 from eqcctpro.serving.logs import SocketHandler
@@ -35,7 +36,7 @@ from eqcctpro.serving.replica import Replica
 from eqcctpro.serving.routes import job_routes, model_routes, session_routes, stream_routes
 from eqcctpro.serving.security import Guard
 from eqcctpro.serving.service import Service
-from eqcctpro.serving.settings import ModelSettings, Scale, ServeSettings
+from eqcctpro.serving.settings import Scale, ServeSettings
 
 if TYPE_CHECKING:
     from eqcctpro.serving.grpc_service import GrpcServer
@@ -214,24 +215,20 @@ def build(settings: ServeSettings, secret: str) -> Any:
     if settings.mode == "staged":
         for choice in settings.models:
             name = f"network-{choice.name.replace('/', '-')}"
-            options = _replica_options(settings, replicas.network_scale, choice)
+            share = gpu_share(settings, choice)
+            options = _replica_options(settings, replicas.network_scale, share)
             deployment = serve.deployment(NetworkReplica).options(name=name, **options)
             networks[choice.name] = deployment.bind(content, choice.name, hub)
-        front = _replica_options(settings, replicas.scale, None)
+        front = _replica_options(settings, replicas.scale, 0.0)
     else:
-        front = _replica_options(settings, replicas.scale, settings.models[0])
+        front = _replica_options(settings, replicas.scale, gpu_share(settings))
     ingress = serve.deployment(serve.ingress()(PickReplica)).options(name="pick", **front)
     return ingress.bind(content, secret, networks, hub)
 
 
-def _replica_options(
-    settings: ServeSettings, scale: Scale, choice: ModelSettings | None
-) -> dict[str, Any]:
+def _replica_options(settings: ServeSettings, scale: Scale, gpus: float) -> dict[str, Any]:
     """Ray Serve's options of a deployment."""
     replicas, limits = settings.replicas, settings.limits
-    gpus = 0.0 if choice is None or choice.device == "cpu" else 1.0
-    if choice is not None and replicas.gpus is not None:
-        gpus = replicas.gpus
     options: dict[str, Any] = {
         "ray_actor_options": {
             "num_cpus": replicas.cpus,

@@ -24,6 +24,7 @@ from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.runtimes.select import open_picker
 from eqcctpro.serving.example import example_segments
+from eqcctpro.serving.gpus import device_here
 from eqcctpro.serving.online import BatchReport, OnlinePicker
 from eqcctpro.serving.settings import ModelSettings, ServeSettings
 from eqcctpro.serving.stations import lay_out
@@ -244,7 +245,7 @@ def _open_runtime(model: ServedModel, settings: ServeSettings) -> Runtime:
     _, runtime = open_picker(
         model.weights,
         runtime=choice.runtime,
-        device=choice.device,
+        device=device_here(choice.device, settings),
         batch_size=settings.batching.max_batch_size,
         slice_windows="adaptive",
         threads=settings.replicas.threads,

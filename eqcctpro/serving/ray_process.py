@@ -16,7 +16,9 @@ from contextlib import suppress
 from eqcctpro.child import ChildDiedError, ChildProcess, Parent, end_family, exit_words
 from eqcctpro.errors import EQCCTProError, WorkerError
 from eqcctpro.orchestration.cluster import ray_session
+from eqcctpro.resources.devices import resolve
 from eqcctpro.runtimes.slices import available_cores
+from eqcctpro.serving.gpus import gpu_ids, gpu_share
 from eqcctpro.serving.proxy import proxy_http_options, proxy_location
 from eqcctpro.serving.settings import ServeSettings
 from eqcctpro.serving.state import VARIABLE, StateFolder
@@ -125,7 +127,7 @@ def main() -> None:
         with ray_session(
             address=settings.address,
             cpus=max(available_cores(), _cpus(settings)),
-            gpu_ids=_gpu_ids(settings),
+            gpu_ids=_gpus(settings),
             temp_dir=settings.ray_temp_dir,
         ):
             from ray import serve
@@ -176,9 +178,21 @@ def _cpus(settings: ServeSettings) -> int:
     return int(most * replicas.cpus + 0.999) + settings.jobs.at_a_time
 
 
-def _gpu_ids(settings: ServeSettings) -> list[int]:
-    devices = {choice.device for choice in settings.models if choice.device != "cpu"}
-    return sorted(int(device.partition(":")[2] or 0) for device in devices)
+def _gpus(settings: ServeSettings) -> list[int]:
+    """The GPUs that Ray may use, checked before it starts.
+
+    Raises
+    ------
+    EQCCTProError
+        One is not there, or the processes do not fit on them.
+    """
+    gpu_share(settings)
+    if settings.address is not None:
+        return []
+    for choice in settings.models:
+        if choice.runtime != "tensorflow":
+            resolve(choice.device)
+    return gpu_ids(settings)
 
 
 if __name__ == "__main__":

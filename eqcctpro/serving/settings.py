@@ -19,7 +19,14 @@ from pydantic import (
     model_validator,
 )
 
-from eqcctpro.config import ClusterAddress, least_probability, sentences
+from eqcctpro.config import (
+    ClusterAddress,
+    Precision,
+    check_arithmetic,
+    least_probability,
+    parse_device,
+    sentences,
+)
 from eqcctpro.errors import SettingsError
 from eqcctpro.models.locations import COMPOSED_CLASSES, PICKER_CLASSES, canonical_class
 from eqcctpro.places import Place, as_place
@@ -68,13 +75,22 @@ class ModelSettings(Section):
     runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = Field(
         "auto", description="Library that executes the network; auto takes the fastest one."
     )
-    device: str = Field("cpu", description="Where the network runs: cpu, cuda or cuda:N.")
-    precision: Literal["f32", "bf16"] = Field(
-        "f32", description="Arithmetic of the network; bf16 is faster on some CPUs, and coarser."
+    device: str = Field("cpu", description="Where the network runs: cpu, cuda, cuda:N or mps.")
+    precision: Precision = Field(
+        "f32",
+        description="Arithmetic of the network: f32; coarser and faster on some are bf16, and on "
+        "GPUs tf32 and fp16.",
     )
     arguments: dict[str, Any] = Field(
         default_factory=dict, description="Arguments of the model, as of eqcctpro pick --set."
     )
+
+    @model_validator(mode="after")
+    def _fits_device(self) -> ModelSettings:
+        if len(parse_device(self.device)[1]) > 1:
+            raise ValueError(f"device {self.device}: a network runs on one GPU; write cuda:N")
+        check_arithmetic(self.runtime, self.device, self.precision)
+        return self
 
     @model_validator(mode="after")
     def _is_no_other_class(self) -> ModelSettings:
@@ -350,8 +366,8 @@ class ReplicaSettings(Section):
     gpus: float | None = advanced(
         None,
         ge=0,
-        description="GPUs, or a fraction of one, for a process with a network; none takes 1 for a "
-        "device cuda.",
+        description="GPUs, or a fraction of one, for a process with a network; none shares "
+        "out the GPUs that models name; on a cluster it is 1.",
     )
     max_per_node: int | None = advanced(
         None, ge=1, description="Most processes of a kind on a node of a cluster."

@@ -194,3 +194,50 @@ def test_dkpn_needs_three_components(saved: Any, archives: Any, pick: Any) -> No
     (empty,) = result.summary["empty"]
     assert empty["reason"] == "components N, E missing, and DKPN needs all three"
     assert result.counts["done"] == 2
+
+
+def loose_tensors(module: Any) -> list[str]:
+    """Tensors that would stay where they are when the module goes to another device."""
+    # LSTMs of torch list their parameters once more.
+    seen = {id(tensor) for tensor in (*module.parameters(), *module.buffers())}
+    found: list[str] = []
+
+    def walk(value: Any, place: str) -> None:
+        if id(value) in seen:
+            return
+        seen.add(id(value))
+        if isinstance(value, torch.Tensor):
+            found.append(place)
+        elif isinstance(value, torch.nn.Module):
+            for name, inner in vars(value).items():
+                if name not in ("_parameters", "_buffers"):
+                    walk(inner, f"{place}.{name}")
+        elif isinstance(value, dict):
+            for name, inner in value.items():
+                walk(inner, f"{place}[{name!r}]")
+        elif isinstance(value, (list, tuple, set)):
+            for number, inner in enumerate(value):
+                walk(inner, f"{place}[{number}]")
+        elif callable(value) and getattr(value, "__closure__", None):
+            for cell in value.__closure__:
+                walk(cell.cell_contents, f"{place}()")
+
+    walk(module, type(module).__name__)
+    return found
+
+
+@pytest.mark.parametrize("name", EQUAL)
+def test_all_of_a_network_goes_to_another_device(name: str) -> None:
+    from eqcctpro.models.exportable import exportable
+
+    model = random_model(name)
+    module = exportable(model)
+    assert loose_tensors(module) == []
+    samples = int(model.in_samples or 3000)
+    rows = 5 if name == "DKPN" else len(model.component_order)
+    here = torch.randn(2, rows, samples, generator=torch.Generator().manual_seed(1))
+    expected = module(here)
+    assert expected.device.type == "cpu"
+    # A device without data: whatever has stayed behind cannot be used together with it.
+    there = module.to("meta")(here.to("meta"))
+    assert there.device.type == "meta" and there.shape == expected.shape

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import psutil
 import pytest
+from fake_gpus import FakeDriver
 
 from eqcctpro.errors import SettingsError
 from eqcctpro.resources.cgroups import GroupMemory, cgroup_memory
@@ -106,61 +107,6 @@ class TestMemory:
         monkeypatch.setenv(BUDGET_VARIABLE, text)
         with pytest.raises(SettingsError, match=BUDGET_VARIABLE):
             read_hardware()
-
-
-class FakeDriver(types.ModuleType):
-    """As much of pynvml as is used, for two GPUs."""
-
-    class NVMLError(Exception):
-        pass
-
-    def __init__(self, *, broken: str = "") -> None:
-        super().__init__("pynvml")
-        self.broken = broken
-        self.open = 0
-
-    def _answer(self, name: str, value: Any) -> Any:
-        if self.broken == name:
-            raise self.NVMLError(f"{name} is not supported")
-        return value
-
-    def nvmlInit(self) -> None:  # noqa: N802
-        self._answer("init", None)
-        self.open += 1
-
-    def nvmlShutdown(self) -> None:  # noqa: N802
-        self.open -= 1
-
-    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
-        return int(self._answer("count", 2))
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
-        return index
-
-    def nvmlDeviceGetName(self, handle: int) -> bytes:  # noqa: N802
-        return f"Card {handle}".encode()
-
-    def nvmlDeviceGetUUID(self, handle: int) -> str:  # noqa: N802
-        return f"GPU-{'ab'[handle]}{handle}"
-
-    def nvmlDeviceGetMemoryInfo(self, handle: int) -> Any:  # noqa: N802
-        sizes = [(1000, 900), (2000, 500)][handle]
-        free, total = sizes[1] * MB, sizes[0] * MB
-        return types.SimpleNamespace(total=total, free=free, used=total - free)
-
-    def nvmlDeviceGetComputeRunningProcesses(self, handle: int) -> Any:  # noqa: N802
-        both = [(10, 100 * MB), (11, 50 * MB), (99, 7 * MB)]
-        unknown = [(10, None)]
-        return [
-            types.SimpleNamespace(pid=pid, usedGpuMemory=used)
-            for pid, used in (both if handle == 0 else unknown)
-        ]
-
-    def nvmlDeviceGetUtilizationRates(self, handle: int) -> Any:  # noqa: N802
-        return types.SimpleNamespace(gpu=40 + handle)
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: int) -> int:  # noqa: N802
-        return int(self._answer("energy", 5000 * (handle + 1)))
 
 
 @pytest.fixture
