@@ -104,6 +104,7 @@ def test_import_is_light() -> None:
     assert len(loaded) < 60
 
 
+@pytest.mark.slow
 def test_settings_and_interface_need_nothing_heavy() -> None:
     loaded = modules_after("from eqcctpro import PickConfig, RunEQCCTPro, EQCCTProError")
     assert not {name for name in loaded if name.partition(".")[0] in HEAVY}
@@ -537,6 +538,7 @@ def test_log_filepath_gets_the_log(small_run: Callable[..., Any], tmp_path: Path
     assert log.read_text() == Path(result.paths["log"]).read_text() != ""
 
 
+@pytest.mark.slow
 def test_times_cut_the_record(small_run: Callable[..., Any]) -> None:
     times = {"start_time": "2024-12-15 12:01:00", "end_time": "2024-12-15 12:02:00"}
     result = small_run(specific_stations="DEM01", timechunk_dt=1, waveform_overlap=0.5, **times)

@@ -330,6 +330,7 @@ def test_columns_of_the_outputs() -> None:
     assert named("tasks.parquet") == TASK_SCHEMA.names
 
 
+@pytest.mark.slow
 def test_keys_of_the_summary(prepared: Path) -> None:
     import json
 

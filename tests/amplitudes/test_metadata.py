@@ -282,6 +282,7 @@ def test_the_epoch_of_the_pick(seafloor: Path, caplog: pytest.LogCaptureFixture)
     assert "no velocity of XO.OBS..HHH: not in the inventory" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_run_says_what_has_no_response(
     seafloor: Path, seisbench_cache: Path, labelled: Path, write_mseed: Any, cli: Any
 ) -> None:

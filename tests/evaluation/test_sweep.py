@@ -145,6 +145,7 @@ class TestPlan:
         specs = Sweep(EvaluateSystem(**settings, **given).config).specs
         assert [spec.config.workers for spec in specs] == workers
 
+    @pytest.mark.slow
     def test_the_memory_cap_of_ripper_is_that_of_no_other_mode(
         self, settings: dict[str, Any]
     ) -> None:
@@ -463,6 +464,7 @@ def _kill_the_next_child(others: set[psutil.Process]) -> None:
 
 
 class TestResume:
+    @pytest.mark.slow
     def test_finished_trials_are_not_run_again(self, settings: dict[str, Any]) -> None:
         settings["runtimes"] = ("openvino", "torch")
         first = Runner()
@@ -475,6 +477,7 @@ class TestResume:
         Sweep(EvaluateSystem(**{**settings, "P_threshold": 0.5}).config).run(runner=more)
         assert len(more.specs) == 4
 
+    @pytest.mark.slow
     def test_failed_trials_are_run_again(self, settings: dict[str, Any]) -> None:
         fails = Runner(lambda _: {"error": 'a, "b"\nc', "repeats": []})
         for _ in range(2):

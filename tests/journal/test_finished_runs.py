@@ -109,6 +109,7 @@ class TestPaths:
 
 
 class TestReplacing:
+    @pytest.mark.slow
     def test_the_same_settings_may_replace_it(
         self, finished: Path, there: Path, imported_model: str
     ) -> None:
@@ -176,6 +177,7 @@ class TestReplacing:
             *("summary.json", "run.log", *mine),
         } | ({"tasks.parquet"} if (finished / "out" / "tasks.parquet").exists() else set())
 
+    @pytest.mark.slow
     def test_tables_of_ones_own_stay(
         self, finished: Path, there: Path, imported_model: str
     ) -> None:

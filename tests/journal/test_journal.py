@@ -239,6 +239,7 @@ class TestDifferences:
         run(session, tmp_path)
         assert results(tmp_path) == calm
 
+    @pytest.mark.slow
     def test_another_runtime_is_named(self, archive: Path, tmp_path: Path, after: Any) -> None:
         common = {"input": archive, "output": tmp_path, "model": "EQTransformer/original"}
         common |= {"overview": False}
@@ -356,6 +357,7 @@ class TestInput:
         again = run(session, tmp_path, resume="require")
         assert again.counts["failed"] == 0 and results(tmp_path) == calm
 
+    @pytest.mark.slow
     def test_small_files_are_read_once_and_may_vanish_then(
         self,
         session: Session,

@@ -165,6 +165,7 @@ def test_what_all_sinks_have_is_removed(tmp_path: Path, monkeypatch: pytest.Monk
     outbox.close()
 
 
+@pytest.mark.slow
 def test_a_full_outbox_names_who_holds_it_back(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "state.sqlite", limit_bytes=1_000_000)
     outbox.open_cursors({"ok": "all", "down": "final"})

@@ -284,6 +284,7 @@ def test_list_local_has_all_versions_and_incomplete_files(cache: Path) -> None:
     assert rows[1].metadata_path is None
 
 
+@pytest.mark.slow
 @needs_reference
 def test_verify_vouches_for_known_weights(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EQCCTPRO_MODELS", str(REFERENCE))

@@ -78,6 +78,7 @@ def test_a_report_tells_what_the_run_did(run_folder: Path) -> None:
     assert 'href="picks.csv"' in text and 'href="summary.json"' in text
 
 
+@pytest.mark.slow
 def test_a_page_asks_the_network_for_nothing(run_folder: Path) -> None:
     text = (run_folder / "report.html").read_text()
     markup = re.sub(r"<script.*?</script>", "", text, flags=re.S)

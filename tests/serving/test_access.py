@@ -183,6 +183,7 @@ def test_a_check_says_what_it_could_not_try(
         listener.close(10.0)
 
 
+@pytest.mark.slow
 def test_privacy_may_be_asked_for_in_the_body_too(url: str) -> None:
     heard = Heard(url, BOB)
     station = {

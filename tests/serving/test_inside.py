@@ -197,6 +197,7 @@ def test_bodies_have_room_together(inside: Callable[..., Inside]) -> None:
     assert one.ask("POST", "/v1/pick", content=EXAMPLE).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_late_answer_is_408_and_its_place_is_free_again(inside: Callable[..., Inside]) -> None:
     one = inside(limits={"capacity": 1, "request_timeout_s": 0.2})
     release_later(one, 0.6)

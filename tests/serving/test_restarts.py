@@ -53,6 +53,7 @@ def restarts(state: StateFolder) -> int:
     return StateFolder(state.path).restarts()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "broken"),
     [("end", 0), ("break", 1), ("fail", 1), ("nothing", 1), ("kill", 1)],

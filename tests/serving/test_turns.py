@@ -268,6 +268,7 @@ def test_a_shared_network_executes_what_somebody_waits_for_first() -> None:
     assert asked_together(1e9, *own) == [first, ("late",), ("a", "b"), ("late", "night")]
 
 
+@pytest.mark.slow
 def test_a_network_is_told_what_may_wait(model: ServedModel, runtime: Runtime) -> None:
     told: list[object] = []
     go = threading.Event()

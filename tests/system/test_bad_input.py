@@ -256,6 +256,7 @@ class TestWaveforms:
         why, _ = reason([(START_NS, noise(5999))])
         assert why == "too short: 5999 samples, and a window has 6000"
 
+    @pytest.mark.slow
     def test_components_that_the_model_does_not_know(
         self, run: Any, network: Path, summary: Any, write_mseed: Any
     ) -> None:

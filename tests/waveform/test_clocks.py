@@ -205,6 +205,7 @@ def test_components_stay_together_beside_a_gap() -> None:
     assert any(shifts)
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.tuples(st.integers(0, 10**6), st.integers(1, 10**6)), min_size=1, max_size=6),
     st.integers(-500, 500),

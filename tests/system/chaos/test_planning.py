@@ -50,6 +50,7 @@ def test_bad_names(session: PickSession, archive: Path, tmp_path: Path) -> None:
     told.encode()
 
 
+@pytest.mark.slow
 def test_an_unreadable_file_with_a_foreign_name_is_named(
     session: PickSession, archive: Path, tmp_path: Path
 ) -> None:
