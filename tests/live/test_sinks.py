@@ -156,7 +156,7 @@ def test_a_missing_library_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_sink_gets_all_in_order_and_goes_on_after_a_restart(
     tmp_path: Path, outbox: Outbox
 ) -> None:
-    place = Place(tmp_path, outbox, "")
+    place = Place(tmp_path, outbox)
     everything, finals = collector("all"), collector("finals", "final")
     outbox.commit([message(n, status="preliminary") for n in range(25)])
     with Sinks([everything, finals], place) as sinks:
@@ -192,7 +192,7 @@ def test_a_sink_that_fails_or_hangs_delays_nobody(tmp_path: Path, outbox: Outbox
     bad.fail = refuse
     stuck.fail = lambda _: release.wait(60) and None
     now = time.time_ns()
-    with Sinks([bad, stuck, good], Place(tmp_path, outbox, "")) as sinks:
+    with Sinks([bad, stuck, good], Place(tmp_path, outbox)) as sinks:
         outbox.commit([message(n, created_ns=now - 5 * NS_PER_S) for n in range(30)])
         until(lambda: len(good.got) == 30)
         until(lambda: sinks.state()[0].errors > 2)
@@ -213,7 +213,7 @@ def test_a_sink_that_fails_or_hangs_delays_nobody(tmp_path: Path, outbox: Outbox
 def test_the_end_waits_for_a_sink_only_so_long(tmp_path: Path, outbox: Outbox) -> None:
     stuck, release = collector("stuck"), threading.Event()
     stuck.fail = lambda _: release.wait(60) and None
-    sinks = Sinks([stuck], Place(tmp_path, outbox, "")).start()
+    sinks = Sinks([stuck], Place(tmp_path, outbox)).start()
     outbox.commit([message(0)])
     assert sinks.close(timeout_s=0.1) == ["collector:stuck"]
     release.set()
@@ -230,7 +230,7 @@ def test_one_refused_message_does_not_hold_back_others(tmp_path: Path, outbox: O
 
     sink.fail = refuse
     outbox.commit([message(n) for n in range(15)])
-    with Sinks([sink], Place(tmp_path, outbox, "")) as sinks:
+    with Sinks([sink], Place(tmp_path, outbox)) as sinks:
         until(lambda: len(sink.got) == 14)
         sinks.close()
         state = sinks.state()[0]
@@ -250,7 +250,7 @@ def test_secrets_are_in_no_log_and_no_state(
 
     sink.fail = fail
     outbox.commit([message(0)])
-    sinks = Sinks([sink], Place(tmp_path, outbox, "")).start()
+    sinks = Sinks([sink], Place(tmp_path, outbox)).start()
     until(lambda: sinks.state()[0].errors > 1)
     sinks.close(0.0)
     told = json.dumps([one.as_dict() for one in sinks.state()]) + caplog.text + repr(sink.target)

@@ -14,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from scml_picks import scml_picks_through_obspy
 
 from eqcctpro.config import OutputFormat
 from eqcctpro.errors import InputError, OutputError, SettingsError
@@ -119,31 +120,6 @@ class TestObsPyReadsEvents:
                 assert np.allclose(back[name].to_numpy(), picks[name].to_numpy(), atol=1e-6)
             else:
                 assert back[name].to_pylist() == picks[name].to_pylist()
-
-
-def scml_picks_through_obspy(path: Path) -> list[Any]:
-    """All picks of an SCML file as ObsPy sees them, with an event that refers to them."""
-    from lxml import etree
-    from obspy import read_events
-
-    document = etree.parse(str(path))
-    parameters = document.getroot()[0]
-    name = parameters.tag.removesuffix("EventParameters")
-    arrivals = "".join(
-        f"<arrival><pickID>{pick.get('publicID').replace('&', '&amp;')}</pickID>"
-        "<phase>P</phase></arrival>"
-        for pick in parameters
-    )
-    event = (
-        f'<all xmlns="{name[1:-1]}"><origin publicID="o"><time><value>2024-12-15T12:00:00.0Z'
-        "</value></time><latitude><value>0</value></latitude><longitude><value>0</value>"
-        f'</longitude>{arrivals}</origin><event publicID="e"><preferredOriginID>o'
-        "</preferredOriginID><originReference>o</originReference></event></all>"
-    )
-    for element in etree.fromstring(event):
-        parameters.append(element)
-    whole = io.BytesIO(etree.tostring(document))
-    return list(read_events(whole, format="SCML")[0].picks)
 
 
 def test_nonlinloc_lines_are_those_of_obspy(picks: pa.Table, tmp_path: Path) -> None:

@@ -31,13 +31,10 @@ class Place(NamedTuple):
     output : Path
         Folder of the run.
     outbox : Outbox
-    agency : str
-        Agency that makes the picks; may be empty.
     """
 
     output: Path
     outbox: Outbox
-    agency: str
 
 
 class Sink(ABC):
@@ -78,6 +75,8 @@ class Sink(ABC):
     @property
     def sends(self) -> Sends:
         """What it is sent."""
+        if self.target.send is None and self.target.options.get("format", "json") != "json":
+            return "final"  # other programs' formats have no versions
         return self.target.send or self.send_usually
 
     def check(self) -> None:

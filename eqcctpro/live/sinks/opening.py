@@ -12,15 +12,24 @@ from eqcctpro.errors import SettingsError
 from eqcctpro.live.outbox import Outbox
 from eqcctpro.live.sinks.base import Place, Sink
 from eqcctpro.live.sinks.jsonl import JsonLinesSink
+from eqcctpro.live.sinks.kafka import KafkaSink
+from eqcctpro.live.sinks.mqtt import MqttSink
+from eqcctpro.live.sinks.nats_stream import NatsSink
+from eqcctpro.live.sinks.postgresql import PostgresqlSink
 from eqcctpro.live.sinks.publisher import Publisher, SinkState
 from eqcctpro.live.sinks.redis_stream import RedisSink
+from eqcctpro.live.sinks.spool import SpoolSink
 from eqcctpro.live.sinks.tables import ParquetSink, SqliteSink
 from eqcctpro.live.sinks.target import read_target
 from eqcctpro.live.sinks.webhook import WebhookSink
 
 __all__ = ["KINDS", "Sinks", "check_sinks", "open_sinks"]
 
-KINDS: tuple[type[Sink], ...] = (JsonLinesSink, ParquetSink, SqliteSink, RedisSink, WebhookSink)
+KINDS: tuple[type[Sink], ...] = (
+    *(JsonLinesSink, ParquetSink, SqliteSink),
+    *(RedisSink, MqttSink, NatsSink, KafkaSink, PostgresqlSink, WebhookSink),
+    SpoolSink,
+)
 """All kinds of sinks."""
 
 #: Sinks that every run has.
@@ -121,7 +130,7 @@ def check_sinks(urls: Sequence[str] = ()) -> list[Sink]:
     return list(sinks.values())
 
 
-def open_sinks(urls: Sequence[str], output: Path, outbox: Outbox, *, agency: str = "") -> Sinks:
+def open_sinks(urls: Sequence[str], output: Path, outbox: Outbox) -> Sinks:
     """Sinks of a run, ready to be started.
 
     Parameters
@@ -131,12 +140,10 @@ def open_sinks(urls: Sequence[str], output: Path, outbox: Outbox, *, agency: str
     output : Path
         Folder of the run.
     outbox : Outbox
-    agency : str
-        For formats that name who makes picks.
 
     Raises
     ------
     SettingsError
         As in `check_sinks`.
     """
-    return Sinks(check_sinks(urls), Place(output, outbox, agency))
+    return Sinks(check_sinks(urls), Place(output, outbox))

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from eqcctpro.live.outbox import Entry
 from eqcctpro.live.sinks.base import Sink
+from eqcctpro.live.sinks.payload import FORMATS_OPTION, payload_of
 
 __all__ = ["RedisSink"]
 
@@ -20,7 +21,7 @@ class RedisSink(Sink):
     """
 
     schemes: ClassVar[tuple[str, ...]] = ("redis", "rediss")
-    options: ClassVar[tuple[str, ...]] = ("db", "keep", "timeout")
+    options: ClassVar[tuple[str, ...]] = ("db", "keep", "timeout", *FORMATS_OPTION)
     extra: ClassVar[str] = "redis"
     library: ClassVar[str] = "redis"
 
@@ -31,6 +32,7 @@ class RedisSink(Sink):
         self._database = int(self.target.number("db", 0, 0, 1e6))
         self._keep = int(self.target.number("keep", 1_000_000, 0, 1e12))
         self._timeout_s = self.target.number("timeout", 10, 0.1, 3600)
+        self._payload = payload_of(self.target)
         self._client: Any = None
 
     def open(self) -> None:
@@ -66,7 +68,7 @@ class RedisSink(Sink):
                     "id": one.id,
                     "version": one.version,
                     "status": one.status,
-                    "pick": one.as_json(),
+                    "pick": self._payload(one),
                 }
                 pipe.xadd(self._stream, fields, maxlen=self._keep or None, approximate=True)
             pipe.set(self._cursor, new[-1].number)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import lru_cache
 from html import escape
 from pathlib import Path
+from typing import NamedTuple
 
 from eqcctpro.picks.formats.rows import Batches, ExportOptions, PickRow, pick_rows
 from eqcctpro.picks.writers import atomic_file
@@ -16,10 +17,12 @@ __all__ = [
     "QUAKEML_HEAD",
     "SCML_FOOT",
     "SCML_HEAD",
+    "Report",
     "creation_info",
     "pick_id",
     "quakeml_pick",
     "resource_part",
+    "scml_amplitude",
     "scml_pick",
     "write_quakeml",
     "write_scml",
@@ -47,6 +50,26 @@ SCML_FOOT = "</EventParameters>\n</seiscomp>\n"
 _NOT_IN_IDS = re.compile(r"[^A-Za-z0-9_.()~*+=,;-]|~(?![018-9A-F][0-9A-F]|7[EF])")
 # XML 1.0 has no place for control characters, not even as references.
 _NOT_IN_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+class Report(NamedTuple):
+    """What a live run knows of a pick beyond its row.
+
+    Attributes
+    ----------
+    id : str
+        Identity of the pick; by default that of its row, `pick_id`.
+    status : {"", "preliminary", "rejected"}
+    created : str
+        ISO-8601 in UTC.
+    """
+
+    id: str = ""
+    status: str = ""
+    created: str = ""
+
+
+_NO_REPORT = Report()
 
 
 def write_quakeml(batches: Batches, path: Path, options: ExportOptions) -> None:
@@ -98,33 +121,63 @@ def resource_part(text: str) -> str:
     return _NOT_IN_IDS.sub(lambda found: "".join(f"~{b:02X}" for b in found[0].encode()), text)
 
 
-def quakeml_pick(row: PickRow, options: ExportOptions, *, indent: str = "") -> str:
+def quakeml_pick(
+    row: PickRow, options: ExportOptions, *, indent: str = "", report: Report = _NO_REPORT
+) -> str:
     """One ``pick`` element of QuakeML 1.2."""
     return (
-        f'{indent}<pick publicID="smi:local/eqcctpro/pick/{pick_id(row)}">'
+        f'{indent}<pick publicID="smi:local/eqcctpro/pick/{report.id or pick_id(row)}">'
         f"<time><value>{row.time}Z</value>{_uncertainty(row, options)}</time>"
         f"{_waveform(row.network, row.station, row.location, row.channel)}"
         f"{_method(row.source, 'smi:local/eqcctpro/model/')}"
         f"<phaseHint>{_text(row.phase)}</phaseHint>"
-        "<evaluationMode>automatic</evaluationMode>"
+        f"<evaluationMode>automatic</evaluationMode>{_status(report)}"
         f"<comment><text>{_comment(row)}</text></comment>"
-        f"{creation_info(options.agency)}</pick>\n"
+        f"{creation_info(options.agency, report.created)}</pick>\n"
     )
 
 
-def scml_pick(row: PickRow, options: ExportOptions) -> str:
+def scml_pick(row: PickRow, options: ExportOptions, report: Report = _NO_REPORT) -> str:
     """One ``pick`` element of SCML."""
     # SCML is a sequence: the order of the elements matters.
     return (
-        f'<pick publicID="eqcctpro/pick/{pick_id(row)}">'
+        f'<pick publicID="eqcctpro/pick/{report.id or pick_id(row)}">'
         f"<time><value>{row.time}Z</value>{_uncertainty(row, options)}</time>"
         f"{_waveform(row.network, row.station, row.location, row.channel)}"
         f"{_method(row.source, '')}"
         f"<phaseHint>{_text(row.phase)}</phaseHint>"
-        "<evaluationMode>automatic</evaluationMode>"
-        f"{creation_info(options.agency)}"
+        f"<evaluationMode>automatic</evaluationMode>{_status(report)}"
+        f"{creation_info(options.agency, report.created)}"
         f"<comment><text>{_comment(row)}</text><id>eqcctpro</id></comment></pick>\n"
     )
+
+
+def scml_amplitude(
+    row: PickRow, options: ExportOptions, report: Report, kind: str, value: float
+) -> str:
+    """One ``amplitude`` element of SCML that refers to a pick.
+
+    Parameters
+    ----------
+    row : PickRow
+    options : ExportOptions
+    report : Report
+        With the pick's id.
+    kind : str
+        Type of the amplitude, such as ``snr``.
+    value : float
+    """
+    return (
+        f'<amplitude publicID="eqcctpro/amplitude/{report.id}/{kind}"><type>{kind}</type>'
+        f"<amplitude><value>{value:.6g}</value></amplitude>"
+        f"<pickID>eqcctpro/pick/{report.id}</pickID>"
+        f"{_waveform(row.network, row.station, row.location, row.channel)}"
+        f"{creation_info(options.agency, report.created)}</amplitude>\n"
+    )
+
+
+def _status(report: Report) -> str:
+    return f"<evaluationStatus>{report.status}</evaluationStatus>" if report.status else ""
 
 
 def _uncertainty(row: PickRow, options: ExportOptions) -> str:
@@ -166,12 +219,13 @@ def _comment(row: PickRow) -> str:
 
 
 @lru_cache(maxsize=64)
-def creation_info(agency: str) -> str:
-    """``creationInfo`` with the agency, if one is named, and this program as the author."""
+def creation_info(agency: str, created: str = "") -> str:
+    """``creationInfo`` with agency and time, if they are given, and this program as the author."""
     from eqcctpro import __version__
 
     named = f"<agencyID>{_text(agency[:64])}</agencyID>" if agency else ""
-    return f"<creationInfo>{named}<author>eqcctpro {__version__}</author></creationInfo>"
+    moment = f"<creationTime>{created}</creationTime>" if created else ""
+    return f"<creationInfo>{named}<author>eqcctpro {__version__}</author>{moment}</creationInfo>"
 
 
 @lru_cache(maxsize=65_536)
