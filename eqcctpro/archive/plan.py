@@ -403,12 +403,16 @@ def _tasks(
             )
         else:
             cut = grid.cut(held)
+        # A chunk that owns nothing has no task.  Its neighbour has all of its samples, and reads
+        # them here, too: they may contradict.
+        idle = [piece for chunk, pieces in cut if not _owns(chunk) for piece in pieces]
         for at, (chunk, pieces) in enumerate(cut):
             # A chunk that owns none of the data is left out by rule.
             if not any(_owned(piece, chunk) for piece in pieces):
                 continue
             # Files are numbered in the order of their paths.
-            files = tuple(sorted({piece.file for piece in pieces}))
+            read = (*pieces, *(piece for piece in idle if _owned(piece, chunk)))
+            files = tuple(sorted({piece.file for piece in read}))
             shared = shared or any(file in used for file in files)
             used.update(files)
             beside = _beside(cut, at) if folders_are_chunks else ()
@@ -529,6 +533,9 @@ class _FolderOwners:
         return self._known[key]
 
 
+def _owns(chunk: Timechunk) -> bool:
+    return chunk.own_start_ns < chunk.own_end_ns
+
+
 def _owned(piece: _Piece, chunk: Timechunk) -> bool:
-    owns = chunk.own_start_ns < chunk.own_end_ns
-    return owns and piece.start_ns < chunk.own_end_ns and piece.end_ns >= chunk.own_start_ns
+    return _owns(chunk) and piece.start_ns < chunk.own_end_ns and piece.end_ns >= chunk.own_start_ns

@@ -125,6 +125,8 @@ class Segment:
         How many samples of the continuous record follow that were cut off.
     record : Record or None
         That record, where it is held in memory.
+    drifts : bool
+        True if records of its file show that the clock does not keep the nominal rate.
     quality : int
         Version of the records: 4 for M, 3 for Q, 2 for D and 1 for R in miniSEED 2.
     clock : ndarray of int64 or None
@@ -141,6 +143,7 @@ class Segment:
     clock: Clock | None = None
     samples_behind: int = 0
     record: Record | None = None
+    drifts: bool = False
 
     @property
     def origin_ns(self) -> int:
@@ -233,12 +236,14 @@ def of_one_each(segments: Sequence[Segment]) -> bool:
 
 def _merge_channel(pieces: Sequence[Segment]) -> list[Segment]:
     out: list[Segment] = []
-    current = _Growing(pieces[0])
+    # What one file shows of a clock is true for the others, which may be too short to show it.
+    drifts = any(piece.drifts or piece.clock is not None for piece in pieces)
+    current = _Growing(pieces[0], drifts=drifts)
     for piece in pieces[1:]:
-        rest = _continuation(current.segment, piece)
+        rest = _continuation(current.segment, piece, drifts=drifts)
         if rest is None:
             out.append(current.finished())
-            current = _Growing(piece)
+            current = _Growing(piece, drifts=drifts)
         elif len(rest.samples):
             current.append(rest)
     out.append(current.finished())
@@ -256,8 +261,9 @@ class _Growing:
         What has been joined so far.
     """
 
-    def __init__(self, segment: Segment) -> None:
+    def __init__(self, segment: Segment, *, drifts: bool) -> None:
         self.segment = segment
+        self._drifts = drifts
         self._room = segment.samples
 
     def append(self, piece: Segment) -> None:
@@ -268,7 +274,7 @@ class _Growing:
             self._room = np.empty(n + len(known), dtype=kind)
             self._room[: len(known)] = known
         self._room[len(known) : n] = new
-        self.segment = _append(self.segment, piece, self._room[:n])
+        self.segment = _append(self.segment, piece, self._room[:n], drifts=self._drifts)
 
     def finished(self) -> Segment:
         """The segment, without the room."""
@@ -278,9 +284,8 @@ class _Growing:
         return replace(self.segment, samples=samples.copy())
 
 
-def _continuation(left: Segment, right: Segment) -> Segment | None:
+def _continuation(left: Segment, right: Segment, *, drifts: bool) -> Segment | None:
     """Samples that a piece adds to the one before it; None where they do not belong together."""
-    drifts = left.clock is not None or right.clock is not None
     beside_ns = right.start_ns - left.time_of(len(left.samples))
     if drifts and abs(beside_ns) <= RECORD_TOLERANCE * left.interval_ns:
         return right
@@ -296,12 +301,18 @@ def _continuation(left: Segment, right: Segment) -> Segment | None:
     return right.part(shared, len(right.samples)) if shared else right
 
 
-def _append(left: Segment, right: Segment, samples: NDArray[Any] | None = None) -> Segment:
+def _append(
+    left: Segment,
+    right: Segment,
+    samples: NDArray[Any] | None = None,
+    *,
+    drifts: bool = False,
+) -> Segment:
     """Two pieces whose samples follow each other, if need be joined already."""
     clock = None
     offset = round(len(left.samples) * left.interval_ns)
     late = right.start_ns - left.start_ns - offset
-    drifts = left.clock is not None or right.clock is not None
+    drifts = drifts or left.clock is not None or right.clock is not None
     if drifts or abs(late) > left.interval_ns * RECORD_TOLERANCE:
         shift = np.array([[offset, late]], dtype=np.int64)
         none = np.zeros((1, 2), dtype=np.int64)
@@ -391,7 +402,8 @@ def _over_leap_second(left: Segment, right: Segment, midnight_ns: int) -> Segmen
     sample = math.ceil(left.position_of(behind) - 1e-6)
     if sample < len(left.samples):
         tail = left.part(sample, len(left.samples))
-        left = _append(left.part(0, sample), replace(tail, start_ns=tail.start_ns - NS_PER_S))
+        tail = replace(tail, start_ns=tail.start_ns - NS_PER_S)
+        left = _append(left.part(0, sample), tail)
     return _append(left, right)
 
 

@@ -194,6 +194,30 @@ def test_the_last_sample_of_a_grid_of_chunks(law: Law) -> None:
     assert law.holds(of(station(pieces=((0, 5_600),)), LaidOut("flat"), 30.0, 2.0))
 
 
+@pytest.mark.parametrize(
+    ("drift_ppm", "record_bytes", "cuts_s"),
+    [(80.0, 1024, (10.0, 25.0, 40.0)), (-237.0, 256, (10.0, 20.0))],
+)
+def test_files_too_short_to_show_that_a_clock_drifts_by_half_a_sample(
+    law: Law, drift_ppm: float, record_bytes: int, cuts_s: tuple[float, ...]
+) -> None:
+    """A hundredth of a sample between them is more than there is without drift."""
+    pieces = ((0, 4_800), (9_000, 13_500))
+    vertical, *_ = station(drift_ppm=drift_ppm, record_bytes=record_bytes, pieces=pieces)
+    law.holds(of((vertical,), LaidOut("flat", cuts_s=cuts_s)))
+
+
+def test_a_contradiction_in_a_folder_that_owns_nothing(law: Law) -> None:
+    """Its neighbour holds all of its samples, in longer records, but one."""
+    channels = station(
+        start_ns=parse_utc("2024-03-01T23:56:30.5"), pieces=((0, 17_900),), record_bytes=4096
+    )
+    first, second, third = channels
+    third = replace(third, contradictions=((300, 362),))
+    channels = (first, replace(second, copies=((0, 2),)), third)
+    law.holds(of(channels, LaidOut("chunks", order="channel", chunk_min=1.0), 1.0, 0.0))
+
+
 @pytest.mark.parametrize("drift_ppm", [80.0, -237.0])
 def test_windows_follow_a_clock(law: Law, drift_ppm: float) -> None:
     """Not to the last sample in any chunk, but nearly all windows are the same ones."""
