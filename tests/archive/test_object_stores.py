@@ -160,7 +160,7 @@ def answers(process: Any, address: str) -> bool:
         try:
             requests.get(address, timeout=1)
             return True
-        except requests.ConnectionError:
+        except requests.RequestException:
             if process.poll() is not None:
                 return False
             time.sleep(0.1)
