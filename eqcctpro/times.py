@@ -191,4 +191,6 @@ def parse_chunk_name(name: str) -> tuple[int, int] | None:
 
 def _compact(time_ns: int) -> str:
     moment = _EPOCH + timedelta(seconds=time_ns // NS_PER_S)
-    return f"{moment.year:04d}{moment:%m%dT%H%M%SZ}"  # %Y has fewer digits before the year 1000
+    # strftime is slow, and %Y has fewer digits before the year 1000.
+    day = f"{moment.year:04d}{moment.month:02d}{moment.day:02d}"
+    return f"{day}T{moment.hour:02d}{moment.minute:02d}{moment.second:02d}Z"

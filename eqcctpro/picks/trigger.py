@@ -83,7 +83,7 @@ def find_triggers_on(curves: NDArray[np.float32], thresholds: Sequence[float]) -
     if not len(above):
         return CurveTriggers(_NO_SAMPLES, _NONE)
     # From here on, samples are counted among those that reach half of the threshold.
-    breaks = np.flatnonzero((np.diff(low) > 1) | (np.diff(curve) != 0))
+    breaks = np.flatnonzero((low[1:] - low[:-1] > 1) | (curve[1:] != curve[:-1]))
     run_start = np.concatenate([[0], breaks + 1])
     run_end = np.concatenate([breaks, [len(low) - 1]])
     run = np.searchsorted(run_start, above, side="right") - 1
@@ -98,7 +98,10 @@ def find_triggers_on(curves: NDArray[np.float32], thresholds: Sequence[float]) -
 
 def _first_of_each(groups: NDArray[np.intp]) -> NDArray[np.intp]:
     """Index of the first member of each group of an ascending array."""
-    return np.flatnonzero(np.diff(groups, prepend=-1))
+    begins = np.empty(len(groups), dtype=bool)
+    begins[:1] = True
+    np.not_equal(groups[1:], groups[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
 
 
 def _first_highest(

@@ -72,6 +72,8 @@ class Metrics:
             _STAGE_BUCKETS,
             "stage",
         )
+        self._infer_seconds = self.stage_seconds.labels("infer")
+        self._pick_seconds = self.stage_seconds.labels("pick")
         self.batch_windows = self._histogram("batch_windows", "Windows in a batch", _COUNT_BUCKETS)
         self.batch_stations = self._histogram(
             "batch_stations", "Stations in a batch", _COUNT_BUCKETS
@@ -183,9 +185,9 @@ class Metrics:
             self.batch_stations.observe(report.stations)
             self.batch_wait_seconds.observe(report.waited_s)
         if report.infer_s:
-            self.stage_seconds.labels("infer").observe(report.infer_s)
+            self._infer_seconds.observe(report.infer_s)
         if report.pick_s:
-            self.stage_seconds.labels("pick").observe(report.pick_s)
+            self._pick_seconds.observe(report.pick_s)
 
     def text(self) -> bytes:
         """In Prometheus's text format; of all replicas of the machine where they share a folder."""

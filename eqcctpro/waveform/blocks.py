@@ -173,12 +173,18 @@ def _span_ns(block: Block) -> int:
 
 
 def _align(segment: Segment, row: int) -> _Aligned:
-    rate = segment.sampling_rate
-    true_start = segment.start_ns / NS_PER_S
+    place = _on_grid(segment.start_ns, len(segment.samples), segment.sampling_rate)
+    return _Aligned(row, *place, segment)
+
+
+@lru_cache(maxsize=1024)  # the components of a station nearly always begin and end together
+def _on_grid(start_ns: int, n_samples: int, rate: float) -> tuple[int, int, float]:
+    """First and last sample on the grid, ns, and how much later the first one is, s."""
+    true_start = start_ns / NS_PER_S
     start = float(round(true_start * rate)) / rate
-    start_ns = round(start * NS_PER_S)
-    end_ns = start_ns + round((len(segment.samples) - 1) * (1.0 / rate) * NS_PER_S)
-    return _Aligned(row, start_ns, end_ns, true_start - start, segment)
+    aligned_ns = round(start * NS_PER_S)
+    end_ns = aligned_ns + round((n_samples - 1) * (1.0 / rate) * NS_PER_S)
+    return aligned_ns, end_ns, true_start - start
 
 
 def _covered(pieces: Sequence[_Aligned], n_rows: int, strict: bool) -> list[tuple[int, int]]:
@@ -258,10 +264,12 @@ def _fill(pieces: Sequence[_Aligned], n_rows: int, *, strict: bool, truncated: b
     of_record = truncated and not strict
     before_ns = [piece.segment.start_ns - piece.segment.origin_ns for piece in pieces]
     counted_ns = before_ns if of_record else [0] * len(pieces)
-    anchor_ns = min([p.start_ns - before for p, before in zip(pieces, counted_ns, strict=True)])
+    begins_ns = [p.start_ns - before for p, before in zip(pieces, counted_ns, strict=True)]
+    anchor_ns = min(begins_ns)
     firsts = [
-        count(piece.start_ns - before - anchor_ns, rate) + samples_in(before, rate)
-        for piece, before in zip(pieces, counted_ns, strict=True)
+        (count(begin - anchor_ns, rate) if begin > anchor_ns else 0)
+        + (samples_in(before, rate) if before else 0)
+        for begin, before in zip(begins_ns, counted_ns, strict=True)
     ]
     column = min(firsts)
     end_ns = max([piece.end_ns for piece in pieces])

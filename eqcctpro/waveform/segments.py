@@ -407,16 +407,14 @@ def _over_leap_second(left: Segment, right: Segment, midnight_ns: int) -> Segmen
     return _append(left, right)
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def sums_to_a_number(samples: NDArray[Any]) -> bool:
-    """True if the sum of 32-bit floats is finite, and with it each of them.
+    """True if the sum of the squares of 32-bit floats is finite, and with it each of them.
 
     One pass without an array of its own.  False tells nothing: sums of finite numbers overflow,
     too, and numbers of 64 bits may be finite and too large for a network.
     """
-    if samples.dtype != np.float32:
-        return False
-    with np.errstate(over="ignore", invalid="ignore"):
-        return math.isfinite(np.add.reduce(samples))
+    return samples.dtype == np.float32 and math.isfinite(np.dot(samples, samples))
 
 
 def split_at_nan(segment: Segment) -> tuple[list[Segment], int]:
