@@ -6,6 +6,7 @@ The public API::
     PickConfig    the settings of a run, with the names of the command line
     run_picking   runs a PickConfig
     RunResult     what a run found
+    pick_stream   picks an ObsPy stream in memory; StreamPicker keeps the model for the next one
     read_picks    picks of a run or a file, as a pyarrow table
     plot_station  waveforms, curves and picks of one station of a run
     EvaluateSystem
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from eqcctpro.orchestration.session import PickSession
     from eqcctpro.picks.reading import read_picks
     from eqcctpro.seed_runner import EQCCTMSeedRunner
+    from eqcctpro.stream_picking import StreamPicker, StreamResult, pick_stream
 
 __all__ = [
     "BestConfiguration",
@@ -58,8 +60,11 @@ __all__ = [
     "RunEQCCTPro",
     "RunResult",
     "SettingsWarning",
+    "StreamPicker",
+    "StreamResult",
     "WorkerWarning",
     "__version__",
+    "pick_stream",
     "plot_station",
     "read_picks",
     "run_picking",
@@ -80,7 +85,10 @@ _HOMES = {
     "RunResult": "eqcctpro.orchestration.result",
     "PickSession": "eqcctpro.orchestration.session",
     "SettingsWarning": "eqcctpro.notices",
+    "StreamPicker": "eqcctpro.stream_picking",
+    "StreamResult": "eqcctpro.stream_picking",
     "WorkerWarning": "eqcctpro.notices",
+    "pick_stream": "eqcctpro.stream_picking",
     "plot_station": "eqcctpro.analysis.station_plot",
     "read_picks": "eqcctpro.picks.reading",
     "run_picking": "eqcctpro.orchestration.run",

@@ -34,6 +34,8 @@ __all__ = [
     "OutputConfig",
     "OutputFormat",
     "PickConfig",
+    "PickingConfig",
+    "PreparationConfig",
     "Settings",
     "UtcText",
     "least_probability",
@@ -42,7 +44,16 @@ __all__ = [
 ]
 
 OutputFormat = Literal[
-    "csv", "parquet", "quakeml", "scml", "pyocto", "gamma", "phasenet", "nonlinloc", "eqcctpro"
+    "csv",
+    "parquet",
+    "quakeml",
+    "scml",
+    "pyocto",
+    "gamma",
+    "phasenet",
+    "nonlinloc",
+    "seisbench",
+    "eqcctpro",
 ]
 
 
@@ -187,7 +198,7 @@ class _Part(Settings):
 
 
 class InputConfig(_Part):
-    """Waveforms that are picked, and how they are prepared."""
+    """Waveforms that are picked: places, times and stations."""
 
     input: tuple[Annotated[Place, BeforeValidator(as_place)], ...] = Field(
         description="Folders, miniSEED files, patterns, tables of files, or addresses",
@@ -222,24 +233,6 @@ class InputConfig(_Part):
     channel_priority: tuple[str, ...] = Field(
         (), description="Of each station the first of these, such as HH, EH; by default all"
     )
-    contradictions: Literal["cut", "drop"] = Field(
-        "cut",
-        description="Of records of a channel that contradict each other, leave out the stretch "
-        "where they do, or (drop) all of them, as SeisBench does",
-    )
-    fill_gaps: Literal["none", "zero", "interpolate"] = Field(
-        "none",
-        description="Fill gaps between the pieces of a channel with zeros or straight lines, as "
-        "ObsPy's merge does",
-    )
-    longest_gap: float = Field(
-        LONGEST_GAP_S, gt=0, description="Seconds; longer gaps stay gaps, a day at most"
-    )
-    filters: tuple[str, ...] = Field(
-        (),
-        description="Filters and detrending in their order, with ObsPy's defaults: highpass:1, "
-        "lowpass:20, bandpass:3,15,corners=4,causal, bandstop:49,51, detrend:linear",
-    )
     item_timeout: float | None = Field(
         600.0, gt=0, description="Seconds in which a station task must be read; None waits"
     )
@@ -269,6 +262,52 @@ class InputConfig(_Part):
             )
         return value
 
+    @model_validator(mode="after")
+    def _times_fit_together(self) -> Self:
+        if self.start and self.end and self.end_ns <= self.start_ns:  # type: ignore[operator]
+            raise ValueError(f"end {self.end} is not after start {self.start}")
+        if self.timechunk is None and self.overlap:
+            raise ValueError("overlap needs a timechunk length")
+        if self.timechunk is not None and self.overlap >= self.timechunk:
+            raise ValueError(
+                f"overlap ({self.overlap} min) must be shorter than timechunk "
+                f"({self.timechunk} min)"
+            )
+        return self
+
+    @property
+    def start_ns(self) -> int | None:
+        """`start` in nanoseconds since 1970."""
+        return None if self.start is None else parse_utc(self.start, "start")
+
+    @property
+    def end_ns(self) -> int | None:
+        """`end` in nanoseconds since 1970."""
+        return None if self.end is None else parse_utc(self.end, "end")
+
+
+class PreparationConfig(_Part):
+    """Gaps, contradictions and filters of waveforms before they are picked."""
+
+    contradictions: Literal["cut", "drop"] = Field(
+        "cut",
+        description="Of records of a channel that contradict each other, leave out the stretch "
+        "where they do, or (drop) all of them, as SeisBench does",
+    )
+    fill_gaps: Literal["none", "zero", "interpolate"] = Field(
+        "none",
+        description="Fill gaps between the pieces of a channel with zeros or straight lines, as "
+        "ObsPy's merge does",
+    )
+    longest_gap: float = Field(
+        LONGEST_GAP_S, gt=0, description="Seconds; longer gaps stay gaps, a day at most"
+    )
+    filters: tuple[str, ...] = Field(
+        (),
+        description="Filters and detrending in their order, with ObsPy's defaults: highpass:1, "
+        "lowpass:20, bandpass:3,15,corners=4,causal, bandstop:49,51, detrend:linear",
+    )
+
     @field_validator("longest_gap")
     @classmethod
     def _is_bounded(cls, value: float) -> float:
@@ -290,33 +329,10 @@ class InputConfig(_Part):
         return tuple(str(parse_step(text)) for text in value)
 
     @model_validator(mode="after")
-    def _times_fit_together(self) -> Self:
-        if self.start and self.end and self.end_ns <= self.start_ns:  # type: ignore[operator]
-            raise ValueError(f"end {self.end} is not after start {self.start}")
-        if self.timechunk is None and self.overlap:
-            raise ValueError("overlap needs a timechunk length")
-        if self.timechunk is not None and self.overlap >= self.timechunk:
-            raise ValueError(
-                f"overlap ({self.overlap} min) must be shorter than timechunk "
-                f"({self.timechunk} min)"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _input_has_effect(self) -> Self:
+    def _longest_gap_has_effect(self) -> Self:
         if self.fill_gaps == "none" and self.longest_gap != LONGEST_GAP_S:
             self._leave_out("longest_gap", "fill_gaps is none")
         return self
-
-    @property
-    def start_ns(self) -> int | None:
-        """`start` in nanoseconds since 1970."""
-        return None if self.start is None else parse_utc(self.start, "start")
-
-    @property
-    def end_ns(self) -> int | None:
-        """`end` in nanoseconds since 1970."""
-        return None if self.end is None else parse_utc(self.end, "end")
 
 
 class ModelConfig(_Part):
@@ -522,12 +538,8 @@ class OutputConfig(_Part):
 
 
 # Fields are in the order of the last base first.
-class PickConfig(OutputConfig, ExecutionConfig, ModelConfig, InputConfig):
-    """Everything that a run of ``eqcctpro pick`` can be told.
-
-    The field names are those of the command line, with ``_`` for ``-``, but for ``filters``
-    (``--filter``), ``formats`` (``--format``) and ``model_arguments`` (``--set``).
-    """
+class PickingConfig(ExecutionConfig, ModelConfig, PreparationConfig):
+    """Preparation, model and execution: what picking takes, whatever the source of waveforms."""
 
     @model_validator(mode="before")
     @classmethod
@@ -540,6 +552,14 @@ class PickConfig(OutputConfig, ExecutionConfig, ModelConfig, InputConfig):
             raise ValueError("batch_size is given twice: by itself and as a model argument")
         rest = {name: value for name, value in arguments.items() if name != "batch_size"}
         return {**values, "model_arguments": rest, "batch_size": arguments["batch_size"]}
+
+
+class PickConfig(OutputConfig, PickingConfig, InputConfig):
+    """Everything that a run of ``eqcctpro pick`` can be told.
+
+    The field names are those of the command line, with ``_`` for ``-``, but for ``filters``
+    (``--filter``), ``formats`` (``--format``) and ``model_arguments`` (``--set``).
+    """
 
     def absolute(self) -> PickConfig:
         """The same settings with absolute paths, which mean the same in every folder."""

@@ -59,7 +59,7 @@ NAV = list(pages_of(CONFIG["nav"]))
 # Decisions and the reference show code, but no session.
 RUN = [README, *(page for section, page in NAV if section not in ("Decisions", "Reference"))]
 # These take half a minute each, and are in the long suite.
-LONG = {"analysis.md", "eqcct.md", "programs.md"}
+LONG = {"analysis.md", "eqcct.md", "programs.md", "recipes.md"}
 DECISIONS = [path.relative_to(ROOT) for path in (ROOT / "docs" / "decisions").glob("0*.md")]
 OUTSIDE = [README, Path("CHANGELOG.md"), Path("CONTRIBUTING.md")]
 PAGES = [*OUTSIDE, *(page for _, page in NAV), *sorted(DECISIONS)]
@@ -205,6 +205,14 @@ def test_block_is_not_run(block: Block) -> None:
     reason = block.marks["not run"]
     assert len(reason) > 8, f"{block.where} does not say why it is not run"
     pytest.skip(reason)
+
+
+def test_blocks_that_other_tests_run() -> None:
+    blocks = [block for block in BLOCKS if "run by" in block.marks]
+    assert blocks
+    for block in blocks:
+        test = (ROOT / block.marks["run by"]).read_text(encoding="utf-8")
+        assert f'blocks_of(Path("{block.page}"))' in test, f"{block.where} is not run there"
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,8 @@ def convert(
     to: Annotated[
         str,
         typer.Option(
-            help="csv, parquet, quakeml, scml, pyocto, gamma, phasenet, nonlinloc or eqcctpro."
+            help="csv, parquet, quakeml, scml, pyocto, gamma, phasenet, nonlinloc, seisbench or "
+            "eqcctpro."
         ),
     ],
     output: Annotated[

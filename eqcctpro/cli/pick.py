@@ -149,10 +149,12 @@ def _settings() -> Iterator[Parameter]:
         ModelConfig,
         OutputConfig,
         PickConfig,
+        PreparationConfig,
     )
 
     panels: dict[str, type[BaseModel]] = {
         "Input": InputConfig,
+        "Preparation": PreparationConfig,
         "Model": ModelConfig,
         "Where it runs": ExecutionConfig,
         "Results": OutputConfig,

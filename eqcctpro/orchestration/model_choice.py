@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from eqcctpro.archive.plan import Plan
-from eqcctpro.config import ModelConfig, PickConfig
+from eqcctpro.config import ModelConfig, PickConfig, PickingConfig
 from eqcctpro.errors import WeightsNotFoundError
 from eqcctpro.models.description import described_weights, without_description
 from eqcctpro.models.known_curves import known_curves
@@ -25,12 +26,15 @@ __all__ = [
     "check_model",
     "check_runtimes",
     "describe",
+    "describe_picking",
     "describe_run",
     "expected_windows",
     "find_run_weights",
     "fit_to_model",
     "prepare_model",
 ]
+
+_Config = TypeVar("_Config", bound=ModelConfig)
 
 
 def find_run_weights(config: ModelConfig, *, fetch: bool = True) -> WeightFiles:
@@ -150,15 +154,15 @@ def prepare_model(config: PickConfig) -> PickConfig:
     return config
 
 
-def fit_to_model(config: PickConfig, picker: Picker) -> PickConfig:
+def fit_to_model(config: _Config, picker: Picker) -> _Config:
     """Remove thresholds of labels that the model does not yield, with a warning."""
     initials = frozenset(phase[:1].upper() for phase in picker.phases)
     return _without_thresholds(config, picker.name, initials, picker.detection_label is not None)
 
 
 def _without_thresholds(
-    config: PickConfig, name: str, phases: frozenset[str], detects: bool
-) -> PickConfig:
+    config: _Config, name: str, phases: frozenset[str], detects: bool
+) -> _Config:
     for initial in ("P", "S"):
         field = f"{initial.lower()}_threshold"
         if initial not in phases and getattr(config, field) is not None:
@@ -201,6 +205,31 @@ def describe(
     return picker, settings
 
 
+def describe_picking(
+    config: PickingConfig, weights: WeightFiles, picker: Picker | None = None
+) -> tuple[Picker, PipelineSettings]:
+    """As `describe`, with the preparation of the waveforms.
+
+    Parameters
+    ----------
+    config : PickingConfig
+    weights : WeightFiles
+    picker : Picker, optional
+        The model, where it was described before.
+
+    Raises
+    ------
+    SettingsError
+        A threshold or argument does not fit the model.
+    """
+    picker, settings = describe(config, weights, picker)
+    filled = config.fill_gaps != "none"
+    settings = settings.prepared_by(
+        Preparation(config.fill_gaps, config.longest_gap if filled else None, config.filters)
+    )
+    return picker, replace(settings, contradictions=config.contradictions)
+
+
 def describe_run(
     config: PickConfig, weights: WeightFiles, picker: Picker | None = None
 ) -> tuple[Picker, TaskSettings]:
@@ -218,18 +247,9 @@ def describe_run(
     SettingsError
         A threshold or argument does not fit the model.
     """
-    picker, settings = describe(config, weights, picker)
-    filled = config.fill_gaps != "none"
-    settings = settings.prepared_by(
-        Preparation(config.fill_gaps, config.longest_gap if filled else None, config.filters)
-    )
+    picker, settings = describe_picking(config, weights, picker)
     annotations = config.output.absolute() / CURVE_FOLDER
-    settings = replace(
-        settings,
-        start_ns=config.start_ns,
-        end_ns=config.end_ns,
-        contradictions=config.contradictions,
-    )
+    settings = replace(settings, start_ns=config.start_ns, end_ns=config.end_ns)
     return picker, TaskSettings.of(
         settings,
         item_timeout_s=config.item_timeout,

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
 from eqcctpro.orchestration.outputs import RunTables
-from eqcctpro.pipeline.records import NOT_PICKED_BECAUSE
+from eqcctpro.picks.objects import PickTables
+from eqcctpro.pipeline.records import samples_not_picked
 from eqcctpro.waveform.decode import NOT_PICKED
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 __all__ = ["RunResult"]
 
@@ -21,7 +19,7 @@ __all__ = ["RunResult"]
 SOME_FAILED = 10
 
 
-class RunResult:
+class RunResult(PickTables):
     """Result of a run: its tables, its summary and the paths of its output.
 
     Attributes
@@ -47,11 +45,6 @@ class RunResult:
         """The detection table, of models that yield detections."""
         found = self._tables.detections
         return None if found is None else found.table
-
-    @property
-    def picks(self) -> pd.DataFrame:
-        """The pick table as a pandas data frame."""
-        return self.table.to_pandas()
 
     @property
     def counts(self) -> dict[str, int]:
@@ -102,18 +95,9 @@ class RunResult:
                 lines.append(f"{status}: {more} more, in {summary['paths']['tasks']}")
         notes = [note for item in summary["notes"] for note in item["notes"]]
         lines += [note for note in dict.fromkeys(notes) if note.startswith(NOT_PICKED)]
-        lines += self._samples()
+        balance = summary["balance"]
+        lines += samples_not_picked(balance["not_picked"], balance["input"])
         return lines + [f"warning: {text}" for text in summary.get("warnings", [])]
-
-    def _samples(self) -> list[str]:
-        """Lines about samples that were not picked, except those that records hold twice."""
-        balance = self.summary["balance"]
-        causes = {cause: n for cause, n in balance["not_picked"].items() if cause != "doubled"}
-        if not causes:
-            return []
-        listed = "; ".join(f"{n} {NOT_PICKED_BECAUSE[cause]}" for cause, n in causes.items())
-        share = 100 * sum(causes.values()) / balance["input"]
-        return [f"{NOT_PICKED}{share:.2g} % of {balance['input']} samples: {listed}"]
 
     def _ignored(self) -> list[str]:
         """Lines about files or folders that were not read, with the reason and an example."""

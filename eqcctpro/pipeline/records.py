@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from eqcctpro.picks.annotations import BlockCurves
 from eqcctpro.picks.raw import RawPicks
+from eqcctpro.waveform.decode import NOT_PICKED
 
 __all__ = [
     "NOT_COUNTED",
@@ -17,6 +18,7 @@ __all__ = [
     "SampleCounts",
     "StageSeconds",
     "Status",
+    "samples_not_picked",
 ]
 
 Status = Literal["done", "empty", "failed"]
@@ -32,6 +34,28 @@ NOT_PICKED_BECAUSE = {
     "shorter_than_window": "in stretches shorter than a window",
     "failed": "of stations that failed",
 }
+
+
+def samples_not_picked(left_out: Mapping[str, int], held: int) -> list[str]:
+    """Sentence about samples that were not picked, unless other records hold the same.
+
+    Parameters
+    ----------
+    left_out : mapping of str to int
+        Samples by the names of `NOT_PICKED_BECAUSE`.
+    held : int
+        All samples.
+
+    Returns
+    -------
+    list of str
+        One, or none where all samples were picked.
+    """
+    causes = {cause: n for cause, n in left_out.items() if n and cause != "doubled"}
+    if not causes:
+        return []
+    listed = "; ".join(f"{n} {NOT_PICKED_BECAUSE[cause]}" for cause, n in causes.items())
+    return [f"{NOT_PICKED}{100 * sum(causes.values()) / held:.2g} % of {held} samples: {listed}"]
 
 
 @dataclass(frozen=True, slots=True)

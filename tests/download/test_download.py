@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sqlite3
 import threading
 import time
@@ -15,12 +16,15 @@ from typing import Any
 
 import numpy as np
 import obspy
+import pyarrow as pa
 import pytest
+from doc_blocks import blocks_of
 
 from eqcctpro.download import DownloadSettings, download
 from eqcctpro.download import data_centre as service_module
 from eqcctpro.download.settings import service_root
 from eqcctpro.errors import OutputError, SettingsError, WeightsNotFoundError
+from eqcctpro.picks.reading import read_picks
 from eqcctpro.times import format_utc
 
 handlers = pytest.importorskip(
@@ -547,3 +551,45 @@ def test_denoising(centre: Centre, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert all(np.isfinite(trace.data).all() and trace.data.any() for trace in stream)
     with pytest.raises(SettingsError, match="another kind"):
         download(settings(centre, tmp_path / "out", stations="DEM01"))
+
+
+@pytest.mark.slow
+def test_the_recipe_of_a_month(
+    centre: Centre,
+    around_midnight: tuple[Path, Path],
+    imported_model: str,
+    pick: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Days one by one have the picks of all, midnight included, and leave no waveforms."""
+    (block,) = (one for one in blocks_of(Path("docs/recipes.md")) if "shutil" in one.text)
+    what = {"host": centre.host, "networks": "XX", "stations": "DEM*", "channels": "HH?"}
+    text = block.text
+    for name, value in {
+        "FIRST, LAST": "date(2024, 2, 29), date(2024, 3, 2)",
+        "WHAT": repr(what),
+        "MODEL": repr(imported_model),
+    }.items():
+        text, n = re.subn(f"^{name} = .*$", lambda _, v=f"{name} = {value}": v, text, flags=re.M)
+        assert n == 1
+    monkeypatch.chdir(tmp_path)
+    exec(compile(text, "recipe", "exec"), {})
+    assert not list(tmp_path.glob("waveforms/*"))
+    days = ["2024-03-01", "2024-03-02"]
+    assert [path.parent.name for path in sorted(tmp_path.glob("month/*/picks.parquet"))] == days
+    assert (tmp_path / "month" / days[0] / "stations.xml").is_file()
+    found = pa.concat_tables([read_picks(tmp_path / "month" / day) for day in days])
+    whole = pick(
+        around_midnight[0],
+        model=imported_model,
+        stations="DEM*",
+        runtime="auto",
+        threads=None,
+        window_grid="absolute",
+    ).table
+    same = [name for name in whole.column_names if name not in ("timechunk", "run_id")]
+    assert len(whole) > 20 and found.select(same).equals(whole.select(same))
+    asked = len(centre.bodies["dataselect"])
+    exec(compile(text.replace("date(2024, 2, 29)", "date(2024, 3, 1)"), "recipe", "exec"), {})
+    assert len(centre.bodies["dataselect"]) == asked

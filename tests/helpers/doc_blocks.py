@@ -20,7 +20,7 @@ SHELL, PYTHON = "sh", "python"
 SHOWN = frozenset(
     {"text", "toml", "yaml", "json", "csv", "xml", "dockerfile", "ini", "proto", "mermaid"}
 )
-MARKS = frozenset({"not run", "slow", "needs", "exit code", "file", "output"})
+MARKS = frozenset({"not run", "run by", "slow", "needs", "exit code", "file", "output"})
 SECONDS, SECONDS_IF_SLOW = 180, 1800
 
 # Pages show one way to pick after the other, all of them into OUT; results of other settings are
@@ -63,7 +63,7 @@ class Block:
 
     @property
     def is_run(self) -> bool:
-        return self.language in (SHELL, PYTHON) and "not run" not in self.marks
+        return self.language in (SHELL, PYTHON) and not self.marks.keys() & {"not run", "run by"}
 
     @property
     def where(self) -> str:

@@ -172,6 +172,12 @@ def test_seisbench_gets_its_own_columns(picks: pa.Table, tmp_path: Path) -> None
     back = read_picks(tmp_path / "seisbench.csv")
     for name in ("network", "station", "location", "phase", "time", "start_time", "end_time"):
         assert back[name].to_pylist() == picks[name].to_pylist()
+    write_picks(picks, tmp_path / "ours.csv", "seisbench")
+    times = ["time", "start_time", "end_time"]
+    ours, expected = (
+        pd.read_csv(tmp_path / f"{name}.csv", parse_dates=times) for name in ("ours", "seisbench")
+    )
+    pd.testing.assert_frame_equal(ours, expected[list(ours.columns)], atol=1e-6)
     write_picks(picks, tmp_path / "pyocto.csv", "pyocto")
     ours = pd.read_csv(tmp_path / "pyocto.csv")
     assert ours["station"].tolist() == theirs["station"].tolist()
@@ -222,6 +228,7 @@ def test_whatever_is_written_is_read(kind: str, picks: pa.Table, tmp_path: Path)
     )
     assert (mine == theirs).all()
     keep = {"eqcctpro": (0, 1, 3, 4), "gamma": (0, 1, 2, 4), "pyocto": (0, 1, 2, 4)}
+    keep["seisbench"] = keep["pyocto"]
     kept = keep.get(kind, range(5))
     assert [[row[k] for k in kept] for row in ids(back)] == [
         [row[k] for k in kept] for row in ids(wanted)

@@ -19,6 +19,7 @@ from eqcctpro.picks.formats.tabular import (
     write_parquet_table,
     write_phasenet,
     write_pyocto,
+    write_seisbench,
 )
 
 __all__ = ["FORMATS", "ExportFormat", "ExportOptions", "write_picks"]
@@ -56,6 +57,9 @@ FORMATS: dict[str, ExportFormat] = {
     "gamma": ExportFormat("picks_gamma.csv", "GaMMA's picks", write_gamma),
     "phasenet": ExportFormat("picks_phasenet.csv", "PhaseNet's and QuakeFlow's", write_phasenet),
     "nonlinloc": ExportFormat("picks.obs", "NonLinLoc phase file", write_nonlinloc),
+    "seisbench": ExportFormat(
+        "picks_seisbench.csv", "SeisBench's PickList as a data frame", write_seisbench
+    ),
     "eqcctpro": ExportFormat("", "EQCCTPro's folders, one file per station", _folders),
 }
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 
 from eqcctpro.picks.formats.rows import Batches, ExportOptions, PickRow, pick_rows
@@ -23,7 +24,10 @@ __all__ = [
     "write_parquet_table",
     "write_phasenet",
     "write_pyocto",
+    "write_seisbench",
 ]
+
+_SEISBENCH = ("time", "start_time", "end_time", "probability", "phase")
 
 # PhaseNet counts samples of its own 100 Hz, whatever the record's rate is.
 PHASENET_RATE_HZ = 100
@@ -47,6 +51,27 @@ def write_parquet_table(batches: Batches, path: Path, options: ExportOptions) ->
     ):
         for batch in batches:
             writer.write_batch(batch.select(PICK_SCHEMA.names))
+
+
+def write_seisbench(batches: Batches, path: Path, options: ExportOptions) -> None:
+    """SeisBench's picks, as ``PickList.to_dataframe`` has them: times in UTC without a zone."""
+    del options
+    with atomic_file(path) as file:
+        file.write((",".join(("station", *_SEISBENCH)) + "\n").encode())
+        for batch in batches:
+            rows = pa.Table.from_batches([batch])
+            codes = [pc.fill_null(rows[name], "") for name in ("network", "station", "location")]
+            columns = {"station": pc.binary_join_element_wise(*codes, ".")}
+            columns |= {name: _without_zone(rows[name]) for name in _SEISBENCH}
+            file.write(csv_lines(pa.table(columns)))
+
+
+def _without_zone(column: pa.ChunkedArray) -> pa.ChunkedArray | pa.Array:
+    if not pa.types.is_timestamp(column.type):
+        return column
+    times = column.to_numpy().astype("M8[us]")
+    missing = np.isnat(times)
+    return pa.array(np.datetime_as_string(times, unit="us"), pa.string(), mask=missing)
 
 
 def write_pyocto(batches: Batches, path: Path, options: ExportOptions) -> None:
