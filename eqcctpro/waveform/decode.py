@@ -22,7 +22,7 @@ from pymseed.mstracelist import MS3TraceID, MS3TraceSeg
 from eqcctpro.codes import HEADER_FIELDS, Code, instrument_of, is_tidy, printable
 from eqcctpro.errors import DecodeError
 from eqcctpro.miniseed.compressed import decompress, is_compressed
-from eqcctpro.miniseed.headers import LEAST_DRIFT_TICKS, TICKS_PER_S, steady_rate
+from eqcctpro.miniseed.headers import steady_rate
 from eqcctpro.miniseed.index import LOWEST_RATE_HZ, hidden_codes
 from eqcctpro.miniseed.ordering import in_order
 from eqcctpro.miniseed.salvage import control_bytes, incomplete_bytes, whole_records
@@ -37,9 +37,6 @@ __all__ = ["NOT_PICKED", "DecodedFile", "decode_file", "decode_records"]
 
 #: Notes that begin with this are on data that nobody picks; they are shown on a terminal.
 NOT_PICKED = "not picked: "
-
-# Nanoseconds that time stamps show, whose last digit may be one off.
-LEAST_DRIFT_NS = LEAST_DRIFT_TICKS * NS_PER_S / TICKS_PER_S
 
 # Bytes by which libmseed lets the samples of a segment grow.  A megabyte, as pymseed has it, is
 # mapped into memory and out of it again for each segment, which takes longer than to decode a
@@ -155,12 +152,7 @@ def decode_records(
     everything = _pieces_of(_without_samples(content)) if cut else found
     drifts = _drifts(everything, content, steady)
     stamps = _Stamps(content, everything, names, drifts=drifts) if cut or drifts else None
-    drifting = {
-        (trace.sourceid, trace.pubversion)
-        for trace, pieces in everything
-        if any(piece.off_ns() > LEAST_DRIFT_NS for piece in pieces)
-    }
-    segments = _collect(found, names, path, warnings, stamps, drifting)
+    segments = _collect(found, names, path, warnings, stamps)
     if len(segments) > 1:
         warnings += _hidden(original, path, segments)
     if not segments and not warnings and not cut:
@@ -244,18 +236,20 @@ class _Piece(NamedTuple):
     end_ns: int
     n_samples: int
 
-    def off_ns(self) -> float:
-        """Nanoseconds by which it ends off its nominal rate."""
-        if self.rate <= 0:
+    def drift(self) -> float:
+        """By how much of itself it is longer than by its nominal rate."""
+        if self.rate <= 0 or self.n_samples < 2:
             return 0.0
-        return abs(self.end_ns - self.start_ns - (self.n_samples - 1) * NS_PER_S / self.rate)
+        nominal = (self.n_samples - 1) * NS_PER_S / self.rate
+        return (self.end_ns - self.start_ns - nominal) / nominal
 
     def needs_clock(self) -> bool:
         """True if it has a leap second, or ends half a sample off its nominal rate."""
-        _, rate, start, end, _ = self
+        _, rate, start, end, n = self
         if rate <= 0:
             return False
-        if self.off_ns() > NS_PER_S / rate / 2:
+        interval = NS_PER_S / rate
+        if abs(end - start - (n - 1) * interval) > interval / 2:
             return True
         return leap_second_within(start - NS_PER_S, end + NS_PER_S) is not None
 
@@ -417,7 +411,6 @@ def _collect(
     path: str | Path,
     warnings: list[str],
     stamps: _Stamps | None,
-    drifting: set[tuple[str, int]],
 ) -> list[Segment]:
     segments: list[Segment] = []
     for trace, pieces in traces:
@@ -427,7 +420,6 @@ def _collect(
             warnings.append(f"{path}: records left out: {error}")
             continue
         version = trace.pubversion
-        drifts = bool(drifting) and (trace.sourceid, version) in drifting
         for piece in pieces:
             samples, rate = piece.samples.take_np_datasamples(), float(piece.rate)
             n = len(samples)
@@ -444,19 +436,10 @@ def _collect(
             origin, behind, clock = (
                 (None, 0, None) if stamps is None else stamps.of((code, version), start, n)
             )
-            segments.append(
-                Segment(
-                    code,
-                    start,
-                    rate,
-                    samples,
-                    origin,
-                    version,
-                    clock,
-                    behind,
-                    drifts=drifts,
-                )
+            segment = Segment(
+                code, start, rate, samples, origin, version, clock, behind, drift=piece.drift()
             )
+            segments.append(segment)
     return segments
 
 

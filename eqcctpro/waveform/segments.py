@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eqcctpro.codes import component_of, instrument_of
+from eqcctpro.miniseed.headers import LEAST_DRIFT_TICKS, TICKS_PER_S
 from eqcctpro.spans import FOREVER_NS
 from eqcctpro.times import NS_PER_S
 from eqcctpro.waveform.clock import (
@@ -46,6 +47,8 @@ __all__ = [
 MISALIGNMENT_THRESHOLD = 1e-2
 # libmseed, and with it ObsPy, joins records that follow each other within half a sample.
 RECORD_TOLERANCE = 0.5
+# Time stamps of miniSEED 2 may be one digit off.
+LEAST_DRIFT_NS = LEAST_DRIFT_TICKS * NS_PER_S / TICKS_PER_S
 #: ObsPy compares times in whole microseconds.  Positions on the grid of samples are floats of
 #: seconds since 1970, which lie up to 240 ns beside it.
 SAME_TIME_NS = 500
@@ -125,8 +128,9 @@ class Segment:
         How many samples of the continuous record follow that were cut off.
     record : Record or None
         That record, where it is held in memory.
-    drifts : bool
-        True if records of its file show that the clock does not keep the nominal rate.
+    drift : float
+        By how much of itself the time from the first to the last sample is longer than by the
+        nominal rate, as the first and the last record tell.
     quality : int
         Version of the records: 4 for M, 3 for Q, 2 for D and 1 for R in miniSEED 2.
     clock : ndarray of int64 or None
@@ -143,7 +147,7 @@ class Segment:
     clock: Clock | None = None
     samples_behind: int = 0
     record: Record | None = None
-    drifts: bool = False
+    drift: float = 0.0
 
     @property
     def origin_ns(self) -> int:
@@ -179,6 +183,20 @@ class Segment:
         if self.clock is not None:
             nominal += correction_at(self.clock, nominal)
         return self.start_ns + nominal
+
+    def following_ns(self) -> int:
+        """Time of the sample after the last, by the last record."""
+        if self.clock is not None or not self.drift:
+            return self.time_of(len(self.samples))
+        length_ns = (len(self.samples) - 1) * self.interval_ns
+        return self.start_ns + round(length_ns * (1 + self.drift) + self.interval_ns)
+
+    def shows_drift(self) -> bool:
+        """True if its records tell that the clock does not keep the nominal rate."""
+        if self.clock is not None:
+            return True
+        off_ns = self.drift * (len(self.samples) - 1) * self.interval_ns
+        return abs(off_ns) > LEAST_DRIFT_NS
 
     def position_of(self, time_ns: int) -> float:
         """Samples from the first one to a time, as a fraction; also of times outside."""
@@ -237,15 +255,16 @@ def of_one_each(segments: Sequence[Segment]) -> bool:
 def _merge_channel(pieces: Sequence[Segment]) -> list[Segment]:
     out: list[Segment] = []
     # What one file shows of a clock is true for the others, which may be too short to show it.
-    drifts = any(piece.drifts or piece.clock is not None for piece in pieces)
+    drifts = any(piece.shows_drift() for piece in pieces)
     current = _Growing(pieces[0], drifts=drifts)
     for piece in pieces[1:]:
-        rest = _continuation(current.segment, piece, drifts=drifts)
+        follows = drifts and current.is_followed_by(piece)
+        rest = piece if follows else _continuation(current.segment, piece)
         if rest is None:
             out.append(current.finished())
             current = _Growing(piece, drifts=drifts)
         elif len(rest.samples):
-            current.append(rest)
+            current.append(rest, piece.following_ns())
     out.append(current.finished())
     return out
 
@@ -264,10 +283,17 @@ class _Growing:
     def __init__(self, segment: Segment, *, drifts: bool) -> None:
         self.segment = segment
         self._drifts = drifts
+        self._following_ns = segment.following_ns()
         self._room = segment.samples
 
-    def append(self, piece: Segment) -> None:
-        """Append the piece that follows."""
+    def is_followed_by(self, piece: Segment) -> bool:
+        """True if a piece begins where the last record ends."""
+        beside_ns = piece.start_ns - self._following_ns
+        return abs(beside_ns) <= RECORD_TOLERANCE * piece.interval_ns
+
+    def append(self, piece: Segment, following_ns: int) -> None:
+        """Append the piece that follows, and the time of the sample after it."""
+        self._following_ns = following_ns
         known, new = self.segment.samples, piece.samples
         kind, n = np.result_type(known, new), len(known) + len(new)
         if kind != self._room.dtype or n > len(self._room) or len(self._room) == len(known):
@@ -284,11 +310,8 @@ class _Growing:
         return replace(self.segment, samples=samples.copy())
 
 
-def _continuation(left: Segment, right: Segment, *, drifts: bool) -> Segment | None:
+def _continuation(left: Segment, right: Segment) -> Segment | None:
     """Samples that a piece adds to the one before it; None where they do not belong together."""
-    beside_ns = right.start_ns - left.time_of(len(left.samples))
-    if drifts and abs(beside_ns) <= RECORD_TOLERANCE * left.interval_ns:
-        return right
     position = left.position_of(right.start_ns)
     first = round(position)
     if abs(position - first) > MISALIGNMENT_THRESHOLD or first > len(left.samples):
