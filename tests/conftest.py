@@ -51,10 +51,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def pytest_configure(config: pytest.Config) -> None:
     """Give the session caches of its own, before anything reads where they are."""
-    # The same examples every time; the long suite draws new ones.
-    settings.register_profile("short", derandomize=True)
-    if not config.getoption("--exhaustive"):
-        settings.load_profile("short")
+    # The same examples every time; the long suite draws new ones.  No deadlines: a machine that
+    # does other things as well is slow.
+    settings.register_profile("short", derandomize=True, deadline=None)
+    settings.register_profile("long", deadline=None)
+    settings.load_profile("long" if config.getoption("--exhaustive") else "short")
     folder = Path(tempfile.mkdtemp(prefix="eqcctpro-tests-"))
     config.stash[_FOLDER] = folder
     reference = DATA / "models" / "seisbench"
