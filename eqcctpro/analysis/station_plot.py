@@ -18,7 +18,7 @@ from eqcctpro.journal.task_table import read_tasks
 from eqcctpro.models.picker import Picker
 from eqcctpro.picks.annotations import BlockCurves
 from eqcctpro.picks.reading import read_picks
-from eqcctpro.pipeline.engine import Pipeline
+from eqcctpro.pipeline.opening import pipeline_on
 from eqcctpro.pipeline.prepare import prepare
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.report.run_data import Picks, load_summary, run_config, run_plan
@@ -402,4 +402,4 @@ def station_curves(
             raise InputError(f"{task.name} in {task.chunk.name}: {reason}")
         return segments, [], reason
     prepared.keep_curves = True
-    return segments, Pipeline(picker, runtime, settings).pick_one(prepared).curves, ""
+    return segments, pipeline_on(picker, runtime, settings).pick_one(prepared).curves, ""

@@ -15,6 +15,7 @@ from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.picks.annotations import curve_file, write_curves
 from eqcctpro.picks.raw import TaskPicks
 from eqcctpro.pipeline.engine import Pipeline
+from eqcctpro.pipeline.opening import pipeline_on
 from eqcctpro.pipeline.records import PickOutcome, PickResult
 from eqcctpro.sources.feeder import Feeder
 from eqcctpro.sources.task_settings import TaskSettings
@@ -129,7 +130,7 @@ def open_pipeline(spec: WorkerSpec) -> Pipeline:
         vram_mb=spec.vram_mb,
         precision=spec.precision,
     )
-    return Pipeline(picker, runtime, spec.settings)
+    return pipeline_on(picker, runtime, spec.settings)
 
 
 class TaskPicker:

@@ -109,6 +109,55 @@ class WindowPeaks:
                     span = (offset + onset, offset + end, offset + peak)
                     self._found[label].append((*span, float(curve[peak])))
 
+    def own_of(self, first: int, n: int, in_samples: int) -> NDArray[np.int64]:
+        """Samples of windows of which the highest probability is wanted.
+
+        Parameters
+        ----------
+        first, n : int
+            Windows after those that were added, and how many.
+        in_samples : int
+            Of a window.
+
+        Returns
+        -------
+        ndarray of int64, shape (n, 2)
+            First and last (exclusive) in each window.
+        """
+        offsets = self._offsets[self._next + first :][:n, np.newaxis]
+        own = np.array([self._own.start, min(self._own.stop, 2**62)], dtype=np.int64)
+        return np.clip(own - offsets, 0, in_samples)
+
+    def add_peaks(
+        self,
+        peak: NDArray[np.intp],
+        onset: NDArray[np.intp],
+        end: NDArray[np.intp],
+        value: Float32,
+        highest: Float32,
+    ) -> None:
+        """Add what was found on the next windows elsewhere; shapes (n, labels).
+
+        Parameters
+        ----------
+        peak, onset, end : ndarray of intp
+            As of `highest_peaks`, and the first and last sample that reach the threshold.
+        value, highest : ndarray of float32
+            Probability of the peak, and the highest one in what `own_of` says.
+        """
+        n = len(peak)
+        offsets = self._offsets[self._next : self._next + n].tolist()
+        self._next += n
+        for label, threshold in enumerate(self._thresholds):
+            if threshold is None:
+                continue
+            known = highest[:, label][~np.isneginf(highest[:, label])]
+            self.highest[label] = np.fmax.reduce(known, initial=self.highest[label])
+            for row in np.flatnonzero(peak[:, label] >= 0).tolist():
+                places = (onset[row, label], end[row, label], peak[row, label])
+                first, last, top = (offsets[row] + int(place) for place in places)
+                self._found[label].append((first, last, top, float(value[row, label])))
+
     def _note_highest(self, label: int, curves: Float32, offsets: Sequence[int]) -> None:
         for offset, curve in zip(offsets, curves, strict=True):
             own = curve[max(self._own.start - offset, 0) : max(self._own.stop - offset, 0)]

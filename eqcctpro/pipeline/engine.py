@@ -35,7 +35,7 @@ from eqcctpro.runtimes.base import Runtime
 from eqcctpro.waveform.blocks import Block
 from eqcctpro.windows.stacking import CurveStack, StackLayout, curve_rate, stack_alike
 
-__all__ = ["Pipeline", "Windows"]
+__all__ = ["Batch", "OpenBlock", "Pipeline", "Windows"]
 
 Float32 = NDArray[np.float32]
 
@@ -60,15 +60,31 @@ class _Open:
 
 
 @dataclass(slots=True)
-class _OpenBlock:
+class OpenBlock:
+    """A block of which not all is picked.
+
+    Attributes
+    ----------
+    owner : _Open
+    origin : CurveOrigin
+    offsets : ndarray of intp
+        First sample of each window.
+    layout : StackLayout or None
+        Where it is known already.
+    stack : object or None
+        What its windows have come to so far, where some are missing.
+    shown : CurveStack or None
+        The same of curves that are kept and not picked on.
+    """
+
     owner: _Open
     origin: CurveOrigin
     offsets: NDArray[np.intp]
     layout: StackLayout | None
-    stack: CurveStack | WindowPeaks | None = None
-    shown: CurveStack | None = None  # where curves are kept that are not picked on
+    stack: Any = None
+    shown: CurveStack | None = None
 
-    def alike(self, other: _OpenBlock) -> bool:
+    def alike(self, other: OpenBlock) -> bool:
         """True if both blocks can be stacked and picked in one call."""
         return (
             self.layout is not None
@@ -87,10 +103,10 @@ class Windows:
     """
 
     left: int
-    _blocks: deque[tuple[Block, _OpenBlock]]
+    _blocks: deque[tuple[Block, OpenBlock]]
     _next: int = 0
 
-    def take(self, most: int) -> Iterator[tuple[_OpenBlock, Block, list[int]]]:
+    def take(self, most: int) -> Iterator[tuple[OpenBlock, Block, list[int]]]:
         """No more than so many windows: blocks, and where windows begin in them."""
         while most and self._blocks:
             block, opened = self._blocks[0]
@@ -105,11 +121,20 @@ class Windows:
 
 
 @dataclass(slots=True)
-class _Batch:
-    """A batch under way, and whose windows it holds, block by block."""
+class Batch:
+    """A batch under way, and whose windows it holds, block by block.
 
-    curves: Callable[[], Float32]
-    claims: list[tuple[_OpenBlock, int]]
+    Attributes
+    ----------
+    curves : callable
+        Waits for the predictions.
+    claims : list of (OpenBlock, int)
+        Blocks, and how many of their next windows.
+    started : float
+    """
+
+    curves: Callable[[], Any]
+    claims: list[tuple[OpenBlock, int]]
     started: float
 
 
@@ -129,11 +154,11 @@ class Pipeline:
         self.settings = settings
         self.stages = StageSeconds()
         # While some batches are under way, the next one is filled.
-        self._arena = deque(runtime.arena(len(picker.components), picker.in_samples))
+        self._arena: deque[Any] = deque(self._places())
         self._filled = 0
-        self._claims: list[tuple[_OpenBlock, int]] = []
-        self._under_way: deque[_Batch] = deque()
-        self._inferred: deque[tuple[_Batch, Float32]] = deque()
+        self._claims: list[tuple[OpenBlock, int]] = []
+        self._under_way: deque[Batch] = deque()
+        self._inferred: deque[tuple[Batch, Any]] = deque()
         self._collected = 0.0
         self._finished: deque[PickResult] = deque()
         self._apply_settings()
@@ -176,14 +201,14 @@ class Pipeline:
             thresholds = list(picked_labels(self.picker, prepared.thresholds).values())
         n_windows = prepared.n_windows
         owner = _Open(ticket, prepared, len(prepared.blocks), n_windows, thresholds)
-        blocks: deque[tuple[Block, _OpenBlock]] = deque()
+        blocks: deque[tuple[Block, OpenBlock]] = deque()
         for block, offsets in prepared.blocks:
             origin = CurveOrigin(prepared.own, block.start_ns, block.sampling_rate, block.clock)
             layout = None
             small = len(offsets) <= self.runtime.batch_size
             if self.settings.windows.picking == "trigger" and small:
                 layout = self._layout(offsets.tobytes())
-            blocks.append((block, _OpenBlock(owner, origin, offsets, layout)))
+            blocks.append((block, OpenBlock(owner, origin, offsets, layout)))
         prepared.blocks.clear()  # each is forgotten when the network can read all of it
         return Windows(n_windows, blocks)
 
@@ -245,10 +270,17 @@ class Pipeline:
         if self._inferred and self.under_way >= self.runtime.ahead - 1:
             self.settle()  # the next batch's predictions take the place of these
         started = time.perf_counter()
-        curves = self.runtime.submit(self._arena[0][: self._filled])
-        self._under_way.append(_Batch(curves, self._claims, started))
+        self._under_way.append(Batch(self._send(), self._claims, started))
         self._arena.rotate(-1)
         self._claims, self._filled = [], 0
+
+    def _places(self) -> Sequence[Any]:
+        """Places for batches, which are filled in turn."""
+        return self.runtime.arena(len(self.picker.components), self.picker.in_samples)
+
+    def _send(self) -> Callable[[], Any]:
+        """Begin to execute the network on the batch that is packed."""
+        return self.runtime.submit(self._arena[0][: self._filled])
 
     def wait(self) -> None:
         """Wait for the oldest batch that is under way."""
@@ -266,7 +298,7 @@ class Pipeline:
             self._settle(*self._inferred.popleft())
         self.stages.seconds["pick"] += time.perf_counter() - started
 
-    def _settle(self, batch: _Batch, predictions: Float32) -> None:
+    def _settle(self, batch: Batch, predictions: Any) -> None:
         position = 0
         for blocks, n in _runs(batch.claims):
             part = predictions[position : position + n]
@@ -277,7 +309,7 @@ class Pipeline:
                 self._add(blocks[0], part)
 
     def _pick_whole(
-        self, blocks: Sequence[_OpenBlock], layout: StackLayout, predictions: Float32
+        self, blocks: Sequence[OpenBlock], layout: StackLayout, predictions: Float32
     ) -> None:
         """Pick blocks with the same layout whose windows are all there."""
         shape = (len(blocks), len(layout.starts), *predictions.shape[1:])
@@ -290,7 +322,7 @@ class Pipeline:
             curves = stack_alike(predictions, layout, self._labels)
         self._pick(blocks, curves)
 
-    def _add(self, block: _OpenBlock, predictions: Float32) -> None:
+    def _add(self, block: OpenBlock, predictions: Float32) -> None:
         """Add to a block some of its windows, and pick it if they are the last."""
         if block.stack is None:
             block.stack = self._stack(block)
@@ -301,10 +333,7 @@ class Pipeline:
             return
         stack, block.stack = block.stack, None
         if isinstance(stack, WindowPeaks):
-            if block.shown is not None:
-                self._keep_curves([block], block.shown.finish()[np.newaxis])
-            block.owner.highest.add(stack.highest[self._labels].tolist(), self._phase_rows)
-            self._close([block], stack.triggers_of(self._labels), stack.rate_factor)
+            self._close_peaks(block, stack)
             return
         curves = stack.finish()[np.newaxis]
         if self._shows(block):
@@ -312,11 +341,18 @@ class Pipeline:
             curves = curves[:, self._labels]
         self._pick([block], curves)
 
-    def _shows(self, block: _OpenBlock) -> bool:
+    def _close_peaks(self, block: OpenBlock, stack: WindowPeaks) -> None:
+        """Pick a block of whose windows all peaks are known."""
+        if block.shown is not None:
+            self._keep_curves([block], block.shown.finish()[np.newaxis])
+        block.owner.highest.add(stack.highest[self._labels].tolist(), self._phase_rows)
+        self._close([block], stack.triggers_of(self._labels), stack.rate_factor)
+
+    def _shows(self, block: OpenBlock) -> bool:
         """True if a block's probability curves are requested, and not only its picks."""
         return block.owner.prepared.keep_curves
 
-    def _keep_curves(self, blocks: Sequence[_OpenBlock], everything: Float32) -> None:
+    def _keep_curves(self, blocks: Sequence[OpenBlock], everything: Float32) -> None:
         """Keep curves that are wanted until all is picked; shape (blocks, labels, samples)."""
         for block, values in zip(blocks, everything, strict=True):
             if self._shows(block):
@@ -327,30 +363,34 @@ class Pipeline:
                 pieces = curves_of(origin, shift_ns, interval_ns, values.copy())
                 block.owner.curves.extend(pieces)
 
-    def _stack(self, block: _OpenBlock) -> CurveStack | WindowPeaks:
+    def _stack(self, block: OpenBlock) -> CurveStack | WindowPeaks:
         """Create the accumulator of the predictions of a block's windows."""
         picker, windows = self.picker, self.settings.windows
         if windows.picking == "window_peak":
             if self._shows(block):
                 shown = StackLayout.of(picker, replace(windows, stacking="max"), block.offsets)
                 block.shown = CurveStack(shown, range(len(picker.labels)))
-            known = dict(zip(self._labels, block.owner.thresholds, strict=True))
-            thresholds = [known.get(index) for index in range(len(picker.labels))]
             length = int(block.offsets[-1]) + picker.in_samples
             own = own_samples(block.origin, picker, self.settings, WindowPeaks.rate_factor, length)
-            return WindowPeaks(block.offsets, thresholds, block.origin.sampling_rate, own)
+            rate = block.origin.sampling_rate
+            return WindowPeaks(block.offsets, self._label_thresholds(block), rate, own)
         layout = block.layout or StackLayout.of(picker, windows, block.offsets)
         every = range(len(picker.labels))
         return CurveStack(layout, every if self._shows(block) else self._labels)
 
-    def _pick(self, blocks: Sequence[_OpenBlock], curves: Float32) -> None:
+    def _label_thresholds(self, block: OpenBlock) -> list[float | None]:
+        """Threshold of every label, None for those that are not picked."""
+        known = dict(zip(self._labels, block.owner.thresholds, strict=True))
+        return [known.get(index) for index in range(len(self.picker.labels))]
+
+    def _pick(self, blocks: Sequence[OpenBlock], curves: Float32) -> None:
         """Find triggers on curves of shape (blocks, labels, samples)."""
         self._note_highest(blocks, curves)
         rows = curves.reshape(-1, curves.shape[2])
         thresholds = [value for block in blocks for value in block.owner.thresholds]
         self._close(blocks, find_triggers_on(rows, thresholds), curve_rate(self.picker))
 
-    def _note_highest(self, blocks: Sequence[_OpenBlock], curves: Float32) -> None:
+    def _note_highest(self, blocks: Sequence[OpenBlock], curves: Float32) -> None:
         rate, n = curve_rate(self.picker), curves.shape[2]
         own = [own_samples(block.origin, self.picker, self.settings, rate, n) for block in blocks]
         if all(part == own[0] for part in own):
@@ -363,7 +403,7 @@ class Pipeline:
         for block, highest in zip(blocks, values.tolist(), strict=True):
             block.owner.highest.add(highest, self._phase_rows)
 
-    def _close(self, blocks: Sequence[_OpenBlock], found: CurveTriggers, rate: float) -> None:
+    def _close(self, blocks: Sequence[OpenBlock], found: CurveTriggers, rate: float) -> None:
         origins = [block.origin for block in blocks]
         picks = picks_of(found, origins, self._labels, self.picker, self.settings, rate)
         for block, found_here in zip(blocks, picks, strict=True):
@@ -372,9 +412,9 @@ class Pipeline:
                 self._finished.append(_result_of(block.owner))
 
 
-def _runs(claims: Sequence[tuple[_OpenBlock, int]]) -> Iterator[tuple[list[_OpenBlock], int]]:
+def _runs(claims: Sequence[tuple[OpenBlock, int]]) -> Iterator[tuple[list[OpenBlock], int]]:
     """Neighbouring whole blocks that are alike, and other blocks singly, with their windows."""
-    run: list[_OpenBlock] = []
+    run: list[OpenBlock] = []
     total = 0
     for block, n in claims:
         whole = n == len(block.offsets)

@@ -29,11 +29,14 @@ class Runtime(ABC):
         Windows that one call of :meth:`predict` takes at most.
     ahead : int
         Batches that may be under way at a time.
+    on_device : bool
+        Whether predictions can stay on the device, as `eqcctpro.pipeline.device_engine` wants.
     behind : bool
         Whether what is submitted next may wait for others, where several share the network.
     """
 
     kind: ClassVar[str]
+    on_device: ClassVar[bool] = False
     device: str
     batch_size: int
     ahead: int = 1

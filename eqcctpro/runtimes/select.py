@@ -10,14 +10,15 @@ import logging
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from eqcctpro.config import parse_device
+from eqcctpro.config import Precision, parse_device
 from eqcctpro.errors import ExportError, RuntimeUnavailableError, SettingsError
 from eqcctpro.models.cache import cache_folder
 from eqcctpro.models.export import Export, cached_export, complete_export, find_export
 from eqcctpro.models.picker import Picker
-from eqcctpro.resources.devices import resolve
+from eqcctpro.resources.devices import Device, resolve
+from eqcctpro.resources.nvml import read_gpus
 from eqcctpro.runtimes.base import Runtime
 from eqcctpro.runtimes.calibration import calibrated, fastest
 from eqcctpro.runtimes.onnx_runtime import OnnxRuntime
@@ -26,6 +27,7 @@ from eqcctpro.runtimes.slices import MAX_SLICE, available_cores, slice_size
 
 if TYPE_CHECKING:
     from eqcctpro.models.weight_files import WeightFiles
+    from eqcctpro.runtimes.device_runtime import DeviceRuntime
     from eqcctpro.runtimes.tensorflow_runtime import TensorFlowRuntime
     from eqcctpro.runtimes.torch_runtime import TorchRuntime
 
@@ -67,7 +69,11 @@ _RUNS_OF_SESSION = 20
 _SLICES_PER_THREAD = 2
 
 #: Samples of one component that a GPU takes at once, and windows at most.
-_GPU_BATCH_SAMPLES, _GPU_BATCH = 3_000_000, 1024
+_GPU_BATCH_SAMPLES, _GPU_BATCH = 12_300_000, 2048
+
+#: Largest layer of a network, in values for each sample of a component, and the share of a GPU's
+#: free memory that a batch may take by it.
+_LAYER_VALUES, _GPU_SHARE = 64, 0.5
 
 _log = logging.getLogger("eqcctpro")
 
@@ -106,8 +112,9 @@ def open_picker(
         Operators that TensorFlow executes at a time.
     vram_mb : float, optional
         GPU memory that torch or TensorFlow may allocate, MB of 2**20 bytes.
-    precision : {"f32", "bf16"}
-        Arithmetic of OpenVINO on a CPU.  Probabilities in bf16 differ by some hundredths.
+    precision : {"f32", "tf32", "fp16", "bf16"}
+        Arithmetic of the network; on a CPU f32 or OpenVINO's bf16.  Probabilities in bf16 differ
+        by some hundredths.
     slice_windows : int or "adaptive", optional
         Windows that a thread takes at a time with an exported model; None for what serves
         large batches best, adaptive for batches of any size.
@@ -127,17 +134,17 @@ def open_picker(
     ModelError
         If the weights cannot be loaded, or cannot be exported to the asked-for runtime.
     """
-    _check(runtime, device, batch_size, threads)
-    if precision != "f32":
-        return _open_reduced(files, runtime, device, batch_size, threads, precision, slice_windows)
+    _check(runtime, device, batch_size, threads, precision)
+    if precision != "f32" and device == "cpu":
+        return _open_reduced(files, runtime, batch_size, threads, precision, slice_windows)
     check_runtime(runtime, device, files.name, composed=bool(files.parts))
     if runtime == "tensorflow":
         return _open_tensorflow(files, device, batch_size, threads, inter_threads, vram_mb)
     if device != "cpu":
         why = f"the device is {device}"
-        return _open_torch(files, device, batch_size, threads, why, vram_mb)
+        return _open_on_device(files, device, batch_size, why, vram_mb, precision)
     if runtime == "torch":
-        return _open_torch(files, device, batch_size, threads, "it was asked for")
+        return _open_torch(files, batch_size, threads, "it was asked for")
     if runtime != "auto":
         export = cached_export(files)
         chosen = open_runtime(
@@ -146,12 +153,12 @@ def open_picker(
         return export.picker, _explained(export.picker, chosen, "it was asked for")
     installed = [kind for kind in _EXPORTED if find_spec(kind) is not None]
     if not installed:
-        return _open_torch(files, device, batch_size, threads, "no other runtime is installed")
+        return _open_torch(files, batch_size, threads, "no other runtime is installed")
     try:
         export = cached_export(files)
     except (ExportError, RuntimeUnavailableError) as error:
         _log.warning("%s/%s runs on torch: %s", files.parent, files.child, error)
-        return _open_torch(files, device, batch_size, threads, "the model was not exported")
+        return _open_torch(files, batch_size, threads, "the model was not exported")
     agreeing = [kind for kind in installed if export.agrees(kind)]
     kind, reason = _choose(export, agreeing, batch_size, threads, expected_windows)
     chosen = open_runtime(
@@ -277,7 +284,9 @@ def windows_of_session(windows: int) -> int:
     return windows if windows <= _TINY_JOB else windows * _RUNS_OF_SESSION
 
 
-def _check(runtime: str, device: str, batch_size: int | None, threads: int | None) -> None:
+def _check(
+    runtime: str, device: str, batch_size: int | None, threads: int | None, precision: str
+) -> None:
     if runtime not in RUNTIMES:
         raise SettingsError(
             f"runtime {runtime!r} is not known",
@@ -287,6 +296,8 @@ def _check(runtime: str, device: str, batch_size: int | None, threads: int | Non
         parse_device(device)
     except ValueError as error:
         raise SettingsError(str(error)) from error
+    if precision not in get_args(Precision):
+        raise SettingsError(f"precision {precision!r} is not known")
     for name, value in (("batch_size", batch_size), ("threads", threads)):
         if value is not None and value < 1:
             raise SettingsError(f"{name} must be at least 1, not {value}")
@@ -332,16 +343,16 @@ def _opener(
 def _open_reduced(
     files: WeightFiles,
     runtime: str,
-    device: str,
     batch_size: int | None,
     threads: int | None,
     precision: str,
     slice_windows: int | Literal["adaptive"] | None,
 ) -> tuple[Picker, Runtime]:
-    """Open with shorter numbers, which OpenVINO alone offers."""
-    if device != "cpu" or runtime not in ("auto", "openvino"):
+    """Open with shorter numbers, which OpenVINO alone offers on a CPU."""
+    if runtime not in ("auto", "openvino") or precision != "bf16":
         raise RuntimeUnavailableError(
-            f"precision {precision} needs openvino and a CPU, not {runtime} on {device}",
+            f"precision {precision} on a CPU: only openvino has one but f32, which is bf16, and "
+            f"the runtime is {runtime}",
             hint="choose the precision f32",
         )
     _require_installed("openvino")
@@ -358,24 +369,56 @@ def _open_reduced(
 
 
 def _open_torch(
-    files: WeightFiles,
-    device: str,
-    batch_size: int | None,
-    threads: int | None,
-    reason: str,
-    vram_mb: float | None = None,
+    files: WeightFiles, batch_size: int | None, threads: int | None, reason: str
 ) -> tuple[Picker, Runtime]:
     _require_installed("torch")
     from eqcctpro.models.loading import curve_module, load_model
     from eqcctpro.runtimes.torch_runtime import TorchRuntime
 
-    device = resolve(device).text
     picker, module = load_model(files)
-    size = batch_size or default_batch_size(picker, device, threads)
-    chosen = TorchRuntime(
-        curve_module(module), batch_size=size, device=device, threads=threads, vram_mb=vram_mb
+    size = batch_size or default_batch_size(picker, threads=threads)
+    chosen = TorchRuntime(curve_module(module), batch_size=size, threads=threads)
+    return picker, _explained(picker, chosen, reason)
+
+
+def _open_on_device(
+    files: WeightFiles,
+    device: str,
+    batch_size: int | None,
+    reason: str,
+    vram_mb: float | None,
+    precision: str,
+) -> tuple[Picker, Runtime]:
+    _require_installed("torch")
+    found = resolve(device)
+    from eqcctpro.models.exportable import exportable
+    from eqcctpro.models.loading import load_model
+    from eqcctpro.runtimes.device_runtime import DeviceRuntime
+
+    picker, module = load_model(files)
+    chosen = DeviceRuntime(
+        exportable(module),
+        components=len(picker.components),
+        in_samples=picker.in_samples,
+        batch_size=batch_size or _batch_that_fits(picker, found, vram_mb),
+        device=found.text,
+        vram_mb=vram_mb,
+        precision=precision,
     )
     return picker, _explained(picker, chosen, reason)
+
+
+def _batch_that_fits(picker: Picker, device: Device, vram_mb: float | None) -> int:
+    """Windows in a batch on a GPU, fewer where little of its memory is free."""
+    size = default_batch_size(picker, device.text)
+    free = [gpu.free_mb for gpu in read_gpus()[0] if gpu.index == device.index]
+    room_mb = min([*free, *([] if vram_mb is None else [vram_mb])], default=None)
+    if room_mb is None:
+        return size
+    window_mb = 4 * _LAYER_VALUES * picker.in_samples / 2**20
+    while size > 1 and size * window_mb > _GPU_SHARE * room_mb:
+        size //= 2
+    return size
 
 
 def _open_tensorflow(
@@ -404,7 +447,7 @@ def _open_tensorflow(
 
 def _explained(
     picker: Picker,
-    runtime: OnnxRuntime | OpenVinoRuntime | TorchRuntime | TensorFlowRuntime,
+    runtime: OnnxRuntime | OpenVinoRuntime | TorchRuntime | TensorFlowRuntime | DeviceRuntime,
     reason: str,
 ) -> Runtime:
     runtime.reason = reason

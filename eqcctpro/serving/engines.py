@@ -19,6 +19,7 @@ from eqcctpro.models.picker import Picker
 from eqcctpro.models.weight_files import WeightFiles
 from eqcctpro.orchestration.model_choice import describe, find_run_weights
 from eqcctpro.pipeline.engine import Pipeline
+from eqcctpro.pipeline.opening import pipeline_on
 from eqcctpro.pipeline.prepare import Prepared
 from eqcctpro.pipeline.settings import PipelineSettings
 from eqcctpro.runtimes.base import Runtime
@@ -204,7 +205,7 @@ def open_engine(
 
     def ready_pipeline() -> Pipeline:
         runtime = open_runtime() if open_runtime is not None else _open_runtime(model, settings)
-        opened = Pipeline(model.picker, runtime, model.settings)
+        opened = pipeline_on(model.picker, runtime, model.settings)
         try:
             warm(opened)
         except BaseException:  # one that is loaded while the service runs would stay in memory

@@ -65,10 +65,11 @@ class Greedy:
 
 
 def test_a_batch_beyond_the_limit_is_halved(cuda: Any) -> None:
-    from eqcctpro.runtimes.torch_runtime import TorchRuntime
+    from eqcctpro.runtimes.device_runtime import DeviceRuntime
 
     windows = np.random.default_rng(0).normal(size=(64, 3, 100)).astype(np.float32)
-    runtime = TorchRuntime(Greedy.module(cuda, 32), batch_size=64, device="cuda", vram_mb=512)
+    shape = {"components": 3, "in_samples": 100, "batch_size": 64}
+    runtime = DeviceRuntime(Greedy.module(cuda, 32), **shape, device="cuda", vram_mb=512)
     curves = runtime.predict(windows).copy()
     notes = runtime.take_notes()
     runtime.close()
@@ -78,9 +79,10 @@ def test_a_batch_beyond_the_limit_is_halved(cuda: Any) -> None:
 
 
 def test_one_window_beyond_the_limit_is_refused(cuda: Any) -> None:
-    from eqcctpro.runtimes.torch_runtime import TorchRuntime
+    from eqcctpro.runtimes.device_runtime import DeviceRuntime
 
-    runtime = TorchRuntime(Greedy.module(cuda, 900), batch_size=4, device="cuda", vram_mb=256)
+    shape = {"components": 3, "in_samples": 100, "batch_size": 4}
+    runtime = DeviceRuntime(Greedy.module(cuda, 900), **shape, device="cuda", vram_mb=256)
     with pytest.raises(ResourceError, match="one window"):
         runtime.predict(np.zeros((4, 3, 100), np.float32))
     runtime.close()
