@@ -14,9 +14,9 @@ from eqcctpro.config import ExecutionConfig, PickConfig
 from eqcctpro.errors import ResourceError, RuntimeUnavailableError, SettingsError
 from eqcctpro.orchestration import cluster
 from eqcctpro.orchestration.placement import check_gpus, place_workers
-from eqcctpro.resources.devices import only_visible, resolve
+from eqcctpro.resources.devices import Device, only_visible, resolve
 from eqcctpro.resources.footprints import Footprint, find_footprint, save_footprints
-from eqcctpro.resources.hardware import Hardware
+from eqcctpro.resources.hardware import Gpu, Hardware
 from eqcctpro.resources.nvml import read_gpus
 from eqcctpro.runtimes.shrinking import is_exhaustion
 from eqcctpro.serving.gpus import device_here, gpu_share
@@ -296,3 +296,22 @@ def test_footprints_are_those_of_a_card(tmp_path: Any, monkeypatch: pytest.Monke
     assert {card: item.vram_mb for card, item in found.items() if item} == {
         "H100": 900, "T4": 700, "L40": 800, None: 900,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("free_mb", "vram_mb", "windows"),
+    [(80_000.0, None, 2048), (8_000.0, None, 2048), (1_000.0, None, 512), (80_000.0, 500.0, 256)],
+)
+def test_batches_fit_the_free_memory(
+    monkeypatch: pytest.MonkeyPatch, free_mb: float, vram_mb: float | None, windows: int
+) -> None:
+    from eqcctpro.models.picker import Picker, WindowSettings
+    from eqcctpro.runtimes import select
+
+    picker = Picker(
+        "PhaseNet", "x", "0", 100.0, "ZNE", 3001, "array", (0, 3001), 3001, ("P",), ("P",), None,
+        WindowSettings(1500, 1, "avg", (0, 0)),
+    )  # fmt: skip
+    gpu = Gpu(1, "Card", "GPU-a", 81_000.0, free_mb, 81_000.0 - free_mb)
+    monkeypatch.setattr(select, "read_gpus", lambda: ((gpu,), ""))
+    assert select._batch_that_fits(picker, Device("cuda", 1), vram_mb) == windows

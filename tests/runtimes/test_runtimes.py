@@ -281,7 +281,7 @@ def test_batch_sizes_fill_the_threads(light: WeightFiles) -> None:
     picker = load_picker(light)
     assert default_batch_size(picker, threads=2) == 64
     assert default_batch_size(picker, threads=8) == 256
-    assert default_batch_size(picker, "cuda:0") == 512
+    assert default_batch_size(picker, "cuda:0") == 2048
 
 
 def test_slices_cover_a_batch() -> None:
@@ -365,9 +365,14 @@ def test_batches_under_way_do_not_mix(files: WeightFiles, labelled: Path) -> Non
 
 def test_precision_needs_openvino_on_a_cpu(seisbench_cache: Path) -> None:
     files = find_weights("PhaseNet", "original")
-    for wrong in ({"runtime": "torch"}, {"runtime": "openvino", "device": "cuda"}):
-        with pytest.raises(RuntimeUnavailableError, match="bf16"):
-            open_picker(files, precision="bf16", **wrong)  # type: ignore[arg-type]
+    for wrong in ({"runtime": "torch"}, {"precision": "fp16"}, {"precision": "tf32"}):
+        given = {"precision": "bf16"} | wrong
+        with pytest.raises(RuntimeUnavailableError, match=given["precision"]):
+            open_picker(files, **given)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeUnavailableError, match="openvino runs on the CPU only"):
+        open_picker(files, precision="bf16", runtime="openvino", device="cuda")
+    with pytest.raises(SettingsError, match="int4"):
+        open_picker(files, precision="int4")
 
 
 def test_short_numbers_give_similar_curves(seisbench_cache: Path, labelled: Path) -> None:
