@@ -1,4 +1,4 @@
-"""SeisBench's hand-written LSTMs in exports.  Imports torch and onnx.
+"""SeisBench's hand-written LSTMs in exports.  Imports torch.
 
 Tracing makes one operator of each; that of hard sigmoids is then written out as an ONNX ``Scan``.
 ONNX's ``LSTM`` takes a hard sigmoid, but OpenVINO refuses it; unrolled over its 47 steps the
@@ -7,11 +7,13 @@ recurrence takes a second to load.  A ``Scan`` over time runs on both.
 
 from __future__ import annotations
 
+import logging
+from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
-from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from eqcctpro.errors import ExportError
@@ -20,6 +22,14 @@ __all__ = ["exportable_lstm", "write_out_recurrences"]
 
 # Stands for a hard-sigmoid recurrence in the traced graph until that is written out.
 _DOMAIN, _OPERATOR = "eqcctpro", "HardSigmoidLSTM"
+
+#: Smallest width that matrix products in a kernel have.
+_KERNEL_WIDTH = 16
+
+#: By how much states of a kernel may differ from those of single steps.
+_KERNEL_TOLERANCE = 1e-5
+
+_log = logging.getLogger("eqcctpro")
 
 #: ``hard_sigmoid(x) = clip(0.2 x + 0.5, 0, 1)``, as in Keras, EQTransformer's framework.
 _HARD_SLOPE, _HARD_OFFSET = 0.2, 0.5
@@ -99,6 +109,49 @@ class _HardSigmoidLSTM(nn.Module):
         return states, None
 
 
+@cache
+def _has_kernel(device: torch.device) -> bool:
+    """True if the recurrence works as one kernel on a GPU, tried once in each process.
+
+    Triton, which torch for GPUs brings along on Linux, compiles it; that may fail.
+    """
+    if find_spec("triton") is None:
+        return False
+    drawn = torch.Generator().manual_seed(0)
+    projected = torch.randn(4, 3, 4 * _KERNEL_WIDTH, generator=drawn).to(device)
+    weights = torch.randn(_KERNEL_WIDTH, 4 * _KERNEL_WIDTH, generator=drawn).to(device) / 4
+    try:
+        from eqcctpro.models.recurrence_kernel import recurrence_on_gpu
+
+        difference = recurrence_on_gpu(projected, weights) - _by_steps(projected, weights, 4)
+        worst = float(difference.abs().max())
+    except Exception as error:  # whatever a compiler raises
+        _log.warning("the recurrence is done step by step: triton fails (%s)", error)
+        return False
+    if not worst < _KERNEL_TOLERANCE:
+        _log.warning("the recurrence is done step by step: the kernel is %.1e off", worst)
+        return False
+    return True
+
+
+def _suits_kernel(width: int) -> bool:
+    return width >= _KERNEL_WIDTH and width & (width - 1) == 0
+
+
+def _by_steps(projected: torch.Tensor, recurrence: torch.Tensor, steps: int) -> torch.Tensor:
+    """States of the recurrence; see `eqcctpro.models.recurrence_kernel.recurrence_on_gpu`."""
+    width = recurrence.shape[0]
+    h = c = projected.new_zeros(projected.shape[1], width)
+    states = []
+    for step in range(steps):
+        gates = projected[step] + h @ recurrence
+        i, f, o = torch.clamp(gates[:, : 3 * width], 0, 1).chunk(3, dim=1)
+        c = f * c + i * torch.tanh(gates[:, 3 * width :])
+        h = o * torch.tanh(c)
+        states.append(h)
+    return torch.stack(states)
+
+
 class _Recurrence(torch.autograd.Function):
     """The loop over time, traced as one operator instead of one set of nodes a step."""
 
@@ -107,15 +160,11 @@ class _Recurrence(torch.autograd.Function):
         _ctx: Any, projected: torch.Tensor, recurrence: torch.Tensor, steps: int
     ) -> torch.Tensor:
         width = recurrence.shape[0]
-        h = c = projected.new_zeros(projected.shape[1], width)
-        states = []
-        for step in range(steps):
-            gates = projected[step] + h @ recurrence
-            i, f, o = torch.clamp(gates[:, : 3 * width], 0, 1).chunk(3, dim=1)
-            c = f * c + i * torch.tanh(gates[:, 3 * width :])
-            h = o * torch.tanh(c)
-            states.append(h)
-        return torch.stack(states)
+        if projected.is_cuda and _suits_kernel(width) and _has_kernel(projected.device):
+            from eqcctpro.models.recurrence_kernel import recurrence_on_gpu
+
+            return recurrence_on_gpu(projected.float(), recurrence.float())
+        return _by_steps(projected, recurrence, steps)
 
     @staticmethod
     def symbolic(g: Any, projected: Any, recurrence: Any, steps: int) -> Any:
@@ -139,6 +188,8 @@ def write_out_recurrences(model: Any) -> int:
     int
         Number of recurrences replaced.
     """
+    from onnx import numpy_helper
+
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:
         if node.op_type == "Constant":
@@ -163,6 +214,8 @@ def write_out_recurrences(model: Any) -> int:
 
 def _scan(node: Any, weights: Any, prefix: str) -> tuple[list[Any], list[Any]]:
     """Nodes and constants that compute ``node`` from zero states."""
+    from onnx import helper, numpy_helper
+
     width = weights.shape[0]
 
     def name(part: str) -> str:
@@ -199,6 +252,7 @@ def _scan(node: Any, weights: Any, prefix: str) -> tuple[list[Any], list[Any]]:
 
 def _step(name: Any, width: int) -> Any:
     """One time step as a graph: (h, c, projected input) to (h, c, output)."""
+    from onnx import TensorProto, helper
 
     def value(label: str, columns: int) -> Any:
         return helper.make_tensor_value_info(name(label), TensorProto.FLOAT, [None, columns])
