@@ -238,7 +238,7 @@ def facts(setting: Setting) -> dict[str, Any]:
     from eqcctpro.resources.nvml import read_gpus
 
     torch = setting.torch
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in ("torch", "triton", "seisbench", "numpy", "ray", "pymseed", "eqcctpro"):
         try:
             versions[name] = metadata.version(name)
@@ -294,7 +294,7 @@ def agreement(setting: Setting) -> dict[str, Any]:
 
 def window_times(setting: Setting) -> dict[str, Any]:
     """Microseconds a window by model, batch, kind of network and precision."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     kinds = ("exportable", "eager", "graph")
     precisions = ["f32", "bf16"]
     if setting.options.device.startswith("cuda"):
@@ -449,7 +449,7 @@ def _picked(setting: Setting, model: str, runtime: DeviceRuntime, archive: Path)
 
 def parity(setting: Setting) -> dict[str, Any]:
     """Sets of picks of whole archives: the device against the CPU, and precisions against f32."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     on_gpu = setting.options.device.startswith("cuda")
     for model in setting.options.models:
         _, here = setting.runtime(model, "cpu", batch_size=64, part=16)
@@ -468,7 +468,7 @@ def stages(setting: Setting) -> dict[str, Any]:
     """Seconds of each stage by the size of the network, and how long the device was busy."""
     from eqcctpro.archive.plan import InputSettings, make_plan
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for model in setting.options.models[:2]:
         _, runtime = setting.runtime(model, batch_size=max(setting.options.batches[-2:]))
         picker = setting.station_picker(model, runtime)
@@ -490,7 +490,7 @@ def stages(setting: Setting) -> dict[str, Any]:
                     "model": model,
                     "stations": stations,
                     "plan_s": planned - started,
-                    "pick_s": ended - planned,
+                    "run_s": ended - planned,
                     "busy_share": busy() / (ended - planned),
                     "picks": picks,
                     **{
@@ -533,7 +533,7 @@ def _busy(setting: Setting, runtime: DeviceRuntime) -> Iterator[Callable[[], flo
             return float(sum(spans))
         return float(sum(begin.elapsed_time(end) for begin, end in spans) / 1000)
 
-    queue.submit = timed  # type: ignore[assignment]
+    queue.submit = timed  # type: ignore[method-assign]
     try:
         yield seconds
     finally:
@@ -548,7 +548,7 @@ def annotate(setting: Setting) -> dict[str, Any]:
     stations = setting.options.stations[0]
     archive = setting.archive(stations)
     stream = obspy.read(str(archive / "*" / "*" / "*.mseed"))
-    rows = []
+    rows: list[dict[str, Any]] = []
     for model in setting.options.models[:2]:
         name, weights = model.split("/")
         module = getattr(sbm, name).from_pretrained(weights).to(setting.options.device)
@@ -574,7 +574,7 @@ def recovery(setting: Setting) -> dict[str, Any]:
     torch = setting.torch
     from eqcctpro.runtimes.device_runtime import DeviceRuntime
 
-    class Greedy(torch.nn.Module):  # type: ignore[misc, name-defined]
+    class Greedy(torch.nn.Module):  # type: ignore[name-defined]
         """Takes 32 MB for each window; without a limit, it says that there is no more."""
 
         def forward(self, windows: Any) -> Any:
@@ -624,7 +624,7 @@ def sharing(setting: Setting) -> dict[str, Any]:
     from eqcctpro.config import PickConfig
     from eqcctpro.orchestration.run import run_picking
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     archive = setting.archive(setting.options.stations[0])
     for workers in setting.options.workers:
         if setting.left_s() < 0:
