@@ -208,7 +208,7 @@ def test_files_too_short_to_show_that_a_clock_drifts_by_half_a_sample(
 
 
 def test_a_missing_sample_where_a_clock_drifts(law: Law) -> None:
-    """Whether records before it and behind it join does not depend on what else is in their file."""
+    """Its records join or not, whatever else is in their file."""
     vertical, north, east = station(drift_ppm=-237.0, pieces=((0, 7_100),))
     vertical = replace(vertical, pieces=((0, 2_931), (2_932, 7_100)), record_bytes=4096)
     east = replace(east, pieces=((0, 853), (854, 7_100)))
