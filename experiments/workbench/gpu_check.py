@@ -11,11 +11,8 @@ scripts/documentation/gpu_tables.py.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from benchmarks.gpu_check import CHECKS, Options, rehearsal, run_checks
 

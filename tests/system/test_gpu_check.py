@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))
 
 from benchmarks import gpu_check  # noqa: E402
+from benchmarks.gpu_bundle import RUN, TooLargeError, build_bundle  # noqa: E402
 from benchmarks.gpu_check import Options, rehearsal, run_checks, same_picks  # noqa: E402
 
 pytest.importorskip("torch")
@@ -100,3 +104,44 @@ def test_tables_of_a_report() -> None:
     assert with_gpu_tables(page, report) == page
     with pytest.raises(ValueError, match="has no lines"):
         with_gpu_tables("nothing", report)
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("wheels") / "unheard_of-1.0-py3-none-any.whl"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("unheard_of/__init__.py", "VALUE = 42\n")
+    return path
+
+
+def test_a_bundle_runs_elsewhere(tmp_path: Path, wheel: Path) -> None:
+    weights = tmp_path / "cache"
+    for name in ("phasenet/original.pt.v1", "phasenet/original.json.v1", "gpd/original.pt.v1"):
+        path = weights / "models" / "v3" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(random.Random(name).randbytes(300_000))
+    parts = build_bundle(
+        ROOT, tmp_path / "out", wheels=[wheel], weights=weights, models=["PhaseNet/original"],
+        limit_mb=2.0,
+    )  # fmt: skip
+    assert len(parts) > 1 and all(part.stat().st_size <= 2 * 2**20 for part in parts)
+    there = tmp_path / "there"
+    for part in parts:
+        with zipfile.ZipFile(part) as archive:
+            archive.extractall(there)
+    found = {path.name for path in (there / "weights").rglob("*") if path.is_file()}
+    assert found == {"original.pt.v1", "original.json.v1"}
+    done = subprocess.run(
+        [sys.executable, str(there / RUN), "--help"],
+        capture_output=True, text=True, timeout=120, cwd=tmp_path, check=True,
+        env={name: value for name, value in os.environ.items() if name != "PYTHONPATH"},
+    )  # fmt: skip
+    assert "--json" in done.stdout
+    assert (there / "packages" / "unheard_of" / "__init__.py").exists()
+
+
+def test_a_file_that_fits_no_part_is_named(tmp_path: Path, wheel: Path) -> None:
+    large = tmp_path / "torch-2.11-cp312.whl"
+    large.write_bytes(bytes(3 * 2**20))
+    with pytest.raises(TooLargeError, match=r"torch-2.11-cp312.whl has 3.0 MB"):
+        build_bundle(ROOT, tmp_path / "out", wheels=[large], limit_mb=2.0)
