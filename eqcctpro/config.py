@@ -27,6 +27,7 @@ from eqcctpro.waveform.filters import parse_step
 from eqcctpro.waveform.gaps import LONGEST_GAP_S, MOST_GAP_S
 
 __all__ = [
+    "EVERYDAY",
     "ClusterAddress",
     "ExecutionConfig",
     "InputConfig",
@@ -55,6 +56,10 @@ OutputFormat = Literal[
     "seisbench",
     "eqcctpro",
 ]
+
+
+#: Marks the settings whose options people use every day; the help shows the others on request.
+EVERYDAY = "everyday"
 
 
 def _cluster_address(address: str) -> str:
@@ -215,13 +220,17 @@ class InputConfig(_Part):
         description="Folders and addresses that every file must lie in, links followed; "
         "by default anywhere",
     )
-    start: UtcText | None = Field(
+    start: Annotated[UtcText | None, EVERYDAY] = Field(
         None, description="Picks before this time are dropped: 2024-12-15T12:00 or 2024-350, UTC"
     )
-    end: UtcText | None = Field(None, description="Picks from this time on are dropped")
-    timechunk: float | None = Field(None, gt=0, description="Length of a time chunk, minutes")
+    end: Annotated[UtcText | None, EVERYDAY] = Field(
+        None, description="Picks from this time on are dropped"
+    )
+    timechunk: Annotated[float | None, EVERYDAY] = Field(
+        None, gt=0, description="Length of a time chunk, minutes"
+    )
     overlap: float = Field(0.0, ge=0, description="Overlap of neighbouring chunks, minutes")
-    stations: tuple[str, ...] = Field(
+    stations: Annotated[tuple[str, ...], EVERYDAY] = Field(
         (),
         description="Patterns of stations, such as NC.*,PB35,TX.*.*.HH, or @FILE with one a line; "
         "by default all",
@@ -338,13 +347,15 @@ class PreparationConfig(_Part):
 class ModelConfig(_Part):
     """The model that picks, and its parameters."""
 
-    model: str = Field("EQTransformer/original", description="Parent/child, or a path to weights")
+    model: Annotated[str, EVERYDAY] = Field(
+        "EQTransformer/original", description="Parent/child, or a path to weights"
+    )
     p_model: Path | None = Field(
         None, description="Weight file of EQCCT's P network, Keras's .h5 or SeisBench's .pt"
     )
     s_model: Path | None = Field(None, description="Weight file of EQCCT's S network")
-    p_threshold: float | None = least_probability("a P")
-    s_threshold: float | None = least_probability("an S")
+    p_threshold: Annotated[float | None, EVERYDAY] = least_probability("a P")
+    s_threshold: Annotated[float | None, EVERYDAY] = least_probability("an S")
     detection_threshold: float | None = least_probability("a detection")
     window_grid: Literal["trace", "absolute"] = Field(
         "trace",
@@ -410,15 +421,17 @@ class ModelConfig(_Part):
 class ExecutionConfig(_Part):
     """Processes, devices and memory that a run uses."""
 
-    mode: Literal["local", "modelactor", "ripper"] = Field(
+    mode: Annotated[Literal["local", "modelactor", "ripper"], EVERYDAY] = Field(
         "local", description="This process, persistent Ray actors, or Ray tasks"
     )
-    workers: int | None = Field(None, ge=1, description="Ray workers")
+    workers: Annotated[int | None, EVERYDAY] = Field(None, ge=1, description="Ray workers")
     concurrent_timechunks: int | None = Field(
         None, ge=1, description="Time chunks that Ray workers are busy with at once"
     )
     address: ClusterAddress | None = Field(None, description="Address of a running Ray cluster")
-    device: str = Field("cpu", description="cpu, cuda, cuda:0, cuda:0,1, or mps on a Mac")
+    device: Annotated[str, EVERYDAY] = Field(
+        "cpu", description="cpu, cuda, cuda:0, cuda:0,1, or mps on a Mac"
+    )
     runtime: Literal["auto", "torch", "onnxruntime", "openvino", "tensorflow"] = Field(
         "auto",
         description="Runtime of the network; auto takes the fastest installed one",
@@ -429,7 +442,9 @@ class ExecutionConfig(_Part):
         description="Arithmetic of the network: f32; on a GPU also tf32, fp16 and bf16, on a CPU "
         "bf16; these are faster on some and change picks",
     )
-    threads: int | None = Field(None, ge=1, description="Threads of each worker's runtime")
+    threads: Annotated[int | None, EVERYDAY] = Field(
+        None, ge=1, description="Threads of each worker's runtime"
+    )
     inter_threads: int | None = Field(None, ge=1, description="TensorFlow's operators at a time")
     vram_mb: float | None = Field(None, gt=0, description="GPU memory of each worker, MB")
     max_vram_mb: float | None = Field(None, gt=0, description="GPU memory of all workers, MB")
@@ -508,7 +523,7 @@ class OutputConfig(_Part):
     """Results of a run, and how it goes on after an interruption."""
 
     output: Path = Field(description="Folder that results are written to")
-    formats: tuple[OutputFormat, ...] = Field(
+    formats: Annotated[tuple[OutputFormat, ...], EVERYDAY] = Field(
         ("csv", "parquet"), description="Files of picks that are written"
     )
     amplitudes: bool = Field(False, description="Measure the amplitude of each pick")
@@ -517,7 +532,9 @@ class OutputConfig(_Part):
     )
     annotations: bool = Field(False, description="Write the probability curves as miniSEED")
     overview: bool = Field(True, description="Draw overview.png")
-    report: bool = Field(False, description="Write report.html, a page on the run, at the end")
+    report: Annotated[bool, EVERYDAY] = Field(
+        False, description="Write report.html, a page on the run, at the end"
+    )
     log_file: Path | None = Field(None, description="A second place for the log")
     journal: bool = Field(True, description="Record what is done, so that a killed run goes on")
     resume: Literal["auto", "require", "never"] = Field(

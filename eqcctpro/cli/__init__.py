@@ -24,6 +24,7 @@ from eqcctpro.cli.doctor import doctor
 from eqcctpro.cli.ending import end_at_signals, end_now, ignore_signals
 from eqcctpro.cli.errors import INTERRUPTED, Interrupted
 from eqcctpro.cli.evaluate import evaluate
+from eqcctpro.cli.help import HelpfulApp, show_help_all
 from eqcctpro.cli.live import live_app
 from eqcctpro.cli.models import models_app
 from eqcctpro.cli.optimal import optimal
@@ -44,35 +45,41 @@ __all__ = ["app", "main"]
 # Commands whose result is what they print; others write files.
 _PRINTING = frozenset({"status", "optimal", "models", "doctor", "client", "--version"})
 
-app = typer.Typer(
+app = HelpfulApp(
     name="eqcctpro",
     help="P and S arrivals from the waveforms of whole seismic networks.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command(cls=PickCommand)(pick)
-app.command()(status)
-app.command()(convert)
-app.command()(demo)
-app.command()(doctor)
-app.command()(calibrate)
-app.command()(optimal)
-app.command()(evaluate)
-app.command()(tune)
-app.command()(analyze)
-app.command()(plot)
-app.command()(report)
-app.command()(show)
-app.command()(score)
-app.command()(associate)
-app.command()(amplitudes)
-app.command()(client)
-app.command("serve-check")(serve_check)
-app.add_typer(models_app)
-app.add_typer(dataset_app)
-app.add_typer(serve_app)
-app.add_typer(live_app)
+
+# Commands in the order of the help, each with a line that fits into a terminal.
+_PICKING = "Pick"
+app.command(cls=PickCommand, rich_help_panel=_PICKING, short_help="Pick an archive.")(pick)
+app.command(rich_help_panel=_PICKING, short_help="How far a run is.")(status)
+app.command(rich_help_panel=_PICKING, short_help="Pick a small synthetic network.")(demo)
+app.add_typer(dataset_app, rich_help_panel=_PICKING)
+app.add_typer(models_app, rich_help_panel=_PICKING)
+app.command(rich_help_panel=_PICKING, short_help="What this machine has, and what to fix.")(doctor)
+_AFTER = "After picking"
+app.command(rich_help_panel=_AFTER, short_help="A web page on a run.")(report)
+app.command(rich_help_panel=_AFTER, short_help="Draw one station, its curves and picks.")(show)
+app.command(rich_help_panel=_AFTER, short_help="Write other programs' formats.")(convert)
+app.command(rich_help_panel=_AFTER, short_help="Events of picks, as QuakeML and SCML.")(associate)
+app.command(rich_help_panel=_AFTER, short_help="Peak amplitudes of picks.")(amplitudes)
+app.command(rich_help_panel=_AFTER, short_help="Compare picks with labels or other picks.")(score)
+_SERVICE = "As a service, and in real time"
+app.add_typer(serve_app, rich_help_panel=_SERVICE)
+app.command(rich_help_panel=_SERVICE, short_help="Have a service pick files.")(client)
+app.command("serve-check", rich_help_panel=_SERVICE, short_help="Test a service.")(serve_check)
+app.add_typer(live_app, rich_help_panel=_SERVICE)
+_SPEED = "The fastest configuration of a machine"
+app.command(rich_help_panel=_SPEED, short_help="Find it with few trials.")(tune)
+app.command(rich_help_panel=_SPEED, short_help="Measure every configuration.")(evaluate)
+app.command(rich_help_panel=_SPEED, short_help="The best of what was measured.")(optimal)
+app.command(rich_help_panel=_SPEED, short_help="How well trials used the machine.")(analyze)
+app.command(rich_help_panel=_SPEED, short_help="Draw trials as web pages.")(plot)
+app.command(rich_help_panel=_SPEED, short_help="Measure the memory of workers.")(calibrate)
 
 
 def _version(wanted: bool) -> None:
@@ -87,6 +94,12 @@ def _version(wanted: bool) -> None:
 def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    help_all: Annotated[
+        bool,
+        typer.Option(
+            "--help-all", callback=show_help_all, is_eager=True, help="List every command."
+        ),
     ] = False,
 ) -> None:
     pass

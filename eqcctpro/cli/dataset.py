@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.help import HelpfulApp
 from eqcctpro.cli.lists import joined
 from eqcctpro.errors import SettingsError
 
@@ -19,7 +20,7 @@ _WHAT, _FROM, _TO = "What", "From where", "How it is written"
 # Gaps that are listed on the terminal.
 MOST_GAPS = 20
 
-dataset_app = typer.Typer(name="dataset", help="Make data to pick.", no_args_is_help=True)
+dataset_app = HelpfulApp(name="dataset", help="Make data to pick.", no_args_is_help=True)
 
 
 @dataset_app.command()

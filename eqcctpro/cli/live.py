@@ -11,6 +11,7 @@ import typer
 
 from eqcctpro.cli.ending import told_by_signals
 from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.help import HelpfulApp
 from eqcctpro.cli.lists import names_of
 from eqcctpro.errors import SettingsError
 
@@ -18,7 +19,7 @@ __all__ = ["live_app"]
 
 Option = typer.Option
 
-live_app = typer.Typer(name="live", help="Real-time data.", no_args_is_help=True)
+live_app = HelpfulApp(name="live", help="Real-time data.", no_args_is_help=True)
 
 _TOLD_EVERY_S = 10.0
 

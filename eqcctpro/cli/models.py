@@ -11,11 +11,12 @@ from typing import Annotated, Any
 import typer
 
 from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.help import HelpfulApp
 from eqcctpro.errors import WeightsError
 
 __all__ = ["models_app"]
 
-models_app = typer.Typer(
+models_app = HelpfulApp(
     name="models",
     help="List, fetch, import and verify the weights of models.",
     no_args_is_help=True,

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
-from typer.core import TyperCommand
 
 from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.help import HelpfulCommand, show_help_all, with_short_names
 from eqcctpro.cli.lists import device_of, joined
 from eqcctpro.errors import ReplaceError, SettingsError
 
@@ -35,6 +35,21 @@ _SPELLED = {
 _TAKEN = {"filters": "FILTER", "storage": "NAME=VALUE", "model_arguments": "NAME=VALUE"}
 # Words of more letters are in the sentence, and not in a column beside it.
 _MOST_LETTERS = 30
+# What the help says only with all options.
+_DETAILS = """
+Results are written to the output folder: picks.csv, picks.parquet, summary.json, run.log,
+overview.png, and detections.csv and detections.parquet where the model yields detections.
+
+eqcctpro status OUT shows how far a run is. The results of a finished run are replaced by those of
+the same settings only; for others a terminal is asked, and --fresh discards them.
+
+Options that take a list take commas, or are given several times; of --filter, each is one.
+
+Exit codes: 0 all is well; 2 wrong settings; 3 unusable input; 4 model, weights or
+runtime; 5 results cannot be written; 6 Ray; 7 not enough memory for a single worker; 10 the
+run is complete, but stations or files in it failed (they are listed in summary.json); 130
+interrupted (Ctrl-C once finishes what is under way, twice stops at once).
+"""
 # Settings that have arguments and options of their own, below.
 _OWN = frozenset({"input", "output", "resume"})
 
@@ -68,19 +83,8 @@ def pick(
 ) -> None:
     """Pick P and S arrivals on the waveforms of a network.
 
-    Results are written to the output folder: picks.csv, picks.parquet, summary.json, run.log,
-    overview.png, and detections.csv and detections.parquet where the model yields detections.
-
-    A run that was killed or interrupted goes on where it was when the same command is given
-    again. eqcctpro status OUT shows how far it is. The results of a finished run are replaced by
-    those of the same settings only; for others a terminal is asked, and --fresh discards them.
-
-    Options that take a list take commas, or are given several times; of --filter, each is one.
-
-    Exit codes: 0 all is well; 2 wrong settings; 3 unusable input; 4 model, weights or
-    runtime; 5 results cannot be written; 6 Ray; 7 not enough memory for a single worker; 10 the
-    run is complete, but stations or files in it failed (they are listed in summary.json); 130
-    interrupted (Ctrl-C once finishes what is under way, twice stops at once).
+    Picks are in picks.csv of the output folder, and what was done in summary.json. A run that was
+    interrupted goes on where it was when the same command is given again.
     """
     with reporting(warn=not quiet):
         if resume and fresh:
@@ -95,7 +99,7 @@ def pick(
         raise typer.Exit(result.exit_code)
 
 
-class PickCommand(TyperCommand):
+class PickCommand(HelpfulCommand):
     """The command `pick` with an option for each setting of `eqcctpro.PickConfig`.
 
     The options are made when they are asked for: settings take longer to import than many other
@@ -105,6 +109,7 @@ class PickCommand(TyperCommand):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._made: list[Any] | None = None
         super().__init__(*args, **kwargs)
+        self.help = f"{self.help}\n\n\f{_DETAILS}"
 
     @property
     def params(self) -> list[Any]:
@@ -115,12 +120,28 @@ class PickCommand(TyperCommand):
                 pretty_exceptions_short=False,
                 rich_markup_mode=self.rich_markup_mode,
             )
-            self._made, self.callback = command.params, command.callback
+            made: list[Any] = command.params
+            self._made, self.callback = made, command.callback
+            everyday = _everyday()
+            with_short_names(made)
+            for param in made:
+                param.advanced = param.name not in everyday
         return self._made
 
     @params.setter
     def params(self, given: list[Any]) -> None:
         """Those that Typer finds in the signature of `pick`, and finds again with the others."""
+
+
+_HelpAll = Annotated[
+    bool,
+    typer.Option(
+        "--help-all",
+        callback=show_help_all,
+        is_eager=True,
+        help="Show all options, and exit codes.",
+    ),
+]
 
 
 def _with_settings() -> Callable[..., None]:
@@ -131,10 +152,13 @@ def _with_settings() -> Callable[..., None]:
         if one.name != "given"
     ]
 
-    def command(**values: Any) -> None:
+    def command(*, help_all: bool = False, **values: Any) -> None:
+        del help_all  # it has ended the command, if it was given
         pick(**values)
 
-    parameters = [own[0], own[1], *_settings(), *own[2:]]
+    kind = Parameter.KEYWORD_ONLY
+    help_all = Parameter("help_all", kind, default=False, annotation=_HelpAll)
+    parameters = [own[0], own[1], *_settings(), *own[2:], help_all]
     command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {one.name: one.annotation for one in parameters}
     command.__doc__ = pick.__doc__
@@ -179,6 +203,15 @@ def _settings() -> Iterator[Parameter]:
         yield Parameter(
             name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
         )
+
+
+def _everyday() -> frozenset[str]:
+    """Names of the arguments and options that the help shows."""
+    from eqcctpro.config import EVERYDAY, PickConfig
+
+    fields = PickConfig.model_fields.items()
+    marked = {name for name, field in fields if EVERYDAY in field.metadata}
+    return frozenset({"inputs", "output", "fresh", "config", "quiet", "help_all"} | marked)
 
 
 def _kind(name: str, annotation: Any) -> Any:

@@ -12,6 +12,7 @@ import typer
 from eqcctpro.cli.client import serve_models
 from eqcctpro.cli.ending import told_by_signals
 from eqcctpro.cli.errors import reporting
+from eqcctpro.cli.help import HelpfulApp
 from eqcctpro.cli.lists import names_of
 from eqcctpro.errors import SettingsError
 
@@ -23,7 +24,7 @@ __all__ = ["serve_app"]
 
 Option = typer.Option
 
-serve_app = typer.Typer(
+serve_app = HelpfulApp(
     name="serve",
     help="Pick over HTTP: the same picks as eqcctpro pick, as a service on Ray Serve.",
     invoke_without_command=True,

@@ -89,6 +89,9 @@ def _command(words: tuple[str, ...], command: Any) -> Iterator[str]:
     yield ""
     yield from ("```text", " ".join(usage), "```", "")
     yield from (*_paragraphs(command.help), "")
+    from eqcctpro.cli.help import EXAMPLES
+
+    yield from ("```sh", *EXAMPLES[" ".join(words[1:])], "```", "")
     if arguments:
         rows = [(f"`{_shown_argument(item)}`", item.help or "") for item in arguments]
         yield from _table(("argument", "what"), rows)
