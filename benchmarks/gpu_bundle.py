@@ -11,7 +11,7 @@ __all__ = ["RUN", "TooLargeError", "build_bundle"]
 #: What is in the first part, and runs the checks once all parts are unpacked into one folder.
 RUN = "run_gpu_check.py"
 
-_PROGRAM = '''"""Run the checks with what was unpacked beside this file; arguments are those of gpu_check.py."""
+_PROGRAM = '''"""Run the checks with what was unpacked beside this file, as gpu_check.py."""
 import os
 import runpy
 import sys

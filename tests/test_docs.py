@@ -140,6 +140,10 @@ def here(models: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], str]:
         if name == "seisbench-cache":
             there = list(models.glob("models/v3/eqtransformer/original.*"))
             return "" if there else "SeisBench's cache has no EQTransformer"
+        if name == "gpu":
+            import torch
+
+            return "" if torch.cuda.is_available() else "torch finds no GPU"
         modules = {"tensorflow": "tensorflow", "serve": "fastapi"}
         return "" if find_spec(modules[name]) else f"{modules[name]} is not installed"
 
