@@ -184,12 +184,10 @@ class LiveServer:
         while not self._ending.is_set():
             if self._outbox.wait(seen, _LOOK_S):
                 try:
-                    entries = self._outbox.read(seen, _EVENTS)
+                    entries, seen = self._outbox.follow(seen, _EVENTS)
                 except OutboxError:  # the picker tells of it
                     self._ending.wait(_LOOK_S)
                     continue
-                # What was removed already is passed over.
-                seen = entries[-1].number if entries else self._outbox.last
                 self._metrics.note(entry.message for entry in entries)
                 self._wake()
         self._wake()
@@ -296,12 +294,10 @@ class LiveServer:
         try:
             yield "retry: 2000\n\n"
             while not self._ending.is_set():
-                last = self._outbox.last
-                entries = await asyncio.to_thread(self._outbox.read, after, _EVENTS, sends)
+                entries, after = await asyncio.to_thread(self._outbox.follow, after, _EVENTS, sends)
                 for number, message in entries:
                     marks = f"id: {self._outbox.identity}:{number}\nevent: pick\n"
                     yield f"{marks}data: {message.as_json()}\n\n"
-                after = entries[-1].number if len(entries) == _EVENTS else max(after, last)
                 if not entries and not await self._is_news(after):
                     yield ": still here\n\n"
         finally:

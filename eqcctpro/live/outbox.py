@@ -281,6 +281,19 @@ class Outbox:
         )
         return [Entry(number, PickMessage.from_json(content)) for number, content in rows]
 
+    def follow(self, after: int, limit: int, sends: Sends = "all") -> tuple[list[Entry], int]:
+        """Messages behind a number as from `read`, and the number to go on from.
+
+        That is the number of the last message that was looked at, also if it was not one of those
+        that are wanted.
+        """
+        last = self._last
+        entries = self.read(after, limit, sends)
+        if len(entries) == limit:
+            return entries, entries[-1].number
+        # Others may have been added between the two looks.
+        return entries, max(after, last, *(entry.number for entry in entries[-1:]))
+
     def newest(self, limit: int) -> list[Entry]:
         """The last messages, in their order."""
         return self.read(max(self._last - limit, 0), limit)

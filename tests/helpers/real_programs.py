@@ -26,10 +26,18 @@ class Program:
     port : int
         At which it listens once it is ready.
     log : Path
+    kill : signal
+        That ends it at once, with its children.
     """
 
-    def __init__(self, command: Sequence[str], port: int, log: Path) -> None:
-        self.command, self.port, self.log = list(command), port, log
+    def __init__(
+        self,
+        command: Sequence[str],
+        port: int,
+        log: Path,
+        kill: signal.Signals = signal.SIGKILL,
+    ) -> None:
+        self.command, self.port, self.log, self.kill = list(command), port, log, kill
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
@@ -48,9 +56,9 @@ class Program:
                 assert time.monotonic() < deadline, self.log.read_text()
                 time.sleep(0.01)
 
-    def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
+    def stop(self, how: signal.Signals | None = None) -> None:
         if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(how)
+            self._process.send_signal(how or self.kill)
             self._process.wait(30)
 
 
@@ -118,4 +126,5 @@ def postgresql(folder: Path) -> Program:
     )
     command = [*before, str(place / "postgres"), "-D", str(data), "-p", str(port)]
     command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
-    return Program(command, port, folder / "postgresql.log")
+    # Its children would outlive it, and keep a new one from starting.
+    return Program(command, port, folder / "postgresql.log", signal.SIGQUIT)

@@ -17,7 +17,7 @@ from live_messages import START_NS, message
 
 from eqcctpro.errors import InputError, OutboxError, OutboxFullError, SettingsError
 from eqcctpro.live.messages import PickMessage, message_id
-from eqcctpro.live.outbox import Outbox
+from eqcctpro.live.outbox import Entry, Outbox
 from eqcctpro.picks.formats.quakeml import pick_id
 from eqcctpro.picks.formats.rows import PickRow
 
@@ -131,6 +131,27 @@ def test_cursors_only_rise_and_stay(tmp_path: Path) -> None:
         outbox.cursor("c")
     assert outbox.oldest_ns(4, "all") == message(4).created_ns
     assert outbox.oldest_ns(5, "all") is None
+    outbox.close()
+
+
+def test_who_follows_gets_each_message_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = Outbox(tmp_path / "state.sqlite")
+    outbox.commit([message(0), message(1, status="preliminary")])
+    assert outbox.follow(0, 10, "final") == (outbox.read(0, 1), 2)
+    assert outbox.follow(0, 1) == (outbox.read(0, 1), 1)
+    assert outbox.follow(2, 10) == ([], 2)
+    read = outbox.read
+
+    def read_late(*asked: object) -> list[Entry]:
+        outbox.commit([message(2)])
+        return read(*asked)  # type: ignore[arg-type]
+
+    # A message comes after the look at the last number, and before the messages are read.
+    monkeypatch.setattr(outbox, "read", read_late)
+    entries, reached = outbox.follow(1, 10)
+    assert ([entry.number for entry in entries], reached) == ([2, 3], 3)
     outbox.close()
 
 

@@ -172,13 +172,8 @@ class Publisher:
         if not self._outbox.wait(self._number, _LOOK_EVERY_S):
             self._succeeded([])
             return
-        last = self._outbox.last
-        entries = self._outbox.read(self._number, self.sink.batch, self.sink.sends)
+        entries, last = self._outbox.follow(self._number, self.sink.batch, self.sink.sends)
         note = self._sent(entries) if entries else None
-        if len(entries) == self.sink.batch:
-            last = entries[-1].number
-        elif entries:
-            last = max(last, entries[-1].number)
         self._outbox.advance(self.name, last, note)
         self._number = last
         self._succeeded(entries)

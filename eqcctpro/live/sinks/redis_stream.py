@@ -53,7 +53,8 @@ class RedisSink(Sink):
             # A transaction that may have been done is not repeated without a look.
             retry=Retry(NoBackoff(), 0),
         )
-        self._cursor = f"{self._stream}:cursor:{self.place.outbox.identity}"
+        # The braces keep it on the node that has the stream, if there are several.
+        self._cursor = f"{{{self._stream}}}:cursor:{self.place.outbox.identity}"
         self._number = int(self._client.get(self._cursor) or 0)
 
     def send(self, entries: Sequence[Entry]) -> None:

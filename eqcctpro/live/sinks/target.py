@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from eqcctpro.errors import SettingsError
 from eqcctpro.live.outbox import Sends
 
-__all__ = ["Target", "read_target"]
+__all__ = ["Target", "fill_variables", "read_target"]
 
 _SENDS = get_args(Sends)
 _VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
@@ -126,7 +126,7 @@ def read_target(
     SettingsError
         It is no URL, or has an option that is unknown or wrong.
     """
-    filled = _VARIABLE.sub(_variable, url.strip())
+    filled = fill_variables(url.strip(), "sink")
     scheme, mark, rest = filled.partition(":")
     scheme, query_mark, query = scheme.partition("?") if not mark else (scheme, "", "")
     scheme = scheme.lower()
@@ -167,14 +167,25 @@ def read_target(
     )
 
 
-def _variable(found: re.Match[str]) -> str:
-    value = os.environ.get(found[1])
-    if value is None:
-        raise SettingsError(
-            f"sink: the variable {found[1]} is not set in the environment",
-            hint=f"set it, or write its value in place of ${{{found[1]}}}",
-        )
-    return value
+def fill_variables(text: str, setting: str) -> str:
+    """A text with the values of the environment's variables in place of ``${NAME}``.
+
+    Raises
+    ------
+    SettingsError
+        A variable is not set; the message names `setting`.
+    """
+
+    def value_of(found: re.Match[str]) -> str:
+        value = os.environ.get(found[1])
+        if value is None:
+            raise SettingsError(
+                f"{setting}: the variable {found[1]} is not set in the environment",
+                hint=f"set it, or write its value in place of ${{{found[1]}}}",
+            )
+        return value
+
+    return _VARIABLE.sub(value_of, text)
 
 
 def _name(scheme: str, host: str, port: int | None, path: str, query: str) -> str:
