@@ -57,7 +57,15 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "serve models": ("eqcctpro serve models http://127.0.0.1:8000",),
     "serve-check": ("eqcctpro serve-check http://127.0.0.1:8000",),
     "client": ("eqcctpro client http://127.0.0.1:8000 FOLDER -o picks.csv",),
-    "live": ("eqcctpro live rehearse ARCHIVE --port 18000",),
+    "live": (
+        "eqcctpro live seedlink://HOST:18000 -o OUT --stations 'NC.*,BK.*'",
+        "eqcctpro live rehearse ARCHIVE --port 18000",
+    ),
+    "live pick": (
+        "eqcctpro live pick seedlink://HOST:18000 -o OUT --model PhaseNet/original",
+        "eqcctpro live pick 'replay:ARCHIVE?speed=20' -o OUT",
+    ),
+    "live status": ("eqcctpro live status OUT",),
     "live rehearse": ("eqcctpro live rehearse ARCHIVE --port 18000 --speed 10",),
     "tune": ("eqcctpro tune INPUT -o tuned --deadline 60 --stations 250",),
     "evaluate": ("eqcctpro evaluate INPUT -o results --quick",),

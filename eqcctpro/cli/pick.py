@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterator
-from inspect import Parameter, Signature, signature
+from collections.abc import Iterator
+from inspect import Parameter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eqcctpro.cli.errors import reporting
-from eqcctpro.cli.help import HelpfulCommand, show_help_all, with_short_names
 from eqcctpro.cli.lists import device_of, joined
+from eqcctpro.cli.options import SettingsCommand, name_and_value, options_of
 from eqcctpro.errors import ReplaceError, SettingsError
 
 if TYPE_CHECKING:
@@ -33,8 +33,6 @@ _SPELLED = {
 }
 # What an option takes, where the kind of the setting does not say it.
 _TAKEN = {"filters": "FILTER", "storage": "NAME=VALUE", "model_arguments": "NAME=VALUE"}
-# Words of more letters are in the sentence, and not in a column beside it.
-_MOST_LETTERS = 30
 # What the help says only with all options.
 _DETAILS = """
 Results are written to the output folder: picks.csv, picks.parquet, summary.json, run.log,
@@ -99,72 +97,6 @@ def pick(
         raise typer.Exit(result.exit_code)
 
 
-class PickCommand(HelpfulCommand):
-    """The command `pick` with an option for each setting of `eqcctpro.PickConfig`.
-
-    The options are made when they are asked for: settings take longer to import than many other
-    commands take to run.
-    """
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self._made: list[Any] | None = None
-        super().__init__(*args, **kwargs)
-        self.help = f"{self.help}\n\n\f{_DETAILS}"
-
-    @property
-    def params(self) -> list[Any]:
-        """Arguments and options."""
-        if self._made is None:
-            command = typer.main.get_command_from_info(
-                typer.models.CommandInfo(callback=_with_settings(), name="pick"),
-                pretty_exceptions_short=False,
-                rich_markup_mode=self.rich_markup_mode,
-            )
-            made: list[Any] = command.params
-            self._made, self.callback = made, command.callback
-            everyday = _everyday()
-            with_short_names(made)
-            for param in made:
-                param.advanced = param.name not in everyday
-        return self._made
-
-    @params.setter
-    def params(self, given: list[Any]) -> None:
-        """Those that Typer finds in the signature of `pick`, and finds again with the others."""
-
-
-_HelpAll = Annotated[
-    bool,
-    typer.Option(
-        "--help-all",
-        callback=show_help_all,
-        is_eager=True,
-        help="Show all options, and exit codes.",
-    ),
-]
-
-
-def _with_settings() -> Callable[..., None]:
-    """`pick` with a parameter for each setting in its signature, which Typer reads."""
-    own = [
-        one.replace(kind=Parameter.KEYWORD_ONLY)
-        for one in signature(pick, eval_str=True).parameters.values()
-        if one.name != "given"
-    ]
-
-    def command(*, help_all: bool = False, **values: Any) -> None:
-        del help_all  # it has ended the command, if it was given
-        pick(**values)
-
-    kind = Parameter.KEYWORD_ONLY
-    help_all = Parameter("help_all", kind, default=False, annotation=_HelpAll)
-    parameters = [own[0], own[1], *_settings(), *own[2:], help_all]
-    command.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {one.name: one.annotation for one in parameters}
-    command.__doc__ = pick.__doc__
-    return command
-
-
 def _settings() -> Iterator[Parameter]:
     """An optional parameter for each setting; the part that a setting is in is its panel."""
     from eqcctpro.config import (
@@ -183,26 +115,7 @@ def _settings() -> Iterator[Parameter]:
         "Where it runs": ExecutionConfig,
         "Results": OutputConfig,
     }
-    for name, field in PickConfig.model_fields.items():
-        if name in _OWN:
-            continue
-        kind = _kind(name, field.annotation)
-        words = _choices(field.annotation)
-        few = sum(map(len, words)) < _MOST_LETTERS
-        usual = name.replace("_", "-")
-        spelled = _SPELLED.get(name, (f"--{usual}/--no-{usual}" if kind is bool else f"--{usual}",))
-        option = typer.Option(
-            *spelled,
-            help=f"{field.description}." if few else f"{field.description}: {', '.join(words)}.",
-            metavar=_TAKEN.get(name, "|".join(words) if few and words else None),
-            show_default=_default_in_words(spelled[0], field.default),
-            rich_help_panel=next(
-                title for title, part in panels.items() if name in part.model_fields
-            ),
-        )
-        yield Parameter(
-            name, Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[kind | None, option]
-        )
+    return options_of(PickConfig, panels, own=_OWN, spelled=_SPELLED, taken=_TAKEN)
 
 
 def _everyday() -> frozenset[str]:
@@ -214,45 +127,22 @@ def _everyday() -> frozenset[str]:
     return frozenset({"inputs", "output", "fresh", "config", "quiet", "help_all"} | marked)
 
 
-def _kind(name: str, annotation: Any) -> Any:
-    """Type that the command line takes for a setting; values are checked with all others."""
-    if name == "device":  # may be given several times
-        return list[str]
-    inside = set(get_args(annotation)) or {annotation}
-    for plain in (bool, int, float, Path):
-        if plain in inside:
-            return plain
-    lists = {get_origin(one) or one for one in (annotation, *inside)} & {tuple, dict}
-    return list[str] if lists and name != "bandpass" else str
+class PickCommand(SettingsCommand):
+    """The command `pick` with an option for each setting of `eqcctpro.PickConfig`."""
 
-
-def _choices(annotation: Any) -> tuple[str, ...]:
-    """All that a setting may be, where that is one of few words."""
-    inside = [one for one in (annotation, *get_args(annotation)) if get_origin(one) is Literal]
-    words = tuple(str(word) for one in inside for word in get_args(one))
-    return words if len(words) > 1 else ()
-
-
-def _default_in_words(spelled: str, default: Any) -> str | bool:
-    from pydantic_core import PydanticUndefined
-
-    if default is PydanticUndefined:  # made anew for each run
-        return False
-    if isinstance(default, bool):
-        return spelled.split("/")[not default].removeprefix("--")
-    if isinstance(default, tuple):
-        return ",".join(map(str, default)) or False
-    return f"{default:g}" if isinstance(default, float) else str(default or "") or False
+    details = _DETAILS
+    settings = staticmethod(_settings)
+    everyday = staticmethod(_everyday)
 
 
 def _value(name: str, given: Any) -> Any:
     """A setting from what options say."""
     if name == "storage":
         words = {"true": True, "false": False}
-        pairs = (_name_and_value(text, "--storage", "anon=true") for text in given)
+        pairs = (name_and_value(text, "--storage", "anon=true") for text in given)
         return {key: words.get(value.lower(), value) for key, value in pairs}
     if name == "model_arguments":
-        return dict(_name_and_value(text) for text in given)
+        return dict(name_and_value(text) for text in given)
     if name == "device":
         return device_of(given)
     if name in ("filters", "input_roots"):
@@ -294,15 +184,6 @@ def _run(
         asked = asked.model_copy(update={"resume": "never"})
         result = run_picking(asked, quiet=quiet, keep_going=keep_going)
     return result, asked.output
-
-
-def _name_and_value(
-    text: str, option: str = "--set", example: str = "overlap=0.5"
-) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not equals or not name.strip():
-        raise SettingsError(f"{option} {text!r} is not NAME=VALUE", hint=f"{option} {example}")
-    return name.strip(), value.strip()
 
 
 def _report(result: RunResult, folder: Path) -> None:

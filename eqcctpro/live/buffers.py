@@ -14,24 +14,15 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pymseed import MiniSEEDError, MS3Record
-from pymseed.clib import clibmseed
 
 from eqcctpro.codes import Code
 from eqcctpro.errors import SettingsError
+from eqcctpro.live.decoding import RecordDecoder
 from eqcctpro.live.packets import Packet
-from eqcctpro.miniseed.index import LOWEST_RATE_HZ
 from eqcctpro.times import NS_PER_S
 
 __all__ = ["BufferCounts", "BufferSettings", "ChannelBuffer", "ChannelBuffers", "LivePiece"]
 
-# As in `eqcctpro.waveform.decode`: a megabyte for each record takes four times as long to get.
-clibmseed.libmseed_prealloc_block_size = 64 * 1024
-_KINDS: dict[str, np.dtype[Any]] = {
-    "i": np.dtype(np.int32),
-    "f": np.dtype(np.float32),
-    "d": np.dtype(np.float64),
-}
 # libmseed joins records within half a sample, and rates within this share of them.
 _TOLERANCE = 0.5
 _SAME_RATE = 1e-4
@@ -84,6 +75,8 @@ class LivePiece(NamedTuple):
         When the record arrived, seconds since 1970 UTC.
     sequence : int
         Number of its packet.
+    source : int
+        Number of the source that it came from.
     """
 
     code: Code
@@ -94,6 +87,7 @@ class LivePiece(NamedTuple):
     late: bool
     received: float
     sequence: int
+    source: int = 0
 
     @property
     def next_ns(self) -> int:
@@ -204,6 +198,16 @@ class ChannelBuffer:
         self._usual_s = 0.0
 
     @property
+    def usual_s(self) -> float:
+        """Length of the last record, seconds."""
+        return self._usual_s
+
+    @property
+    def waiting(self) -> list[LivePiece]:
+        """Records that wait behind a gap."""
+        return [piece for _, _, piece in self._waiting]
+
+    @property
     def waits(self) -> bool:
         """True if records wait behind a gap."""
         return bool(self._waiting)
@@ -225,7 +229,14 @@ class ChannelBuffer:
         piece : LivePiece
             The whole record.
         """
-        if self.rate and abs(piece.rate - self.rate) > _SAME_RATE * self.rate:
+        rate = self.rate
+        if piece.rate == rate and not self._waiting:
+            beside = (piece.start_ns - self.next_ns) * rate / NS_PER_S
+            if -_TOLERANCE <= beside <= _TOLERANCE:  # as of nearly all
+                self.received = max(self.received, piece.received)
+                self._usual_s = len(piece.samples) / rate
+                return [self._append(piece)]
+        if rate and abs(piece.rate - rate) > _SAME_RATE * rate:
             self._counts.rate_changes += 1
             done = self._give_up()
             self.rate = 0.0
@@ -419,22 +430,34 @@ class ChannelBuffers:
         self.channels: dict[Code, ChannelBuffer] = {}
         self.counts = BufferCounts()
         self._waiting: set[Code] = set()
+        self._decoder = RecordDecoder()
 
-    def ingest(self, packets: Iterable[Packet]) -> list[LivePiece]:
-        """Put the records of packets in; return what is complete by them, in order per channel."""
+    def ingest(self, packets: Iterable[Packet], source: int = 0) -> list[LivePiece]:
+        """Put the records of packets in; return what is complete by them, in order per channel.
+
+        Parameters
+        ----------
+        packets : iterable of Packet
+        source : int
+            Number of their source, for `LivePiece.source`.
+        """
         done: list[LivePiece] = []
         for packet in packets:
-            piece = self._decoded(packet)
+            piece = self._decoded(packet, source)
             if piece is None:
                 continue
-            channel = self.channels.get(packet.code)
-            if channel is None:
-                channel = ChannelBuffer(packet.code, self.settings, self.counts)
-                self.channels[packet.code] = channel
+            channel = self.channels.get(packet.code) or self.channel(packet.code)
             done += channel.push(piece)
             if channel.waits:
                 self._waiting.add(packet.code)
         return done
+
+    def channel(self, code: Code) -> ChannelBuffer:
+        """Buffer of a channel, which is new if nothing has come of it."""
+        found = self.channels.get(code)
+        if found is None:
+            found = self.channels[code] = ChannelBuffer(code, self.settings, self.counts)
+        return found
 
     def expire(self, now: float) -> list[LivePiece]:
         """Hand on samples behind gaps for which the patience has ended; see `ingest`."""
@@ -450,28 +473,20 @@ class ChannelBuffers:
         """Hand on all that still waits, at the end of a stream."""
         return self.expire(float("inf"))
 
-    def _decoded(self, packet: Packet) -> LivePiece | None:
+    def _decoded(self, packet: Packet, source: int) -> LivePiece | None:
         counts = self.counts
         counts.records += 1
         try:
-            record = MS3Record.parse(packet.record, unpack_data=True)
-            rate, start_ns = float(record.samprate), record.starttime
-            kind = _KINDS.get(record.sampletype or "")
-            if rate < LOWEST_RATE_HZ or kind is None:
-                counts.not_picked += 1
-                return None
-            # A copy: the view is of memory that libmseed took for the record.
-            content: Any = record.datasamples
-            samples = np.array(np.frombuffer(content, kind))
-        except (MiniSEEDError, ValueError, BufferError):
+            content = self._decoder.decode(packet.record)
+        except ValueError:
             counts.undecodable += 1
             return None
-        if not len(samples):
+        if content is None:
             counts.not_picked += 1
             return None
-        if start_ns / NS_PER_S > packet.received + self.settings.future_s:
+        start_ns, rate, samples = content
+        if start_ns > (packet.received + self.settings.future_s) * NS_PER_S:
             counts.future += 1
             return None
-        return LivePiece(
-            packet.code, start_ns, rate, samples, False, False, packet.received, packet.sequence
-        )
+        code, sequence, _, received = packet
+        return LivePiece(code, start_ns, rate, samples, False, False, received, sequence, source)

@@ -72,7 +72,11 @@ def test_every_command_has_an_example_that_parses(program: Any) -> None:
         for example in examples:
             caller, *words = shlex.split(example)
             command, above = program, None
-            while words and words[0] in getattr(command, "commands", {}):
+            while words and getattr(command, "commands", None):
+                if words[0] not in command.commands:
+                    if not hasattr(command, "usual"):
+                        break
+                    words.insert(0, command.usual)
                 above = command.make_context("eqcctpro", words.copy(), above)
                 command = command.commands[words.pop(0)]
             assert caller == "eqcctpro" and (name == "" or name in example), example

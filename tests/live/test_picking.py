@@ -1,0 +1,83 @@
+"""Picks of real-time data are those of the same records at once."""
+
+from __future__ import annotations
+
+import json
+import random
+
+import pytest
+from live_networks import (
+    PlainRuntime,
+    in_ticks,
+    keys_of,
+    made_stream,
+    picked_at_once,
+    plain_picker,
+    plain_settings,
+)
+
+from eqcctpro.live.messages import PickMessage
+from eqcctpro.live.packets import Checkpoint, Packet
+from eqcctpro.live.picker import LivePicker
+from eqcctpro.models.picker import Picker
+
+PATIENCE_S = 10.0
+
+
+def live(picker: Picker, batch_size: int = 7) -> LivePicker:
+    return LivePicker(
+        picker, PlainRuntime(batch_size), plain_settings(picker), patience_s=PATIENCE_S
+    )
+
+
+def assert_same(messages: list[PickMessage], packets: list[Packet], picker: Picker) -> None:
+    ours, at_once = keys_of(messages), picked_at_once(packets, picker, plain_settings(picker))
+    assert [one[:5] for one in ours] == [one[:5] for one in at_once]
+    for one, other in zip(ours, at_once, strict=True):
+        # Less than a sample: records of one channel may lie between the samples of another.
+        assert all(abs(a - b) <= 5_000_000 for a, b in zip(one[5:8], other[5:8], strict=True))
+        assert abs(one[8] - other[8]) <= 1e-6
+
+
+@pytest.mark.parametrize("stacking", ["avg", "max"])
+@pytest.mark.parametrize("seed", range(12))
+def test_any_order_gives_the_picks_of_whole_records(seed: int, stacking: str) -> None:
+    picker = plain_picker(stacking)
+    stream = made_stream(seed)
+    running = live(picker, batch_size=random.Random(seed).randint(1, 40))
+    messages = in_ticks(running, stream.packets, random.Random(seed).choice([0.2, 1.0, 30.0]))
+    messages += running.finish(ended=True)
+    assert {message.version for message in messages} <= {1}
+    assert_same(messages, stream.packets, picker)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_restarts_change_nothing(seed: int) -> None:
+    drawn = random.Random(seed)
+    picker = plain_picker(drawn.choice(["avg", "max"]))
+    stream = made_stream(seed + 1000)
+    last = stream.packets[-1].received
+    stops = sorted(drawn.uniform(stream.packets[0].received, last) for _ in range(4))
+    messages: list[PickMessage] = []
+    state, positions = "[]", Checkpoint()
+    done = 0.0
+    for stop in [*stops, last + 1]:
+        running = live(picker)
+        running.restore(json.loads(state), done)
+        again = stream.behind(dict(positions.positions), done)
+        now = [one for one in stream.packets if done < one.received <= stop]
+        running.take(again)
+        messages += running.step(done)
+        messages += in_ticks(running, now, 0.5)
+        state = json.dumps(running.state())
+        positions = running.positions(0, Checkpoint(4))
+        done = stop
+        if drawn.random() < 0.5:  # what was done since is lost with the process
+            rest = [one for one in stream.packets if done < one.received <= done + 5]
+            messages += in_ticks(running, rest, 0.5)
+    messages += running.finish(ended=True)
+    by_id: dict[str, set[tuple[int, str]]] = {}
+    for one in messages:
+        by_id.setdefault(one.id, set()).add((one.version, one.status))
+    assert all(len(versions) == 1 for versions in by_id.values())
+    assert_same(messages, stream.packets, picker)
