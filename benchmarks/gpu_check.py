@@ -455,7 +455,7 @@ def parity(setting: Setting) -> dict[str, Any]:
         _, here = setting.runtime(model, "cpu", batch_size=64, part=16)
         expected = _picked(setting, model, here, setting.records)
         here.close()
-        for precision in ("f32", "tf32", "fp16", "bf16") if on_gpu else ("f32", "bf16"):
+        for precision in ("f32", "tf32", "fp16", "bf16") if on_gpu else ("f32", "fp16", "bf16"):
             _, there = setting.runtime(model, precision=precision, batch_size=64)
             found = _picked(setting, model, there, setting.records)
             there.close()

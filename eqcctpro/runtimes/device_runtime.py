@@ -5,9 +5,8 @@ The same code runs on the CPU, where it is tested.  Imports torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 
@@ -19,7 +18,14 @@ from eqcctpro.runtimes.shrinking import is_exhaustion
 
 __all__ = ["DeviceRuntime"]
 
-_AUTOCAST = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_MULTIPLYING = (
+    torch.nn.Conv1d,
+    torch.nn.Conv2d,
+    torch.nn.ConvTranspose1d,
+    torch.nn.ConvTranspose2d,
+    torch.nn.Linear,
+)
+_SHORT = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 class DeviceRuntime(Runtime):
@@ -45,7 +51,8 @@ class DeviceRuntime(Runtime):
     vram_mb : float, optional
         GPU memory that torch may allocate until the runtime is closed, MB of 2**20 bytes.
     precision : {"f32", "tf32", "fp16", "bf16"}
-        Arithmetic of convolutions and matrix products; the rest is done in f32.
+        Arithmetic of layers that are convolutions or linear; the rest is done in f32, for values
+        that mask others are too large for fp16.
     ahead : int
         Batches that may be under way, at least 2 for a device that works by itself.
     graphs : bool
@@ -107,6 +114,8 @@ class DeviceRuntime(Runtime):
         try:
             self.queue = queue or queue_for(self._target)
             self._module: torch.nn.Module | None = module.eval().to(self._target)
+            if precision in _SHORT:
+                _shorten(self._module, _SHORT[precision])
             self.lanes = [
                 Lane(self.queue, components, in_samples, batch_size) for _ in range(ahead)
             ]
@@ -174,10 +183,10 @@ class DeviceRuntime(Runtime):
     def _predictions(self, lane: Lane, windows: int) -> torch.Tensor:
         if self._module is None:
             raise RuntimeError("this runtime was closed")
-        with torch.inference_mode(), self._arithmetic():
+        with torch.inference_mode():
             parts = [self._forward(part) for part in lane.windows_there(windows, self.part)]
             joined = parts[0] if len(parts) == 1 else torch.cat(parts)
-            return joined[:windows].float()
+            return joined[:windows]
 
     def _forward(self, windows: torch.Tensor) -> torch.Tensor:
         assert self._module is not None
@@ -187,12 +196,6 @@ class DeviceRuntime(Runtime):
             return self._graph(windows)
         curves: torch.Tensor = self._module(windows)
         return curves
-
-    @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        kind = _AUTOCAST.get(self.precision)
-        with torch.autocast(self._target.type, dtype=kind, enabled=kind is not None):
-            yield
 
     def _shrink(self, error: RuntimeError) -> None:
         """Halve what the network sees at once, if an error means that memory was exhausted."""
@@ -225,6 +228,29 @@ class _Graph:
         self._windows.copy_(windows)
         self._graph.replay()
         return self._curves.clone()
+
+
+def _shorten(module: torch.nn.Module, kind: torch.dtype) -> None:
+    """Have convolutions and linear layers compute with short numbers, and give back long ones."""
+    # Their projections are used without being called.
+    inner = {
+        id(layer)
+        for attention in module.modules()
+        if isinstance(attention, torch.nn.MultiheadAttention)
+        for layer in attention.modules()
+    }
+
+    def shortened(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(tensor.to(kind) for tensor in inputs)
+
+    def lengthened(_: Any, __: Any, output: torch.Tensor) -> torch.Tensor:
+        return output.float()
+
+    for layer in module.modules():
+        if isinstance(layer, _MULTIPLYING) and id(layer) not in inner:
+            layer.to(kind)
+            layer.register_forward_pre_hook(shortened)
+            layer.register_forward_hook(lengthened)
 
 
 def _limit_memory(device: torch.device, vram_mb: float | None) -> None:

@@ -263,3 +263,26 @@ def test_all_of_a_network_goes_to_another_device(name: str) -> None:
     with Recordable():
         there = module(windows)
     assert there.device.type == "meta" and there.shape == expected.shape
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["CRED", "EQTransformer", "PhaseNet"])
+def test_short_numbers_are_those_of_layers_alone(name: str) -> None:
+    """Counts of a million, and values that mask others, are beyond fp16."""
+    from eqcctpro.models.export import trial_windows
+    from eqcctpro.models.exportable import exportable
+    from eqcctpro.runtimes.device_runtime import DeviceRuntime
+
+    model = random_model(name)
+    samples = int(model.in_samples)
+    windows = trial_windows(3, samples)[[0, 11]]
+    curves = {}
+    for precision in ("f32", "fp16", "bf16"):
+        runtime = DeviceRuntime(
+            exportable(model), components=3, in_samples=samples, batch_size=2, precision=precision
+        )
+        curves[precision] = runtime.predict(windows)
+        assert curves[precision].dtype == np.float32
+    for precision, most in (("fp16", 0.02), ("bf16", 0.1)):
+        difference = np.abs(curves[precision] - curves["f32"]).max()
+        assert 0 < difference < most
