@@ -84,7 +84,6 @@ _HEADER = {
     "multiplier": (">i2", 34),
     "exponent": ("u1", 54),
 }
-_ROUNDING_NS = 150_000
 
 
 def correction_at(clock: Clock, offset_ns: float) -> int:
@@ -244,11 +243,14 @@ class RecordRun:
         return _changes(rows) if self._drifts() else None
 
     def _drifts(self) -> bool:
-        """True if stamps leave the nominal rate anywhere; all parts of such a run have a clock."""
+        """True if stamps leave the nominal rate by half a sample anywhere.
+
+        All parts of such a run have a clock, and no part of others, whatever else is in a file.
+        """
         nominal = np.round(self.firsts * self.interval_ns).astype(np.int64)
         late = self.starts_ns - self.starts_ns[0] - nominal
         leaps = self._with_leap(slice(0, len(self.firsts)))
-        return bool(np.abs(late).max() > _ROUNDING_NS) or bool(leaps)
+        return bool(late.max() - late.min() > self.interval_ns / 2) or bool(leaps)
 
     def _with_leap(self, records: slice) -> list[int]:
         """Records whose end shows that there is a leap second in them."""

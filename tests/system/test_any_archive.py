@@ -213,6 +213,18 @@ def test_a_missing_sample_where_a_clock_drifts(law: Law) -> None:
     vertical = replace(vertical, pieces=((0, 2_931), (2_932, 7_100)), record_bytes=4096)
     east = replace(east, pieces=((0, 853), (854, 7_100)))
     law.holds(of((vertical, north, east), LaidOut("flat", "station", order="channel")))
+    north = replace(north, pieces=((0, 20), (21, 575), (582, 1_614), (1_615, 7_100)))
+    east = replace(
+        east, pieces=((0, 129), (131, 313), (315, 4_275), (6_275, 7_100)), record_bytes=256
+    )
+    law.holds(of((vertical, north, east), LaidOut("table", "instrument", order="reversed")))
+
+
+def test_a_gap_where_a_clock_drifts(law: Law) -> None:
+    """Pieces that are too short to be off by half a sample have the times of their rate."""
+    vertical, north, east = station(drift_ppm=-237.0, pieces=((0, 7_000),))
+    east = replace(east, pieces=((0, 417), (6_417, 7_000)))
+    law.holds(of((vertical, north, east), LaidOut("flat", "instrument", order="channel")))
 
 
 def test_a_contradiction_in_a_folder_that_owns_nothing(law: Law) -> None:
