@@ -27,6 +27,10 @@ _START = re.compile(
 )
 _START_BYTES = 27
 _PIECE_BYTES = 64 * 1024
+# Files that were allocated before they were written hold little else.  No record begins in zeros:
+# the quality, or the mark, is within its first seven bytes.
+_ZEROS = bytes(_PIECE_BYTES)
+_BEFORE_QUALITY = 6
 # Full SEED has headers of a volume, of abbreviations, stations and time spans before the data.
 _CONTROL = re.compile(rb"[0-9 \x00]{6}[VAST][ *]")
 _CONTROL_BYTES = 256
@@ -64,6 +68,9 @@ def _next_start(content: bytes, position: int) -> int:
     """
     while position < len(content):
         end = position + _PIECE_BYTES
+        if content.startswith(_ZEROS, position):
+            position = end - _BEFORE_QUALITY
+            continue
         found = _START.search(content, position, end + _START_BYTES - 1)
         if found is not None:
             return found.start()

@@ -17,6 +17,7 @@ import pytest
 
 from eqcctpro.errors import DecodeError
 from eqcctpro.miniseed.index import index_file
+from eqcctpro.miniseed.salvage import whole_records
 from eqcctpro.waveform.decode import decode_file
 from eqcctpro.waveform.encode import encode_file
 from eqcctpro.waveform.segments import ChannelCode, Segment
@@ -214,3 +215,12 @@ def test_a_folder_of_damaged_files_is_picked(
     assert result.summary["balanced"]
     listed = [item["file"] for item in result.summary["files_failed"]]
     assert len(set(listed)) == 3
+
+
+@pytest.mark.parametrize("number", [b"0000", b"\0\0\0\0"], ids=["number", "no number"])
+def test_records_are_found_behind_zeros_of_any_length(sound: bytes, number: bytes) -> None:
+    first = number + sound[4:RECORD]
+    for piece in (1, 2):
+        for length in range(piece * 65_536 - 12, piece * 65_536 + 4):
+            content = b"\x07" + bytes(length) + first + bytes(70_000)
+            assert list(whole_records(content)) == [first], length
