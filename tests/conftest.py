@@ -65,11 +65,13 @@ def pytest_configure(config: pytest.Config) -> None:
         reference if reference.is_dir() else folder / "seisbench"
     )
     config.stash[_SEISBENCH_CACHE] = Path(os.environ["SEISBENCH_CACHE_ROOT"])
-    # The environment of PyOcto takes half a minute to make: it is kept between sessions.
-    (folder / "cache").mkdir()
-    if config.cache is not None:
-        (folder / "cache" / "environments").symlink_to(config.cache.mkdir("environments"))
-    os.environ.setdefault("EQCCTPRO_CACHE", str(folder / "cache"))
+    # Workers share the cache of the process that started them.
+    if "EQCCTPRO_CACHE" not in os.environ:
+        os.environ["EQCCTPRO_CACHE"] = str(folder / "cache")
+        (folder / "cache").mkdir()
+        # The environment of PyOcto takes half a minute to make: it is kept between sessions.
+        if config.cache is not None:
+            (folder / "cache" / "environments").symlink_to(config.cache.mkdir("environments"))
     # What a user has calibrated would change plans, and tests must not calibrate for a user.
     os.environ["EQCCTPRO_CONFIG"] = str(folder / "configuration")
     # Threads that wait actively make everything slow where tests share their cores.

@@ -102,7 +102,9 @@ class TestTheUsersFile:
 
 @pytest.mark.slow
 class TestMeasuring:
-    @pytest.mark.parametrize("runtime", ["torch", "onnxruntime"])
+    @pytest.mark.parametrize(
+        "runtime", ["onnxruntime", pytest.param("torch", marks=pytest.mark.exhaustive)]
+    )
     def test_a_worker(self, imported_model: str, runtime: str) -> None:
         measured = measure_footprint(imported_model, runtime=runtime, batch_size=16)
         assert (measured.model, measured.runtime) == (imported_model, runtime)

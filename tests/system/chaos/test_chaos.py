@@ -243,7 +243,9 @@ def skip_if_impossible(kinds: list[str]) -> None:
 @pytest.mark.parametrize(
     ("kinds", "seed"),
     [
-        *((["kill", "exit"], 1), (["enospc"], 2), (["interrupt", "erofs"], 3)),
+        *((["kill", "exit"], 1), (["interrupt", "erofs"], 3)),
+        # A full disk is also in journal/test_journal.py, without a process of its own.
+        pytest.param(["enospc"], 2, marks=pytest.mark.exhaustive),
         pytest.param(["vanish"], 4, marks=pytest.mark.exhaustive),
         pytest.param(["full", "unwritable"], 5, marks=pytest.mark.exhaustive),
     ],
