@@ -14,7 +14,48 @@ __all__ = ["PlanningProgress", "Progress"]
 
 LIVE_INTERVAL_S = 0.1
 PLAIN_INTERVAL_S = 10.0
+NOTEBOOK_INTERVAL_S = 0.5
 MOMENT_S = 0.5
+
+
+class _Lines:
+    """Lines of progress: one that is written over, on a terminal and in a notebook, or many.
+
+    Parameters
+    ----------
+    quiet : bool
+        Show nothing.
+    stream : text file, optional
+        Standard error by default, which leaves standard output to results.
+    """
+
+    def __init__(self, *, quiet: bool, stream: TextIO | None) -> None:
+        # A process without a terminal may have no standard error at all.
+        given = stream or sys.stderr
+        self._stream = None if quiet else given
+        # A cell of a notebook writes over a line, but knows no terminal's codes.
+        self._notebook = type(given).__module__.partition(".")[0] == "ipykernel"
+        terminal = not self._notebook and given is not None and given.isatty()
+        self.live = self._stream is not None and (terminal or self._notebook)
+        self.interval = LIVE_INTERVAL_S if terminal else PLAIN_INTERVAL_S
+        if self._notebook:
+            self.interval = NOTEBOOK_INTERVAL_S
+        self._length = 0
+
+    @property
+    def quiet(self) -> bool:
+        """True if nothing is shown."""
+        return self._stream is None
+
+    def write(self, line: str, *, last: bool = False) -> None:
+        """Show a line in place of the last one, or below it."""
+        if self._stream is None:
+            return
+        if self._notebook:
+            text, self._length = f"\r{line:<{self._length}}", len(line)
+        else:
+            text = f"\r\x1b[2K{line}" if self.live else line
+        _write(self._stream, text if self.live and not last else f"{text}\n")
 
 
 class PlanningProgress:
@@ -29,24 +70,16 @@ class PlanningProgress:
     """
 
     def __init__(self, *, quiet: bool = False, stream: TextIO | None = None) -> None:
-        self._stream = stream or sys.stderr
-        # A process without a terminal may have no standard error at all.
-        self._quiet = quiet or self._stream is None
-        self._live = not self._quiet and self._stream.isatty()
-        self._shown = time.monotonic() + MOMENT_S - self._interval
-
-    @property
-    def _interval(self) -> float:
-        return LIVE_INTERVAL_S if self._live else PLAIN_INTERVAL_S
+        self._lines = _Lines(quiet=quiet, stream=stream)
+        self._shown = time.monotonic() + MOMENT_S - self._lines.interval
 
     def __call__(self, count: int) -> None:
         """Show the number of files."""
         now = time.monotonic()
-        if self._quiet or now - self._shown < self._interval:
+        if self._lines.quiet or now - self._shown < self._lines.interval:
             return
         self._shown = now
-        line = f"planning: {count} files"
-        _write(self._stream, f"\r\x1b[2K{line}" if self._live else f"{line}\n")
+        self._lines.write(f"planning: {count} files")
 
 
 class Progress:
@@ -73,10 +106,7 @@ class Progress:
         stream: TextIO | None = None,
     ) -> None:
         self._total = total
-        self._stream = stream or sys.stderr
-        # A process without a terminal may have no standard error at all.
-        self._quiet = quiet or self._stream is None
-        self._live = not self._quiet and self._stream.isatty()
+        self._lines = _Lines(quiet=quiet, stream=stream)
         self._started = time.monotonic()
         self._shown = self._started
         self._already = already
@@ -93,8 +123,8 @@ class Progress:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self._quiet and self._live:
-            _write(self._stream, f"\r\x1b[2K{self.line()}\n")
+        if self._lines.live:
+            self._lines.write(self.line(), last=True)
 
     def add(self, *, done: int, picks: int, failed: int) -> None:
         """Count the tasks and picks of a bundle."""
@@ -102,11 +132,10 @@ class Progress:
         self.picks += picks
         self.failed += failed
         now = time.monotonic()
-        interval = LIVE_INTERVAL_S if self._live else PLAIN_INTERVAL_S
-        if self._quiet or now - self._shown < interval:
+        if self._lines.quiet or now - self._shown < self._lines.interval:
             return
         self._shown = now
-        _write(self._stream, f"\r\x1b[2K{self.line()}" if self._live else f"{self.line()}\n")
+        self._lines.write(self.line())
 
     def line(self) -> str:
         """Stations done, rate, picks, failures, memory and time left."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from html import escape
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
     from seisbench.util import DetectionList, PickList
 
 __all__ = ["PickTables", "as_catalog", "as_detectionlist", "as_picklist"]
+
+
+# Rows of a table, and lines of a list, that a notebook shows.
+_MOST_SHOWN = 10
 
 
 class PickTables:
@@ -38,6 +43,17 @@ class PickTables:
         """The pick table as a pandas data frame."""
         return self.table.to_pandas()
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: counts, problems, and the first picks."""
+        counts: dict[str, int] = getattr(self, "counts", {"picks": len(self.table)})
+        problems: list[str] = getattr(self, "problems", [])
+        head = ", ".join(f"<b>{n}</b> {name.replace('_', ' ')}" for name, n in counts.items())
+        listed = "".join(f"<li>{escape(line)}</li>" for line in problems[:_MOST_SHOWN])
+        if more := len(problems) - _MOST_SHOWN:
+            listed += f"<li>and {more} more in <code>problems</code></li>" if more > 0 else ""
+        notes = f"<ul>{listed}</ul>" if listed else ""
+        return f"<p>{head}</p>{notes}{_html_table(self.table)}"
+
     def to_picklist(self) -> PickList:
         """The picks as SeisBench's ``classify`` returns them."""
         return as_picklist(self.table)
@@ -55,6 +71,29 @@ class PickTables:
             Agency that made the picks.
         """
         return as_catalog(self.table, agency=agency)
+
+
+def _html_table(table: pa.Table) -> str:
+    """The first rows of a pick table."""
+    if not len(table):
+        return ""
+    titles = ("station", "phase", "time (UTC)", "probability")
+    lines = []
+    for row in table.slice(0, _MOST_SHOWN).to_pylist():
+        codes = ".".join(row[name] or "" for name in ("network", "station", "location", "channel"))
+        probability = row["probability"]
+        cells = (
+            codes,
+            row["phase"] or "",
+            row["time"].strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+            "" if probability is None else f"{probability:.2f}",
+        )
+        lines.append("".join(f"<td>{escape(cell)}</td>" for cell in cells))
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    head = "".join(f"<th>{title}</th>" for title in titles)
+    more = len(table) - len(lines)
+    rest = f"<p>and {more} more in <code>picks</code></p>" if more else ""
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>{rest}"
 
 
 class _Row(NamedTuple):
