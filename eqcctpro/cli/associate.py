@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from eqcctpro.cli.errors import folder_of, reporting_on
 from eqcctpro.errors import SettingsError
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from eqcctpro.association import Association
+
 __all__ = ["associate"]
 
 Option = typer.Option
-_EVENTS, _EARTH = "What an event is", "The earth"
+_EVENTS, _EARTH, _SIZE = "What an event is", "The earth", "Magnitudes"
 
 
 def associate(
@@ -60,6 +65,27 @@ def associate(
         int | None,
         Option(help="Least stations with both (3, or 2).", rich_help_panel=_EVENTS),
     ] = None,
+    response: Annotated[
+        Path | None,
+        Option(
+            help="StationXML with responses: measure amplitudes and write local magnitudes.",
+            rich_help_panel=_SIZE,
+        ),
+    ] = None,
+    waveforms: Annotated[
+        list[str] | None,
+        Option(
+            help="Waveforms to measure them on; by default those of the run.", rich_help_panel=_SIZE
+        ),
+    ] = None,
+    attenuation: Annotated[
+        str,
+        Option(
+            help="hutton-boore (southern California, IASPEI), bakun-joyner (central California) "
+            "or langston (Tanzania).",
+            rich_help_panel=_SIZE,
+        ),
+    ] = "hutton-boore",
     threads: Annotated[int | None, Option(help="By default all cores.")] = None,
     agency: Annotated[str, Option(help="Agency, for QuakeML.")] = "",
     install: Annotated[
@@ -69,13 +95,15 @@ def associate(
     """Put picks together to events with PyOcto, and write them as QuakeML and SCML.
 
     Writes events.quakeml, events.scml, events.csv, event_picks.csv and events.obs (for NonLinLoc).
+    Local magnitudes are written with --response, or where amplitudes.csv beside the picks has
+    Wood-Anderson amplitudes.
     PyOcto runs in an environment of its own where it cannot share this one; that is made on first
     use.
     """
     folder = output or folder_of(picks)
     with reporting_on(folder, "associate"):
+        from eqcctpro.association import ATTENUATIONS, local_magnitudes, read_stations
         from eqcctpro.association import associate as run
-        from eqcctpro.association import read_stations
         from eqcctpro.association.settings import AssociationSettings
         from eqcctpro.association.writers import write_association
         from eqcctpro.picks.formats import ExportOptions
@@ -98,9 +126,17 @@ def associate(
             "n_p_and_s": n_p_and_s,
             "threads": threads,
         }
+        if attenuation not in ATTENUATIONS:
+            raise SettingsError(
+                f"attenuation: {attenuation!r} is unknown",
+                hint=f"one of {', '.join(ATTENUATIONS)}",
+            )
+        if waveforms and response is None:
+            raise SettingsError("--waveforms are for magnitudes", hint="give --response, too")
         settings = AssociationSettings(**{k: v for k, v in given.items() if v is not None})
         table = read_picks(picks)
-        found = run(table, read_stations(*stations), settings, install=install)
+        places = read_stations(*stations)
+        found = run(table, places, settings, install=install)
         for what, names in (
             ("no coordinates of", found.without_coordinates),
             ("left out: picks outside of the epochs of", found.outside_epochs),
@@ -111,7 +147,11 @@ def associate(
                     + (" ..." if len(names) > 10 else ""),
                     err=True,
                 )
-        paths = write_association(found, folder, ExportOptions(agency=agency))
+        amplitudes = _amplitudes(picks, found, response, waveforms)
+        sizes = None
+        if amplitudes is not None:
+            sizes = local_magnitudes(found, amplitudes, places, attenuation)
+        paths = write_association(found, folder, ExportOptions(agency=agency), sizes)
         typer.echo(
             f"an event has at least {found.settings.n_picks} picks: {found.settings.n_p} P, "
             f"{found.settings.n_s} S, and both at {found.settings.n_p_and_s} of "
@@ -121,8 +161,41 @@ def associate(
             f"{found.events.num_rows} events of {found.assignments.num_rows} picks; "
             f"{table.num_rows} picks were given"
         )
+        if sizes is not None:
+            known = sizes.events.num_rows - sizes.events["local_magnitude"].null_count
+            typer.echo(f"{known} local magnitudes: {sizes.attenuation.source}")
         for path in paths:
             typer.echo(str(path))
+
+
+def _amplitudes(
+    picks: Path, found: Association, response: Path | None, waveforms: list[str] | None
+) -> pa.Array | None:
+    """Wood-Anderson amplitudes of the picks, measured now or before; None where there are none."""
+    from eqcctpro.association.magnitudes import amplitudes_of
+    from eqcctpro.picks.reading import read_pick_batches
+    from eqcctpro.picks.table import MEASURED_SCHEMA
+
+    if response is None:
+        file = folder_of(picks) / "amplitudes.csv"
+        if not file.is_file():
+            return None
+        import pyarrow as pa
+
+        batches = list(read_pick_batches(file, amplitudes=True))
+        before = pa.Table.from_batches(batches, schema=MEASURED_SCHEMA)
+        known = before["wood_anderson_mm"].null_count < len(before)
+        return amplitudes_of(found.picks, before) if known else None
+    from eqcctpro.amplitudes.measure import measure_amplitudes
+
+    archive: dict[str, Any] = {"archive": tuple(waveforms or ())}
+    if not waveforms:
+        from eqcctpro.report.run_data import load_summary
+
+        asked = load_summary(folder_of(picks))["settings"]
+        archive = {"archive": tuple(asked["input"]), "layout": asked["layout"]}
+    members = found.picks.take(found.assignments["pick"])
+    return amplitudes_of(found.picks, measure_amplitudes(members, response=response, **archive))
 
 
 def _range(text: str | None) -> tuple[float, float] | None:

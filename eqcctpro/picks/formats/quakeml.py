@@ -21,6 +21,7 @@ __all__ = [
     "creation_info",
     "pick_id",
     "quakeml_pick",
+    "quakeml_waveform",
     "resource_part",
     "scml_amplitude",
     "scml_pick",
@@ -128,7 +129,7 @@ def quakeml_pick(
     return (
         f'{indent}<pick publicID="smi:local/eqcctpro/pick/{report.id or pick_id(row)}">'
         f"<time><value>{row.time}Z</value>{_uncertainty(row, options)}</time>"
-        f"{_waveform(row.network, row.station, row.location, row.channel)}"
+        f"{quakeml_waveform(row.network, row.station, row.location, row.channel)}"
         f"{_method(row.source, 'smi:local/eqcctpro/model/')}"
         f"<phaseHint>{_text(row.phase)}</phaseHint>"
         f"<evaluationMode>automatic</evaluationMode>{_status(report)}"
@@ -143,7 +144,7 @@ def scml_pick(row: PickRow, options: ExportOptions, report: Report = _NO_REPORT)
     return (
         f'<pick publicID="eqcctpro/pick/{report.id or pick_id(row)}">'
         f"<time><value>{row.time}Z</value>{_uncertainty(row, options)}</time>"
-        f"{_waveform(row.network, row.station, row.location, row.channel)}"
+        f"{quakeml_waveform(row.network, row.station, row.location, row.channel)}"
         f"{_method(row.source, '')}"
         f"<phaseHint>{_text(row.phase)}</phaseHint>"
         f"<evaluationMode>automatic</evaluationMode>{_status(report)}"
@@ -171,7 +172,7 @@ def scml_amplitude(
         f'<amplitude publicID="eqcctpro/amplitude/{report.id}/{kind}"><type>{kind}</type>'
         f"<amplitude><value>{value:.6g}</value></amplitude>"
         f"<pickID>eqcctpro/pick/{report.id}</pickID>"
-        f"{_waveform(row.network, row.station, row.location, row.channel)}"
+        f"{quakeml_waveform(row.network, row.station, row.location, row.channel)}"
         f"{creation_info(options.agency, report.created)}</amplitude>\n"
     )
 
@@ -187,7 +188,8 @@ def _uncertainty(row: PickRow, options: ExportOptions) -> str:
 
 
 @lru_cache(maxsize=65_536)
-def _waveform(network: str, station: str, location: str, channel: str) -> str:
+def quakeml_waveform(network: str, station: str, location: str, channel: str) -> str:
+    """A ``waveformID`` element, the same in QuakeML and SCML."""
     codes = {
         "networkCode": network,
         "stationCode": station,
