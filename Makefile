@@ -38,7 +38,7 @@ demo: env ## pick a small network and print where the picks and the picture are
 test: env ## run all tests
 	$(PYTEST) $(PYTEST_ARGS)
 
-test-fast: env ## run the tests that take seconds
+test-fast: env ## run the tests that are not slow, in two minutes
 	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
 lint: env ## ruff check, ruff format --check, mypy

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import cProfile
 import random
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from counted_calls import calls
 from hostile_records import KINDS, apart, overlapping, shuffled
 
 from eqcctpro.miniseed import ordering
@@ -26,13 +26,6 @@ def blocks_of(content: bytes, *, strict: bool = False, cut: bool = False) -> lis
     segments = join_at_leap_seconds(decode_records(content, "x", *span).segments)
     pieces = merge_segments(cut_conflicts(segments)[0])
     return assemble_blocks(pieces, component_rows("ZNE"), 3, strict=strict)
-
-
-def calls(function: Any, *arguments: Any, **more: Any) -> int:
-    """Calls of functions, also of those in C, that a call leads to."""
-    profile = cProfile.Profile()
-    profile.runcall(function, *arguments, **more)
-    return sum(entry.callcount for entry in profile.getstats())
 
 
 @pytest.mark.slow
