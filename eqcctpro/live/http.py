@@ -100,6 +100,8 @@ class LiveServer:
     Attributes
     ----------
     port : int
+    address : str
+        ``http://HOST:PORT``
 
     Raises
     ------
@@ -124,6 +126,7 @@ class LiveServer:
         self._metrics = LiveMetrics(status, outbox)
         self._socket = _listen(host, port)
         self.port = int(self._socket.getsockname()[1])
+        self.address = f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
         self._readers = 0
         self._ending = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -18,12 +18,15 @@ from eqcctpro.codes import Code
 from eqcctpro.errors import OutboxFullError, OutputError, SettingsError
 from eqcctpro.journal.lock import OutputLock
 from eqcctpro.live.client import ServerAddress
+from eqcctpro.live.http import LiveServer, address_of
 from eqcctpro.live.messages import PickMessage
 from eqcctpro.live.outbox import Outbox
 from eqcctpro.live.packets import Checkpoint, Source, StationChoice
 from eqcctpro.live.picker import LivePicker
+from eqcctpro.live.service_manager import notify
 from eqcctpro.live.settings import REPLAY, LiveConfig
 from eqcctpro.live.sinks.opening import Sinks, check_sinks, open_sinks
+from eqcctpro.live.sinks.target import fill_variables
 from eqcctpro.live.sources import open_source
 from eqcctpro.live.status import Delays, LiveStatus, write_status
 from eqcctpro.orchestration.model_choice import describe, find_run_weights, fit_to_model
@@ -132,6 +135,9 @@ class LiveRun:
     def _open(self, stack: ExitStack) -> None:
         config = self.config
         check_sinks(config.sinks)
+        key = fill_variables(config.http_key, "http_key")
+        if config.http:
+            address_of(config.http, key)
         weights = find_run_weights(config)
         described = load_picker(weights)
         config = self.config = fit_to_model(config, described)
@@ -165,6 +171,10 @@ class LiveRun:
             self._streams.append((url, source))
             stack.callback(source.close)
         self._sinks: Sinks = stack.enter_context(open_sinks(config.sinks, output, self._outbox))
+        if config.http:
+            server = LiveServer(config.http, self.status.as_dict, self._outbox, key=key)
+            self.status.http = stack.enter_context(server).address
+            _log.info("status, metrics and picks at %s", self.status.http)
         _log.info("picking with %s from %s", picker.name, ", ".join(map(_address, config.sources)))
 
     def _kept(self, model: str) -> dict[str, Any]:
@@ -198,8 +208,10 @@ class LiveRun:
         sources have ended.  Leaving it early ends the run as well.
         """
         self.status.state = "running"
+        notify("READY=1")
         ends_at = self._ends_at()
         self._clock = _ArrivalClock()
+        self._report()
         try:
             while True:
                 began = time.monotonic()
@@ -247,6 +259,7 @@ class LiveRun:
         has come are not those of the whole record.
         """
         self.status.state = "stopping"
+        notify("STOPPING=1")
         if not ended:
             self._locate()
         self._waiting += self.picker.finish(ended=ended)
@@ -347,6 +360,7 @@ class LiveRun:
         status.alarms = [text for text in (self._full, outbox.alarm) if text]
         with suppress(OSError):  # a full disk, which is told elsewhere
             write_status(self.config.output, status)
+        notify("WATCHDOG=1", f"STATUS={status.state}, {status.picks.get('final', 0)} picks")
         if self._told is not None:
             self._told(status)
 

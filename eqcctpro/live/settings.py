@@ -59,6 +59,15 @@ class LiveConfig(ModelConfig):
     run_for: float | None = Field(None, gt=0, description="End after so many seconds")
     until: UtcText | None = Field(None, description="End at this time, UTC, by the clock")
     sinks: tuple[str, ...] = Field((), description="Where picks are sent, besides the folder")
+    http: str = Field(
+        "", description="HOST:PORT at which status, metrics and picks are told, such as 8080"
+    )
+    http_key: str = Field(
+        "",
+        repr=False,
+        description="Key that readers give; needed where other machines can connect. ${NAME} is "
+        "the variable of the environment",
+    )
 
     @model_validator(mode="before")
     @classmethod

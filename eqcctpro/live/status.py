@@ -37,6 +37,8 @@ class LiveStatus:
         Why it ended.
     pid, host : int, str
     model, runtime : str
+    http : str
+        Address at which it answers; empty if it does not.
     started, updated : float
         Seconds since 1970 UTC.
     sources : list of dict
@@ -71,6 +73,7 @@ class LiveStatus:
     host: str = ""
     model: str = ""
     runtime: str = ""
+    http: str = ""
     started: float = 0.0
     updated: float = 0.0
     sources: list[dict[str, Any]] = field(default_factory=list)

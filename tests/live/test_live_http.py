@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 import time
@@ -14,12 +15,17 @@ import pytest
 from live_messages import message
 from live_status import status_of
 from prometheus_client.parser import text_string_to_metric_families
+from scml_picks import scml_picks_through_obspy
 
 from eqcctpro.errors import SettingsError
+from eqcctpro.live import LiveConfig
 from eqcctpro.live.http import LiveServer, address_of
 from eqcctpro.live.messages import PickMessage
 from eqcctpro.live.outbox import Outbox
+from eqcctpro.live.run import LiveRun
 from eqcctpro.live.service_manager import notify
+from eqcctpro.live.status import LiveStatus
+from eqcctpro.picks.reading import read_picks
 
 KEY = "a key of some length"
 
@@ -183,6 +189,60 @@ def test_a_wrong_request_for_picks_is_told(serve: Serve) -> None:
     for query in ("send=some", "last=x"):
         answer = served.get(f"/picks?{query}")
         assert answer.status_code == 400 and "error" in answer.json()
+
+
+@pytest.mark.slow
+def test_a_run_tells_how_it_is_while_it_picks(
+    imported_model: str, generated_network: tuple[Path, Any], tmp_path: Path
+) -> None:
+    told: list[tuple[dict[str, Any], httpx.Response, str]] = []
+    statuses: list[LiveStatus] = []
+
+    def look(messages: list[PickMessage]) -> None:
+        address = statuses[0].http if statuses else ""
+        if not told and address:
+            headers = {"Authorization": f"Bearer {KEY}"}
+            answers = [
+                httpx.get(f"{address}/{path}", headers=headers)
+                for path in ("status", "health/ready", "metrics")
+            ]
+            told.append((answers[0].json(), answers[1], answers[2].text))
+
+    config = LiveConfig(
+        sources=(f"replay:{generated_network[0]}?speed=0",),
+        output=tmp_path / "OUT",
+        model=imported_model,
+        sinks=(f"scml:{tmp_path}/spool?agency=TEST",),
+        http="127.0.0.1:0",
+        http_key=KEY,
+        runtime="torch",
+        threads=1,
+    )
+    with LiveRun(config) as run:
+        statuses.append(run.status)
+        for messages in run.batches():
+            look(messages)
+    ((status, ready, metrics),) = told
+    assert (status["state"], status["sources"][0]["address"]) == ("running", config.sources[0])
+    assert ready.status_code == 200, ready.text
+    assert f'eqcctpro_live_source_streaming{{source="{config.sources[0]}"}}' in metrics
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(f"{run.status.http}/health/live")
+    assert run.status.picks["final"] > 10
+    picks = read_picks(tmp_path / "OUT")
+    assert len(picks) == run.status.picks["final"]
+    spooled = [one for file in (tmp_path / "spool").iterdir() for one in scml_picks(file)]
+    assert sorted(spooled) == sorted(
+        json.loads(line)["id"]
+        for file in (tmp_path / "OUT" / "picks").glob("*/*.jsonl")
+        for line in file.read_text().splitlines()
+    )
+    assert KEY not in (tmp_path / "OUT" / "status.json").read_text() + repr(config)
+
+
+def scml_picks(path: Path) -> list[str]:
+    names = [one.resource_id.id for one in scml_picks_through_obspy(path)]
+    return [name.partition("/pick/")[2] for name in names]
 
 
 @pytest.mark.parametrize(
