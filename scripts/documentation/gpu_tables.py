@@ -7,8 +7,8 @@ They replace what stands between the lines <!-- gpu: begin --> and <!-- gpu: end
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -136,12 +136,15 @@ def _cell(row: dict[str, Any], name: str) -> str:
 
 def main() -> int:
     """Command line."""
-    if len(sys.argv) not in (2, 3):
-        print(__doc__, file=sys.stderr)
-        return 2
-    report = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    page = Path(sys.argv[2]) if len(sys.argv) == 3 else _PAGE
-    page.write_text(with_gpu_tables(page.read_text(encoding="utf-8"), report), encoding="utf-8")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("report", type=Path, help="what the measuring program has written")
+    parser.add_argument("page", type=Path, nargs="?", default=_PAGE, help="page with the two marks")
+    given = parser.parse_args()
+    report = json.loads(given.report.read_text(encoding="utf-8"))
+    page = given.page.read_text(encoding="utf-8")
+    given.page.write_text(with_gpu_tables(page, report), encoding="utf-8")
     return 0
 
 
