@@ -315,3 +315,41 @@ def test_batches_fit_the_free_memory(
     gpu = Gpu(1, "Card", "GPU-a", 81_000.0, free_mb, 81_000.0 - free_mb)
     monkeypatch.setattr(select, "read_gpus", lambda: ((gpu,), ""))
     assert select._batch_that_fits(picker, Device("cuda", 1), vram_mb) == windows
+
+
+def test_what_torch_may_allocate_is_bounded_on_the_gpu_that_is_used(
+    machine: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of torch 2.4 on, a device without a number is no device to limit."""
+    from slow_queue import SlowQueue
+
+    from eqcctpro.runtimes import device_runtime
+
+    fake = machine(None)
+    limits: list[tuple[int, float]] = []
+
+    def limit(fraction: float, device: Any) -> None:
+        assert isinstance(device, int), "torch refuses a device without a number"
+        limits.append((device, fraction))
+
+    fake.set_per_process_memory_fraction = limit
+    network = torch.nn.Identity()
+    monkeypatch.setattr(network, "to", lambda _: network)
+    lanes: list[int] = []
+    monkeypatch.setattr(device_runtime, "Lane", lambda *_: lanes.append(1))
+    before = torch.backends.cudnn.deterministic
+    try:
+        for text, index in (("cuda", 0), ("cuda:1", 1)):
+            runtime = device_runtime.DeviceRuntime(
+                network, components=3, in_samples=10, batch_size=4, device=text, vram_mb=750.0,
+                queue=SlowQueue(),
+            )  # fmt: skip
+            assert runtime.device == f"cuda:{index}"
+            assert limits[-1] == (index, 750 / 3000)
+            assert not torch.backends.cuda.matmul.allow_tf32
+            assert torch.backends.cudnn.deterministic
+            runtime.close()
+            assert limits[-1] == (index, 1.0)
+    finally:
+        torch.backends.cudnn.deterministic = before
+    assert len(lanes) == 4
