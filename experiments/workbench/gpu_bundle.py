@@ -5,10 +5,16 @@
 Writes part-1.zip, part-2.zip ... of less than --limit MB each.  There, unpack all of them into one
 folder and run  python run_gpu_check.py --device cuda --json gpu.json
 
-DIR holds wheels for that machine's Python, as of
-    pip download --only-binary :all: --python-version 3.12 --no-deps -d DIR \
-        pydantic pydantic-core annotated-types typing-inspection pymseed obspy seisbench ...
-A machine with torch has numpy; packages of a check that are missing make that check be left out.
+DIR holds wheels for that machine's Python, of what the checks import beside torch and numpy:
+
+    pip download --only-binary :all: --python-version 3.12 --no-deps -d DIR \\
+        annotated-types bottleneck certifi charset-normalizer contourpy cycler decorator filelock \\
+        fonttools greenlet h5py idna kiwisolver lxml matplotlib nest-asyncio nvidia-ml-py obspy \\
+        orjson packaging pandas pillow psutil pyarrow pydantic pydantic-core pymseed pyparsing \\
+        python-dateutil pytz requests scipy seisbench six sqlalchemy tqdm typing-extensions \\
+        typing-inspection tzdata urllib3
+
+Without ray, the check of workers that share a GPU is left out, and says so.
 """
 
 from __future__ import annotations
