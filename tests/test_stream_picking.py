@@ -99,6 +99,7 @@ def test_lists_are_those_of_classify(stream: obspy.Stream, seisbench_cache: Path
             assert abs(getattr(mine, name) - getattr(theirs, name)) < 1e-5
 
 
+@pytest.mark.slow
 def test_objects_of_a_result(result: eqcctpro.StreamResult, tmp_path: Path) -> None:
     from seisbench.util import DetectionList
 

@@ -147,6 +147,7 @@ def test_a_known_magnitude_is_found_and_written(
     assert again.events["local_magnitude"][0].as_py() == pytest.approx(row["local_magnitude"])
 
 
+@pytest.mark.slow
 def test_what_is_not_known_has_no_magnitude(
     network: tuple[Path, Association], tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_settings_are_checked_before_anything_is_done(
     assert result.exit_code == 3 and "holds no live run" in result.output
 
 
+@pytest.mark.slow
 def test_a_folder_is_of_one_model(imported_model: str, live_archive: Path, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"output": tmp_path, "runtime": "torch", "threads": 1}
     source = f"replay:{live_archive}?speed=0"

@@ -114,6 +114,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_bundle_runs_elsewhere(tmp_path: Path, wheel: Path) -> None:
     weights = tmp_path / "cache"
     for name in ("phasenet/original.pt.v1", "phasenet/original.json.v1", "gpd/original.pt.v1"):
