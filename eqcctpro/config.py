@@ -422,9 +422,13 @@ class ExecutionConfig(_Part):
     """Processes, devices and memory that a run uses."""
 
     mode: Annotated[Literal["local", "modelactor", "ripper"], EVERYDAY] = Field(
-        "local", description="This process, persistent Ray actors, or Ray tasks"
+        "local",
+        description="One process, Ray workers that keep the model, or Ray tasks that load it, pick "
+        "and end",
     )
-    workers: Annotated[int | None, EVERYDAY] = Field(None, ge=1, description="Ray workers")
+    workers: Annotated[int | None, EVERYDAY] = Field(
+        None, ge=1, description="Worker processes of Ray"
+    )
     concurrent_timechunks: int | None = Field(
         None, ge=1, description="Time chunks that Ray workers are busy with at once"
     )

@@ -104,7 +104,7 @@ def _figure(
         for index, (label, values) in enumerate(series.items())
     ]
     layout = {
-        "xaxis": {"title": {"text": "Seconds of picking"}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": "Time since picking began (s)"}, "rangemode": "tozero"},
         "yaxis": {"title": {"text": unit}, "rangemode": "tozero"},
     }
     return Figure(name, title, traces, layout, height=280)

@@ -140,7 +140,7 @@ def _by_station(data: RunData) -> Figure | None:
     }
     silent = sum(pick_count(picks, name) == 0 for name in order)
     middle = float(np.median([pick_count(picks, name) for name in order]))
-    note = f"{middle:,.3g} picks at the middle station; {silent:,} of {len(order):,} have none."
+    note = f"{middle:,.3g} picks per station (median); {silent:,} of {len(order):,} have none."
     return Figure("picks_by_station", "Picks by station", traces, layout, height=320, note=note)
 
 
@@ -240,7 +240,7 @@ def _s_minus_p(picks: Picks) -> Figure | None:
         layout,
         height=280,
         note=f"{len(found):,} pairs: an S after a P and before the next one, within "
-        f"{_LONGEST_S_MINUS_P:g} s; the middle one is {np.median(found):.2f} s. Of a P and an S "
+        f"{_LONGEST_S_MINUS_P:g} s; the median is {np.median(found):.2f} s. Of a P and an S "
         f"within {_SAME_ARRIVAL:g} s of each other only the more probable one counts.",
     )
 
@@ -311,7 +311,7 @@ def _seconds(summary: Mapping[str, Any]) -> Figure:
         "showlegend": False,
     }
     layout = {
-        "xaxis": {"title": {"text": "Seconds"}, "rangemode": "tozero"},
+        "xaxis": {"title": {"text": "Time (s)"}, "rangemode": "tozero"},
         "yaxis": {"autorange": "reversed"},
     }
     return Figure(

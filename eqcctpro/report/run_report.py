@@ -182,13 +182,22 @@ def _gaps(applied: Mapping[str, Any]) -> str | None:
     return f"{how}, up to {longest:g} s" if how and longest is not None else None
 
 
+#: What the modes are, for readers who do not know them.
+_MODES = {
+    "local": "local (one process)",
+    "modelactor": "modelactor (Ray workers that keep the model)",
+    "ripper": "ripper (Ray tasks that load the model, pick and end)",
+}
+
+
 def _done(summary: Mapping[str, Any]) -> dict[str, str]:
     """Describe the execution of the run: layout, mode, runtime, weights, resources."""
     plan, weights = summary.get("plan", {}), summary.get("weights", {})
     use = summary.get("resources", {})
     threads = summary.get("threads_per_worker")
     workers = summary.get("workers", 1)
-    how = f"{summary.get('mode')}, {workers} worker{'' if workers == 1 else 's'}"
+    mode = summary.get("mode")
+    how = f"{_MODES.get(str(mode), mode)}, {workers} worker{'' if workers == 1 else 's'}"
     how += f" with {threads} threads" if threads else ""
     lines = {
         "Run": summary.get("run_id"),
@@ -203,7 +212,7 @@ def _done(summary: Mapping[str, Any]) -> dict[str, str]:
         **_applied(summary),
         "Picked": f"{summary.get('windows', 0):,} of {summary.get('samples', 0):,} samples",
         "Memory": f"{use['peak_pss_mb']:,.0f} MB at most" if use.get("peak_pss_mb") else None,
-        "Processor time": seconds_text(use["cpu_s"]) if use.get("cpu_s") else None,
+        "CPU time": seconds_text(use["cpu_s"]) if use.get("cpu_s") else None,
         "Adaptations": "; ".join(map(str, summary.get("adaptations") or ())) or None,
         "Limits": "; ".join(map(str, summary.get("limits") or ())) or None,
         "Versions": _text(summary.get("versions", {})),
