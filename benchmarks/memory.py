@@ -15,7 +15,7 @@ from eqcctpro.child import module_command
 from eqcctpro.errors import WorkerError
 from eqcctpro.resources.sampler import process_pss_mb
 
-__all__ = ["RoleMemory", "RunMemory", "watch_pick"]
+__all__ = ["RoleMemory", "RunMemory", "peak_rss_mb", "watch_pick"]
 
 MB = 2**20
 # PSS is read from a file of many lines, so it is not read more often.
@@ -117,6 +117,11 @@ def _look(run: psutil.Process, memory: RunMemory) -> None:
             continue
         seen = memory.roles.setdefault(role, RoleMemory())
         seen.see(rss, process_pss_mb(process), kernel.get("RssAnon", 0.0))
+
+
+def peak_rss_mb(process: psutil.Process) -> float:
+    """Highest resident memory of a process so far, MB; 0 once it has ended."""
+    return _status_mb(process.pid).get("VmHWM", 0.0)
 
 
 def _status_mb(pid: int) -> dict[str, float]:

@@ -432,6 +432,11 @@ class ExecutionConfig(_Part):
     concurrent_timechunks: int | None = Field(
         None, ge=1, description="Time chunks that Ray workers are busy with at once"
     )
+    partition: Annotated[float, Field(gt=0)] | Literal["auto", "off"] = Field(
+        "auto",
+        description="Days that are planned, picked and written at a time; off takes all at once, "
+        "auto does so up to 10,000 station-days",
+    )
     address: ClusterAddress | None = Field(None, description="Address of a running Ray cluster")
     device: Annotated[str, EVERYDAY] = Field(
         "cpu", description="cpu, cuda, cuda:0, cuda:0,1, or mps on a Mac"
@@ -581,6 +586,23 @@ class PickConfig(OutputConfig, PickingConfig, InputConfig):
     The field names are those of the command line, with ``_`` for ``-``, but for ``filters``
     (``--filter``), ``formats`` (``--format``) and ``model_arguments`` (``--set``).
     """
+
+    @model_validator(mode="after")
+    def _partitions_are_possible(self) -> Self:
+        if isinstance(self.partition, float) and (refusal := self.not_in_partitions):
+            raise ValueError(f"partition: {refusal}")
+        return self
+
+    @property
+    def not_in_partitions(self) -> str | None:
+        """Why a run with these settings is not cut into partitions; None if it may be."""
+        if not self.journal:
+            return "a run in partitions needs the journal"
+        if "parquet" not in self.formats or not {"csv", "parquet"} >= set(self.formats):
+            return "a run in partitions writes parquet, and csv; eqcctpro convert makes the others"
+        if self.amplitudes:
+            return "amplitudes are measured in runs that are not in partitions"
+        return None
 
     def absolute(self) -> PickConfig:
         """The same settings with absolute paths, which mean the same in every folder."""

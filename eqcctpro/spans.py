@@ -21,6 +21,10 @@ class Span(NamedTuple):
         """True if a time lies in the span, whose end is exclusive."""
         return self.start_ns <= time_ns < self.end_ns
 
+    def overlaps(self, other: Span) -> bool:
+        """True if two spans have some time in common."""
+        return max(self.start_ns, other.start_ns) < min(self.end_ns, other.end_ns)
+
     def within(self, other: Span) -> Span:
         """The part that lies in another span."""
         return Span(max(self.start_ns, other.start_ns), min(self.end_ns, other.end_ns))

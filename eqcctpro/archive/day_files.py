@@ -23,7 +23,16 @@ from eqcctpro.codes import Code
 from eqcctpro.miniseed.index import ChannelExtent
 from eqcctpro.places import Place, is_address
 
-__all__ = ["DAY_LAYOUTS", "DayLayout", "is_sds", "layout_of_bucket", "list_day_files"]
+__all__ = [
+    "DAY_LAYOUTS",
+    "DayLayout",
+    "code_of_name",
+    "day_filter",
+    "is_sds",
+    "layout_of_bucket",
+    "list_day_files",
+    "start_of_day",
+]
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -150,7 +159,7 @@ def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[Archi
         else 1
     )
     files: list[ArchiveFile] = []
-    named = _keep(layout, wanted, at, margin_ns)
+    named = day_filter(layout, wanted, at, margin_ns)
 
     def keep(parts: Parts) -> bool:
         inside = not isinstance(root, Path) or wanted.enters(str(root.joinpath(*parts)))
@@ -166,8 +175,8 @@ def list_day_files(root: Place, layout: DayLayout, wanted: Wanted) -> list[Archi
             else:
                 wanted.passed_over[file.path] = f"its name is not one of {layout.name}"
             continue
-        day_ns = _day_ns(match["year"], match["day"])
-        network, station = _code(match["net"]), _code(match["sta"])
+        day_ns = start_of_day(match["year"], match["day"])
+        network, station = code_of_name(match["net"]), code_of_name(match["sta"])
         span = day_ns - margin_ns, day_ns + DAY_NS + margin_ns
         if not wanted.span(*span) or not wanted.station(network, station):
             continue
@@ -184,17 +193,19 @@ def _archive_file(
     channels: tuple[ChannelExtent, ...] | None = None
     if file.size > 0 and "cha" in match.re.groupindex:
         # Opening each object would cost two requests; its records are read when it is picked.
-        code: Code = (*station, _code(match["loc"]), match["cha"])
+        code: Code = (*station, code_of_name(match["loc"]), match["cha"])
         channels = (ChannelExtent(code, day_ns, day_ns + DAY_NS - 1),)
     return ArchiveFile(file.path, "", "", True, file.size, file.stamp, channels)
 
 
-def _code(text: str) -> str:
+def code_of_name(text: str) -> str:
     """A code without its padding; ``--`` stands for an empty location."""
     return text.strip("_").replace("--", "").upper()
 
 
-def _keep(layout: DayLayout, wanted: Wanted, at: int, margin_ns: int) -> Callable[[Parts], bool]:
+def day_filter(
+    layout: DayLayout, wanted: Wanted, at: int, margin_ns: int
+) -> Callable[[Parts], bool]:
     """Filter of folders by name; it records folders that the layout does not have as ignored."""
     levels = layout.folders
 
@@ -228,15 +239,16 @@ def _keep(layout: DayLayout, wanted: Wanted, at: int, margin_ns: int) -> Callabl
 def _span(known: dict[str, str]) -> tuple[int, int]:
     """Half-open time span of a folder, in ns, by the names of the folders above it."""
     if "yearday" in known:
-        start = _day_ns(known["yearday"][:4], known["yearday"][5:])
+        start = start_of_day(known["yearday"][:4], known["yearday"][5:])
         return start, start + DAY_NS
     if "day" in known:
-        start = _day_ns(known["year"], known["day"])
+        start = start_of_day(known["year"], known["day"])
         return start, start + DAY_NS
     year = int(known["year"])
-    return _day_ns(str(year), "001"), _day_ns(str(year + 1), "001")
+    return start_of_day(str(year), "001"), start_of_day(str(year + 1), "001")
 
 
-def _day_ns(year: str, day: str) -> int:
+def start_of_day(year: str, day: str) -> int:
+    """Start of a day of a year, in nanoseconds since 1970."""
     moment = datetime(min(max(int(year), 1), 9999), 1, 1, tzinfo=UTC)
     return (moment - _EPOCH + timedelta(days=int(day) - 1)).days * DAY_NS

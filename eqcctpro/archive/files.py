@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from eqcctpro.archive.listing import FolderLister
 from eqcctpro.errors import InputError
 from eqcctpro.miniseed.index import ChannelExtent
+from eqcctpro.spans import Span
 from eqcctpro.times import parse_chunk_name
 
 __all__ = ["ArchiveFile", "chunk_files", "expected_miniseed", "has_chunk_folders", "plain_files"]
@@ -41,6 +42,10 @@ class ArchiveFile:
         Of a file at an address, if the list of its folder contains them; see `RemoteFile`.
     channels : tuple of ChannelExtent or None
         Its channels, if they are known without opening the file.
+    guest : bool
+        True if it belongs to another partition of a run, and is read for the border with it.
+    near : Span or None
+        Time in which the partitions of a run look for its records, by its name.
     """
 
     path: str
@@ -50,6 +55,8 @@ class ArchiveFile:
     size: int = -1
     stamp: int = 0
     channels: tuple[ChannelExtent, ...] | None = None
+    guest: bool = False
+    near: Span | None = None
 
 
 Enters = Callable[[str], bool]
@@ -71,6 +78,7 @@ def chunk_files(
     passed_over: dict[str, str],
     enters: Enters = _anywhere,
     lister: FolderLister | None = None,
+    only: Container[str] | None = None,
 ) -> Iterator[ArchiveFile]:
     """Iterate over all files below the time-chunk folders of the inputs.
 
@@ -83,6 +91,8 @@ def chunk_files(
         Returns True if the folder with a path may be read.
     lister : FolderLister, optional
         Records folders that cannot be listed.
+    only : container of str, optional
+        Names of the time-chunk folders that are entered; by default all.
 
     Raises
     ------
@@ -105,6 +115,8 @@ def chunk_files(
                     passed_over[path] = f"a {kind} beside time-chunk folders"
                 continue
             chunks += 1
+            if only is not None and name not in only:
+                continue
             if not folders.enters(path):
                 continue
             yield from _in_chunk(path, name, folders)

@@ -39,14 +39,26 @@ from eqcctpro.archive.timechunks import (
     whole_archive,
 )
 from eqcctpro.codes import Code, instrument_of, printable
-from eqcctpro.errors import DecodeError, InputError, SettingsError
+from eqcctpro.errors import DecodeError, InputError, InputTimeoutError, SettingsError
 from eqcctpro.miniseed.index import LONG_GAP_NS, IndexedFile
 from eqcctpro.places import is_address
 from eqcctpro.resources.hardware import available_memory_mb
 from eqcctpro.roots import OUTSIDE, Roots
-from eqcctpro.spans import FOREVER_NS, joined_spans
+from eqcctpro.spans import FOREVER_NS, Span, joined_spans
+from eqcctpro.times import format_utc, parse_chunk_name
 
-__all__ = ["FileProblem", "InputSettings", "Plan", "StationTask", "Tasks", "make_plan"]
+__all__ = [
+    "FileProblem",
+    "InputSettings",
+    "Part",
+    "PartSelection",
+    "Plan",
+    "StationTask",
+    "Tasks",
+    "make_part",
+    "make_plan",
+    "open_input",
+]
 
 # Remote files that are indexed together.
 ADDRESSES_AT_ONCE = 512
@@ -63,11 +75,19 @@ NEIGHBOURS = 3
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:
-    """A file that cannot be used, and why."""
+    """A file that cannot be used, and why.
+
+    Attributes
+    ----------
+    path, error, message : str
+    transient : bool
+        True if its file system may give it later.
+    """
 
     path: str
     error: str
     message: str
+    transient: bool = False
 
 
 @dataclass
@@ -85,6 +105,10 @@ class Plan:
         (``"outside_span"``), stations whose files are not opened (``"stations_not_opened"``),
         and station tasks of instruments that are not the best of their station
         (``"lower_priority"``).
+    guests : int
+        Number of `files` that belong to another partition of the run, and are read for the border.
+    unread_guests : list of str
+        Such files that cannot be read now.
     """
 
     layout: Layout
@@ -94,6 +118,63 @@ class Plan:
     problems: list[FileProblem] = field(default_factory=list)
     ignored: dict[str, str] = field(default_factory=dict)
     skipped: dict[str, int] = field(default_factory=dict)
+    guests: int = 0
+    unread_guests: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The part of an archive that one partition of a run plans.
+
+    Attributes
+    ----------
+    own : Span
+        Time chunks that begin in it are planned.  Files beside it are read for its borders only.
+    last : bool
+        True if no data follow.
+    """
+
+    own: Span
+    last: bool = False
+
+    def owns(self, chunk: str) -> bool:
+        """True if a time-chunk folder begins in the partition."""
+        span = parse_chunk_name(chunk)
+        return span is not None and self.own.holds(span[0])
+
+
+@dataclass
+class PartSelection:
+    """Instruments that the partitions of a run have seen, and the start of their data.
+
+    Attributes
+    ----------
+    left_out, chosen, reached : set of Key
+        Instruments that are not selected, that are, and those of them that have a station task.
+    not_opened : set of str
+        Stations whose files are not opened.
+    matched : set of str
+        Patterns of `stations` that match an instrument.
+    grid_start_ns : int or None
+        Start of the grid of time chunks of the whole archive, if there is one and it is known.
+    """
+
+    left_out: set[Key] = field(default_factory=set)
+    chosen: set[Key] = field(default_factory=set)
+    reached: set[Key] = field(default_factory=set)
+    not_opened: set[str] = field(default_factory=set)
+    matched: set[str] = field(default_factory=set)
+    grid_start_ns: int | None = None
+
+    def skipped(self) -> dict[str, int]:
+        """Counts of the whole run, as `Plan.skipped` has them."""
+        counts = {
+            "not_chosen": len(self.left_out),
+            "outside_span": len(self.chosen - self.reached),
+        }
+        if self.not_opened:
+            counts["stations_not_opened"] = len(self.not_opened)
+        return counts
 
 
 class _Piece(NamedTuple):
@@ -159,29 +240,14 @@ def make_plan(settings: InputSettings, told: Callable[[int], None] | None = None
     SettingsError
         A pattern matches nothing, or the time settings contradict each other.
     """
-    use_storage_options(settings.storage)
-    wanted = Wanted(settings)
-    for place in settings.inputs:
-        if not is_address(place):
-            wanted.lister.reach(str(place))
-    roots = Roots(settings.input_roots)
-    for place in settings.inputs:
-        roots.require(place)
+    wanted, roots = open_input(settings)
     layout: Layout = (
         detect_layout(settings.inputs, wanted.lister)
         if settings.layout == "auto"
         else settings.layout  # type: ignore[assignment]
     )
-    files = FileTable(settings.hold_bytes)
-    plan = Plan(layout, [], Tasks(TaskTable(files), range(0)), files)
     there = iter_files(settings.inputs, layout, wanted)
-    holdings = _index(_indexed(there, roots, settings.file_timeout_s), plan, roots, told)
-    plan.problems += [
-        FileProblem(printable(path), type(error).__name__, printable(str(error)))
-        for path, error in wanted.lister.failed.items()
-    ]
-    passed_over = plan.ignored | wanted.passed_over
-    plan.ignored = {printable(path): reason for path, reason in passed_over.items()}
+    plan, holdings = _indexed_plan(there, layout, settings, wanted, roots, told)
     looked_at = plan.problems or plan.ignored
     if not holdings and not looked_at and wanted.refused_spans and not wanted.only_unwanted:
         raise _outside_span()
@@ -197,12 +263,99 @@ def make_plan(settings: InputSettings, told: Callable[[int], None] | None = None
     if settings.hydrophone:
         holdings = _with_hydrophones(everything, holdings, settings)
     plan.chunks = _time_chunks(holdings, settings, layout)
-    folders_are_chunks = layout == "chunks" and settings.timechunk_min is None
-    plan.tasks, reached = _tasks(holdings, plan, settings, folders_are_chunks)
+    plan.tasks, reached = _tasks(holdings, plan, settings)
     plan.skipped["outside_span"] = sum(item.key not in reached for item in holdings)
     if not plan.tasks:
         raise _outside_span()
     return plan
+
+
+def make_part(
+    there: Iterable[ArchiveFile],
+    layout: Layout,
+    settings: InputSettings,
+    wanted: Wanted,
+    roots: Roots,
+    part: Part,
+    selection: PartSelection,
+) -> Plan:
+    """List the station tasks of one partition; there may be none.
+
+    Parameters
+    ----------
+    there : iterable of ArchiveFile
+        Files of the partition and, as guests, those near its borders.
+    layout : str
+    settings : InputSettings
+        Of the whole run.
+    wanted : Wanted
+        What has listed them.
+    roots : Roots
+    part : Part
+    selection : PartSelection
+        Of the run; what the partition holds is added.
+    """
+    plan, holdings = _indexed_plan(there, layout, settings, wanted, roots, None)
+    unmatched: list[str] = []
+    chosen = choose_instruments(holdings, settings, wanted.seen, unmatched)
+    selection.matched.update(set(settings.stations) - set(unmatched))
+    selection.left_out.update(one.key for one in holdings if one not in chosen)
+    selection.chosen.update(one.key for one in chosen)
+    selection.not_opened |= wanted.unwanted
+    if chosen and settings.timechunk_min is not None:
+        if selection.grid_start_ns is None:
+            first = min(piece.start_ns for held in chosen.values() for piece in held)
+            length = length_ns(settings.timechunk_min)
+            selection.grid_start_ns = first // length * length
+        if settings.start_ns is None:
+            settings = replace(settings, start_ns=selection.grid_start_ns)
+    if chosen:
+        plan.chunks = _time_chunks(chosen, settings, layout, part)
+    if plan.chunks:
+        plan.tasks, reached = _tasks(chosen, plan, settings, part)
+        selection.reached |= reached
+        if layout == "chunks" and settings.timechunk_min is None:
+            plan.chunks = [chunk for chunk in plan.chunks if part.owns(chunk.name)]
+    return plan
+
+
+def open_input(settings: InputSettings) -> tuple[Wanted, Roots]:
+    """Make sure that the input answers, and lies where it may.
+
+    Raises
+    ------
+    InputError
+    """
+    use_storage_options(settings.storage)
+    wanted = Wanted(settings)
+    for place in settings.inputs:
+        if not is_address(place):
+            wanted.lister.reach(str(place))
+    roots = Roots(settings.input_roots)
+    for place in settings.inputs:
+        roots.require(place)
+    return wanted, roots
+
+
+def _indexed_plan(
+    there: Iterable[ArchiveFile],
+    layout: Layout,
+    settings: InputSettings,
+    wanted: Wanted,
+    roots: Roots,
+    told: Callable[[int], None] | None,
+) -> tuple[Plan, Holdings]:
+    """A plan without tasks, and what its files hold."""
+    files = FileTable(settings.hold_bytes)
+    plan = Plan(layout, [], Tasks(TaskTable(files), range(0)), files)
+    holdings = _index(_indexed(there, roots, settings.file_timeout_s), plan, roots, told)
+    plan.problems += [
+        FileProblem(printable(path), type(error).__name__, printable(str(error)), transient=True)
+        for path, error in wanted.lister.failed.items()
+    ]
+    passed_over = plan.ignored | wanted.passed_over
+    plan.ignored = {printable(path): reason for path, reason in passed_over.items()}
+    return plan, holdings
 
 
 def _outside_span() -> InputError:
@@ -255,10 +408,17 @@ def _index(
     for count, (file, indexed) in enumerate(found):
         if told is not None and not count % FILES_AT_ONCE:
             told(count)
+        if file.guest and (isinstance(indexed, InputError) or not indexed.channels):
+            # Its own partition says so; but the border with it is not complete.
+            if isinstance(indexed, InputError) and _may_be_read_later(indexed):
+                plan.unread_guests.append(file.path)
+            continue
         if isinstance(indexed, InputError):
             if file.expected or not isinstance(indexed, DecodeError):
-                problem = FileProblem(printable(file.path), type(indexed).__name__, str(indexed))
-                plan.problems.append(problem)
+                kind, transient = type(indexed).__name__, _may_be_read_later(indexed)
+                plan.problems.append(
+                    FileProblem(printable(file.path), kind, str(indexed), transient)
+                )
             else:
                 outside = roots and not roots.hold(file.path)
                 plan.ignored[file.path] = OUTSIDE if outside else "not miniSEED"
@@ -267,6 +427,9 @@ def _index(
             plan.ignored[file.path] = "no channel of 1 Hz or more"
             continue
         number = plan.files.append(indexed)
+        plan.guests += file.guest
+        if file.near is not None and not file.guest:
+            _look_for_strays(indexed, file.near, plan)
         for key, spans in _instruments(indexed).items():
             held = holdings.get(key)
             if held is None:
@@ -274,6 +437,27 @@ def _index(
             for start_ns, end_ns in spans:
                 held.append(number, file.chunk, file.folder, start_ns, end_ns)
     return {Instrument(*key, _folder_name(key, held)): held for key, held in holdings.items()}
+
+
+def _may_be_read_later(error: InputError) -> bool:
+    """True for an error of the file system, but not for a file that is gone."""
+    cause = error.__cause__
+    gone = isinstance(cause, FileNotFoundError)
+    return isinstance(error, InputTimeoutError) or (isinstance(cause, OSError) and not gone)
+
+
+def _look_for_strays(indexed: IndexedFile, near: Span, plan: Plan) -> None:
+    """Report a file whose records lie so far from its name that no partition looks for them."""
+    first = min(extent.start_ns for extent in indexed.channels)
+    last = max(extent.end_ns for extent in indexed.channels)
+    if first < near.start_ns or last >= near.end_ns:
+        path = printable(indexed.path)
+        text = (
+            f"{path} holds records from {format_utc(first, 'seconds')} to "
+            f"{format_utc(last, 'seconds')}, days from what its name or folder says: a run in "
+            "partitions does not pick them; rename it, or give --partition off"
+        )
+        plan.problems.append(FileProblem(path, InputError.__name__, text))
 
 
 def _folder_name(key: Key, pieces: _Pieces) -> str:
@@ -306,7 +490,9 @@ def _why_nothing(plan: Plan) -> str:
     return f"{len(plan.ignored)} files, none of them miniSEED"
 
 
-def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) -> list[Timechunk]:
+def _time_chunks(
+    holdings: Holdings, settings: InputSettings, layout: Layout, part: Part | None = None
+) -> list[Timechunk]:
     if layout == "chunks" and settings.timechunk_min is None:
         names = sorted({name for held in holdings.values() for name in held.chunks})
         return chunks_of_folders(names, settings.start_ns, settings.end_ns)
@@ -315,23 +501,51 @@ def _time_chunks(holdings: Holdings, settings: InputSettings, layout: Layout) ->
     )
     first, last = spans[0][0], spans[-1][1]
     if settings.timechunk_min is not None:
-        length = length_ns(settings.timechunk_min)
-        start = first // length * length if settings.start_ns is None else settings.start_ns
-        end = last + _BEHIND_NS if settings.end_ns is None else settings.end_ns
-        grid: dict[str, Any] = {
-            "length_min": settings.timechunk_min,
-            "overlap_min": settings.overlap_min,
-            "spans": spans,
-        }
-        _require_memory(grid_size(start, end, **grid), holdings, settings)
-        chunks = chunk_grid(start, end, **grid)
-        if settings.end_ns is None:
-            # A pick on the last sample may be a little later, if components are not aligned.
-            chunks[-1] = replace(chunks[-1], own_end_ns=FOREVER_NS)
-        return chunks
+        return _grid(holdings, settings, spans, part)
     if layout in DAY_LAYOUTS:
-        return day_chunks(spans, settings.start_ns, settings.end_ns)
+        if part is None:
+            return day_chunks(spans, settings.start_ns, settings.end_ns)
+        own = part.own.within(settings.span)
+        start = None if own.start_ns == -FOREVER_NS else own.start_ns
+        end = None if own.end_ns == FOREVER_NS else own.end_ns
+        return day_chunks(spans, start, end) if own.start_ns < own.end_ns else []
     return [whole_archive(first, last, settings.start_ns, settings.end_ns)]
+
+
+def _grid(
+    holdings: Holdings,
+    settings: InputSettings,
+    spans: list[tuple[int, int]],
+    part: Part | None,
+) -> list[Timechunk]:
+    """Time chunks of one length, of a whole archive or of a partition."""
+    minutes = settings.timechunk_min or 1.0
+    length, overlap = length_ns(minutes), round(settings.overlap_min * MINUTE_NS)
+    first, last = spans[0][0], spans[-1][1]
+    start, end = settings.start_ns, settings.end_ns
+    if start is None:
+        start = first // length * length
+    ends_here = end is None and (part is None or part.last)
+    if end is None:
+        end = last + _BEHIND_NS
+    if part is not None and not ends_here and settings.end_ns is None:
+        end = start + ((part.own.end_ns - start) // length + 2) * length  # no chunk is cut
+    if part is not None and end <= start:
+        return []
+    grid: dict[str, Any] = {
+        "length_min": minutes,
+        "overlap_min": settings.overlap_min,
+        "spans": spans,
+    }
+    _require_memory(grid_size(start, end, **grid), holdings, settings)
+    chunks = chunk_grid(start, end, **grid)
+    if ends_here and chunks:
+        # A pick on the last sample may be a little later, if components are not aligned.
+        chunks[-1] = replace(chunks[-1], own_end_ns=FOREVER_NS)
+    if part is None:
+        return chunks
+    begins = [(chunk, (chunk.read_start_ns or 0) + overlap) for chunk in chunks]
+    return [chunk for chunk, begin in begins if part.own.holds(begin)]
 
 
 def _require_memory(chunks: int, holdings: Holdings, settings: InputSettings) -> None:
@@ -386,9 +600,10 @@ def _tasks(
     holdings: Holdings,
     plan: Plan,
     settings: InputSettings,
-    folders_are_chunks: bool,
+    part: Part | None = None,
 ) -> tuple[Tasks, set[Key]]:
     """Make the station tasks; returns them and the instruments that have one."""
+    folders_are_chunks = plan.layout == "chunks" and settings.timechunk_min is None
     found: Found = []
     shared = False
     owners = _FolderOwners(plan.chunks, settings)
@@ -407,6 +622,8 @@ def _tasks(
         # them here, too: they may contradict.
         idle = [piece for chunk, pieces in cut if not _owns(chunk) for piece in pieces]
         for at, (chunk, pieces) in enumerate(cut):
+            if folders_are_chunks and part is not None and not part.owns(chunk.name):
+                continue
             # A chunk that owns none of the data is left out by rule.
             if not any(_owned(piece, chunk) for piece in pieces):
                 continue
@@ -418,7 +635,7 @@ def _tasks(
             beside = _beside(cut, at) if folders_are_chunks else ()
             found.append((instrument, chunk, files, beside))
     if settings.channel_priority:
-        found = _of_best_instruments(found, plan, settings.channel_priority)
+        found = _of_best_instruments(found, plan, settings.channel_priority, part is not None)
     if settings.chunk_major or not shared:
         found.sort(key=lambda item: item[1].index)
     table = TaskTable(plan.files)
@@ -449,11 +666,13 @@ def _beside(cut: Sequence[tuple[Timechunk, list[_Piece]]], at: int) -> tuple[int
     )
 
 
-def _of_best_instruments(found: Found, plan: Plan, order: Sequence[str]) -> Found:
+def _of_best_instruments(
+    found: Found, plan: Plan, order: Sequence[str], may_be_none: bool
+) -> Found:
     """Station tasks of the best instrument of each station; the others are counted as skipped."""
     best = best_instruments([(one[0], one[1].index) for one in found], order)
     plan.skipped["lower_priority"] = best.count(False)
-    if found and not any(best):
+    if found and not any(best) and not may_be_none:
         codes = ", ".join(sorted({instrument.instrument for instrument, *_ in found}))
         raise SettingsError(
             f"channel_priority: no instrument is {' or '.join(order)}",

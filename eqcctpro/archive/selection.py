@@ -146,7 +146,10 @@ def _agree(first: str, second: str) -> bool:
 
 
 def choose_instruments(
-    holdings: Mapping[Instrument, T], settings: InputSettings, seen: Iterable[str] = ()
+    holdings: Mapping[Instrument, T],
+    settings: InputSettings,
+    seen: Iterable[str] = (),
+    unmatched: list[str] | None = None,
 ) -> dict[Instrument, T]:
     """Select the instruments that the settings ask for.
 
@@ -157,6 +160,8 @@ def choose_instruments(
     settings : InputSettings
     seen : iterable of str
         Names of further stations, for error messages.
+    unmatched : list of str, optional
+        Receives the patterns that match nothing, of a part of an archive, instead of an error.
 
     Raises
     ------
@@ -169,7 +174,9 @@ def choose_instruments(
         named = _by_name(holdings)
         for pattern in settings.stations:
             found = _matching(pattern, holdings, named)
-            if not found:
+            if not found and unmatched is not None:
+                unmatched.append(pattern)
+            elif not found:
                 raise _no_match(pattern, holdings, seen)
             chosen.update({key: holdings[key] for key in found})
     if settings.exclude:
@@ -177,7 +184,7 @@ def choose_instruments(
         for pattern in settings.exclude:
             for key in _matching(pattern, chosen, named):
                 chosen.pop(key, None)
-        if not chosen:
+        if not chosen and unmatched is None:
             raise SettingsError(
                 f"exclude: {', '.join(settings.exclude[:MOST_NAMES])} leave nothing to pick",
                 hint="compare them with stations",

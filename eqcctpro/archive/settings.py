@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from eqcctpro.places import Place
+from eqcctpro.spans import FOREVER_NS, Span
 
 if TYPE_CHECKING:
     from eqcctpro.config import PickConfig
@@ -73,6 +74,12 @@ class InputSettings:
     hydrophone: bool = False
     input_roots: tuple[Place, ...] = ()
     file_timeout_s: float | None = None
+
+    @property
+    def span(self) -> Span:
+        """Time span of the run."""
+        start = -FOREVER_NS if self.start_ns is None else self.start_ns
+        return Span(start, FOREVER_NS if self.end_ns is None else self.end_ns)
 
     @classmethod
     def of(

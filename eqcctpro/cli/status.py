@@ -13,7 +13,7 @@ from eqcctpro.cli.errors import reporting
 
 if TYPE_CHECKING:
     from eqcctpro.journal.station_status import StationTaskStatus
-    from eqcctpro.journal.status import RunStatus
+    from eqcctpro.journal.status import PartitionReach, RunStatus
 
 __all__ = ["status"]
 
@@ -89,6 +89,8 @@ def _show(found: RunStatus) -> None:
         "finished": "finished",
     }
     typer.echo(states[found.state])
+    if found.reach is not None:
+        _show_reach(found.reach)
     if found.total:
         _show_counts(found)
     if found.rate is not None:
@@ -102,13 +104,22 @@ def _show(found: RunStatus) -> None:
         typer.echo(found.advice)
 
 
+def _show_reach(reach: PartitionReach) -> None:
+    where = "" if reach.reached is None else f", to {reach.reached} of {reach.end}"
+    days = f"{reach.station_days:.1f} station-days"
+    if reach.times_real_time is not None:
+        days += f", {reach.times_real_time:.3g} times real time"
+    typer.echo(f"{reach.partitions} partitions finished{where}: {days}")
+
+
 def _show_counts(found: RunStatus) -> None:
     counts = found.counts
     typer.echo(
         f"{found.total} station tasks: {counts['done']} done, {counts['empty']} empty, "
         f"{counts['failed']} failed"
         + (f" ({found.quarantined} quarantined)" if found.quarantined else "")
-        + f", {counts['waiting']} waiting"
+        + (", about" if found.reach is not None else ",")
+        + f" {counts['waiting']} waiting"
     )
     left_out = [f"{n} {name.replace('_', ' ')}" for name, n in found.skipped.items() if n]
     if found.files_unusable:

@@ -10,6 +10,7 @@ from eqcctpro.errors import OutputError
 from eqcctpro.journal.parts import TEMPORARY
 from eqcctpro.journal.store import JournalStore
 from eqcctpro.journal.writing import remove, writing
+from eqcctpro.picks.day_tables import remove_table
 from eqcctpro.times import parse_chunk_name
 
 __all__ = ["RunFolder"]
@@ -34,9 +35,13 @@ class RunFolder:
     Parameters
     ----------
     output : Path
+    inside : str
+        Folder of the journal in it.
 
     Attributes
     ----------
+    partitions : Path
+        Folder of what the finished partitions of a run in partitions leave.
     journal : Path
         The journal, an SQLite database.
     parts : Path
@@ -45,12 +50,17 @@ class RunFolder:
         Marks of the station tasks in flight.
     """
 
-    def __init__(self, output: Path) -> None:
+    def __init__(self, output: Path, inside: str = FOLDER) -> None:
         self.output = output
-        self.folder = output / FOLDER
+        self.folder = output / inside
+        self.partitions = self.folder / "partitions"
         self.journal = self.folder / "journal.sqlite"
         self.parts = self.folder / "parts"
         self.started = self.folder / "started"
+
+    def partition(self, number: int) -> RunFolder:
+        """The folder with the journal of one partition, in which the same results lie."""
+        return RunFolder(self.output, f"{FOLDER}/partitions/{number:06d}")
 
     @property
     def has_journal(self) -> bool:
@@ -104,7 +114,7 @@ class RunFolder:
         with writing(self.output):
             self._discard_station_results()
             for name in _result_names():
-                (self.output / name).unlink(missing_ok=True)
+                remove_table(self.output / name)
             self._discard_curves()
             self._discard_derived()
         self.forget()

@@ -5,20 +5,48 @@ from __future__ import annotations
 import json
 import socket
 import time
-from dataclasses import dataclass, replace
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from eqcctpro.errors import InputError
+from eqcctpro.errors import InputError, OutputError
 from eqcctpro.journal.folder import RunFolder
 from eqcctpro.journal.lock import Holder, holder_at_work
+from eqcctpro.journal.partition_record import IN_PARTITIONS, finished_partitions
 from eqcctpro.journal.store import WAITING, Attempt, JournalStore
+from eqcctpro.times import format_utc
 
-__all__ = ["RunStatus", "read_status"]
+__all__ = ["PartitionReach", "RunStatus", "read_status"]
 
 CODES = ("network", "station", "location", "channel")
 
 State = Literal["running", "dead", "interrupted", "finished"]
+
+
+@dataclass(frozen=True)
+class PartitionReach:
+    """How far a run in partitions is.
+
+    Attributes
+    ----------
+    partitions : int
+        Finished ones.
+    reached, end : str or None
+        Last time with data that is picked, and the estimated end of the archive, UTC.
+    station_days : float
+        Days of data that are picked, over all stations.
+    times_real_time : float or None
+        Data in the time that it took to pick them.
+    """
+
+    partitions: int
+    reached: str | None
+    end: str | None
+    station_days: float
+    times_real_time: float | None
 
 
 @dataclass(frozen=True)
@@ -53,6 +81,8 @@ class RunStatus:
         Working directory of the last attempt, to which relative paths of its command refer.
     holder : Holder or None
         Process that writes to the folder now.
+    reach : PartitionReach or None
+        Of a run in partitions, whose number of waiting station tasks is an estimate.
     """
 
     output: Path
@@ -69,6 +99,7 @@ class RunStatus:
     attempts: list[Attempt]
     folder: str | None = None
     holder: Holder | None = None
+    reach: PartitionReach | None = None
 
     @property
     def advice(self) -> str | None:
@@ -101,6 +132,7 @@ class RunStatus:
                 for name in ("pid", "host", "mode", "command")
             },
             "folder": self.folder,
+            "partitions": None if self.reach is None else asdict(self.reach),
             "advice": self.advice,
             "failures": self.failures,
         }
@@ -128,6 +160,10 @@ def read_status(output: Path) -> RunStatus:
     if not facts:
         return _without_record(folder)
     state = _state(folder, facts, attempts[-1])
+    reach: PartitionReach | None = None
+    if facts.get(IN_PARTITIONS):
+        reach, counts, failures = _partitions(folder, facts, failures)
+        facts |= {"items": sum(counts.values())}
     rate, left = _pace(attempts[-1], counts.get(WAITING, 0), running=state == "running")
     return RunStatus(
         output,
@@ -143,6 +179,46 @@ def read_status(output: Path) -> RunStatus:
         left,
         attempts,
         facts.get("folder"),
+        reach=reach,
+    )
+
+
+def _partitions(
+    folder: RunFolder, facts: Mapping[str, Any], failures: list[dict[str, str]]
+) -> tuple[PartitionReach, dict[str, int], list[dict[str, str]]]:
+    """How far a run in partitions is, with the station tasks of the partition under way."""
+    finished = finished_partitions(facts)
+    counts = Counter[str]()
+    for one in finished:
+        counts.update(one.tasks)
+        failures = [*failures, *({"status": "failed", **item} for item in one.summary["failed"])]
+    under_way = folder.partition(max((one.number for one in finished), default=-1) + 1)
+    now: Counter[str] = Counter()
+    with suppress(OutputError):  # it may just be finished
+        if under_way.has_journal:
+            store = JournalStore(under_way.journal, writable=False)
+            try:
+                now.update(store.counts())
+                failures = [*failures, *store.troubles()]
+            finally:
+                store.close()
+    done = sum(now.values()) - now[WAITING]
+    left = max(facts.get("left", 0) - done, now[WAITING])
+    counts.update(now)
+    counts[WAITING] = left
+    seconds = sum(one.seconds for one in finished)
+    data_s = sum(one.data_s for one in finished)
+    reached = [one.reached_ns for one in finished if one.reached_ns is not None]
+    return (
+        PartitionReach(
+            len(finished),
+            format_utc(max(reached), "seconds") if reached else None,
+            format_utc(facts["span"][1], "seconds") if "span" in facts else None,
+            data_s / 86400,
+            data_s / seconds if seconds else None,
+        ),
+        counts,
+        failures,
     )
 
 

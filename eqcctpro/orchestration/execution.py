@@ -42,6 +42,8 @@ class Execution:
         Also watch the GPUs.
     watched : ResourceSampler, optional
         What watched the run before, with the same workers.
+    sampler : ResourceSampler, optional
+        What watches several executions already; by default one of its own is started.
 
     Attributes
     ----------
@@ -65,6 +67,7 @@ class Execution:
         open_chunks: int | None = None,
         gpus: bool = False,
         watched: ResourceSampler | None = None,
+        sampler: ResourceSampler | None = None,
     ) -> None:
         self.plan = plan
         self.workers = workers
@@ -74,8 +77,9 @@ class Execution:
         self.stages = StageSeconds()
         self.model_loads = 0
         self.adaptations: list[str] = []
-        self.sampler = ResourceSampler(gpus=gpus, after=watched)
+        self.sampler = sampler or ResourceSampler(gpus=gpus, after=watched)
         self._begun = False
+        self._watched_already = sampler is not None
         self.settings = settings
         self._open_chunks = open_chunks
         self._picks: list[TaskPicks] = [restored.findings.picks]
@@ -93,9 +97,10 @@ class Execution:
         if left_out := self.journal.left_out:
             source = chain([BundleResult(left_out)], source)
         with ExitStack() as stack:
-            self.sampler.start()
+            if not self._watched_already:
+                self.sampler.start()
+                stack.callback(self.sampler.stop)
             self._begun = True
-            stack.callback(self.sampler.stop)
             for bundle in source:
                 self.journal.add(bundle)
                 self.records.add(bundle.outcomes)
@@ -136,9 +141,16 @@ class Execution:
         They are handed over, and not kept.
         """
         tasks = self.plan.tasks
+        picks, detections = (_settled(found, tasks) for found in self.take_reported())
+        return picks, detections
+
+    def take_reported(self) -> tuple[TaskPicks, TaskPicks]:
+        """Picks and detections as both neighbours of a border report them, in the plan's order.
+
+        They are handed over, and not kept.
+        """
         picks, detections = (
-            _settled(_in_order(TaskPicks.concatenate(found)), tasks)
-            for found in (self._picks, self._detections)
+            _in_order(TaskPicks.concatenate(found)) for found in (self._picks, self._detections)
         )
         self._picks, self._detections = [], []
         return picks, detections

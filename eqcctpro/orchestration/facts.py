@@ -6,22 +6,37 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from eqcctpro.archive.plan import Tasks
 from eqcctpro.config import ExecutionConfig, OutputConfig, PickConfig
 from eqcctpro.models.description import assumed_text, origin_of_description
 from eqcctpro.models.weight_files import WeightFiles
-from eqcctpro.orchestration.execution import Execution
+from eqcctpro.orchestration.workers import Workers
+from eqcctpro.pipeline.records import StageSeconds
+from eqcctpro.resources.sampler import ResourceUse
 
 __all__ = ["run_facts", "run_id"]
+
+
+class Executed(Protocol):
+    """What has picked: one execution, or those of all partitions."""
+
+    workers: Workers
+    stages: StageSeconds
+    model_loads: int
+    adaptations: list[str]
+
+    @property
+    def use(self) -> ResourceUse:
+        """Resources used by the run's processes."""
 
 
 def run_facts(
     config: PickConfig,
     seconds: Mapping[str, float],
     weights: WeightFiles,
-    run: Execution,
+    run: Executed,
     name: str,
     paths: dict[str, str],
 ) -> dict[str, Any]:
@@ -62,8 +77,12 @@ def run_facts(
     }
 
 
-def run_id(config: PickConfig, weights: WeightFiles, tasks: Tasks) -> str:
-    """Identifier of the computation: the same plan, weights and settings give the same id."""
+def run_id(config: PickConfig, weights: WeightFiles, tasks: Tasks | None) -> str:
+    """Identifier of the computation: the same plan, weights and settings give the same id.
+
+    Without tasks, of a run in partitions, whose plan is not known before its end, the same
+    weights and settings do.
+    """
     execution = ExecutionConfig.model_fields.keys() - {"runtime", "batch_size", "precision"}
     # The weights' hash stands for the files.
     where_only = {"storage", "item_timeout", "p_model", "s_model"}
@@ -71,6 +90,6 @@ def run_id(config: PickConfig, weights: WeightFiles, tasks: Tasks) -> str:
     settings = config.model_dump(mode="json", exclude=without)
     digest = hashlib.sha256(weights.sha256.encode())
     digest.update(json.dumps(settings, sort_keys=True).encode())
-    for task, n_bytes in tasks.outlines():
+    for task, n_bytes in () if tasks is None else tasks.outlines():
         digest.update(f"{task.name}|{task.chunk.name}|{n_bytes}\n".encode())
     return digest.hexdigest()[:16]

@@ -23,6 +23,7 @@ from eqcctpro.errors import EQCCTProError, ResumeError
 from eqcctpro.journal.earlier import EarlierRun, Restored, changed_files, changed_values
 from eqcctpro.journal.folder import RunFolder
 from eqcctpro.journal.identity import FileStamps, item_ids, pick_settings, plan_hash
+from eqcctpro.journal.partition_record import IN_PARTITIONS
 from eqcctpro.journal.recorder import Recorder
 from eqcctpro.journal.started import StartedMarks, WatchedTasks, under_way
 from eqcctpro.journal.store import Attempt, Item, JournalStore
@@ -34,7 +35,16 @@ from eqcctpro.orchestration.workers import Workers
 from eqcctpro.pipeline.records import PickOutcome
 from eqcctpro.sources.task_settings import TaskSettings
 
-__all__ = ["NoJournal", "RunJournal", "open_journal"]
+__all__ = [
+    "CUT",
+    "HINT",
+    "NoJournal",
+    "RunJournal",
+    "changed_execution",
+    "command_line",
+    "decisive_versions",
+    "open_journal",
+]
 
 logger = logging.getLogger("eqcctpro")
 
@@ -225,7 +235,7 @@ class RunJournal(NoJournal):
         )
         self.ids = []  # the record has them
         store.blame(self.died_over)
-        where = (os.getpid(), socket.gethostname(), self.config.mode, printable(_command()))
+        where = (os.getpid(), socket.gethostname(), self.config.mode, printable(command_line()))
         store.begin_attempt(Attempt(number, *where, now, now, None, None, 0))
 
     def _take_over(self, store: JournalStore, earlier: EarlierRun) -> None:
@@ -311,7 +321,7 @@ def open_journal(
         "plan": plan_hash(ids),
         "settings": named,
         "cut": {name: config.model_dump(mode="json", include={name})[name] for name in CUT},
-        "versions": {k: v for k, v in package_versions().items() if k in DECISIVE},
+        "versions": decisive_versions(),
         "items": len(ids),
         "folder": str(Path.cwd()),
         "skipped": plan.skipped,
@@ -347,6 +357,11 @@ def open_journal(
     return journal
 
 
+def decisive_versions() -> dict[str, str]:
+    """Versions of the packages that may change a pick."""
+    return {k: v for k, v in package_versions().items() if k in DECISIVE}
+
+
 def _warn_of(suspects: Tasks) -> None:
     if len(suspects):
         logger.warning(
@@ -372,6 +387,11 @@ def _earlier(config: PickConfig, folder: RunFolder) -> EarlierRun | None:
     earlier = EarlierRun(folder) if folder.has_journal else None
     if earlier is not None and not earlier.facts:
         earlier = None
+    if earlier is not None and earlier.facts.get(IN_PARTITIONS) and not earlier.finished:
+        raise ResumeError(
+            f"{folder.output} holds an unfinished run in partitions",
+            hint=f"leave out --partition off to go on; {HINT}",
+        )
     if config.resume == "require":
         if earlier is None:
             raise ResumeError(
@@ -394,7 +414,7 @@ def _require_same(
     before = earlier.facts
     changes = changed_values(before["settings"], facts["settings"])
     changes += changed_values(before["versions"], facts["versions"])
-    changes += _changed_execution(config, before)
+    changes += changed_execution(config, before)
     if changes:
         raise ResumeError(
             f"{config.output} holds an unfinished run with other settings: {'; '.join(changes)}",
@@ -420,7 +440,7 @@ def _require_same(
     )
 
 
-def _changed_execution(config: PickConfig, before: Mapping[str, Any]) -> list[str]:
+def changed_execution(config: PickConfig, before: Mapping[str, Any]) -> list[str]:
     """Requested runtime and batch size that differ from those of the earlier run."""
     asked = {"runtime": None if config.runtime == "auto" else config.runtime}
     asked["batch_size"] = config.batch_size  # type: ignore[assignment]
@@ -430,7 +450,7 @@ def _changed_execution(config: PickConfig, before: Mapping[str, Any]) -> list[st
     return changed_values({name: before[name] for name in asked}, asked)
 
 
-def _command() -> str:
+def command_line() -> str:
     """Command line that started this process, to be shown to users who resume the run."""
     name = os.path.basename(sys.argv[0])  # noqa: PTH119 (text)
     return shlex.join(["eqcctpro" if name == "__main__.py" else name, *sys.argv[1:]])

@@ -24,6 +24,7 @@ from eqcctpro.errors import OutputError, QuarantinedError
 from eqcctpro.journal.task_table import TASKS_FILE, task_table
 from eqcctpro.orchestration.task_records import TaskRecords
 from eqcctpro.picks.annotations import CURVE_FOLDER
+from eqcctpro.picks.day_tables import StoredRows, remove_table
 from eqcctpro.picks.eqcctpro_folders import write_eqcctpro_folders
 from eqcctpro.picks.formats import FORMATS, write_picks
 from eqcctpro.picks.table import PickRows
@@ -37,8 +38,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "RunTables",
+    "StoredTables",
     "draw_run",
     "package_versions",
+    "provenance",
     "report_run",
     "summarise",
     "write_summary",
@@ -77,6 +80,21 @@ class RunTables:
     detections: PickRows | None
 
 
+@dataclass(frozen=True)
+class StoredTables:
+    """Pick and detection tables of a run in partitions, which are read when they are asked for.
+
+    Attributes
+    ----------
+    picks : StoredRows
+    detections : StoredRows or None
+        None when the model yields no detections.
+    """
+
+    picks: StoredRows
+    detections: StoredRows | None
+
+
 def write_tables(
     config: PickConfig,
     tables: RunTables,
@@ -89,6 +107,8 @@ def write_tables(
         for kind, rows in (("picks", tables.picks), ("detections", tables.detections)):
             if name in config.formats and rows is not None:
                 path = config.output / f"{kind}.{name}"
+                if path.is_dir():  # of an earlier run in partitions
+                    remove_table(path)
                 write(rows, path)
                 paths[f"{kind}_{name}"] = str(path)
     if "eqcctpro" in config.formats:
@@ -134,13 +154,12 @@ def _write_folders(
     write_eqcctpro_folders(tables.picks.table, ended, config.output, fail)
 
 
-def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> str:
-    """Draw ``overview.png``: traces of the chunk with the most picks, and its picks."""
+def draw_run(config: PickConfig, plan: Plan, picks: pa.Table, model: str, *, chunks: int) -> str:
+    """Draw ``overview.png``: traces of the chunk with the most picks, of so many, and its picks."""
     with signals_after():
         from eqcctpro.report.overview import draw_overview
         from eqcctpro.report.run_traces import busiest_chunk, vertical_traces
 
-    picks = tables.picks.table
     chunk = busiest_chunk(plan, picks)
     tasks = [task for task in plan.tasks if task.chunk.name == chunk]
     counts = Counter(zip(picks["network"].to_pylist(), picks["station"].to_pylist(), strict=True))
@@ -153,7 +172,7 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
         if (task.network, task.station) in shown
         for trace in vertical_traces(task, config.input_roots)
     ]
-    chunks, note = len(plan.chunks), ""
+    note = ""
     if chunks > 1:
         note = f"This is the time chunk with the most picks, of {chunks}"
         import pyarrow.compute
@@ -172,12 +191,12 @@ def draw_run(config: PickConfig, plan: Plan, tables: RunTables, model: str) -> s
     return str(path)
 
 
-def report_run(config: PickConfig, tables: RunTables, logger: logging.Logger) -> str | None:
+def report_run(config: PickConfig, table: pa.Table | None, logger: logging.Logger) -> str | None:
     """Write ``report.html``; errors are only logged, since the picks are already written."""
     from eqcctpro.report.run_report import write_report
 
     try:
-        return str(write_report(config.output, table=tables.picks.table))
+        return str(write_report(config.output, table=table))
     except Exception as error:
         logger.warning("no report: %s: %s", type(error).__name__, error, exc_info=True)
         return None
@@ -239,6 +258,13 @@ def summarise(
             for path, reason in islice(plan.ignored.items(), MOST_LISTED)
         ],
         "notes": _notes(plan, told),
+        **provenance(),
+    }
+
+
+def provenance() -> dict[str, Any]:
+    """Versions and machine, for ``summary.json``."""
+    return {
         "versions": package_versions(),
         "machine": {"system": platform.platform(), "python": platform.python_version()},
     }

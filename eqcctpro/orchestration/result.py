@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from eqcctpro.orchestration.outputs import RunTables
+from eqcctpro.orchestration.outputs import RunTables, StoredTables
 from eqcctpro.picks.objects import PickTables
 from eqcctpro.pipeline.records import samples_not_picked
 from eqcctpro.waveform.decode import NOT_PICKED
@@ -28,7 +28,7 @@ class RunResult(PickTables):
         The content of ``summary.json``: counts, reasons, seconds, versions, paths.
     """
 
-    def __init__(self, tables: RunTables, summary: dict[str, Any]) -> None:
+    def __init__(self, tables: RunTables | StoredTables, summary: dict[str, Any]) -> None:
         self._tables = tables
         self.summary = summary
 

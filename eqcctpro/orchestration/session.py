@@ -7,16 +7,29 @@ import threading
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eqcctpro import errors
 from eqcctpro.archive.hydrophones import has_hydrophone
+from eqcctpro.archive.partitions import (
+    PartitionPlanner,
+    PlannedPartition,
+    partition_planner,
+)
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
 from eqcctpro.config import PickConfig
-from eqcctpro.errors import EQCCTProError, InputError, ReplaceError, SettingsError
+from eqcctpro.errors import (
+    EQCCTProError,
+    InputError,
+    ReplaceError,
+    ResumeError,
+    SettingsError,
+)
 from eqcctpro.journal.folder import RunFolder
 from eqcctpro.journal.lock import OutputLock
+from eqcctpro.journal.partition_record import partition_facts
 from eqcctpro.models.description import assumed_text
 from eqcctpro.models.picker import Picker
 from eqcctpro.models.weight_files import WeightFiles
@@ -29,7 +42,7 @@ from eqcctpro.orchestration.interrupt import (
     RunInterrupted,
     termination_interrupts,
 )
-from eqcctpro.orchestration.keeping import NoJournal, open_journal
+from eqcctpro.orchestration.keeping import HINT, NoJournal, open_journal
 from eqcctpro.orchestration.model_choice import (
     describe_run,
     expected_windows,
@@ -39,14 +52,16 @@ from eqcctpro.orchestration.model_choice import (
 from eqcctpro.orchestration.outputs import (
     RunTables,
     draw_run,
+    provenance,
     report_run,
     span_text,
     summarise,
     write_summary,
     write_tables,
 )
+from eqcctpro.orchestration.partitioned import PartitionedRun
 from eqcctpro.orchestration.placement import check_machine
-from eqcctpro.orchestration.progress import PlanningProgress, Progress
+from eqcctpro.orchestration.progress import PartitionProgress, PlanningProgress, Progress
 from eqcctpro.orchestration.result import RunResult
 from eqcctpro.orchestration.runlog import RunLog, gathered_warnings, run_log
 from eqcctpro.orchestration.waveform_memory import fit_into_memory, waveform_memory
@@ -78,7 +93,7 @@ CHANGEABLE = frozenset(
         *("fill_gaps", "longest_gap", "filters"),
         *("p_threshold", "s_threshold", "detection_threshold"),
         *("formats", "overview", "report", "log_file", "amplitudes", "response"),
-        *("journal", "resume", "retry_failed", "item_timeout"),
+        *("journal", "resume", "retry_failed", "item_timeout", "partition"),
     }
 )
 
@@ -213,15 +228,25 @@ class PickSession:
         picker, settings = self._described(weights)
         config = self.config
         clock.lap("model")
-        plan = make_plan(
-            InputSettings.of(
-                config,
-                context_ns=settings.context_ns,
-                hydrophone=has_hydrophone(picker.components),
-                hold_bytes=HELD_BYTES if config.mode == "local" else 0,
-            ),
-            PlanningProgress(quiet=quiet),
+        inputs = InputSettings.of(
+            config,
+            context_ns=settings.context_ns,
+            hydrophone=has_hydrophone(picker.components),
+            hold_bytes=HELD_BYTES if config.mode == "local" else 0,
         )
+        if (planner := _planner_of_partitions(config, inputs, folder)) is not None:
+            return self._run_partitions(
+                clock,
+                log,
+                folder,
+                lock,
+                planner,
+                settings,
+                quiet=quiet,
+                keep_going=keep_going,
+                last=last,
+            )
+        plan = make_plan(inputs, PlanningProgress(quiet=quiet))
         if plan.problems and not keep_going:
             raise InputError(plan.problems[0].message)
         if self._workers is None and config.resume != "never" and folder.holds_a_run:
@@ -236,7 +261,9 @@ class PickSession:
             return_free_memory()  # of what planning needed, before there is more among it
         journal = open_journal(config, folder, plan, picker, weights, settings)
         clock.lap("plan")
-        workers = self._ready(plan, picker, settings, journal, stay=not last)
+        workers = self._ready(
+            plan, journal, config, picker=picker, settings=settings, stay=not last
+        )
         clock.lap("workers")
         run = Execution(
             plan,
@@ -253,7 +280,9 @@ class PickSession:
         log.begin()
         journal.begin(workers)
         try:
-            asked = self._pick(run, logger, quiet=quiet, keep_going=keep_going)
+            progress = Progress(len(plan.tasks), quiet=quiet, already=len(run.records))
+            with progress:
+                asked = self._pick(run, progress, logger, quiet=quiet, keep_going=keep_going)
             clock.lap("pick")
             lock.check()
             journal.settle()  # what cannot be recorded is said before results are written
@@ -281,20 +310,24 @@ class PickSession:
         return result
 
     def _pick(
-        self, run: Execution, logger: logging.Logger, *, quiet: bool, keep_going: bool
+        self,
+        run: Execution,
+        progress: Progress,
+        logger: logging.Logger,
+        *,
+        quiet: bool,
+        keep_going: bool,
     ) -> bool:
         """Pick everything; returns True if a stop came when all tasks had already ended."""
-        plan, already = run.plan, len(run.records)
-        with (
-            Progress(len(plan.tasks), quiet=quiet, already=already) as progress,
-            Interruption(graceful=run.journal.graceful, quiet=quiet) as interruption,
-        ):
+        plan = run.plan
+        with Interruption(graceful=run.journal.graceful, quiet=quiet) as interruption:
             for bundle in run.results(interruption):
                 _note_failures(bundle, plan, logger, keep_going=keep_going)
                 progress.add(
                     done=len(bundle.outcomes),
                     picks=len(bundle.picks),
                     failed=sum(how.status == "failed" for how in bundle.outcomes.values()),
+                    data_ns=sum(how.counts.data_ns for how in bundle.outcomes.values()),
                 )
         if not run.complete:
             raise RunInterrupted(
@@ -303,6 +336,71 @@ class PickSession:
                 f"eqcctpro status {self.config.output} shows how far it is",
             )
         return interruption()
+
+    def _run_partitions(
+        self,
+        clock: _Clock,
+        log: RunLog,
+        folder: RunFolder,
+        lock: OutputLock,
+        planner: PartitionPlanner,
+        settings: TaskSettings,
+        *,
+        quiet: bool,
+        keep_going: bool,
+        last: bool,
+    ) -> RunResult:
+        config, logger, weights = self.config, log.logger, self._find_weights()
+        picker, progress = load_picker(weights), PartitionProgress(quiet=quiet)
+        if config.resume == "auto" and not log.append:
+            keep_finished(config, weights, picker, settings)
+        self._log_weights(weights, logger)
+
+        def begin() -> None:
+            clock.lap("plan")
+            lock.check()
+            log.begin()
+
+        def pick(execution: Execution, planned: PlannedPartition) -> bool:
+            _log_plan(planned.plan, logger)
+            return self._pick(execution, progress, logger, quiet=quiet, keep_going=keep_going)
+
+        run = PartitionedRun(
+            config,
+            planner,
+            folder,
+            lock,
+            picker,
+            weights,
+            settings,
+            run_id(config, weights, None),
+            partial(self._ready, picker=picker, settings=settings, stay=True),
+            pick,
+            begin,
+            progress.reach,
+            gpus=bool(config.gpu_ids),
+        )
+        run.take_up()
+        with progress:
+            asked = run.run()
+        clock.lap("pick")
+        run.stop_watching()
+        try:
+            result = _finish_partitions(config, clock, logger, run, picker)
+            if last:
+                self._close()
+            with Interruption(graceful=True, quiet=True) as late:
+                lock.check()
+                run.end("finished")
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            run.end("interrupted" if interrupted else f"{type(error).__name__}: {error}")
+            if interrupted:
+                raise RunInterrupted.while_writing(journal=True) from None
+            raise
+        if asked or late():
+            raise RunInterrupted(f"interrupted; the results in {config.output} are complete")
+        return result
 
     def _log_weights(self, weights: WeightFiles, logger: logging.Logger) -> None:
         for part in () if self._weights_logged else weights.single_files:
@@ -332,7 +430,10 @@ class PickSession:
                 hydrophone=has_hydrophone(picker.components),
             )
             plan = make_plan(inputs)
-            return self._ready(plan, picker, settings, NoJournal(plan.tasks), stay=True)
+            journal = NoJournal(plan.tasks)
+            return self._ready(
+                plan, journal, self.config, picker=picker, settings=settings, stay=True
+            )
 
     def _described(self, weights: WeightFiles) -> tuple[Picker, TaskSettings]:
         """Model and settings, without thresholds of labels that the model does not yield."""
@@ -349,10 +450,11 @@ class PickSession:
     def _ready(
         self,
         plan: Plan,
+        journal: NoJournal,
+        config: PickConfig,
+        *,
         picker: Picker,
         settings: TaskSettings,
-        journal: NoJournal,
-        *,
         stay: bool,
     ) -> Workers:
         """Start or reuse workers with memory for this plan's largest station task.
@@ -360,7 +462,7 @@ class PickSession:
         A run that goes on with an earlier one takes the runtime that was chosen then; workers
         that stay for further runs take what is fastest once it is loaded.
         """
-        config = journal.pinned(self.config)
+        config = journal.pinned(config)
         each = waveform_memory(plan, settings, picker).needed
         if self._workers is None or each.max() > self._waveforms_mb:
             each, left_out = fit_into_memory(config, plan, settings, picker)
@@ -390,6 +492,32 @@ class PickSession:
             )
             self._waveforms_mb = needed
         return self._workers
+
+
+def _planner_of_partitions(
+    config: PickConfig, inputs: InputSettings, folder: RunFolder
+) -> PartitionPlanner | None:
+    """Planner of a run in partitions; None for a run that is planned at once.
+
+    Raises
+    ------
+    SettingsError
+        Partitions are asked for, and impossible.
+    ResumeError
+        They are asked for, and an unfinished run without them is in the folder.
+    """
+    if config.partition == "off" or config.not_in_partitions is not None:
+        return None
+    begun = bool(partition_facts(folder))
+    goes_on = config.resume != "never" and folder.unfinished()
+    if goes_on and not begun:
+        if config.partition == "auto":
+            return None  # it was begun before the archive had grown
+        raise ResumeError(
+            f"{config.output} holds an unfinished run that is not in partitions",
+            hint=f"leave out --partition to go on; {HINT}",
+        )
+    return partition_planner(inputs, config.partition, begun=begun and goes_on)
 
 
 def _changed(config: PickConfig, changes: Mapping[str, Any]) -> PickConfig:
@@ -459,7 +587,9 @@ def _finish(
         paths = write_tables(config, tables, run.plan.tasks, run.records)
     clock.lap("write")
     if config.overview:
-        paths["overview"] = draw_run(config, run.plan, tables, picker.name)
+        paths["overview"] = draw_run(
+            config, run.plan, tables.picks.table, picker.name, chunks=len(run.plan.chunks)
+        )
         clock.lap("overview")
     paths["summary"] = str(config.output / "summary.json")
     paths["log"] = str(config.output / "run.log")
@@ -470,7 +600,36 @@ def _finish(
         facts["curve_letters"] = curve_channels(picker.labels, "")
     summary = summarise(run.plan, run.records, tables, facts)
     write_summary(config.output / "summary.json", summary)
-    if config.report and (page := report_run(config, tables, logger)) is not None:
+    if config.report and (page := report_run(config, tables.picks.table, logger)) is not None:
+        summary["paths"]["report"] = str(Path(page).absolute())
+        write_summary(config.output / "summary.json", summary)
+    logger.info("done %(done)d, empty %(empty)d, failed %(failed)d", summary["tasks"])
+    logger.info("%d picks in %s", len(tables.picks), config.output)
+    return RunResult(tables, summary)
+
+
+def _finish_partitions(
+    config: PickConfig, clock: _Clock, logger: logging.Logger, run: PartitionedRun, picker: Picker
+) -> RunResult:
+    with gathered_warnings() as warnings:
+        paths = run.write()
+    clock.lap("write")
+    total = run.summary()
+    if config.overview and (sample := run.sample()) is not None:
+        chunks = total["plan"]["timechunks"]
+        paths["overview"] = draw_run(config, *sample, picker.name, chunks=chunks)
+        clock.lap("overview")
+    paths["summary"] = str(config.output / "summary.json")
+    paths["log"] = str(config.output / "run.log")
+    facts = run_facts(config, clock.seconds, run.weights, run, run.name, paths)
+    facts["applied"] = run.settings.applied(picker)
+    facts["warnings"] = [*run.unmatched(), *warnings]
+    if config.annotations:
+        facts["curve_letters"] = curve_channels(picker.labels, "")
+    summary = {**facts, **total, **provenance()}
+    write_summary(config.output / "summary.json", summary)
+    tables = run.tables(summary)
+    if config.report and (page := report_run(config, None, logger)) is not None:
         summary["paths"]["report"] = str(Path(page).absolute())
         write_summary(config.output / "summary.json", summary)
     logger.info("done %(done)d, empty %(empty)d, failed %(failed)d", summary["tasks"])

@@ -23,8 +23,8 @@ _XML = {".xml", ".quakeml", ".qml", ".scml"}
 def find_picks(path: str | Path) -> list[Path]:
     """The files that hold the picks: `path`, or what is in a run's output folder.
 
-    That is its Parquet or CSV file, the newer one, or all Parquet files of a live run, or else all
-    of EQCCTPro's result files.
+    That is its Parquet or CSV file, the newer one, or all Parquet files of a live run or of one in
+    partitions, or else all of EQCCTPro's result files.
 
     Raises
     ------
@@ -33,15 +33,14 @@ def find_picks(path: str | Path) -> list[Path]:
     """
     found = Path(path)
     if found.is_dir():
-        # A live run has a file for each day.
-        days = found if found.suffix == ".parquet" else found / "picks.parquet"
-        if days.is_dir():
-            return sorted(path for path in days.glob("*.parquet") if not path.name.startswith("."))
+        if found.suffix == ".parquet":
+            return _days(found)
         inside = [found / "picks.parquet", found / "picks.csv"]
-        inside = [file for file in inside if file.is_file()]
+        inside = [file for file in inside if file.exists()]
         if inside:
             # A run that wrote only one of them may have left an older other one behind.
-            return [max(inside, key=lambda file: file.stat().st_mtime_ns)]
+            newer = max(inside, key=lambda file: file.stat().st_mtime_ns)
+            return _days(newer) if newer.is_dir() else [newer]
         files = sorted(found.rglob("X_prediction_results.csv"))
         if not files:
             raise InputError(
@@ -52,6 +51,11 @@ def find_picks(path: str | Path) -> list[Path]:
     if not found.is_file():
         raise InputError(f"{found} is not there", hint="name a file of picks or a run's folder")
     return [found]
+
+
+def _days(folder: Path) -> list[Path]:
+    """Files of a table that is a folder of them, as of a live run, or of one in partitions."""
+    return sorted(path for path in folder.glob("*.parquet") if not path.name.startswith("."))
 
 
 def read_picks(path: str | Path) -> pa.Table:

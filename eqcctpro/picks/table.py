@@ -133,6 +133,15 @@ class PickRows:
                 yield self._rows(slice(at, at + rows))
 
     @property
+    def times_us(self) -> NDArray[np.int64]:
+        """Times of the rows, in microseconds since 1970; before `table` is made."""
+        return _microseconds(self._raw.time_ns)
+
+    def rows(self, part: slice) -> pa.Table:
+        """Some of the rows."""
+        return self._rows(part) if self._table is None else self._table[part]
+
+    @property
     def table(self) -> pa.Table:
         """All rows, which take the place of what they are made of."""
         if self._table is None:

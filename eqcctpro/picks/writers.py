@@ -22,7 +22,16 @@ from eqcctpro.picks.arrow import first_letters, numbers_of, text_column, texts_i
 from eqcctpro.picks.table import PickRows
 from eqcctpro.places import make_writable
 
-__all__ = ["atomic_file", "check_writable", "csv_lines", "write_csv", "write_parquet"]
+__all__ = [
+    "atomic_file",
+    "check_writable",
+    "csv_lines",
+    "needs_quotes",
+    "write_csv",
+    "write_csv_parts",
+    "write_parquet",
+    "write_parquet_parts",
+]
 
 # Rows that are written at a time, so that memory stays flat: few are needed to write text as
 # fast, and Parquet compresses more at once better.
@@ -91,16 +100,23 @@ def write_csv(table: pa.Table | PickRows, path: Path) -> None:
 
     Times are ISO-8601 in UTC with microseconds; probabilities have six decimals.
     """
-    quoted = _needs_quotes(table)
+    write_csv_parts(_parts(table, CSV_ROWS), table.schema, path, quoted=needs_quotes(table))
+
+
+def write_csv_parts(
+    parts: Iterable[pa.Table], schema: pa.Schema, path: Path, *, quoted: bool
+) -> None:
+    """Write a table that comes in parts, as `write_csv` does; `quoted` as `needs_quotes` says."""
     with atomic_file(path) as file:
-        file.write((",".join(table.schema.names) + "\n").encode())
-        for part in _parts(table, CSV_ROWS):
-            file.write(_csv_lines(part, quoted))
+        file.write((",".join(schema.names) + "\n").encode())
+        for part in parts:
+            for rows in _parts(part, CSV_ROWS):
+                file.write(_csv_lines(rows, quoted))
 
 
 def csv_lines(table: pa.Table) -> bytes:
     """Lines of CSV without a header, as `write_csv` writes them."""
-    return _csv_lines(table, _needs_quotes(table))
+    return _csv_lines(table, needs_quotes(table))
 
 
 def _csv_lines(table: pa.Table, quoted: bool) -> bytes:
@@ -115,15 +131,20 @@ def _csv_lines(table: pa.Table, quoted: bool) -> bytes:
 
 def write_parquet(table: pa.Table | PickRows, path: Path) -> None:
     """Write a pick or detection table as Parquet, compressed with Zstandard."""
+    write_parquet_parts(_parts(table, PARQUET_ROWS), table.schema, path)
+
+
+def write_parquet_parts(parts: Iterable[pa.Table], schema: pa.Schema, path: Path) -> None:
+    """Write a table that comes in parts, as `write_parquet` does."""
     # Numbers hardly repeat: a dictionary of them takes longer to write, and more room.
-    texts = [field.name for field in table.schema if pa.types.is_string(field.type)]
+    texts = [field.name for field in schema if pa.types.is_string(field.type)]
     with (
         atomic_file(path) as file,
         pyarrow.parquet.ParquetWriter(
-            file, table.schema, compression="zstd", use_dictionary=texts
+            file, schema, compression="zstd", use_dictionary=texts
         ) as writer,
     ):
-        for part in _parts(table, PARQUET_ROWS):
+        for part in parts:
             writer.write_table(part)
 
 
@@ -133,7 +154,8 @@ def _parts(table: pa.Table | PickRows, rows: int) -> Iterable[pa.Table]:
     return (table.slice(at, rows) for at in range(0, table.num_rows, rows))
 
 
-def _needs_quotes(table: pa.Table | PickRows) -> bool:
+def needs_quotes(table: pa.Table | PickRows) -> bool:
+    """True if some text of a table holds what means something in CSV."""
     if isinstance(table, PickRows):
         return any(character in texts for texts in table.texts for character in ',"\r\n')
     texts = (texts_in(column) for column in table.columns if pa.types.is_string(column.type))

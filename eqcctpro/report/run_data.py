@@ -19,16 +19,19 @@ from pymseed import MiniSEEDError, MS3TraceList
 
 from eqcctpro.archive.hydrophones import has_hydrophone
 from eqcctpro.archive.plan import InputSettings, Plan, make_plan
+from eqcctpro.archive.timechunks import DAY_NS
 from eqcctpro.codes import Code
 from eqcctpro.config import PickConfig
 from eqcctpro.errors import EQCCTProError, InputError
 from eqcctpro.journal.task_table import read_tasks
 from eqcctpro.miniseed.index import IndexedFile
 from eqcctpro.miniseed.unusual_codes import trace_code, with_placeholders
+from eqcctpro.picks.day_tables import DayTables
 from eqcctpro.picks.reading import read_picks
 from eqcctpro.picks.table import PICK_SCHEMA
 from eqcctpro.places import is_address
 from eqcctpro.station_coordinates import Coordinates, find_station_file, read_stations
+from eqcctpro.times import NS_PER_S, format_utc, parse_chunk_name
 
 __all__ = [
     "Coverage",
@@ -139,6 +142,8 @@ class RunData:
         table = read_tasks(self.folder)
         if table is None:
             return _told_by_summary(self.summary)
+        if (sample := sampled_chunk(self.summary)) is not None:
+            table = table.filter(pc.equal(table["timechunk"], sample))
         columns = ["network", "station", "location", "channel", "timechunk", "status", "reason"]
         rows = table.select([*columns, "notes"]).to_pylist()
         return [
@@ -247,13 +252,18 @@ def load_run(
     out = Path(folder).expanduser()
     summary = load_summary(out)
     missing: list[str] = []
+    sample = sampled_chunk(summary)
+    if sample is not None:
+        of = summary["plan"]["timechunks"]
+        missing.append(f"All but the time chunk with the most picks, {sample}, of {of}.")
+        table = _sampled_picks(out, sample)
     if table is None:
         table, why = _read_table(out, summary)
         missing += why
     plan, known = None, True
     coverage: dict[str, Coverage] = {}
     try:
-        config = run_config(summary)
+        config = run_config(summary) if sample is None else _sampled_config(summary, sample)
         order = summary.get("applied", {}).get("component_order", "")
         plan = run_plan(config, hydrophone=has_hydrophone(order))
         coverage, known = measure_coverage(plan.files)
@@ -267,6 +277,31 @@ def load_run(
     named = [stations] if isinstance(stations, (str, Path)) else stations
     coordinates = read_stations(*named).at(_first_time(table))
     return RunData(out, summary, Picks(table), plan, coverage, known, coordinates, tuple(missing))
+
+
+def sampled_chunk(summary: Mapping[str, Any]) -> str | None:
+    """Time chunk that stands for a run in partitions, which is too large to be shown as a whole."""
+    sample = (summary.get("partitions") or {}).get("sample")
+    return None if sample is None else str(sample["timechunk"])
+
+
+def _sampled_config(summary: Mapping[str, Any], chunk: str) -> PickConfig:
+    """Configuration of a run that is asked for one of its time chunks."""
+    start_ns, end_ns = parse_chunk_name(chunk) or (None, None)
+    config = run_config(summary, partition="off")
+    if start_ns is None or end_ns is None:
+        return config
+    start_ns += round(config.overlap * 60 * NS_PER_S)
+    return run_config(summary, partition="off", start=format_utc(start_ns), end=format_utc(end_ns))
+
+
+def _sampled_picks(out: Path, chunk: str) -> pa.Table:
+    """Picks of one time chunk of a run in partitions."""
+    days = DayTables(out / "picks.parquet", PICK_SCHEMA)
+    span = parse_chunk_name(chunk)
+    around = None if span is None else (span[0] // DAY_NS - 1, span[1] // DAY_NS + 2)
+    table = days.read(around)
+    return table.filter(pc.equal(table["timechunk"], chunk))
 
 
 def _first_time(table: pa.Table) -> int | None:
