@@ -50,6 +50,9 @@ _DAMAGE = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLI
 _REMEMBERED = 300_000
 #: Messages that are removed at a time where there is no room, as a share of all.
 _SHARE = 0.1
+#: Share of the limit from which nothing stays that all sinks have, and that of messages which wait
+#: for a sink, from which the sink is named.
+_CROWDED, _ALARM = 0.4, 0.5
 _PRUNE_EVERY_S = 10.0
 
 
@@ -101,7 +104,8 @@ class OutboxState:
         Bytes in use of its file.
     limit_bytes : int
     held_back_by : str
-        The sink that is furthest behind, once more than half of the limit is used; else empty.
+        The sink that is furthest behind, once what it has not taken is half of the limit; else
+        empty.
     skipped : dict of str to int
         Messages that were removed before a sink took them, by sink.
     """
@@ -136,8 +140,8 @@ class Outbox:
     path : path
         The file, such as ``OUT/state.sqlite``; made if it is not there.
     limit_bytes : int
-        Beyond half of it, `state` names the sink that holds most back.  At the limit, the oldest
-        messages are removed although a sink has not taken them, and counted for it.
+        When what a sink has not taken is half of it, `state` names the sink.  At the limit, the
+        oldest messages are removed although a sink has not taken them, and counted for it.
     keep_s : float
         Age until which messages stay that all sinks have taken, for readers such as a page.
 
@@ -367,43 +371,55 @@ class Outbox:
     def state(self) -> OutboxState:
         """Size of the outbox, and which sink holds it back."""
         sinks = self._rows("SELECT name, number, skipped FROM sinks WHERE active ORDER BY number")
-        behind = sinks[0][0] if sinks and sinks[0][1] < self._last else ""
         with self._errors(), self._reading:
             size, first = _used(self._reader), self._first(self._reader)
+        messages = max(self._last + 1 - first, 0)
+        # Messages that a sink has not taken, and their part of the file.
+        waiting = self._last - sinks[0][1] if sinks else 0
+        held = size * min(waiting / messages, 1.0) if messages else 0.0
         return OutboxState(
             last=self._last,
-            messages=max(self._last + 1 - first, 0),
+            messages=messages,
             bytes=size,
             limit_bytes=self.limit_bytes,
-            held_back_by=behind if size > self.limit_bytes / 2 else "",
+            held_back_by=sinks[0][0] if held > self.limit_bytes * _ALARM else "",
             skipped={name: skipped for name, _, skipped in sinks if skipped},
         )
 
     def _make_room(self) -> None:
         """Remove what all sinks have taken and is old; where there is no room, the oldest."""
-        full = _used(self._picker) >= self.limit_bytes
+        used = _used(self._picker)
+        is_crowded = used >= self.limit_bytes * _CROWDED
         now = time.monotonic()
-        if not full and now - self._pruned < _PRUNE_EVERY_S:
+        if not is_crowded and now - self._pruned < _PRUNE_EVERY_S:
             return
         self._pruned = now
-        with self._transaction(self._picker) as db:
-            (taken,) = db.execute("SELECT min(number) FROM sinks WHERE active").fetchone()
-            first_kept = (self._last if taken is None else taken) + 1
-            if not full:
-                oldest = time.time_ns() - int(self.keep_s * NS_PER_S)
-                # In their order, for an index of times would cost more than it saves.
-                young = db.execute(
-                    "SELECT number FROM messages WHERE created_ns >= ? ORDER BY number LIMIT 1",
-                    (oldest,),
-                ).fetchone()
-                first_kept = min(first_kept, young[0]) if young is not None else first_kept
-            db.execute("DELETE FROM messages WHERE number < ?", (first_kept,))
-            forgotten = first_kept if full else self._last - _REMEMBERED
-            db.execute("DELETE FROM picks WHERE number < ?", (forgotten,))
+        first_kept = self._first_kept(is_crowded)
+        if first_kept > self._first(self._picker):
+            with self._transaction(self._picker) as db:
+                db.execute("DELETE FROM messages WHERE number < ?", (first_kept,))
+                # As many stay as take a tenth of the room: a picker may find its last ones again.
+                remembered = min(_REMEMBERED, self.limit_bytes // 2000)
+                db.execute("DELETE FROM picks WHERE number < ?", (self._last - remembered,))
         while _used(self._picker) >= self.limit_bytes and self._first(self._picker) <= self._last:
             self._skip_oldest()
         # Each step gives one page back.
         self._picker.execute("PRAGMA incremental_vacuum").fetchall()
+
+    def _first_kept(self, is_crowded: bool) -> int:
+        """Number of the first message that stays: it is young, or a sink has not taken it."""
+        db = self._picker
+        (taken,) = db.execute("SELECT min(number) FROM sinks WHERE active").fetchone()
+        first: int = (self._last if taken is None else taken) + 1
+        if is_crowded:
+            return first
+        oldest_ns = time.time_ns() - int(self.keep_s * NS_PER_S)
+        # In their order, for an index of times would cost more than it saves.
+        young = db.execute(
+            "SELECT number FROM messages WHERE created_ns >= ? ORDER BY number LIMIT 1",
+            (oldest_ns,),
+        ).fetchone()
+        return first if young is None else min(first, young[0])
 
     def _skip_oldest(self) -> None:
         """Remove the oldest messages although sinks have not taken them."""
@@ -417,7 +433,6 @@ class Outbox:
                 {"first": first_kept},
             )
             db.execute("DELETE FROM messages WHERE number < ?", (first_kept,))
-            db.execute("DELETE FROM picks WHERE number < ?", (first_kept,))
 
     def _first(self, db: sqlite3.Connection) -> int:
         """Number of the first message that is held, or that would be."""

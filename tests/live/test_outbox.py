@@ -187,6 +187,20 @@ def test_what_all_sinks_have_is_removed(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 @pytest.mark.slow
+@pytest.mark.slow
+def test_what_stays_for_readers_holds_nothing_back(tmp_path: Path) -> None:
+    outbox = Outbox(tmp_path / "state.sqlite", limit_bytes=1_000_000)
+    outbox.open_cursors({"quick": "all"})
+    now_ns = time.time_ns()
+    for at in range(0, 2400, 200):
+        outbox.commit([message(n, created_ns=now_ns) for n in range(at, at + 200)])
+        state = outbox.state()
+        assert not state.alarm and not state.skipped and state.bytes < 1_000_000
+        outbox.advance("quick", outbox.last)
+    outbox.close()
+
+
+@pytest.mark.slow
 def test_a_full_outbox_names_who_holds_it_back(tmp_path: Path) -> None:
     outbox = Outbox(tmp_path / "state.sqlite", limit_bytes=1_000_000)
     outbox.open_cursors({"ok": "all", "down": "final"})
@@ -209,6 +223,8 @@ def test_a_full_outbox_names_who_holds_it_back(tmp_path: Path) -> None:
     assert state.skipped == {"down": sent - len(left)} and len(left) == state.messages
     assert outbox.cursor("down").number == left[0].number - 1 > 0
     assert "messages were removed before it took them" in state.alarm
+    # The last picks are known also where the messages have gone.
+    assert outbox.commit([message(n) for n in range(sent - 100, sent)]) == 0
     # Nobody is waited for who is no sink of this run.
     outbox.open_cursors({"ok": "all"})
     outbox.commit([message(sent)])

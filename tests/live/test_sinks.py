@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
+import os
 import random
 import signal
 import sqlite3
@@ -297,6 +299,28 @@ def test_a_line_that_was_cut_is_written_anew(tmp_path: Path, outbox: Outbox) -> 
     with open_sinks([], tmp_path, outbox):
         pass
     assert file.read_bytes() == expected and file.stat().st_ino == inode
+
+
+def test_lines_wait_for_room_on_the_disk(
+    tmp_path: Path, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really, failures = os.fsync, [1, 2, 3]
+
+    def full_disk(descriptor: int) -> None:
+        if failures and threading.current_thread().name == "eqcctpro-sink-jsonl":
+            failures.pop()
+            os.truncate(descriptor, os.fstat(descriptor).st_size - 70)  # not all was written
+            raise OSError(errno.ENOSPC, "No space left on device")
+        really(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full_disk)
+    outbox.commit([message(n) for n in range(20)])
+    with open_sinks([], tmp_path, outbox) as sinks:
+        until(lambda: not sinks.state()[0].behind)
+        assert sinks.state()[0].errors == 3
+    assert [PickMessage.from_json(line) for line in lines_of(tmp_path)] == [
+        message(n) for n in range(20)
+    ]
 
 
 def test_lines_of_another_outbox_stay(tmp_path: Path) -> None:

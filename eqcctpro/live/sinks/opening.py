@@ -49,6 +49,7 @@ class Sinks:
 
     def __init__(self, sinks: Iterable[Sink], place: Place) -> None:
         self._publishers = [Publisher(sink, place) for sink in sinks]
+        self._behind: list[str] | None = None
         place.outbox.open_cursors({one.name: one.sink.sends for one in self._publishers})
 
     def start(self) -> Sinks:
@@ -62,7 +63,7 @@ class Sinks:
         return [publisher.state() for publisher in self._publishers]
 
     def close(self, timeout_s: float = 10.0) -> list[str]:
-        """Let sinks take what waits for them, and end.
+        """Let sinks take what waits for them, and end; a second call does nothing.
 
         Parameters
         ----------
@@ -74,6 +75,8 @@ class Sinks:
         list of str
             Names of sinks that have not taken everything.
         """
+        if self._behind is not None:
+            return self._behind
         deadline = time.monotonic() + timeout_s
         for publisher in self._publishers:
             publisher.finish(deadline)
@@ -85,6 +88,7 @@ class Sinks:
                 behind.append(publisher.name)
         for name in behind:
             _log.warning("sink %s has not taken all picks; they wait for the next run", name)
+        self._behind = behind
         return behind
 
     def __enter__(self) -> Sinks:
