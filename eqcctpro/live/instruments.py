@@ -532,7 +532,9 @@ class Instrument:
             self._tracks[channel] = track
         if kept is not None:
             running = RunningBlock.of_state(self.pipeline.rules, kept["running"])
-            self.open = [OpenBlock(running, kept["from"], kept["shift"], kept["components"])]
+            # Packets may begin exactly there.
+            end = kept["from"] + 1
+            self.open = [OpenBlock(running, end, kept["shift"], kept["components"])]
 
     def replay(self) -> tuple[Arrival, bool] | None:
         """The packet from which its source is to send again, and True if that one is not needed.

@@ -11,7 +11,7 @@ from eqcctpro.live.buffers import BufferSettings, ChannelBuffers, LivePiece
 from eqcctpro.live.instruments import Arrival, Instrument, OpenBlock, Patience, instrument_code
 from eqcctpro.live.messages import PickMessage
 from eqcctpro.live.packets import Checkpoint, Packet, Position
-from eqcctpro.live.reports import Decision, Found, Reports
+from eqcctpro.live.reports import SAME_ARRIVAL_NS, Decision, Found, Reports
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.curves import curve_times
 from eqcctpro.pipeline.running import RunningPipeline, RunningTrigger
@@ -240,10 +240,8 @@ class LivePicker:
             if block.closed:
                 found = block.running.close()
                 instrument.open.remove(block)
-                until = block.end
             else:
                 found = block.running.decided(instrument.known_of(block))
-                until = block.running.decided_until
             if not found and not reports.open:
                 continue
             basis = Decision(
@@ -258,8 +256,12 @@ class LivePicker:
                     yield message
             if not self._ends:
                 # Picks are decided up to the begin of runs that go on.
-                border = min([until, *block.running.open_runs])
-                yield from reports.passed(instrument.time_of(block, border), basis)
+                if block.closed:
+                    passed_ns = instrument.time_of(block, block.end) + SAME_ARRIVAL_NS
+                else:
+                    border = min([block.running.decided_until, *block.running.open_runs])
+                    passed_ns = instrument.time_of(block, border)
+                yield from reports.passed(passed_ns, basis)
 
     def _found(self, instrument: Instrument, block: OpenBlock, one: RunningTrigger) -> Found:
         peak, onset, end = (

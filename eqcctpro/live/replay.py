@@ -260,6 +260,10 @@ class ReplaySource:
         now = time.time()
         while self._next is not None and len(batch) < _BATCH:
             number, found = self._next
+            known = self._skip.get("_".join(found.code[:2]))
+            if known is not None and number <= known.sequence:  # nobody waits for these again
+                self._next = next(self._records, None)
+                continue
             wait_s = self._wait_s(found.end_ns)
             if wait_s > 0:
                 if batch or wait_s > timeout_s:
@@ -270,10 +274,8 @@ class ReplaySource:
                 now = time.time()
             self._next = next(self._records, None)
             packet = Packet(found.code, number, found.record, now)
-            known = self._skip.get(packet.station)
-            if known is None or number > known.sequence:
-                self._read[packet.station] = packet
-                batch.append(packet)
+            self._read[packet.station] = packet
+            batch.append(packet)
         self.counts.packets += len(batch)
         return batch
 

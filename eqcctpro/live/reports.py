@@ -11,10 +11,12 @@ from eqcctpro.codes import Code
 from eqcctpro.live.messages import PickMessage, Status, message_id
 from eqcctpro.models.picker import Picker
 
-__all__ = ["Decision", "Found", "Reports"]
+__all__ = ["SAME_ARRIVAL_NS", "Decision", "Found", "Reports"]
 
-#: Reports of one phase closer than this are of the same arrival, ns.
+#: A preliminary report of one phase and what is found there closer than this are of the same
+#: arrival, ns; and of one that all data of the time were used for.
 SAME_ARRIVAL_NS = 500_000_000
+_SAME_FINAL_NS = 100_000_000
 
 
 class Found(NamedTuple):
@@ -76,11 +78,13 @@ class Reports:
         self._picker = picker
         self._code = code
         self._open: list[_Open] = []
+        # Identities that belong to picks which have moved since, and until when they do.
+        self._moved: dict[str, int] = {}
 
     @property
     def open(self) -> int:
-        """Number of reported picks that are not decided."""
-        return len(self._open)
+        """Number of reported picks that are not decided, or have moved."""
+        return len(self._open) + len(self._moved)
 
     def decided(self, found: Found, basis: Decision) -> PickMessage | None:
         """Message about a pick that no more data will change; None if it was reported so before."""
@@ -88,6 +92,7 @@ class Reports:
         if known is None:
             return self._message(self._new(found, "final"), basis)
         self._open.remove(known)
+        self._note(known, found)
         if known.status == "final" and known.found == found:
             return None
         changed = replace(known, version=known.version + 1, status="final", found=found)
@@ -102,6 +107,7 @@ class Reports:
             return None
         else:
             self._open.remove(known)
+            self._note(known, found)
             new = replace(known, version=known.version + 1, status="final", found=found)
         self._open.append(new)
         return self._message(new, basis)
@@ -115,8 +121,9 @@ class Reports:
             Time up to which all picks are decided, and were given to `decided`.
         basis : Decision
         """
-        if not self._open:
+        if not self._open and not self._moved:
             return []
+        self._moved = {name: end for name, end in self._moved.items() if end > until_ns}
         limit_ns = until_ns - SAME_ARRIVAL_NS
         gone = [one for one in self._open if one.found.time_ns < limit_ns]
         self._open = [one for one in self._open if one.found.time_ns >= limit_ns]
@@ -127,28 +134,40 @@ class Reports:
 
     def state(self) -> list[Any]:
         """The reports that may change, as values of JSON."""
-        return [[*asdict(one).values()] for one in self._open]
+        return [[[*asdict(one).values()] for one in self._open], self._moved]
 
     def restore(self, state: Sequence[Any]) -> None:
         """Go on from a state."""
+        kept, moved = state
         self._open = [
-            _Open(name, version, status, Found(*found)) for name, version, status, found in state
+            _Open(name, version, status, Found(*found)) for name, version, status, found in kept
         ]
+        self._moved = dict(moved)
 
     def _known(self, found: Found) -> _Open | None:
-        """The open report of the same arrival that is nearest."""
+        """The report of the same arrival that is nearest."""
         near = [
             one
             for one in self._open
             if one.found.phase == found.phase
-            and abs(one.found.time_ns - found.time_ns) <= SAME_ARRIVAL_NS
+            and abs(one.found.time_ns - found.time_ns)
+            <= (_SAME_FINAL_NS if one.status == "final" else SAME_ARRIVAL_NS)
         ]
         return min(near, key=lambda one: abs(one.found.time_ns - found.time_ns), default=None)
 
     def _new(self, found: Found, status: Status) -> _Open:
-        picker = self._picker
-        name = message_id(picker.model, picker.weights, found.time_ns, self._code, found.phase)
-        return _Open(name, 1, status, found)
+        picker, time_ns = self._picker, found.time_ns
+        used = {*self._moved, *(one.id for one in self._open)}
+        while True:
+            name = message_id(picker.model, picker.weights, time_ns, self._code, found.phase)
+            if name not in used:
+                return _Open(name, 1, status, found)
+            time_ns += 1000  # another pick was first reported at that time
+
+    def _note(self, known: _Open, found: Found) -> None:
+        """Note the identity of a pick that moves, as another pick may be found where it was."""
+        if known.found.time_ns != found.time_ns:
+            self._moved[known.id] = max(known.found.time_ns, found.time_ns) + 2 * SAME_ARRIVAL_NS
 
     def _message(self, one: _Open, basis: Decision) -> PickMessage:
         found = one.found

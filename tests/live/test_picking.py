@@ -69,15 +69,19 @@ def test_restarts_change_nothing(seed: int) -> None:
         running.take(again)
         messages += running.step(done)
         messages += in_ticks(running, now, 0.5)
-        state = json.dumps(running.state())
         positions = running.positions(0, Checkpoint(4))
-        done = stop
+        if stop <= last and seed % 2:  # a clean end, which reports what is there
+            messages += running.finish(ended=False)
+            state, done = json.dumps(running.state()), stop
+            continue
+        state, done = json.dumps(running.state()), stop
         if drawn.random() < 0.5:  # what was done since is lost with the process
             rest = [one for one in stream.packets if done < one.received <= done + 5]
             messages += in_ticks(running, rest, 0.5)
     messages += running.finish(ended=True)
-    by_id: dict[str, set[tuple[int, str]]] = {}
+    # What the outbox does with versions that come again.
+    latest: dict[str, PickMessage] = {}
     for one in messages:
-        by_id.setdefault(one.id, set()).add((one.version, one.status))
-    assert all(len(versions) == 1 for versions in by_id.values())
-    assert_same(messages, stream.packets, picker)
+        if one.id not in latest or one.version > latest[one.id].version:
+            latest[one.id] = one
+    assert_same(list(latest.values()), stream.packets, picker)
