@@ -308,24 +308,28 @@ class Instrument:
             else:
                 before = track.end
                 track.add(part, self.rate, arrival)
-                if before < self._known:
-                    first = track.end - len(part.samples)
-                    self.late += min(max(self._known - first, 0), len(part.samples))
+                decided = self._windows_until
+                if before < decided:
+                    first = track.segments[-1].end - len(part.samples)
+                    self.late += min(max(decided - first, 0), len(part.samples))
         if track.late_ns or self._changes:
             self._note(track)
 
     def _add_late(self, track: _Track, piece: LivePiece, arrival: Arrival) -> None:
         """Take samples that come behind later ones, as far as windows still need them."""
-        lowest = decided = self._floor
-        if self.open and not self.open[-1].closed:
-            running = self.open[-1].running
-            lowest = max(lowest, running.needed_from(self._known))
-            if running.taken is not None:
-                decided = max(decided, running.taken + running.rules.length)
-            else:
-                lowest = self._floor
+        lowest = self._floor
+        if self.open and not self.open[-1].closed and self.open[-1].running.taken is not None:
+            lowest = max(lowest, self.open[-1].running.needed_from(self._known))
         first = track.insert(piece, self.rate, lowest, arrival)
-        self.late += min(max(decided - first, 0), len(piece.samples))
+        self.late += min(max(self._windows_until - first, 0), len(piece.samples))
+
+    @property
+    def _windows_until(self) -> int:
+        """First sample behind all windows that were taken, but for those of a restart."""
+        running = self.open[-1].running if self.open and not self.open[-1].closed else None
+        if running is None or running.taken is None or running.again:
+            return self._floor
+        return running.taken + running.rules.length
 
     def _note(self, track: _Track) -> None:
         """Note how far the times of records leave the counted ones."""
