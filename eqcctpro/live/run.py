@@ -152,7 +152,8 @@ class LiveRun:
             ) from error
         stack.enter_context(OutputLock(output, "eqcctpro live"))
         stack.enter_context(_logged(output / LOG))
-        self._outbox = Outbox(output / OUTBOX)
+        limit_bytes = config.disk_limit * 1_000_000
+        self._outbox = Outbox(output / OUTBOX, limit_bytes=limit_bytes)
         stack.callback(self._outbox.close)
         kept = self._kept(picker.name)
         _, runtime = open_picker(

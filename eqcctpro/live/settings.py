@@ -59,6 +59,9 @@ class LiveConfig(ModelConfig):
     run_for: float | None = Field(None, gt=0, description="End after so many seconds")
     until: UtcText | None = Field(None, description="End at this time, UTC, by the clock")
     sinks: tuple[str, ...] = Field((), description="Where picks are sent, besides the folder")
+    disk_limit: int = Field(
+        2000, ge=1, description="MB that picks on their way to sinks may take on the disk"
+    )
     http: str = Field(
         "", description="HOST:PORT at which status, metrics and picks are told, such as 8080"
     )
