@@ -46,6 +46,8 @@ _TICK_S, _CHECKPOINT_S, _STATUS_S = 0.2, 5.0, 2.0
 _PACKETS = 4096
 # A step that takes longer delays arrivals that come meanwhile; patience does not count that time.
 _SLOW_S = 1.0
+# So far behind, the log says so.
+_BEHIND_S = 5.0
 # A checkpoint may take this share of the time.
 _SHARE = 0.05
 _LOG_BYTES, _LOGS = 10_000_000, 3
@@ -120,7 +122,7 @@ class LiveRun:
         self._positions: dict[str, Any] = {}
         self._next_checkpoint = self._next_status = self._took_s = 0.0
         self._full = ""
-        self._is_over = False
+        self._is_over = self._slow = False
         self._named: set[Code] = set()
 
     def __enter__(self) -> LiveRun:
@@ -358,7 +360,12 @@ class LiveRun:
         status.late_samples = sum(one.late for one in picker.instruments.values())
         status.behind_s = round(self._clock.behind_s, 1)
         status.delay_s = self._delays.as_dict()
-        status.alarms = [text for text in (self._full, outbox.alarm) if text]
+        slow = status.behind_s > _BEHIND_S
+        if slow != self._slow:
+            self._slow = slow
+            _log.warning("the run is %s", "behind what arrives" if slow else "no longer behind")
+        behind = f"the run is {status.behind_s:.0f} s behind what arrives" if slow else ""
+        status.alarms = [text for text in (self._full, outbox.alarm, behind) if text]
         with suppress(OSError):  # a full disk, which is told elsewhere
             write_status(self.config.output, status)
         notify("WATCHDOG=1", f"STATUS={status.state}, {status.picks.get('final', 0)} picks")

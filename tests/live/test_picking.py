@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import time
+from collections.abc import Callable
 
 import pytest
 from live_networks import (
@@ -16,9 +18,12 @@ from live_networks import (
     plain_settings,
 )
 
+from eqcctpro.live.client import SeedLinkSource
 from eqcctpro.live.messages import PickMessage
 from eqcctpro.live.packets import Checkpoint, Packet
 from eqcctpro.live.picker import LivePicker
+from eqcctpro.live.replay import Archive
+from eqcctpro.live.server import SeedLinkServer
 from eqcctpro.models.picker import Picker
 
 PATIENCE_S = 10.0
@@ -85,3 +90,34 @@ def test_restarts_change_nothing(seed: int) -> None:
         if one.id not in latest or one.version > latest[one.id].version:
             latest[one.id] = one
     assert_same(list(latest.values()), stream.packets, picker)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "faults", [(), ("disconnect:300", "duplicate"), ("reset:500",), ("flood:20",)]
+)
+def test_packets_of_a_server_with_faults_give_the_picks_of_the_archive(
+    faults: tuple[str, ...],
+    archive: Archive,
+    serve: Callable[..., SeedLinkServer],
+    connect: Callable[..., SeedLinkSource],
+) -> None:
+    records = list(archive)
+    server = serve(*faults, seed=1)
+    server.publish(records)
+    server.finish()
+    source = connect(server, start_ns=0)
+    picker = plain_picker("avg")
+    running = live(picker)
+    messages: list[PickMessage] = []
+    seen: set[bytes] = set()
+    ends = time.monotonic() + 60
+    while len(seen) < len(records) and time.monotonic() < ends:
+        batch = source.read(0.2)
+        seen.update(packet.record for packet in batch)
+        running.take(batch)
+        messages += running.step(time.time())
+    messages += running.finish(ended=True)
+    packets = [Packet(one.code, 1, one.record, 0.0) for one in records]
+    assert len(keys_of(messages)) > 50
+    assert_same(messages, packets, picker)
