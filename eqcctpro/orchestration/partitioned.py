@@ -60,6 +60,7 @@ from eqcctpro.picks.raw import TaskPicks
 from eqcctpro.picks.table import DETECTION_SCHEMA, PICK_SCHEMA
 from eqcctpro.picks.writers import needs_quotes, write_csv_parts, write_parquet, write_parquet_parts
 from eqcctpro.pipeline.records import StageSeconds
+from eqcctpro.resources.allocator import return_free_memory
 from eqcctpro.resources.sampler import ResourceSampler, ResourceUse
 from eqcctpro.sources.task_settings import TaskSettings
 from eqcctpro.spans import FOREVER_NS, Span
@@ -298,9 +299,9 @@ class PartitionedRun:
     def _do(self, planned: PlannedPartition, until: Callable[[], int | None]) -> bool:
         """Pick one partition, and write and record its results."""
         plan, asked = planned.plan, False
-        for problem in plan.problems:
-            logger.warning("unusable file: %s", problem.message)
         if not plan.tasks:
+            for problem in plan.problems:
+                logger.warning("unusable file: %s", problem.message)
             if self._record is None:
                 self._nothing_yet.append((planned, until))
             else:
@@ -331,6 +332,7 @@ class PartitionedRun:
             self.adaptations += run.adaptations
             self._settle(planned, run, until())
             journal.finish(run.records.counts()["failed"])
+            return_free_memory()  # before the next partition is among it
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             journal.end("interrupted" if interrupted else f"{type(error).__name__}: {error}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import random
 import signal
@@ -32,6 +33,7 @@ from eqcctpro.errors import EQCCTProError, ResumeError, SettingsError
 from eqcctpro.journal import recorder
 from eqcctpro.journal.status import read_status
 from eqcctpro.orchestration import session as session_module
+from eqcctpro.orchestration.partition_summary import add_summaries
 from eqcctpro.orchestration.session import PickSession
 from eqcctpro.picks.reading import read_picks
 
@@ -64,6 +66,7 @@ def session(
 
 def run(session: PickSession, output: Path, **changes: Any) -> Any:
     usual: dict[str, Any] = {"partition": 1.0, "timechunk": None, "overlap": 0.0, "resume": "auto"}
+    usual |= {"report": False, "overview": False}
     usual |= {"window_grid": "trace", "input": changes.get("input", session.config.input)}
     return session.run(**{**usual, "output": output, **changes})
 
@@ -281,7 +284,7 @@ def test_time_chunk_folders_in_partitions(session: PickSession, tmp_path: Path) 
 def test_any_reader_takes_the_days_for_one_table(
     session: PickSession, archive: Path, calm: dict[str, Any], tmp_path: Path
 ) -> None:
-    result = run(session, tmp_path, input=archive)
+    result = run(session, tmp_path, input=archive, report=True, overview=True)
     folder = tmp_path / "picks.parquet"
     names = [path.stem for path in sorted(folder.iterdir())]
     assert names[0] == "2010-01-10" and len(names) == 4
@@ -291,6 +294,10 @@ def test_any_reader_takes_the_days_for_one_table(
     table = pa.dataset.dataset(folder).to_table()
     assert table.equals(result.table) and table.num_rows == result.counts["picks"]
     assert len(pd.read_parquet(folder)) == table.num_rows
+    chunk = result.summary["partitions"]["sample"]["timechunk"]
+    page = (tmp_path / "report.html").read_text()
+    assert f"All but the time chunk with the most picks, {chunk}, of 4." in page
+    assert (tmp_path / "overview.png").stat().st_size > 1000
     duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
     (count,) = duckdb.sql(f"SELECT count(*) FROM '{folder}/*.parquet'").fetchone()
     assert count == table.num_rows
@@ -390,12 +397,40 @@ class TestGoingOn:
         assert "2 partitions finished, to 2010-01-12T00:00:00Z of 2010-01-14" in shown
 
     def test_results_of_another_kind_are_replaced(
-        self, session: PickSession, archive: Path, calm: dict[str, Any], tmp_path: Path
+        self,
+        session: PickSession,
+        archive: Path,
+        calm: dict[str, Any],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        for partition in (1.0, "off", 2.0):
+        monkeypatch.setattr(partitions, "MANY_TASKS", 5)
+        for partition in (1.0, "off", "auto"):
             result = run(session, tmp_path, input=archive, partition=partition)
             assert results(tmp_path, result)["picks"] == calm["picks"]
             assert (tmp_path / "picks.parquet").is_dir() == (partition != "off")
+
+
+def test_the_summary_stays_small() -> None:
+    def part(number: int) -> dict[str, Any]:
+        kinds = [f"reason {number * 50 + at}" for at in range(50)]
+        listed = [{"station": "XX.S", "reason": f"{kind}: {'long ' * 100}"} for kind in kinds]
+        return {
+            **{name: listed for name in ("empty", "failed", "files_failed", "notes")},
+            "tasks": {"done": 1, "failed": 50},
+            "balance": {"input": 2, "not_picked": {f"cause {number % 2}": 1}},
+            "balanced": True,
+            "reasons": {"failed": dict.fromkeys(kinds, number + 1)},
+            "detections": None,
+        }
+
+    total = add_summaries(map(part, range(400)))
+    assert len(json.dumps(total)) < 300_000
+    assert total["tasks"] == {"done": 400, "failed": 20_000} and total["balanced"]
+    assert total["balance"] == {"input": 800, "not_picked": {"cause 0": 200, "cause 1": 200}}
+    assert sum(total["reasons"]["failed"].values()) == 50 * sum(range(1, 401))
+    assert len(total["reasons"]["failed"]) == 21 and total["detections"] is None
+    assert len(total["failed"]) > 20
 
 
 def test_what_cannot_be_cut_is_refused() -> None:
