@@ -26,7 +26,9 @@ from eqcctpro.picks.formats.quakeml import (
     scml_pick,
 )
 from eqcctpro.picks.formats.rows import ExportOptions, PickRow, pick_rows
+from eqcctpro.picks.formats.station_tables import PickedStations, write_station_file
 from eqcctpro.picks.writers import atomic_file, write_csv
+from eqcctpro.station_coordinates import StationTable
 from eqcctpro.times import moment_text
 
 __all__ = ["write_association"]
@@ -39,6 +41,7 @@ def write_association(
     folder: str | Path,
     options: ExportOptions | None = None,
     magnitudes: Magnitudes | None = None,
+    stations: StationTable | None = None,
 ) -> list[Path]:
     """Write ``events.quakeml``, ``events.scml``, two tables and ``events.obs``.
 
@@ -53,6 +56,8 @@ def write_association(
     magnitudes : Magnitudes, optional
         Are written to QuakeML and SCML and to ``events.csv``, and those of stations to
         ``station_magnitudes.csv``.
+    stations : StationTable, optional
+        Are written to ``events.in``, with which NonLinLoc locates the phases of ``events.obs``.
 
     Raises
     ------
@@ -82,18 +87,23 @@ def write_association(
         for name in magnitudes.events.column_names[1:]:
             events = events.append_column(name, magnitudes.events[name])
     write_csv(events, root / "events.csv")
-    picked = association.picks.take(association.assignments["pick"])
+    members = association.picks.take(association.assignments["pick"])
     table = association.assignments
     for name in ("network", "station", "location", "channel", "phase", "time", "probability"):
-        table = table.append_column(name, picked[name])
+        table = table.append_column(name, members[name])
     write_csv(table, root / "event_picks.csv")
     paths = [quakeml, scml, root / "events.csv", root / "event_picks.csv", phases]
+    if stations is not None and len(members):
+        picked = PickedStations()
+        for _ in picked.noting(members.combine_chunks().to_batches()):
+            pass
+        paths.append(write_station_file(picked, stations, phases, "nonlinloc"))
     if magnitudes is not None:
         paths.append(root / "station_magnitudes.csv")
         of_stations = magnitudes.stations
-        picked = association.picks.take(of_stations["pick"])
+        owners = association.picks.take(of_stations["pick"])
         for name in ("network", "station", "location", "channel", "time"):
-            of_stations = of_stations.append_column(name, picked[name])
+            of_stations = of_stations.append_column(name, owners[name])
         write_csv(of_stations, paths[-1])
     return paths
 

@@ -94,7 +94,8 @@ def associate(
 ) -> None:
     """Put picks together to events with PyOcto, and write them as QuakeML and SCML.
 
-    Writes events.quakeml, events.scml, events.csv, event_picks.csv and events.obs (for NonLinLoc).
+    Writes events.quakeml, events.scml, events.csv, event_picks.csv, and for NonLinLoc events.obs
+    and its control file events.in.
     Local magnitudes are written with --response, or where amplitudes.csv beside the picks has
     Wood-Anderson amplitudes.
     PyOcto runs in an environment of its own where it cannot share this one; that is made on first
@@ -151,7 +152,7 @@ def associate(
         sizes = None
         if amplitudes is not None:
             sizes = local_magnitudes(found, amplitudes, places, attenuation)
-        paths = write_association(found, folder, ExportOptions(agency=agency), sizes)
+        paths = write_association(found, folder, ExportOptions(agency=agency), sizes, places)
         typer.echo(
             f"an event has at least {found.settings.n_picks} picks: {found.settings.n_p} P, "
             f"{found.settings.n_s} S, and both at {found.settings.n_p_and_s} of "

@@ -27,6 +27,17 @@ def convert(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="The file; for eqcctpro a folder.")
     ],
+    stations: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="StationXML, FDSN text or CSV: write the stations too, for gamma, pyocto and "
+            "nonlinloc."
+        ),
+    ] = None,
+    velocity_model: Annotated[
+        str,
+        typer.Option(help="Of NonLinLoc's control file: iasp91, ak135 or halfspace."),
+    ] = "iasp91",
     agency: Annotated[str, typer.Option(help="Agency, for QuakeML and SCML.")] = "",
     uncertainty: Annotated[
         str | None,
@@ -39,7 +50,8 @@ def convert(
 
     PICKS is the output folder of a run, or a file: CSV, Parquet, QuakeML or SCML, also with the
     columns of SeisBench, PyOcto, GaMMA, PhaseNet, QuakeFlow or EQCCTPro. The velocities of
-    amplitudes.csv go with the picks to GaMMA and PhaseNet.
+    amplitudes.csv go with the picks to GaMMA and PhaseNet. With --stations a table of stations with
+    the same names is written beside the picks, NAME_stations.csv, and NAME.in for NonLinLoc.
     """
     with reporting_on(folder_of(output), "convert"):
         from eqcctpro.picks.formats import ExportOptions, write_picks
@@ -52,9 +64,23 @@ def convert(
                 uncertainty_s=dict(zip("PS", _seconds(uncertainty), strict=True)),
                 state_uncertainty=True,
             )
-        amplitudes = to in {"gamma", "phasenet"}
-        write_picks(read_pick_batches(picks, amplitudes=amplitudes), output, to, options)
+        batches = read_pick_batches(picks, amplitudes=to in {"gamma", "phasenet"})
+        if not stations:
+            write_picks(batches, output, to, options)
+            typer.echo(str(output))
+            return
+        from eqcctpro.picks.formats.station_tables import (
+            PickedStations,
+            check_station_file,
+            write_station_file,
+        )
+        from eqcctpro.station_coordinates import read_stations
+
+        check_station_file(to, velocity_model)
+        places, picked = read_stations(*stations), PickedStations()
+        write_picks(picked.noting(batches), output, to, options)
         typer.echo(str(output))
+        typer.echo(str(write_station_file(picked, places, output, to, velocity_model)))
 
 
 def _seconds(text: str) -> tuple[float, float]:

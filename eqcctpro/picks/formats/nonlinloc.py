@@ -14,7 +14,7 @@ from eqcctpro.picks.formats.rows import Batches, ExportOptions, PickRow, pick_ro
 from eqcctpro.picks.writers import atomic_file
 from eqcctpro.times import moment_of, rounded_ratio
 
-__all__ = ["labels_of_stations", "nonlinloc_line", "write_nonlinloc"]
+__all__ = ["labels_of_stations", "nonlinloc_line", "station_labels", "write_nonlinloc"]
 
 _log = logging.getLogger("eqcctpro")
 
@@ -61,6 +61,17 @@ def labels_of_stations(stations: Iterable[Station]) -> dict[Station, str]:
     stations : iterable of (str, str)
         Network and station.
     """
+    labels = station_labels(stations)
+    renamed = [key for key in labels if labels[key] != _word(key[1])]
+    if renamed:
+        listed = ", ".join(f"{n}.{s} is {labels[n, s]}" for n, s in renamed[:_MOST_NAMES])
+        more = "" if len(renamed) <= _MOST_NAMES else f", and {len(renamed) - _MOST_NAMES} more"
+        _log.warning("NonLinLoc has no networks; names of stations made unique: %s%s", listed, more)
+    return labels
+
+
+def station_labels(stations: Iterable[Station]) -> dict[Station, str]:
+    """Labels as `labels_of_stations` makes them, without a warning; sorted by the codes."""
     known = sorted(set(stations))
     labels = {(network, station): _word(station) for network, station in known}
     for name in (lambda n, s: f"{_word(n)}_{_word(s)}", file_name):
@@ -68,11 +79,6 @@ def labels_of_stations(stations: Iterable[Station]) -> dict[Station, str]:
         for network, station in known:
             if uses[labels[network, station]] > 1:
                 labels[network, station] = name(network, station)
-    renamed = [key for key in known if labels[key] != _word(key[1])]
-    if renamed:
-        listed = ", ".join(f"{n}.{s} is {labels[n, s]}" for n, s in renamed[:_MOST_NAMES])
-        more = "" if len(renamed) <= _MOST_NAMES else f", and {len(renamed) - _MOST_NAMES} more"
-        _log.warning("NonLinLoc has no networks; names of stations made unique: %s%s", listed, more)
     return labels
 
 
