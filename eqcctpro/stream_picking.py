@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from eqcctpro.archive.hydrophones import has_hydrophone, seismometer_of
+from eqcctpro.archive.hydrophones import join_hydrophones
 from eqcctpro.codes import code_of_text
 from eqcctpro.config import ModelConfig, PickingConfig, PreparationConfig
 from eqcctpro.errors import InputError, SettingsError
@@ -333,9 +333,5 @@ def _instruments(segments: Iterator[Segment], components: str) -> dict[Key, list
         code = segment.code
         key = (code.network, code.station, code.location, code.instrument)
         found.setdefault(key, []).append(segment)
-    if has_hydrophone(components):
-        for key in sorted(found):
-            seismometer = seismometer_of(key, found)
-            if seismometer is not None:
-                found[seismometer].extend(found.pop(key))
+    join_hydrophones(found, components)
     return found

@@ -7,10 +7,12 @@ HH1 and HH2.  A model with a component H sees all four.
 from __future__ import annotations
 
 from collections.abc import Container
+from typing import TypeVar
 
-__all__ = ["COMPONENT", "has_hydrophone", "seismometer_of"]
+__all__ = ["COMPONENT", "has_hydrophone", "join_hydrophones", "seismometer_of"]
 
 Key = tuple[str, str, str, str]
+_Item = TypeVar("_Item")
 
 #: The letter of the component, in a channel code and in the component order of a model.
 COMPONENT = "H"
@@ -40,3 +42,21 @@ def seismometer_of(key: Key, known: Container[Key]) -> Key | None:
     network, station, location = place
     beside = ((network, station, location, instrument[0] + letter) for letter in _SEISMOMETERS)
     return next((one for one in beside if one in known), None)
+
+
+def join_hydrophones(instruments: dict[Key, list[_Item]], components: str) -> None:
+    """Move what hydrophones recorded to their seismometers, if a model takes both.
+
+    Parameters
+    ----------
+    instruments : dict of tuple to list
+        By network, station, location, and band and instrument code; changed in place.
+    components : str
+        Components of the model.
+    """
+    if not has_hydrophone(components):
+        return
+    for key in sorted(instruments):
+        seismometer = seismometer_of(key, instruments)
+        if seismometer is not None:
+            instruments[seismometer].extend(instruments.pop(key))

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from eqcctpro.archive.hydrophones import has_hydrophone, seismometer_of
+from eqcctpro.archive.hydrophones import join_hydrophones
 from eqcctpro.archive.selection import Key
 from eqcctpro.models.picker import Picker
 from eqcctpro.pipeline.prepare import Prepared, StationWaveforms, prepare
@@ -87,8 +87,7 @@ def lay_out(
         code = segment.code
         key = (code.network, code.station, code.location, code.instrument)
         stations.setdefault(key, []).append(segment)
-    if has_hydrophone(picker.components):
-        _join_hydrophones(stations)
+    join_hydrophones(stations, picker.components)
     if len(stations) > MOST_STATIONS:
         raise TooLargeProblem(
             f"{len(stations)} stations, and {MOST_STATIONS} are taken at once",
@@ -110,14 +109,6 @@ def _some(notes: list[str]) -> list[str]:
     """Notes, and how many more there are where they would fill the answer."""
     more = len(notes) - MOST_NOTES
     return notes[:MOST_NOTES] + ([f"and {more} more notes"] if more > 0 else [])
-
-
-def _join_hydrophones(stations: dict[Key, list[Segment]]) -> None:
-    """Move hydrophones to their seismometers."""
-    for key in sorted(stations):
-        seismometer = seismometer_of(key, stations)
-        if seismometer is not None:
-            stations[seismometer].extend(stations.pop(key))
 
 
 def _prepare(segments: list[Segment], picker: Picker, settings: PipelineSettings) -> Prepared:
