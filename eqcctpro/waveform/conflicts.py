@@ -182,7 +182,10 @@ class _Timeline:
 
     def _compare(self, other: Segment, piece: Segment) -> None:
         """Note where a piece contradicts one that is here, and leave that out of it."""
-        first = round(other.position_of(piece.start_ns))
+        if piece.start_ns >= other.start_ns:
+            first = round(other.position_of(piece.start_ns))
+        else:  # the other's clock does not tell what was before it
+            first = -round(piece.position_of(other.start_ns))
         low, high = max(first, 0), min(len(other.samples), first + len(piece.samples))
         unequal = other.samples[low:high] != piece.samples[low - first : high - first]
         runs = _runs(np.flatnonzero(unequal) + low, other.sampling_rate * AGREEMENT_S)

@@ -227,6 +227,13 @@ def test_a_gap_where_a_clock_drifts(law: Law) -> None:
     law.holds(of((vertical, north, east), LaidOut("flat", "instrument", order="channel")))
 
 
+def test_folders_that_end_with_two_samples_of_others(law: Law) -> None:
+    """Where these two are in a record of a minute is told by that record's clock."""
+    start_ns = parse_utc("2024-12-31T23:57:10")
+    vertical, *_ = station(drift_ppm=-237.0, start_ns=start_ns, pieces=((0, 11_100),))
+    law.holds(of((vertical,), LaidOut("chunks", order="channel", chunk_min=1.0), 1.0, 0.0))
+
+
 def test_a_contradiction_in_a_folder_that_owns_nothing(law: Law) -> None:
     """Its neighbour holds all of its samples, in longer records, but one."""
     channels = station(
