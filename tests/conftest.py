@@ -70,8 +70,9 @@ def pytest_configure(config: pytest.Config) -> None:
         os.environ["EQCCTPRO_CACHE"] = str(folder / "cache")
         (folder / "cache").mkdir()
         # The environment of PyOcto takes half a minute to make: it is kept between sessions.
-        if config.cache is not None:
-            (folder / "cache" / "environments").symlink_to(config.cache.mkdir("environments"))
+        cache = getattr(config, "cache", None)  # none with -p no:cacheprovider
+        if cache is not None:
+            (folder / "cache" / "environments").symlink_to(cache.mkdir("environments"))
     # What a user has calibrated would change plans, and tests must not calibrate for a user.
     os.environ["EQCCTPRO_CONFIG"] = str(folder / "configuration")
     # Threads that wait actively make everything slow where tests share their cores.
