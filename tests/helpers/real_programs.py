@@ -28,6 +28,8 @@ class Program:
     log : Path
     kill : signal
         That ends it at once, with its children.
+    check : sequence of str, optional
+        Command that succeeds when it is ready; without it, it is when it takes connections.
     """
 
     def __init__(
@@ -36,25 +38,37 @@ class Program:
         port: int,
         log: Path,
         kill: signal.Signals = signal.SIGKILL,
+        check: Sequence[str] = (),
     ) -> None:
-        self.command, self.port, self.log, self.kill = list(command), port, log, kill
+        self.command, self.port, self.log = list(command), port, log
+        self.kill, self.check = kill, list(check)
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
 
     def start(self) -> None:
+        deadline = time.monotonic() + READY_S
+        self._launch()
+        while not self._is_ready():
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
+            # One that was killed may have left children, which are in the way for a moment.
+            if self._process is not None and self._process.poll() is not None:
+                self._launch()
+
+    def _launch(self) -> None:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self.log.parent
             )
-        deadline = time.monotonic() + READY_S
-        while True:
-            try:
-                socket.create_connection(("127.0.0.1", self.port), 1.0).close()
-                return
-            except OSError:
-                assert self._process.poll() is None, self.log.read_text()
-                assert time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.01)
+
+    def _is_ready(self) -> bool:
+        if self.check:
+            return subprocess.run(self.check, capture_output=True).returncode == 0
+        try:
+            socket.create_connection(("127.0.0.1", self.port), 1.0).close()
+        except OSError:
+            return False
+        return True
 
     def stop(self, how: signal.Signals | None = None) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -127,4 +141,5 @@ def postgresql(folder: Path) -> Program:
     command = [*before, str(place / "postgres"), "-D", str(data), "-p", str(port)]
     command += ["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]
     # Its children would outlive it, and keep a new one from starting.
-    return Program(command, port, folder / "postgresql.log", signal.SIGQUIT)
+    check = [str(place / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(port)]
+    return Program(command, port, folder / "postgresql.log", signal.SIGQUIT, check)
