@@ -118,6 +118,7 @@ def run_trial(
     with ResourceSampler(process.pid, gpus=bool(spec.config.gpu_ids)) as sampler:
         try:
             _measure(process, result, folder, (warm_ups, repeats), started, timeout_s)
+            sampler.look_at_gpus()  # workers still hold their memory
         except ChildDiedError as error:
             result.error = f"the trial's process died: {error}"
         except SubjectError as error:

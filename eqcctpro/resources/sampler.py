@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import TracebackType
@@ -336,7 +337,7 @@ class ResourceSampler:
         if rss > self._rss_at_pss * _GROWN:
             self._read_pss(self._tree, rss)
             use.peak_pss_mb = max(use.peak_pss_mb, self._pss_mb)
-        gpus = self._sample_gpus() if self._gpus else {}
+        gpus = self._sample_gpus(self._tree) if self._gpus else {}
         if anew:
             cpu_s = sum(self._cpu.values()) - sum(self._cpu_before.values())
             moment = {"seconds": now - self._started, "ram_mb": rss / MB, "cpu_s": cpu_s, **gpus}
@@ -348,10 +349,15 @@ class ResourceSampler:
     def _read_pss(self, tree: list[psutil.Process], rss: int) -> None:
         self._rss_at_pss, self._pss_mb = rss, sum(map(_pss, tree)) / MB
 
-    def _sample_gpus(self) -> dict[str, float]:
+    def look_at_gpus(self) -> None:
+        """Sample the GPUs now: what is short on them may lie between two samples."""
+        if self._gpus:
+            self._sample_gpus(_tree(self._pid))
+
+    def _sample_gpus(self, tree: Sequence[psutil.Process]) -> dict[str, float]:
         """Sample memory and utilisation of the GPUs; return them for the history."""
         moment: dict[str, float] = {}
-        held = process_vram_mb({process.pid for process in self._tree})
+        held = process_vram_mb({process.pid for process in tree})
         holders = {pid for processes in held.values() for pid in processes}
         self.use.gpu_processes = max(self.use.gpu_processes, len(holders))
         for index, value in ((index, sum(each.values())) for index, each in held.items()):

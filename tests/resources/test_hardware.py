@@ -231,6 +231,16 @@ class TestSampler:
         )
         with ResourceSampler(interval_s=0.05, gpus=True) as sampler:
             time.sleep(0.3)
+        with ResourceSampler(interval_s=100.0, gpus=True) as seldom:
+            time.sleep(0.2)
+            monkeypatch.setattr(
+                fake,
+                "nvmlDeviceGetComputeRunningProcesses",
+                lambda _: [types.SimpleNamespace(pid=me, usedGpuMemory=300 * MB)],
+            )
+            seldom.look_at_gpus()
+            monkeypatch.setattr(fake, "nvmlDeviceGetComputeRunningProcesses", lambda _: [])
+        assert seldom.use.peak_vram_mb == {0: 300, 1: 300}
         assert sampler.use.peak_vram_mb == {0: 64, 1: 128}
         assert sampler.use.gpu_utilisation == {0: 40, 1: 41}
         assert sampler.use.gpu_energy_j[0] > 0
