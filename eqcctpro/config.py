@@ -435,7 +435,7 @@ class ExecutionConfig(_Part):
     partition: Annotated[float, Field(gt=0)] | Literal["auto", "off"] = Field(
         "auto",
         description="Days that are planned, picked and written at a time; off takes all at once, "
-        "auto does so up to 10,000 station-days",
+        "auto does so for archives of less than ten thousand station-days",
     )
     address: ClusterAddress | None = Field(None, description="Address of a running Ray cluster")
     device: Annotated[str, EVERYDAY] = Field(

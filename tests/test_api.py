@@ -354,8 +354,8 @@ def test_published_defaults_in_their_order(seisbench_cache: Path) -> None:
         ({"runtime": "tensorflow"}, RuntimeUnavailableError, "tensorflow runs EQCCT only"),
         (
             {"use_gpu": True, "runtime": "openvino"},
-            RuntimeUnavailableError,
-            "openvino runs on the CPU only",
+            SettingsError,
+            "openvino on device cuda:0: it is used on the CPU only",
         ),
     ],
 )

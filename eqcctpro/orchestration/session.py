@@ -508,8 +508,9 @@ def _planner_of_partitions(
     """
     if config.partition == "off" or config.not_in_partitions is not None:
         return None
-    begun = bool(partition_facts(folder))
+    # A record that is discarded is not read: it may be damaged.
     goes_on = config.resume != "never" and folder.unfinished()
+    begun = goes_on and bool(partition_facts(folder))
     if goes_on and not begun:
         if config.partition == "auto":
             return None  # it was begun before the archive had grown
@@ -517,7 +518,7 @@ def _planner_of_partitions(
             f"{config.output} holds an unfinished run that is not in partitions",
             hint=f"leave out --partition to go on; {HINT}",
         )
-    return partition_planner(inputs, config.partition, begun=begun and goes_on)
+    return partition_planner(inputs, config.partition, begun=begun)
 
 
 def _changed(config: PickConfig, changes: Mapping[str, Any]) -> PickConfig:

@@ -375,7 +375,7 @@ class TestTerminal:
         assert cli("--version").stdout.split() == ["eqcctpro", eqcctpro.__version__]
 
     def test_help_names_options_and_exit_codes(self, cli: Any) -> None:
-        text = cli("pick", "--help").stdout
+        text = cli("pick", "--help-all").stdout
         names = (
             "layout start end timechunk overlap window-grid stations mode workers address device "
             "runtime batch-size p-threshold s-threshold detection-threshold set format config"
