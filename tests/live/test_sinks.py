@@ -127,6 +127,8 @@ def test_a_variable_stands_for_a_secret(monkeypatch: pytest.MonkeyPatch) -> None
         ("parquet?send=all", "send=all is not possible"),
         ("parquet?every=0", "every=0"),
         ("https:///path", "host is missing"),
+        ("mqtt://host/picks#all", "no #"),
+        ("mqtt://host/picks#", "no #"),
     ],
 )
 def test_a_wrong_address_is_named_before_work_begins(url: str, said: str) -> None:

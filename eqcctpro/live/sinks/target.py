@@ -135,6 +135,10 @@ def read_target(
             f"sink {_shown(url)}: this is no address of a sink",
             hint=f"begin it with {', '.join(schemes)}" if schemes else None,
         )
+    if "#" in filled:  # everything behind it would be left out
+        raise SettingsError(
+            f"sink {_shown(url)}: an address holds no #", hint="write %23, also in a password"
+        )
     try:
         parts = urlsplit(f"{scheme}:{rest}" if mark else f"{scheme}:{query_mark}{query}")
         host, port = parts.hostname or "", parts.port
