@@ -195,8 +195,17 @@ def _told_at_the_end(status: LiveStatus) -> None:
         first = [f"{code} ({why})" for code, why in sorted(status.left_out.items())[:3]]
         more = f" and {len(status.left_out) - 3} more" if len(status.left_out) > 3 else ""
         typer.echo(f"not picked: {', '.join(first)}{more}", err=True)
+    for text in status.unread[:3]:
+        typer.echo(f"not picked: {text}", err=True)
+    if len(status.unread) > 3:
+        typer.echo(f"not picked: {len(status.unread) - 3} more files", err=True)
     if status.late_samples:
         typer.echo(f"not picked: {status.late_samples} samples that came too late", err=True)
+    for sink in status.sinks:
+        if sink["behind"]:
+            error = f": {sink['last_error']}" if sink["last_error"] else ""
+            waits = f"{sink['behind']} messages wait for the next run"
+            typer.echo(f"sink {sink['name']}: {waits}{error}", err=True)
     for source in status.sources:
         faults = [f"{source[name]} {name}" for name in _FAULTS if source.get(name)]
         if faults:
@@ -244,6 +253,8 @@ def status(
             typer.echo(f"sink {sink['name']}: {sink['state']}, {sink['sent']} sent{error}")
         for code, why in sorted(found.left_out.items())[:20]:
             typer.echo(f"not picked: {code}: {why}")
+        for text in found.unread[:20]:
+            typer.echo(f"not picked: {text}")
         if found.late_samples:
             typer.echo(f"not picked: {found.late_samples} samples that came too late")
         for alarm in found.alarms:

@@ -68,7 +68,12 @@ class ServerAddress(NamedTuple):
         except ValueError as error:
             raise _no_address(url) from error
         scheme = parts.scheme
-        if scheme not in ("seedlink", "seedlinks") or not parts.hostname or parts.path.strip("/"):
+        if (
+            scheme not in ("seedlink", "seedlinks")
+            or not parts.hostname
+            or parts.path.strip("/")
+            or port == 0
+        ):
             raise _no_address(url)
         tls = scheme == "seedlinks"
         user, password = unquote(parts.username or ""), unquote(parts.password or "")

@@ -235,12 +235,15 @@ class ReplaySource:
     Attributes
     ----------
     counts : PacketCounts
+    problems : list of str
+        Files that cannot be read, with the reason.
     """
 
     def __init__(
         self, archive: Archive, speed: float = 1.0, checkpoint: Checkpoint | None = None
     ) -> None:
         self.counts = PacketCounts()
+        self.problems = archive.problems
         self._records = enumerate(archive, 1)
         self._speed = speed
         self._done = dict(checkpoint.positions) if checkpoint is not None else {}

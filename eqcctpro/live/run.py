@@ -339,6 +339,10 @@ class LiveRun:
         for code in picker.left_out.keys() - self._named:
             self._named.add(code)
             _log.warning("not picked: %s: %s", ".".join(code), picker.left_out[code])
+        unread = [text for _, one in self._streams for text in getattr(one, "problems", ())]
+        for text in unread[len(status.unread) :]:
+            _log.warning("not picked: %s", text)
+        status.unread = unread
         outbox = self._outbox.state()
         status.updated = time.time()
         status.sources = [

@@ -4,19 +4,45 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any, Literal, Self
+from urllib.parse import parse_qsl, unquote
 
 from pydantic import Field, field_validator, model_validator
 
-from eqcctpro.config import ModelConfig, UtcText, split_names
-from eqcctpro.errors import EQCCTProError
+from eqcctpro.config import ModelConfig, UtcText, check_arithmetic, split_names
+from eqcctpro.errors import EQCCTProError, SettingsError
 from eqcctpro.live.client import ServerAddress
 from eqcctpro.live.packets import StationChoice
 from eqcctpro.times import parse_utc
 
-__all__ = ["REPLAY", "LiveConfig"]
+__all__ = ["REPLAY", "LiveConfig", "replay_address"]
 
 #: What addresses of archives begin with.
 REPLAY = "replay:"
+
+
+def replay_address(url: str) -> tuple[str, float]:
+    """Path and speed of ``replay:ARCHIVE?speed=20``.
+
+    Raises
+    ------
+    SettingsError
+        It names no archive, or no speed.
+    """
+    path, _, query = url.removeprefix(REPLAY).partition("?")
+    if not path:
+        raise SettingsError(f"{url!r} names no archive", hint="replay:ARCHIVE?speed=20")
+    speed = 1.0
+    for name, value in parse_qsl(query, keep_blank_values=True):
+        try:
+            speed = float(value)
+        except ValueError:
+            speed = -1.0
+        if name != "speed" or not 0 <= speed <= 1e6:
+            raise SettingsError(
+                f"{url!r}: {name}={value} is no speed between 0 and 1,000,000",
+                hint="replay:ARCHIVE?speed=20; 1 is real time, 0 as fast as possible",
+            )
+    return unquote(path), speed
 
 
 class LiveConfig(ModelConfig):
@@ -97,8 +123,7 @@ class LiveConfig(ModelConfig):
     @classmethod
     def _are_sources(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for url in value:
-            if not url.startswith(REPLAY):
-                _checked(ServerAddress.parse, url)
+            _checked(replay_address if url.startswith(REPLAY) else ServerAddress.parse, url)
         if len(set(value)) < len(value):
             raise ValueError("a source is given twice")
         return value
@@ -106,6 +131,7 @@ class LiveConfig(ModelConfig):
     @model_validator(mode="after")
     def _fit_together(self) -> Self:
         _checked(StationChoice, self.stations, self.exclude)
+        check_arithmetic(self.runtime, self.device, "float32")
         if self.until is not None and self.run_for is not None:
             raise ValueError("give either for or until")
         if self.p_model is not None or self.s_model is not None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from urllib.parse import parse_qsl, unquote
 
-from eqcctpro.errors import SettingsError
 from eqcctpro.live.client import SeedLinkSource
 from eqcctpro.live.packets import Checkpoint, Source, StationChoice
 from eqcctpro.live.replay import Archive, ReplaySource
+from eqcctpro.live.settings import REPLAY, replay_address
 
 __all__ = ["open_source"]
-
-_REPLAY = "replay:"
 
 
 def open_source(
@@ -43,18 +40,7 @@ def open_source(
     InputError
         The archive holds no record of the chosen stations.
     """
-    if not url.startswith(_REPLAY):
+    if not url.startswith(REPLAY):
         return SeedLinkSource(url, choice, selectors, checkpoint, start_ns=start_ns)
-    path, _, query = url.removeprefix(_REPLAY).partition("?")
-    speed = 1.0
-    for name, value in parse_qsl(query, keep_blank_values=True):
-        try:
-            speed = float(value)
-        except ValueError:
-            speed = -1.0
-        if name != "speed" or not 0 <= speed <= 1e6:
-            raise SettingsError(
-                f"{url!r}: {name}={value} is no speed between 0 and 1,000,000",
-                hint="replay:ARCHIVE?speed=20; 1 is real time, 0 as fast as possible",
-            )
-    return ReplaySource(Archive([unquote(path)], choice), speed, checkpoint)
+    path, speed = replay_address(url)
+    return ReplaySource(Archive([path], choice), speed, checkpoint)

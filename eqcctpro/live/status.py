@@ -54,6 +54,8 @@ class LiveStatus:
         See `eqcctpro.live.buffers.BufferCounts`.
     left_out : dict of str to str
         Channels that are not picked, with the reason.
+    unread : list of str
+        Files of a replay that cannot be read, with the reason.
     given_up : int
         Windows that waited in vain for a component.
     late_samples : int
@@ -84,6 +86,7 @@ class LiveStatus:
     picks: dict[str, int] = field(default_factory=dict)
     records: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    unread: list[str] = field(default_factory=list)
     given_up: int = 0
     late_samples: int = 0
     behind_s: float = 0.0

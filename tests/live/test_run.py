@@ -69,6 +69,11 @@ def test_settings_are_checked_before_anything_is_done(
         (("seedlink://a", "--stations", "A.B.C.D.E"), "no pattern of stations"),
         (("seedlink://a", "--for", "5", "--until", "2030-01-01"), "either for or until"),
         (("seedlink://a", "--patience", "-1"), "patience"),
+        (("seedlink://a", "--device", "gpu9"), "'gpu9' is not a device"),
+        (("seedlink://a:0",), "no address of a SeedLink server"),
+        (("replay:",), "names no archive"),
+        (("replay:a?sped=1",), "sped=1 is no speed"),
+        (("replay:a?speed=nan",), "speed=nan is no speed"),
         (("seedlink://a", "--sink", "nothing://a"), "is no kind of sink"),
     ):
         result = cli("live", *options, "-o", tmp_path / "out")
@@ -78,6 +83,47 @@ def test_settings_are_checked_before_anything_is_done(
     assert result.exit_code == 2 and "add -o OUT" in result.output
     result = cli("live", "status", tmp_path)
     assert result.exit_code == 3 and "holds no live run" in result.output
+
+
+@pytest.mark.slow
+def test_what_is_not_picked_or_sent_is_said_at_the_end(
+    imported_model: str, live_archive: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
+    archive = tmp_path / "archive"
+    archive.mkdir()
+    for path in live_archive.glob("TX.PB00*"):
+        (archive / path.name).write_bytes(path.read_bytes())
+    (archive / "broken.mseed").write_bytes(b"no record" * 1000)
+    result = cli(
+        "live",
+        f"replay:{archive}?speed=0",
+        "-o",
+        tmp_path / "out",
+        "--model",
+        imported_model,
+        "--runtime",
+        "torch",
+        "--threads",
+        1,
+    )
+    assert result.exit_code == 0, result.output
+    told = cli("live", "status", tmp_path / "out").output
+    for text in (result.output, told, (tmp_path / "out" / "live.log").read_text()):
+        assert text.count("broken.mseed is not readable") == 1, text
+
+
+def test_a_sink_that_is_behind_is_said_at_the_end(capsys: pytest.CaptureFixture[str]) -> None:
+    from eqcctpro.cli.live import _told_at_the_end
+    from eqcctpro.live.status import LiveStatus
+
+    sinks = [
+        {"name": "redis://a/b", "behind": 7, "last_error": "refused"},
+        {"name": "jsonl", "behind": 0, "last_error": ""},
+    ]
+    _told_at_the_end(LiveStatus(sinks=sinks))
+    assert capsys.readouterr().err == (
+        "sink redis://a/b: 7 messages wait for the next run: refused\n"
+    )
 
 
 @pytest.mark.slow
