@@ -47,7 +47,7 @@ _FAR_NS = FOREVER_NS // 2
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What a partition cannot be cut through: a day of an archive, or a time-chunk folder.
+    """A part of an archive that partitions never cut: a day, or a time-chunk folder.
 
     Attributes
     ----------

@@ -30,7 +30,7 @@ WOOD_ANDERSON_GAIN = 2080.0
 
 @dataclass(frozen=True)
 class Attenuation:
-    """How amplitudes fall with distance, in one region.
+    """Decrease of amplitudes with distance in one region.
 
     Attributes
     ----------

@@ -106,7 +106,7 @@ def _words(context: typer.Context) -> str:
 
 
 class _Helpful:
-    """What commands and groups share."""
+    """Help of commands and groups."""
 
     help: str | None
     epilog: str | None

@@ -28,7 +28,7 @@ State = Literal["running", "dead", "interrupted", "finished"]
 
 @dataclass(frozen=True)
 class PartitionReach:
-    """How far a run in partitions is.
+    """Progress of a run in partitions.
 
     Attributes
     ----------
@@ -186,7 +186,7 @@ def read_status(output: Path) -> RunStatus:
 def _partitions(
     folder: RunFolder, facts: Mapping[str, Any], failures: list[dict[str, str]]
 ) -> tuple[PartitionReach, dict[str, int], list[dict[str, str]]]:
-    """How far a run in partitions is, with the station tasks of the partition under way."""
+    """Progress of a run in partitions, with the station tasks of the partition under way."""
     finished = finished_partitions(facts)
     counts = Counter[str]()
     for one in finished:

@@ -119,7 +119,7 @@ class OutboxState:
 
     @property
     def alarm(self) -> str:
-        """What is wrong, in a sentence; empty if nothing is."""
+        """A sentence on what is wrong; empty if nothing is."""
         if not self.held_back_by:
             return ""
         lost = self.skipped.get(self.held_back_by, 0)

@@ -181,7 +181,7 @@ class LiveRun:
         _log.info("picking with %s from %s", picker.name, ", ".join(map(_address, config.sources)))
 
     def _kept(self, model: str) -> dict[str, Any]:
-        """What the run before has kept, if there was one."""
+        """Facts that the run before has kept, if there was one."""
         content = self._outbox.checkpoint()
         if content is None:
             return {}

@@ -82,7 +82,9 @@ class LiveConfig(ModelConfig):
     backfill: float | None = Field(
         None, gt=0, le=7 * 24 * 60, description="Minutes of data before the start to pick as well"
     )
-    run_for: float | None = Field(None, gt=0, description="End after so many seconds")
+    run_for: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="End after so many seconds"
+    )
     until: UtcText | None = Field(None, description="End at this time, UTC, by the clock")
     sinks: tuple[str, ...] = Field((), description="Where picks are sent, besides the folder")
     disk_limit: int = Field(
@@ -134,6 +136,8 @@ class LiveConfig(ModelConfig):
         check_arithmetic(self.runtime, self.device, "float32")
         if self.until is not None and self.run_for is not None:
             raise ValueError("give either for or until")
+        if self.http_key and not self.http:
+            raise ValueError("http_key has no effect without http, the address to listen at")
         if self.p_model is not None or self.s_model is not None:
             raise ValueError("p_model and s_model are of EQCCT, which does not pick real-time data")
         return self

@@ -69,6 +69,8 @@ def test_settings_are_checked_before_anything_is_done(
         (("seedlink://a", "--stations", "A.B.C.D.E"), "no pattern of stations"),
         (("seedlink://a", "--for", "5", "--until", "2030-01-01"), "either for or until"),
         (("seedlink://a", "--patience", "-1"), "patience"),
+        (("seedlink://a", "--for", "inf"), "finite number"),
+        (("seedlink://a", "--http-key", "secret"), "no effect without http"),
         (("seedlink://a", "--device", "gpu9"), "'gpu9' is not a device"),
         (("seedlink://a:0",), "no address of a SeedLink server"),
         (("replay:",), "names no archive"),

@@ -1,4 +1,4 @@
-"""What a sink is: it takes messages, may fail, and may be sent the same ones again."""
+"""Base of all sinks, which take messages, may fail, and may be sent the same ones again."""
 
 from __future__ import annotations
 
